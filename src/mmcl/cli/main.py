@@ -1,0 +1,66 @@
+"""The ``mmcl`` command: gathers the commands and turns our errors into short messages."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Sequence
+
+import click
+import typer
+
+from mmcl.cli import corpus
+from mmcl.errors import MMCLError
+
+__all__ = ["app", "main"]
+
+app = typer.Typer(
+    name="mmcl",
+    help=(
+        "Multimodal sentiment from words, voice and face.\n\n"
+        "Start with: mmcl demo\n\n"
+        "Exit codes: 0 done, 1 failed, 2 wrong usage. A traceback: mmcl --debug COMMAND"
+    ),
+    no_args_is_help=True,
+    pretty_exceptions_enable=False,
+    add_completion=False,
+    rich_markup_mode=None,
+)
+app.add_typer(corpus.app, name="corpus")
+
+
+@app.callback()
+def _options(
+    debug: bool = typer.Option(False, "--debug", help="Show the traceback of an error."),
+) -> None:
+    """Options that stand before the command."""
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run the command line.
+
+    Args:
+        argv: Words after ``mmcl``; those of the process by default.
+
+    Returns:
+        Exit code: 0 done, 1 failed, 2 wrong usage.
+    """
+    words = list(sys.argv[1:] if argv is None else argv)
+    debug = "--debug" in words[:1]
+    try:
+        code = app(words, standalone_mode=False)
+    except click.ClickException as fault:
+        fault.show()
+        return fault.exit_code
+    except (click.Abort, KeyboardInterrupt):
+        sys.stderr.write("Stopped.\n")
+        return 1
+    except MMCLError as fault:
+        if debug:
+            raise
+        sys.stderr.write(f"{type(fault).__name__}: {fault}\n")
+        return fault.exit_code
+    return code if isinstance(code, int) else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,154 @@
+"""What a corpus is: clips, their labels and the card that describes them.
+
+Everything that enters the project from outside passes through these classes.
+"""
+
+from __future__ import annotations
+
+from typing import Any, Self
+
+import numpy as np
+from numpy.typing import NDArray
+from pydantic import BaseModel, ConfigDict, Field, model_validator
+
+from mmcl.types import Modality, SplitName, TaskKind
+
+__all__ = ["Card", "Clip", "Label", "Planted", "Repairs", "Source", "Task", "Word"]
+
+Label = float | int | tuple[int, ...] | None
+"""A clip's label: a score, a class index, one 0/1 per emotion, or None where unknown."""
+
+
+class _Strict(BaseModel):
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+
+class Task(_Strict):
+    """What is predicted, and in which range.
+
+    Attributes:
+        kind: ``regression`` (one real score), ``classes`` (one of k) or
+            ``emotions`` (several yes/no judgements).
+        low: Lowest possible score; regression only.
+        high: Highest possible score; regression only.
+        names: Class or emotion names, in label order; empty for regression.
+    """
+
+    kind: TaskKind
+    low: float | None = None
+    high: float | None = None
+    names: tuple[str, ...] = ()
+
+    @model_validator(mode="after")
+    def _is_complete(self) -> Self:
+        if self.kind == "regression":
+            if self.low is None or self.high is None or not self.low < self.high:
+                raise ValueError("a regression task needs low and high, low below high")
+        elif len(self.names) < (2 if self.kind == "classes" else 1):
+            raise ValueError(f"a task of {self.kind} needs their names")
+        return self
+
+    @property
+    def output_dim(self) -> int:
+        """Numbers a model returns per clip: 1, k class logits, or 2 logits per emotion."""
+        if self.kind == "regression":
+            return 1
+        return len(self.names) * (2 if self.kind == "emotions" else 1)
+
+
+class Word(_Strict):
+    """A spoken word and when it was said, in seconds from the start of the clip."""
+
+    text: str
+    start: float | None = None
+    end: float | None = None
+
+
+class Planted(_Strict):
+    """The answer key of a planted clip; real clips have none.
+
+    Attributes:
+        roles: Per modality the role of every step, int8 ``[n]``:
+            0 distractor, 1 common, 2 complementary.
+        scores: What each source adds to the label before clipping:
+            ``common``, ``text``, ``audio``, ``vision``.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid", arbitrary_types_allowed=True)
+    roles: dict[Modality, NDArray[np.int8]]
+    scores: dict[str, float]
+
+
+class Clip(_Strict):
+    """One utterance.
+
+    Attributes:
+        id: Unique in the corpus.
+        split: ``train``, ``valid`` or ``test``.
+        features: Per modality a float ``[n, d_m]`` sequence; an absent modality is left out.
+        label: See :data:`Label`; ``None`` where unknown.
+        modality_labels: Optional score per modality (CH-SIMS), the same range as ``label``.
+        video_id: The recording the clip was cut from.
+        clip_id: Its name inside that recording.
+        text: What was said.
+        words: The words with their times, where known.
+        planted: The answer key, in a planted corpus.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid", arbitrary_types_allowed=True)
+    id: str
+    split: SplitName
+    features: dict[Modality, NDArray[np.floating[Any]]]
+    label: Label = None
+    modality_labels: dict[Modality, float] | None = None
+    video_id: str | None = None
+    clip_id: str | None = None
+    text: str | None = None
+    words: tuple[Word, ...] | None = None
+    planted: Planted | None = None
+
+
+class Repairs(_Strict):
+    """How many values of one modality were not finite and were replaced by zero."""
+
+    minus_inf: int = 0
+    plus_inf: int = 0
+    nan: int = 0
+
+
+class Source(_Strict):
+    """Where a corpus came from: the file's name, its layout and its sha256."""
+
+    name: str
+    layout: str
+    sha256: str
+
+
+class Card(_Strict):
+    """What a reader of the corpus must know; stored in the Arrow schema's metadata.
+
+    Attributes:
+        name: Name of the corpus, ``mosi`` for example.
+        task: What is predicted.
+        dims: Feature width per modality the corpus has.
+        counts: Clips per split.
+        aligned: Whether step i of every modality is the same stretch of time.
+        columns: Names of the feature columns, where known.
+        language: Of the text, where known.
+        repairs: Values that were not finite, per modality.
+        source: The foreign file it was read from; ``None`` for a planted corpus.
+        recipe: How it was made: reader, planting or extraction parameters and versions.
+        notes: Anything the reader found that a user should see.
+    """
+
+    name: str
+    task: Task
+    dims: dict[Modality, int]
+    counts: dict[SplitName, int]
+    aligned: bool
+    columns: dict[Modality, tuple[str, ...]] = Field(default_factory=dict)
+    language: str | None = None
+    repairs: dict[Modality, Repairs] = Field(default_factory=dict)
+    source: Source | None = None
+    recipe: dict[str, Any] = Field(default_factory=dict)
+    notes: tuple[str, ...] = ()

@@ -1,0 +1,408 @@
+"""A corpus on disk: one Arrow IPC file, memory-mapped, with its card in the schema.
+
+Each row is a clip. Features are ``list<fixed_size_list<float>>`` columns, ragged over
+steps, null where the modality is absent. Reading copies nothing: a split hands out
+views into the mapped file.
+"""
+
+from __future__ import annotations
+
+import errno
+import os
+import tempfile
+from collections.abc import Iterable, Iterator, Sequence
+from itertools import islice
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+import pyarrow as pa
+from numpy.typing import NDArray
+
+from mmcl.corpus.schema import Card, Clip, Planted, Word
+from mmcl.errors import DatasetError, SealedSplitError
+from mmcl.types import MODALITIES, SPLITS, Modality, SplitName
+
+__all__ = ["Corpus", "Split", "is_corpus_file", "open_corpus", "pack_corpus", "write_corpus"]
+
+CARD_KEY = b"mmcl.card"
+CLIPS_PER_BATCH = 4096
+_ARROW_MAGIC = b"ARROW1"
+_LABEL_TYPES = {
+    "regression": pa.float64(),
+    "classes": pa.int32(),
+    "emotions": pa.list_(pa.int8()),
+}
+_WORD = pa.struct([("text", pa.string()), ("start", pa.float64()), ("end", pa.float64())])
+
+
+class _Chunk(NamedTuple):
+    values: NDArray[Any]  # [steps of all clips of the chunk, d_m]
+    offsets: NDArray[np.int32]  # [clips + 1]
+
+
+class Split:
+    """The clips of one split, read-only, in the order they lie on disk."""
+
+    def __init__(self, name: str, card: Card, table: pa.Table) -> None:
+        self.name = name
+        self.card = card
+        self.table = table
+        self._chunks: dict[str, list[_Chunk]] = {}
+        self._starts: dict[str, NDArray[np.int64]] = {}
+
+    def __len__(self) -> int:
+        return int(self.table.num_rows)
+
+    @property
+    def ids(self) -> list[str]:
+        """Ids of the clips."""
+        ids: list[str] = self.table.column("id").to_pylist()
+        return ids
+
+    @property
+    def modalities(self) -> tuple[Modality, ...]:
+        """The modalities the corpus has, always text, audio, vision in this order."""
+        return tuple(m for m in MODALITIES if m in self.card.dims)
+
+    def labels(self, *, modality: Modality | None = None) -> NDArray[Any]:
+        """Labels of every clip.
+
+        Args:
+            modality: Ask for the labels of one modality (CH-SIMS) in place of the clip's.
+
+        Returns:
+            Regression: float64 ``[clips]``, NaN where unknown. Classes: int64 ``[clips]``,
+            -1 where unknown. Emotions: int64 ``[clips, emotions]``, -1 where unknown.
+        """
+        if modality is not None:
+            if f"label_{modality}" not in self.table.column_names:
+                return np.full(len(self), np.nan)
+            column = self.table.column(f"label_{modality}").to_pylist()
+            return np.array([np.nan if v is None else v for v in column], dtype=np.float64)
+        column = self.table.column("label").to_pylist()
+        task = self.card.task
+        if task.kind == "regression":
+            return np.array([np.nan if v is None else v for v in column], dtype=np.float64)
+        if task.kind == "classes":
+            return np.array([-1 if v is None else v for v in column], dtype=np.int64)
+        unknown = [-1] * len(task.names)
+        known = [unknown if v is None else v for v in column]
+        return np.array(known, dtype=np.int64).reshape(len(self), len(task.names))
+
+    def lengths(self, modality: Modality) -> NDArray[np.int64]:
+        """Steps of every clip, ``[clips]``; 0 where the modality is absent."""
+        if modality not in self.card.dims:
+            return np.zeros(len(self), dtype=np.int64)
+        parts = [np.diff(chunk.offsets) for chunk in self._column(f"features_{modality}")]
+        return np.concatenate([*parts, np.zeros(0)]).astype(np.int64)
+
+    def steps(self, modality: Modality, row: int) -> NDArray[Any]:
+        """Features of one clip, ``[n, d_m]``: a view into the file, not a copy."""
+        return self._cut(f"features_{modality}", row)
+
+    def roles(self, modality: Modality, row: int) -> NDArray[np.int8] | None:
+        """Planted role of every step of one clip, ``[n]``; None in a real corpus."""
+        if f"role_{modality}" not in self.table.column_names:
+            return None
+        return self._cut(f"role_{modality}", row)
+
+    def clips(self) -> Iterator[Clip]:
+        """Every clip as a :class:`~mmcl.corpus.schema.Clip`."""
+        for row in range(len(self)):
+            yield self._clip(row)
+
+    def select(self, rows: Sequence[int] | NDArray[Any]) -> Split:
+        """A split of the given rows, in the given order (copies their features)."""
+        return Split(self.name, self.card, self.table.take(pa.array(rows, type=pa.int64())))
+
+    def _column(self, name: str) -> list[_Chunk]:
+        if name not in self._chunks:
+            column = self.table.column(name)
+            self._chunks[name] = [_view(chunk) for chunk in column.chunks if len(chunk)]
+            sizes = [len(chunk.offsets) - 1 for chunk in self._chunks[name]]
+            self._starts[name] = np.cumsum([0, *sizes])
+        return self._chunks[name]
+
+    def _cut(self, name: str, row: int) -> NDArray[Any]:
+        chunks = self._column(name)
+        which = int(np.searchsorted(self._starts[name], row, side="right")) - 1
+        chunk, local = chunks[which], row - int(self._starts[name][which])
+        return chunk.values[chunk.offsets[local] : chunk.offsets[local + 1]]
+
+    def _clip(self, row: int) -> Clip:
+        fields = {
+            name: self.table.column(name)[row].as_py()
+            for name in ("id", "split", "label", "video_id", "clip_id", "text", "words")
+        }
+        if fields["words"] is not None:
+            fields["words"] = tuple(Word(**word) for word in fields["words"])
+        if isinstance(fields["label"], list):
+            fields["label"] = tuple(fields["label"])
+        present = [m for m in self.modalities if self.table.column(f"features_{m}")[row].is_valid]
+        by_modality = {
+            m: self.table.column(f"label_{m}")[row].as_py()
+            for m in MODALITIES
+            if f"label_{m}" in self.table.column_names
+        }
+        known = {m: v for m, v in by_modality.items() if v is not None}
+        return Clip(
+            features={m: self.steps(m, row) for m in present},
+            modality_labels=known or None,
+            planted=self._planted(row),
+            **fields,
+        )
+
+    def _planted(self, row: int) -> Planted | None:
+        if "planted" not in self.table.column_names:
+            return None
+        roles = {m: self._cut(f"role_{m}", row) for m in self.modalities}
+        return Planted(roles=roles, scores=dict(self.table.column("planted")[row].as_py()))
+
+
+class Corpus:
+    """A corpus: its card and its splits. The test split has one door.
+
+    ``split("test")`` is refused: everything that trains, selects or tunes works on
+    ``split("train")`` and ``split("valid")``. Only ``mmcl.evaluation.protocol`` calls
+    :meth:`open_test_split`, and a test of this project proves that.
+    """
+
+    def __init__(self, card: Card, table: pa.Table) -> None:
+        self.card = card
+        self._table = table
+        self._splits: dict[str, Split] = {}
+
+    def __repr__(self) -> str:
+        counts = "/".join(str(self.card.counts.get(name, 0)) for name in SPLITS)
+        return f"Corpus({self.card.name!r}, {self.card.task.kind}, {counts} clips)"
+
+    def split(self, name: SplitName) -> Split:
+        """The training or validation split.
+
+        Raises:
+            SealedSplitError: If asked for ``test``.
+        """
+        if name == "test":
+            raise SealedSplitError(
+                'the test split is sealed: training, selection and tuning use "train" and "valid".\n'
+                "  To score a run on it: mmcl evaluate RUN"
+            )
+        return self._rows(name)
+
+    def open_test_split(self) -> Split:
+        """The test split, for ``mmcl.evaluation.protocol`` and for nothing else."""
+        return self._rows("test")
+
+    def every_clip(self) -> Split:
+        """All clips of all splits with their labels hidden, for prediction."""
+        table = self._table
+        for name in [n for n in table.column_names if n.startswith("label")]:
+            field = table.schema.field(name)
+            hidden = pa.nulls(table.num_rows, type=field.type)
+            table = table.set_column(table.column_names.index(name), field, hidden)
+        return Split("all", self.card, table)
+
+    def development(self) -> Corpus:
+        """The same corpus without its test clips: all that training is given."""
+        counts = {name: count for name, count in self.card.counts.items() if name != "test"}
+        card = self.card.model_copy(update={"counts": counts})
+        return Corpus(card, self._table.slice(0, sum(counts.values())))
+
+    def _rows(self, name: SplitName) -> Split:
+        if name not in self._splits:
+            before = SPLITS[: SPLITS.index(name)]
+            start = sum(self.card.counts.get(earlier, 0) for earlier in before)
+            table = self._table.slice(start, self.card.counts.get(name, 0))
+            self._splits[name] = Split(name, self.card, table)
+        return self._splits[name]
+
+
+def is_corpus_file(path: Path) -> bool:
+    """Whether a file is an Arrow IPC file (which says nothing of its content)."""
+    with path.open("rb") as file:
+        return file.read(len(_ARROW_MAGIC)) == _ARROW_MAGIC
+
+
+def open_corpus(path: str | os.PathLike[str]) -> Corpus:
+    """Map a corpus file into memory.
+
+    Raises:
+        DatasetError: If the file is missing, empty, cut short, or holds no corpus card.
+    """
+    path = Path(path)
+    try:
+        table = pa.ipc.open_file(pa.memory_map(str(path))).read_all()
+    except FileNotFoundError:
+        raise DatasetError(f"{path}: no such file.\n  Make one: mmcl corpus plant {path}") from None
+    except (pa.ArrowInvalid, OSError) as fault:
+        raise DatasetError(
+            f"{path}: not a readable corpus file ({str(fault).splitlines()[0]}).\n"
+            "  Expected an Arrow IPC file written by mmcl. "
+            f"Convert it again: mmcl corpus convert SRC {path}"
+        ) from None
+    text = (table.schema.metadata or {}).get(CARD_KEY)
+    if text is None:
+        raise DatasetError(
+            f"{path}: an Arrow file without a corpus card, so not written by mmcl.\n"
+            f"  Convert the file it came from: mmcl corpus convert SRC {path}"
+        )
+    return Corpus(Card.model_validate_json(text), table)
+
+
+def pack_corpus(card: Card, clips: Iterable[Clip], *, dtype: str = "float32") -> Corpus:
+    """Build a corpus in memory; ``card.counts`` is replaced by what was counted.
+
+    Args:
+        card: Its card.
+        clips: Clips in the order train, valid, test.
+        dtype: ``float32`` or ``float16``, the type features are kept in.
+    """
+    schema = _schema(card, dtype)
+    batches, counts = [], dict.fromkeys(SPLITS, 0)
+    for batch in _record_batches(schema, card, clips, counts):
+        batches.append(batch)
+    counted = card.model_copy(update={"counts": {k: v for k, v in counts.items() if v}})
+    return Corpus(counted, pa.Table.from_batches(batches, schema))
+
+
+def write_corpus(
+    path: str | os.PathLike[str], card: Card, clips: Iterable[Clip], *, dtype: str = "float32"
+) -> Path:
+    """Write a corpus to disk, whole or not at all.
+
+    It is written beside the target under another name and moved there when complete.
+
+    Args:
+        path: Target file; an existing one is replaced.
+        card: Its card; ``counts`` must be right, since it is written first.
+        clips: Clips in the order train, valid, test; streamed, never all in memory.
+        dtype: ``float32`` or ``float16``, the type features are kept in.
+
+    Raises:
+        DatasetError: If the disk is full, the target cannot be written, the clips come in
+            another order than train, valid, test, or their counts differ from the card's.
+    """
+    path = Path(path)
+    schema = _schema(card, dtype).with_metadata({CARD_KEY: card.model_dump_json().encode()})
+    counts = dict.fromkeys(SPLITS, 0)
+    unfinished = None
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        handle, name = tempfile.mkstemp(prefix=f".{path.name}.", dir=path.parent)
+        unfinished = Path(name)
+        with os.fdopen(handle, "wb") as file:
+            with pa.ipc.new_file(file, schema) as writer:
+                for batch in _record_batches(schema, card, clips, counts):
+                    writer.write_batch(batch)
+            file.flush()
+            os.fsync(file.fileno())
+        if {k: v for k, v in counts.items() if v} != {k: v for k, v in card.counts.items() if v}:
+            raise DatasetError(f"{path}: the card says {card.counts} clips, {counts} came.")
+        unfinished.chmod(0o644)
+        unfinished.replace(path)
+    except OSError as fault:
+        raise DatasetError(_cannot_write(path, fault)) from fault
+    finally:
+        if unfinished is not None:
+            unfinished.unlink(missing_ok=True)
+    return path
+
+
+def _cannot_write(path: Path, fault: OSError) -> str:
+    if fault.errno == errno.ENOSPC:
+        return (
+            f"{path}: the disk is full; nothing was left behind.\n"
+            "  Free some space, or halve the size: --dtype float16"
+        )
+    reason = os.strerror(fault.errno) if fault.errno else str(fault)
+    return (
+        f"{path}: cannot be written ({reason}); nothing was left behind.\n"
+        "  Give a file in a folder you may write to."
+    )
+
+
+def _schema(card: Card, dtype: str) -> pa.Schema:
+    width = {"float32": pa.float32(), "float16": pa.float16()}
+    if dtype not in width:
+        raise DatasetError(f'dtype must be "float32" or "float16", got {dtype!r}')
+    present = [m for m in MODALITIES if m in card.dims]
+    fields = [
+        ("id", pa.string()),
+        ("split", pa.dictionary(pa.int8(), pa.string())),
+        ("label", _LABEL_TYPES[card.task.kind]),
+        *((f"label_{m}", pa.float64()) for m in MODALITIES),
+        ("video_id", pa.string()),
+        ("clip_id", pa.string()),
+        ("text", pa.string()),
+        ("words", pa.list_(_WORD)),
+        *((f"features_{m}", pa.list_(pa.list_(width[dtype], card.dims[m]))) for m in present),
+    ]
+    if "planted" in card.recipe:
+        fields += [("planted", pa.map_(pa.string(), pa.float64()))]
+        fields += [(f"role_{m}", pa.list_(pa.int8())) for m in present]
+    return pa.schema(fields)
+
+
+def _record_batches(
+    schema: pa.Schema, card: Card, clips: Iterable[Clip], counts: dict[SplitName, int]
+) -> Iterator[pa.RecordBatch]:
+    remaining = iter(clips)
+    latest = 0
+    while block := list(islice(remaining, CLIPS_PER_BATCH)):
+        for clip in block:
+            at = SPLITS.index(clip.split)
+            if at < latest:
+                raise DatasetError(f'clip "{clip.id}": clips must come as train, valid, test')
+            latest = at
+            counts[clip.split] += 1
+        columns = [_column(field, card, block) for field in schema]
+        yield pa.RecordBatch.from_arrays(columns, schema=schema)
+
+
+def _column(field: pa.Field, card: Card, block: list[Clip]) -> pa.Array:
+    name = field.name
+    if name.startswith("features_"):
+        modality = name.removeprefix("features_")
+        return _ragged([clip.features.get(modality) for clip in block], field.type)
+    if name.startswith("role_"):
+        modality = name.removeprefix("role_")
+        roles = [clip.planted.roles.get(modality) if clip.planted else None for clip in block]
+        return _ragged(roles, field.type)
+    if name.startswith("label_"):
+        modality = name.removeprefix("label_")
+        return pa.array([(c.modality_labels or {}).get(modality) for c in block], field.type)
+    if name == "planted":
+        scores = [list(c.planted.scores.items()) if c.planted else None for c in block]
+        return pa.array(scores, field.type)
+    if name == "words":
+        words = [None if c.words is None else [w.model_dump() for w in c.words] for c in block]
+        return pa.array(words, field.type)
+    if name == "split":
+        return pa.array([clip.split for clip in block]).dictionary_encode().cast(field.type)
+    return pa.array([getattr(clip, name) for clip in block], field.type)
+
+
+def _ragged(sequences: list[NDArray[Any] | None], kind: pa.ListType) -> pa.Array:
+    """Pack sequences ``[n]`` or ``[n, d]`` into one list array; None becomes null."""
+    inner = kind.value_type
+    fixed = pa.types.is_fixed_size_list(inner)
+    leaf = (inner.value_type if fixed else inner).to_pandas_dtype()
+    present = [np.asarray(s, dtype=leaf).reshape(-1) for s in sequences if s is not None]
+    flat = np.concatenate([*present, np.zeros(0, dtype=leaf)])
+    values = pa.array(flat, type=inner.value_type if fixed else inner)
+    if fixed:
+        values = pa.FixedSizeListArray.from_arrays(values, type=inner)
+    lengths = [0 if s is None else len(s) for s in sequences]
+    offsets = pa.array(np.cumsum([0, *lengths]).astype(np.int32))
+    missing = pa.array([s is None for s in sequences])
+    return pa.ListArray.from_arrays(offsets, values, type=kind, mask=missing)
+
+
+def _view(chunk: pa.ListArray) -> _Chunk:
+    offsets = chunk.offsets.to_numpy(zero_copy_only=True)
+    values = chunk.values
+    if pa.types.is_fixed_size_list(values.type):
+        width = values.type.list_size
+        return _Chunk(values.values.to_numpy(zero_copy_only=True).reshape(-1, width), offsets)
+    return _Chunk(values.to_numpy(zero_copy_only=True), offsets)

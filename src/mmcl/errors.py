@@ -1,0 +1,100 @@
+"""Every exception this package raises on purpose.
+
+A message says what was found, what was expected, the nearest fix, and the command
+that shows more. The command line prints it without a traceback and exits with
+:attr:`MMCLError.exit_code`.
+
+    MMCLError
+    ├── UsageError            the command line was used wrongly          (exit 2)
+    ├── ConfigError           a setting is unknown or out of range       (exit 2)
+    ├── DatasetError          a corpus is missing, broken or inconsistent
+    │   ├── UnsafePickleError   a pickle asks for something that is not data
+    │   └── SealedSplitError    something other than the protocol asks for the test split
+    ├── ShapeError            a tensor does not fit the call it was given to
+    ├── TrainingError         training cannot start or go on
+    ├── RunError              a run folder is missing, incomplete or of another kind
+    └── MissingExtraError     an optional dependency is not installed
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from difflib import get_close_matches
+
+__all__ = [
+    "ConfigError",
+    "DatasetError",
+    "MMCLError",
+    "MissingExtraError",
+    "RunError",
+    "SealedSplitError",
+    "ShapeError",
+    "TrainingError",
+    "UnsafePickleError",
+    "UsageError",
+    "did_you_mean",
+]
+
+
+class MMCLError(Exception):
+    """Base of every error a user can cause; catch it to catch them all."""
+
+    exit_code = 1
+
+
+class UsageError(MMCLError):
+    """A command was called with arguments that do not fit together."""
+
+    exit_code = 2
+
+
+class ConfigError(MMCLError, ValueError):
+    """One or more settings are unknown, of the wrong type or out of range."""
+
+    exit_code = 2
+
+
+class DatasetError(MMCLError):
+    """A corpus is missing, unreadable or inconsistent."""
+
+
+class UnsafePickleError(DatasetError):
+    """A pickle asks for something that is not plain data; nothing of it was run."""
+
+
+class SealedSplitError(DatasetError):
+    """The test split was asked for somewhere other than the evaluation protocol."""
+
+
+class ShapeError(MMCLError, ValueError):
+    """A tensor's shape does not fit the call it was given to."""
+
+
+class TrainingError(MMCLError):
+    """Training cannot start, or cannot go on (for example: the loss is not finite)."""
+
+
+class RunError(MMCLError):
+    """A run folder is missing, incomplete or was made for something else."""
+
+
+class MissingExtraError(MMCLError, ImportError):
+    """An optional dependency is needed and not installed."""
+
+
+def did_you_mean(word: str, known: Iterable[str]) -> str:
+    """Offer the known name nearest to a misspelt one.
+
+    Args:
+        word: The name that was not found.
+        known: The names that exist.
+
+    Returns:
+        ``'; did you mean "x"?'``, or an empty string where nothing is near.
+
+    Example:
+        >>> did_you_mean("visual", ["text", "audio", "vision"])
+        '; did you mean "vision"?'
+    """
+    near = get_close_matches(word, list(known), n=1)
+    return f'; did you mean "{near[0]}"?' if near else ""
