@@ -96,5 +96,5 @@ def did_you_mean(word: str, known: Iterable[str]) -> str:
         >>> did_you_mean("visual", ["text", "audio", "vision"])
         '; did you mean "vision"?'
     """
-    near = get_close_matches(word, list(known), n=1)
+    near = get_close_matches(word, list(known), n=1, cutoff=0.5)
     return f'; did you mean "{near[0]}"?' if near else ""

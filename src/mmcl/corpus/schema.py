@@ -115,6 +115,19 @@ class Repairs(_Strict):
     plus_inf: int = 0
     nan: int = 0
 
+    @property
+    def total(self) -> int:
+        """All of them."""
+        return self.minus_inf + self.plus_inf + self.nan
+
+    def plus(self, other: Repairs) -> Repairs:
+        """The repairs of two parts of a modality together."""
+        return Repairs(
+            minus_inf=self.minus_inf + other.minus_inf,
+            plus_inf=self.plus_inf + other.plus_inf,
+            nan=self.nan + other.nan,
+        )
+
 
 class Source(_Strict):
     """Where a corpus came from: the file's name, its layout and its sha256."""

@@ -18,6 +18,7 @@ from typing import Any, NamedTuple
 import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
+from pydantic import ValidationError
 
 from mmcl.corpus.schema import Card, Clip, Planted, Word
 from mmcl.errors import DatasetError, SealedSplitError
@@ -185,7 +186,8 @@ class Corpus:
         """
         if name == "test":
             raise SealedSplitError(
-                'the test split is sealed: training, selection and tuning use "train" and "valid".\n'
+                "the test split is sealed: training, selection and tuning use "
+                '"train" and "valid".\n'
                 "  To score a run on it: mmcl evaluate RUN"
             )
         return self._rows(name)
@@ -247,7 +249,14 @@ def open_corpus(path: str | os.PathLike[str]) -> Corpus:
             f"{path}: an Arrow file without a corpus card, so not written by mmcl.\n"
             f"  Convert the file it came from: mmcl corpus convert SRC {path}"
         )
-    return Corpus(Card.model_validate_json(text), table)
+    try:
+        card = Card.model_validate_json(text)
+    except ValidationError as fault:
+        raise DatasetError(
+            f"{path}: its card has {fault.error_count()} problems, so another version wrote it.\n"
+            f"  Convert the file it came from again: mmcl corpus convert SRC {path}"
+        ) from None
+    return Corpus(card, table)
 
 
 def pack_corpus(card: Card, clips: Iterable[Clip], *, dtype: str = "float32") -> Corpus:
@@ -379,7 +388,9 @@ def _column(field: pa.Field, card: Card, block: list[Clip]) -> pa.Array:
         words = [None if c.words is None else [w.model_dump() for w in c.words] for c in block]
         return pa.array(words, field.type)
     if name == "split":
-        return pa.array([clip.split for clip in block]).dictionary_encode().cast(field.type)
+        # One dictionary for all batches: an Arrow file cannot hold a second one.
+        numbers = pa.array([SPLITS.index(clip.split) for clip in block], pa.int8())
+        return pa.DictionaryArray.from_arrays(numbers, pa.array(SPLITS))
     return pa.array([getattr(clip, name) for clip in block], field.type)
 
 

@@ -1,0 +1,215 @@
+"""``mmcl corpus``: bring corpora in, check them, look at them, plant them."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Literal, Optional
+
+import typer
+
+from mmcl.types import TaskKind
+
+if TYPE_CHECKING:
+    from mmcl.corpus.schema import Card, Clip
+
+__all__ = ["app"]
+
+app = typer.Typer(
+    help="Bring corpora in, check them, look at them, plant them.",
+    no_args_is_help=True,
+    rich_markup_mode=None,
+)
+
+_Source = Annotated[Path, typer.Argument(metavar="SRC", help="File to read.")]
+_Target = Annotated[Path, typer.Argument(metavar="DST", help="Corpus file to write.")]
+_Path = Annotated[Path, typer.Argument(metavar="PATH", help="A corpus or a foreign file.")]
+
+
+@app.command()
+def convert(
+    source: _Source,
+    target: _Target,
+    name: Annotated[
+        Optional[str],  # noqa: UP045 - typer reads it at run time
+        typer.Option(help="Name of the corpus: mosi, mosei, iemocap, sims, simsv2, or yours."),
+    ] = None,
+    dtype: Annotated[
+        Literal["float32", "float16"], typer.Option(help="Precision of the features on disk.")
+    ] = "float32",
+    task: Annotated[
+        Optional[TaskKind],  # noqa: UP045
+        typer.Option(help="Labels to take where the file has several kinds."),
+    ] = None,
+    label_range: Annotated[
+        Optional[tuple[float, float]],  # noqa: UP045
+        typer.Option(help="LOW HIGH of regression labels, where the corpus is not known."),
+    ] = None,
+) -> None:
+    """Turn a file of the field into a corpus file.
+
+    \b
+    Layouts that can be read, plain or gzip'd:
+      MMSA     {split: {text, audio, vision, text_bert, id, regression_labels, ...}}
+      MulT     {split: {text, audio, vision, labels, id}}, IEMOCAP among them
+      MAG-BERT {split: [((words, visual, acoustic), label, segment), ...]}
+      plain    {split: {text, audio, vision, classification_labels, ...}}
+      npz      arrays train/text, train/audio, train/labels, train/text_lengths, ...
+    Splits are train, valid (or dev, val) and test. Pickles are read as data only.
+
+    \b
+    Examples:
+      mmcl corpus convert MOSI/Processed/unaligned_50.pkl mosi.arrow
+      mmcl corpus convert sims.pkl sims.arrow --dtype float16
+      mmcl corpus convert mine.npz mine.arrow --name mine --label-range -2 2
+    """
+    from mmcl.corpus.readers import convert_corpus
+
+    with _waiting(f"reading {source}") as progress:
+        card = convert_corpus(
+            source,
+            target,
+            name=name,
+            dtype=dtype,
+            task=task,
+            label_range=label_range,
+            progress=progress,
+        )
+    _say(card, target)
+
+
+@app.command()
+def check(path: _Path) -> None:
+    """List everything that is wrong with a corpus; exit 1 if anything is.
+
+    \b
+    Examples:
+      mmcl corpus check mosi.arrow
+      mmcl corpus check unaligned_50.pkl
+    """
+    from mmcl.corpus.readers import check_file
+
+    with _waiting(f"checking {path}"):
+        card, found = check_file(path)
+    _notes(card)
+    if not found:
+        typer.echo(f"{path}: no faults in {sum(card.counts.values())} clips")
+        return
+    for fault in found:
+        typer.echo(f"{fault}\n  {fault.expected}")
+        if fault.first:
+            typer.echo(f"  {fault.first}")
+    typer.echo(f"{path}: {len(found)} fault{'s' if len(found) > 1 else ''}")
+    raise typer.Exit(1)
+
+
+@app.command()
+def describe(
+    path: _Path,
+    as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
+) -> None:
+    """Show counts, lengths, missing parts, labels, and what a constant would score.
+
+    \b
+    Examples:
+      mmcl corpus describe mosi.arrow
+      mmcl corpus describe mosi.arrow --json
+    """
+    import json
+
+    from rich.console import Console
+
+    from mmcl.corpus.describe import describe as summarise
+    from mmcl.corpus.describe import render
+    from mmcl.corpus.readers import read_corpus
+
+    with _waiting(f"reading {path}"):
+        summary = summarise(read_corpus(path))
+    if as_json:
+        typer.echo(json.dumps(summary, indent=2, ensure_ascii=False))
+    else:
+        Console(highlight=False, markup=False, soft_wrap=True).print(render(summary))
+
+
+@app.command()
+def plant(
+    target: _Target,
+    train: Annotated[int, typer.Option(min=1, help="Training clips.")] = 2000,
+    valid: Annotated[int, typer.Option(min=1, help="Validation clips.")] = 400,
+    test: Annotated[int, typer.Option(min=1, help="Test clips.")] = 600,
+    seed: Annotated[int, typer.Option(min=0, help="Draws the clips.")] = 1,
+    heterogeneity: Annotated[
+        float, typer.Option(min=0.0, help="How unlike the modalities are: 0 alike, 1 usual.")
+    ] = 1.0,
+    aligned: Annotated[
+        bool, typer.Option("--aligned/--unaligned", help="One time line for all modalities.")
+    ] = True,
+    task: Annotated[TaskKind, typer.Option(help="What the label is made into.")] = "regression",
+) -> None:
+    """Make a corpus whose common and complementary moments are known.
+
+    \b
+    Examples:
+      mmcl corpus plant planted.arrow
+      mmcl corpus plant hard.arrow --unaligned --heterogeneity 2 --seed 7
+      mmcl corpus plant small.arrow --train 64 --valid 16 --test 16 --task emotions
+    """
+    from mmcl.corpus.plant import PlantSettings, plant_card, plant_clips
+    from mmcl.corpus.store import write_corpus
+
+    settings = PlantSettings(
+        train=train,
+        valid=valid,
+        test=test,
+        seed=seed,
+        heterogeneity=heterogeneity,
+        aligned=aligned,
+        task=task,
+    )
+    card = plant_card(settings)
+    with _waiting(f"planting {target}") as progress:
+        write_corpus(target, card, progress(plant_clips(settings), train + valid + test))
+    _say(card, target)
+
+
+@contextmanager
+def _waiting(what: str) -> Iterator[Callable[[Iterable[Clip], int], Iterable[Clip]]]:
+    """Show a bar on a terminal's error stream; it fills once clips go to disk."""
+    from rich.console import Console
+    from rich.progress import BarColumn, MofNCompleteColumn, Progress, SpinnerColumn, TextColumn
+
+    columns = (
+        SpinnerColumn(),
+        TextColumn("{task.description}", markup=False),
+        BarColumn(),
+        MofNCompleteColumn(),
+    )
+    console = Console(stderr=True)
+    with Progress(*columns, console=console, transient=True, disable=not _on_terminal()) as bars:
+        bar = bars.add_task(what, total=None)
+
+        def count(clips: Iterable[Clip], total: int) -> Iterator[Clip]:
+            bars.update(bar, total=total)
+            for clip in clips:
+                yield clip
+                bars.advance(bar)
+
+        yield count
+
+
+def _on_terminal() -> bool:
+    return sys.stderr.isatty()
+
+
+def _say(card: Card, target: Path) -> None:
+    counts = "/".join(str(card.counts.get(name, 0)) for name in ("train", "valid", "test"))
+    dims = ", ".join(f"{modality} {width}" for modality, width in card.dims.items())
+    _notes(card)
+    typer.echo(f"{target}: {card.name}, {card.task.kind}, {counts} clips, {dims}")
+
+
+def _notes(card: Card) -> None:
+    for note in card.notes:
+        typer.echo(f"note: {note}", err=True)

@@ -1,0 +1,100 @@
+"""Batches: clips of a split as padded tensors, with a mask of the real steps."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from typing import NamedTuple
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from mmcl.corpus.store import Split
+from mmcl.types import Modality
+
+__all__ = ["Batch", "batch_rows", "collate", "epoch_order", "labelled_rows", "move_batch"]
+
+
+class Batch(NamedTuple):
+    """Clips side by side.
+
+    Attributes:
+        features: Per modality float32 ``[b, n_m, d_m]``; padded steps and absent
+            modalities are zero.
+        masks: Per modality bool ``[b, n_m]``, True = a real step.
+        targets: Regression float32 ``[b]``, classes int64 ``[b]``, emotions int64
+            ``[b, e]``; None where labels were not asked for.
+        rows: Row of every clip in its split, int64 ``[b]``.
+    """
+
+    features: dict[Modality, Tensor]
+    masks: dict[Modality, Tensor]
+    targets: Tensor | None
+    rows: Tensor
+
+
+def collate(
+    split: Split,
+    rows: Sequence[int] | np.ndarray,
+    modalities: Sequence[Modality],
+    targets: Tensor | None = None,
+) -> Batch:
+    """Pad the given clips to their longest, modality by modality.
+
+    Args:
+        split: Where the clips lie.
+        rows: Their rows, ``[b]``.
+        modalities: Those wanted, each one the corpus has.
+        targets: Targets of the whole split, ``[clips, ...]``, or None.
+
+    Returns:
+        A batch; features are converted to float32 whatever the file holds.
+    """
+    features: dict[Modality, Tensor] = {}
+    masks: dict[Modality, Tensor] = {}
+    for modality in modalities:
+        sequences = [split.steps(modality, int(row)) for row in rows]
+        lengths = np.array([len(steps) for steps in sequences])
+        longest = max(int(lengths.max(initial=0)), 1)
+        padded = np.zeros((len(sequences), longest, split.card.dims[modality]), dtype=np.float32)
+        for i, steps in enumerate(sequences):
+            padded[i, : len(steps)] = steps
+        features[modality] = torch.from_numpy(padded)
+        masks[modality] = torch.from_numpy(np.arange(longest) < lengths[:, None])
+    at = torch.as_tensor(np.asarray(rows, dtype=np.int64))
+    return Batch(features, masks, None if targets is None else targets[at], at)
+
+
+def move_batch(batch: Batch, device: torch.device) -> Batch:
+    """The same batch on another device; rows stay where they are."""
+    if device.type == "cpu":
+        return batch
+    return Batch(
+        {m: x.to(device, non_blocking=True) for m, x in batch.features.items()},
+        {m: x.to(device, non_blocking=True) for m, x in batch.masks.items()},
+        None if batch.targets is None else batch.targets.to(device, non_blocking=True),
+        batch.rows,
+    )
+
+
+def labelled_rows(split: Split) -> np.ndarray:
+    """Rows whose label is known, int64 ``[k]``."""
+    labels = split.labels()
+    if split.card.task.kind == "regression":
+        return np.flatnonzero(np.isfinite(labels))
+    return np.flatnonzero((labels >= 0).reshape(len(split), -1).all(axis=1))
+
+
+def epoch_order(rows: np.ndarray, *, seed: int, epoch: int) -> np.ndarray:
+    """The rows in the random order of one epoch; the same seed and epoch, the same order."""
+    return np.random.default_rng([seed, epoch]).permutation(rows)
+
+
+def batch_rows(
+    rows: np.ndarray, batch_size: int, *, drop_last: bool = False
+) -> Iterator[np.ndarray]:
+    """Cut rows into batches; ``drop_last`` leaves out a smaller last one unless it is all."""
+    for start in range(0, len(rows), batch_size):
+        block = rows[start : start + batch_size]
+        if len(block) == batch_size or not drop_last or len(rows) < batch_size:
+            yield block

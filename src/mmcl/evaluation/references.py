@@ -1,0 +1,360 @@
+"""The rows every result is read against: what costs nothing, and what a line can do.
+
+A model that does not beat them has learnt nothing from its modalities. They are fitted on
+the training split, tuned on the validation split where one is given, and
+:func:`reference_scores` never sees a test label.
+"""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Sequence
+from typing import Any, NamedTuple
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+from sklearn.exceptions import ConvergenceWarning
+from sklearn.linear_model import LogisticRegression, Ridge, RidgeCV
+from sklearn.preprocessing import StandardScaler
+
+from mmcl.corpus.schema import Task
+from mmcl.errors import ConfigError, DatasetError, ShapeError
+from mmcl.evaluation.metrics import (
+    LABEL_DECIMALS,
+    UNKNOWN,
+    Metrics,
+    class_indices,
+    task_metrics,
+)
+
+__all__ = ["Reference", "reference_rows", "reference_scores"]
+
+ALPHAS: tuple[float, ...] = tuple(float(alpha) for alpha in np.logspace(-1, 5, 13))
+"""Ridge penalties tried, from nearly none to nearly everything, on standardised features."""
+
+COSTS: tuple[float, ...] = (0.001, 0.01, 0.1, 1.0)
+"""Values of the logistic regression's C tried, the strongest penalty first."""
+
+DEFAULT_COST = 0.1
+"""C where there is no validation split to choose it on."""
+
+MAX_ITERATIONS = 2000
+SMALLEST_PROBABILITY = 1e-12
+
+_Floats = NDArray[np.float64]
+
+
+class Reference(NamedTuple):
+    """What a reference row predicts.
+
+    Attributes:
+        scores: Like a model's: ``[n]``, ``[n, k]`` or ``[n, e, 2]`` by the kind of task.
+        warnings: What went wrong while it was fitted.
+    """
+
+    scores: _Floats
+    warnings: tuple[str, ...] = ()
+
+
+class _Split(NamedTuple):
+    features: _Floats  # [n, f]
+    truth: NDArray[Any]  # [n] scores, [n] class indices or [n, e] 0/1 judgements
+
+
+def reference_rows(
+    task: Task,
+    train_features: ArrayLike,
+    train_truth: ArrayLike,
+    test_features: ArrayLike,
+    test_truth: ArrayLike,
+    *,
+    preset: str = "mmsa",
+    valid_features: ArrayLike | None = None,
+    valid_truth: ArrayLike | None = None,
+) -> dict[str, Metrics]:
+    """Score the reference predictions of a task.
+
+    Args:
+        task: What is predicted.
+        train_features: Clips to fit on, float, finite, shape ``[n, f]``, any scale.
+        train_truth: Their labels, as :func:`mmcl.evaluation.metrics.task_metrics` takes them;
+            clips without a label are dropped.
+        test_features: Clips to predict, shape ``[n_test, f]``.
+        test_truth: Their labels; used for the score alone.
+        preset: One of :data:`mmcl.evaluation.metrics.PRESETS`.
+        valid_features: Clips to choose the penalty on, shape ``[n_valid, f]``.
+        valid_truth: Their labels.
+
+    Returns:
+        Metrics by row, rows as :func:`reference_scores` describes them.
+
+    Raises:
+        ShapeError: If the shapes do not fit each other or the task.
+        DatasetError: If no training clip has a label, or a label is not one of the task.
+        ConfigError: If the preset is unknown, or only half of a validation split is given.
+
+    Shapes:
+        ``n`` clips, ``f`` features of a clip.
+
+    Example:
+        >>> task = Task(kind="regression", low=-3.0, high=3.0)
+        >>> column = [[0.0], [1.0], [2.0], [3.0]]
+        >>> rows = reference_rows(task, column, [0.0, 1.0, 1.0, 3.0], column, [0.0, 1.0, 2.0, 3.0])
+        >>> list(rows), rows["constant"].values["mae"]
+        (['constant', 'majority', 'ridge'], 1.0)
+    """
+    references = reference_scores(
+        task,
+        train_features,
+        train_truth,
+        test_features,
+        valid_features=valid_features,
+        valid_truth=valid_truth,
+    )
+    rows = {}
+    for name, reference in references.items():
+        found = task_metrics(task, test_truth, reference.scores, preset=preset)
+        rows[name] = found._replace(warnings=reference.warnings + found.warnings)
+    return rows
+
+
+def reference_scores(
+    task: Task,
+    train_features: ArrayLike,
+    train_truth: ArrayLike,
+    test_features: ArrayLike,
+    *,
+    valid_features: ArrayLike | None = None,
+    valid_truth: ArrayLike | None = None,
+) -> dict[str, Reference]:
+    """Predict the test clips from the training split in the plainest ways there are.
+
+    Every row's scores of a test clip depend on that clip and on the other splits alone.
+
+    Args:
+        task: What is predicted.
+        train_features: Clips to fit on, float, finite, shape ``[n, f]``, any scale.
+        train_truth: Their labels; clips without one are dropped.
+        test_features: Clips to predict, shape ``[n_test, f]``.
+        valid_features: Clips to choose the penalty on, shape ``[n_valid, f]``.
+        valid_truth: Their labels.
+
+    Returns:
+        By row its scores, in the shape a model returns them.
+
+        * ``constant`` (regression only): the training median, which no other constant
+          beats on the training MAE.
+        * ``majority``: the most frequent training class, of each emotion its more frequent
+          side (the first of equals). For regression the more frequent sign among the
+          training labels, zeros not voting and positive winning a draw, as the median of
+          the training labels of that sign; 0 where all are zero.
+        * ``ridge``: for regression ridge regression on standardised features, its penalty
+          chosen by the mean squared error on the validation clips, or by leaving one out on
+          the training clips where there are none, its predictions clipped to the task's
+          range. For classes and emotions logistic regression, C chosen by the mean
+          validation log loss (an emotion at a time), or :data:`DEFAULT_COST`. Never refitted
+          on the validation clips. Where the training labels leave nothing to fit it
+          repeats ``majority`` (regression: ``constant``), with a warning.
+
+    Raises:
+        ShapeError: If the shapes do not fit each other or the task.
+        DatasetError: If no training clip has a label, or a label is not one of the task.
+        ConfigError: If only half of a validation split is given.
+
+    Shapes:
+        ``n`` clips, ``f`` features of a clip, ``k`` classes, ``e`` emotions.
+    """
+    train = _labelled(task, "train", train_features, train_truth)
+    valid = _labelled_or_none(task, valid_features, valid_truth)
+    test = _checked_features("test_features", test_features)
+    if not len(train.truth):
+        raise DatasetError(
+            "train_truth has no labelled clip, and the reference rows are fitted on them"
+        )
+    for name, features in (("valid_features", valid and valid.features), ("test_features", test)):
+        if features is not None and features.shape[1] != train.features.shape[1]:
+            raise ShapeError(
+                f"{name} must have {train.features.shape[1]} columns [clips, features] to match "
+                f"train_features, got shape {list(features.shape)}"
+            )
+    if task.kind == "regression":
+        return _regression_scores(task, train, test, valid)
+    if task.kind == "classes":
+        return _class_scores(len(task.names), train, test, valid)
+    return _emotion_scores(task, train, test, valid)
+
+
+# ---------------------------------------------------------------- input
+
+
+def _checked_features(name: str, features: ArrayLike) -> _Floats:
+    array = np.asarray(features, dtype=np.float64)
+    if array.ndim != 2 or not array.shape[1]:
+        raise ShapeError(
+            f"{name} must be 2-D [clips, features] with at least one column, "
+            f"got shape {list(array.shape)}"
+        )
+    return array
+
+
+def _labelled(task: Task, split: str, features: ArrayLike, truth: ArrayLike) -> _Split:
+    """Check one split and drop its clips without a label."""
+    array = _checked_features(f"{split}_features", features)
+    labels = np.asarray(truth, dtype=np.float64)
+    expected = [len(array)] + ([len(task.names)] if task.kind == "emotions" else [])
+    if list(labels.shape) != expected:
+        axes = "clips, emotions" if task.kind == "emotions" else "clips"
+        raise ShapeError(
+            f"{split}_truth must have shape {expected} [{axes}] to match {split}_features "
+            f"{list(array.shape)}, got {list(labels.shape)}"
+        )
+    if task.kind == "regression":
+        known = np.isfinite(labels)
+        return _Split(array[known], np.round(labels[known], LABEL_DECIMALS))
+    num_choices = 2 if task.kind == "emotions" else len(task.names)
+    indices = class_indices(labels, num_choices, f"{split}_truth")
+    known = (indices != UNKNOWN).reshape(len(array), -1).all(axis=1)
+    return _Split(array[known], indices[known])
+
+
+def _labelled_or_none(
+    task: Task, features: ArrayLike | None, truth: ArrayLike | None
+) -> _Split | None:
+    if features is None and truth is None:
+        return None
+    if features is None or truth is None:
+        raise ConfigError("valid_features and valid_truth must be given together")
+    valid = _labelled(task, "valid", features, truth)
+    return valid if len(valid.truth) else None
+
+
+# ---------------------------------------------------------------- regression
+
+
+def _regression_scores(
+    task: Task, train: _Split, test: _Floats, valid: _Split | None
+) -> dict[str, Reference]:
+    median = float(np.median(train.truth))
+    constant = Reference(np.full(len(test), median))
+    return {
+        "constant": constant,
+        "majority": Reference(np.full(len(test), _majority_median(train.truth))),
+        "ridge": _ridge(task, train, test, valid, constant),
+    }
+
+
+def _majority_median(truth: _Floats) -> float:
+    positive, negative = truth[truth > 0.0], truth[truth < 0.0]
+    larger = positive if len(positive) >= len(negative) else negative
+    return float(np.median(larger)) if len(larger) else 0.0
+
+
+def _ridge(
+    task: Task, train: _Split, test: _Floats, valid: _Split | None, constant: Reference
+) -> Reference:
+    if np.ptp(train.truth) == 0.0:
+        note = "ridge repeats constant: the training labels are all the same"
+        return constant._replace(warnings=(note,))
+    scaler = StandardScaler().fit(train.features)
+    features = scaler.transform(train.features)
+    if valid is None:
+        model = RidgeCV(alphas=ALPHAS).fit(features, train.truth)
+    else:
+        model = _ridge_by_validation(
+            features, train.truth, scaler.transform(valid.features), valid.truth
+        )
+    predicted = _predict(model, _standardised(scaler, test))
+    return Reference(np.clip(predicted, task.low, task.high))
+
+
+def _standardised(scaler: Any, features: _Floats) -> _Floats:
+    if not len(features):  # scikit-learn refuses to work on no clip at all
+        return features
+    return np.asarray(scaler.transform(features), dtype=np.float64)
+
+
+def _predict(model: Any, features: _Floats) -> _Floats:
+    if not len(features):
+        return np.zeros(0)
+    return np.asarray(model.predict(features), dtype=np.float64)
+
+
+def _ridge_by_validation(
+    features: _Floats, truth: _Floats, valid_features: _Floats, valid_truth: _Floats
+) -> Any:
+    models = [Ridge(alpha=alpha).fit(features, truth) for alpha in ALPHAS]
+    losses = [np.mean((model.predict(valid_features) - valid_truth) ** 2) for model in models]
+    return models[int(np.argmin(losses))]
+
+
+# ---------------------------------------------------------------- classes and emotions
+
+
+def _emotion_scores(
+    task: Task, train: _Split, test: _Floats, valid: _Split | None
+) -> dict[str, Reference]:
+    """Judge every emotion as a problem of its own: absent or present."""
+    problems = [
+        _class_scores(2, _column(train, i), test, valid and _column(valid, i), f" ({name})")
+        for i, name in enumerate(task.names)
+    ]
+    return {row: _stacked([problem[row] for problem in problems]) for row in problems[0]}
+
+
+def _column(split: _Split, i: int) -> _Split:
+    return split._replace(truth=split.truth[:, i])
+
+
+def _stacked(problems: Sequence[Reference]) -> Reference:
+    scores = np.stack([problem.scores for problem in problems], axis=1)  # [n, e, 2]
+    return Reference(scores, tuple(text for problem in problems for text in problem.warnings))
+
+
+def _class_scores(
+    num_classes: int, train: _Split, test: _Floats, valid: _Split | None, label: str = ""
+) -> dict[str, Reference]:
+    scores = np.zeros((len(test), num_classes))
+    scores[:, np.bincount(train.truth).argmax()] = 1.0
+    majority = Reference(scores)
+    if np.ptp(train.truth) == 0:
+        note = f"ridge{label} repeats majority: the training labels are all the same"
+        return {"majority": majority, "ridge": majority._replace(warnings=(note,))}
+    return {"majority": majority, "ridge": _logistic(num_classes, train, test, valid, label)}
+
+
+def _logistic(
+    num_classes: int, train: _Split, test: _Floats, valid: _Split | None, label: str
+) -> Reference:
+    scaler = StandardScaler().fit(train.features)
+    features = scaler.transform(train.features)
+    if valid is None:
+        model = _fit_logistic(features, train.truth, DEFAULT_COST)
+    else:
+        models = [_fit_logistic(features, train.truth, cost) for cost in COSTS]
+        valid_features = scaler.transform(valid.features)
+        losses = [_log_loss(each, valid_features, valid.truth, num_classes) for each in models]
+        model = models[int(np.argmin(losses))]  # the first of equals: the strongest penalty
+    notes: tuple[str, ...] = ()
+    if int(np.max(model.n_iter_)) >= MAX_ITERATIONS:
+        notes = (f"ridge{label} did not converge in {MAX_ITERATIONS} iterations",)
+    return Reference(_log_probability(model, _standardised(scaler, test), num_classes), notes)
+
+
+def _fit_logistic(features: _Floats, truth: NDArray[Any], cost: float) -> Any:
+    with warnings.catch_warnings():  # said in the row's own warnings instead
+        warnings.simplefilter("ignore", ConvergenceWarning)
+        return LogisticRegression(C=cost, max_iter=MAX_ITERATIONS).fit(features, truth)
+
+
+def _log_probability(model: Any, features: _Floats, num_classes: int) -> _Floats:
+    """Log probability of every class, also of those the training split lacks; ``[n, k]``."""
+    probability = np.zeros((len(features), num_classes))
+    if len(features):
+        probability[:, model.classes_] = model.predict_proba(features)
+    return np.log(np.maximum(probability, SMALLEST_PROBABILITY))
+
+
+def _log_loss(model: Any, features: _Floats, truth: NDArray[Any], num_classes: int) -> float:
+    """Mean over items; a class the training split lacks costs every model the same."""
+    log_probability = _log_probability(model, features, num_classes)
+    return -float(log_probability[np.arange(len(truth)), truth].mean())

@@ -1,0 +1,108 @@
+"""Run a trained network over a split, batch by batch, without gradient."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from typing import NamedTuple
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from mmcl.corpus.batches import batch_rows, collate, move_batch
+from mmcl.corpus.store import Split
+from mmcl.learning.objectives import item_losses
+from mmcl.models.mmcl import MMCL, Output
+
+__all__ = ["Scored", "score_split", "targets_of", "validation_loss"]
+
+
+class Scored(NamedTuple):
+    """Scores of a split, and what the network saw in each clip.
+
+    Attributes:
+        scores: float64 ``[clips]``, ``[clips, c]`` or ``[clips, e, 2]``.
+        actions: Per clip ``[m, n]`` float32, padded steps cut off after the longest modality.
+        commonality: Per clip ``[m, n]`` float32.
+        keep_probability: Per clip ``[m, n]`` float32: what the actions were decided from.
+    """
+
+    scores: NDArray[np.float64]
+    actions: list[NDArray[np.float32]]
+    commonality: list[NDArray[np.float32]]
+    keep_probability: list[NDArray[np.float32]]
+
+
+def targets_of(split: Split) -> Tensor:
+    """Labels as training targets: float32 for regression, int64 otherwise."""
+    labels = torch.from_numpy(split.labels())
+    return labels.float() if split.card.task.kind == "regression" else labels
+
+
+def score_split(
+    model: MMCL,
+    split: Split,
+    *,
+    batch_size: int = 256,
+    advance: Callable[[int], None] | None = None,
+) -> Scored:
+    """Predict every clip of a split, in order.
+
+    Args:
+        model: The network; its mode is restored afterwards.
+        split: The clips; labels are not looked at.
+        batch_size: Clips per step; changes nothing but the speed.
+        advance: Called with the number of clips done after every step.
+    """
+    scores: list[NDArray[np.float64]] = []
+    seen: tuple[list[NDArray[np.float32]], ...] = ([], [], [])
+    for output in _outputs(model, split, np.arange(len(split)), batch_size):
+        scores.append(output.scores.double().cpu().numpy())
+        decision, parts = output.decision, output.encoded.parts
+        kinds = (decision.actions, parts.commonality, decision.keep_probability)
+        for held, values in zip(seen, kinds, strict=True):
+            held.extend(values.transpose(0, 1).float().cpu().numpy())
+        if advance is not None:
+            advance(len(output.scores))
+    if not scores:
+        return Scored(np.zeros(0), *seen)
+    return Scored(np.concatenate(scores), *seen)
+
+
+def validation_loss(
+    model: MMCL, split: Split, rows: NDArray[np.int64], targets: Tensor, batch_size: int
+) -> float:
+    """Task loss averaged over the clips, not over the batches.
+
+    Args:
+        model: The network.
+        split: The validation split.
+        rows: Its labelled clips.
+        targets: Targets of the whole split.
+        batch_size: Clips per step.
+    """
+    total = 0.0
+    at = 0
+    for output in _outputs(model, split, rows, batch_size):
+        count = len(output.scores)
+        wanted = targets[torch.from_numpy(rows[at : at + count])].to(output.scores.device)
+        total += float(item_losses(output.scores, wanted, model.task).double().sum())
+        at += count
+    return total / max(len(rows), 1)
+
+
+def _outputs(
+    model: MMCL, split: Split, rows: NDArray[np.int64], batch_size: int
+) -> Iterator[Output]:
+    """Outputs batch by batch, in evaluation mode; the model's own mode comes back after."""
+    device = next(model.parameters()).device
+    was_training = model.training
+    model.eval()
+    try:
+        with torch.inference_mode():
+            for block in batch_rows(rows, batch_size):
+                batch = move_batch(collate(split, block, model.modalities), device)
+                yield model(batch.features, batch.masks)
+    finally:
+        model.train(was_training)

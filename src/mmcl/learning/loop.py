@@ -1,0 +1,359 @@
+"""The training loop: epochs, validation, early stopping, checkpoints, history.
+
+One loop for every learner. It is given a corpus without test clips and leaves a folder::
+
+    FOLDER/checkpoint.safetensors   the whole state after the latest epoch, to go on from
+    FOLDER/history.csv              a row per epoch
+    FOLDER/model/                   the network of the best validation loss, when done
+    FOLDER/done.json                written last: what training came to
+"""
+
+from __future__ import annotations
+
+import csv
+import io
+import json
+import math
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from mmcl.config import Config, LearningSettings
+from mmcl.corpus.batches import Batch, batch_rows, collate, epoch_order, labelled_rows, move_batch
+from mmcl.corpus.store import Corpus, Split
+from mmcl.errors import DatasetError, MissingExtraError, TrainingError
+from mmcl.learning.checkpoints import load_state, replace_atomically, save_state, write_json
+from mmcl.learning.inference import targets_of, validation_loss
+from mmcl.learning.learner import Learner, StepReport, make_learner
+from mmcl.models.mmcl import MMCL
+from mmcl.runtime import make_fabric, prepare_threads, seed_everything
+from mmcl.types import Modality
+
+__all__ = ["EpochRow", "Fitted", "Progress", "build_model", "fit"]
+
+CHECKPOINT, HISTORY, MODEL, DONE = "checkpoint.safetensors", "history.csv", "model", "done.json"
+MOST_STEPS_FOR_STATISTICS = 200_000
+
+
+class EpochRow(NamedTuple):
+    """One row of the history; means over clips, seconds of training alone."""
+
+    epoch: int
+    loss: float
+    task_loss: float
+    alignment_loss: float
+    critic_loss: float
+    reward: float
+    mean_action: float
+    valid_loss: float
+    learning_rate: float
+    clips_per_second: float
+
+
+class Fitted(NamedTuple):
+    """What training came to.
+
+    Attributes:
+        model: The network of the best validation loss, in evaluation mode.
+        history: A row per epoch.
+        best_epoch: The epoch it is from.
+        clips_per_second: Clips trained on per second, median over epochs.
+        never_seen: Modalities no training clip had.
+    """
+
+    model: MMCL
+    history: list[EpochRow]
+    best_epoch: int
+    clips_per_second: float
+    never_seen: tuple[Modality, ...]
+
+
+Progress = Callable[[str, int, int, dict[str, float]], None]
+"""Called as ``progress(stage, done, total, numbers)`` after steps and epochs."""
+
+
+def fit(
+    development: Corpus,
+    config: Config,
+    *,
+    seed: int,
+    folder: Path,
+    resume: bool = False,
+    progress: Progress | None = None,
+) -> Fitted:
+    """Train one network with one seed.
+
+    The same corpus, settings, seed and thread count give the same weights, bit for bit on
+    the CPU, also when training was killed at any moment and resumed.
+
+    Args:
+        development: The corpus without its test clips.
+        config: All settings.
+        seed: Seeds weights, order, dropout and actions.
+        folder: Where to leave the files listed above.
+        resume: Go on from the folder's checkpoint, if it has one.
+        progress: Told how far it is.
+
+    Returns:
+        The best network and its history.
+
+    Raises:
+        DatasetError: If the corpus still has test clips, or has no labelled clip to train or
+            validate on.
+        TrainingError: If the loss stops being finite.
+    """
+    if development.card.counts.get("test"):
+        raise DatasetError("fit takes a corpus without test clips: pass corpus.development()")
+    folder.mkdir(parents=True, exist_ok=True)
+    if resume and (folder / DONE).exists():
+        return _finished(folder)
+    training = _Training(development, config, seed, folder, progress)
+    if resume and (folder / CHECKPOINT).exists():
+        training.restore(load_state(folder / CHECKPOINT))
+    while not training.is_over():
+        training.run_epoch()
+        save_state(folder / CHECKPOINT, training.state_dict())
+        _write_history(folder / HISTORY, training.history)
+    return training.finish()
+
+
+def build_model(corpus: Corpus, config: Config) -> MMCL:
+    """A fresh network for a corpus, with the statistics of its training split."""
+    card = corpus.card
+    model = MMCL(
+        {str(m): d for m, d in card.dims.items()},
+        card.task,
+        aligned=card.aligned,
+        model=config.model,
+        policy=config.policy,
+    )
+    train = corpus.split("train")
+    model.fit_standardisation({m: _all_steps(train, m) for m in model.modalities})
+    return model
+
+
+def _all_steps(split: Split, modality: Modality) -> Tensor:
+    """Real steps of a split, ``[k, d_m]``; evenly thinned out beyond 200,000."""
+    lengths = split.lengths(modality)
+    stride = max(1, math.ceil(int(lengths.sum()) / MOST_STEPS_FOR_STATISTICS))
+    parts = [split.steps(modality, row)[::stride] for row in np.flatnonzero(lengths)]
+    empty = np.zeros((0, split.card.dims[modality]), dtype=np.float32)
+    return torch.from_numpy(np.concatenate([empty, *parts]).astype(np.float32))
+
+
+class _Part(NamedTuple):
+    split: Split
+    rows: np.ndarray
+    targets: Tensor
+
+
+class _Training:
+    """State of one training run, between epochs."""
+
+    def __init__(
+        self,
+        corpus: Corpus,
+        config: Config,
+        seed: int,
+        folder: Path,
+        progress: Progress | None,
+    ) -> None:
+        prepare_threads(config.runtime)
+        seed_everything(seed)
+        self.config, self.seed, self.folder, self.progress = config, seed, folder, progress
+        self.train, self.valid = _part(corpus, "train"), _part(corpus, "valid")
+        self.fabric = make_fabric(config.runtime, loggers=_loggers(config, folder))
+        self.fabric.launch()
+        self.model = build_model(corpus, config)
+        self.learner: Learner = make_learner(self.model, config, self.fabric)
+        self.schedule = _Schedule(self.learner.optimizer, config.learning)
+        self.history: list[EpochRow] = []
+        self.best_epoch, self.best_loss = -1, math.inf
+        self.best_weights: dict[str, Tensor] = {}
+
+    @property
+    def epoch(self) -> int:
+        return len(self.history)
+
+    def is_over(self) -> bool:
+        patience = self.config.learning.patience
+        waited = self.epoch - 1 - self.best_epoch
+        return self.epoch >= self.config.learning.epochs or (self.epoch > 0 and waited >= patience)
+
+    def run_epoch(self) -> None:
+        learning = self.config.learning
+        rate = self.schedule.start_epoch(self.epoch)
+        order = epoch_order(self.train.rows, seed=self.seed, epoch=self.epoch)
+        blocks = list(batch_rows(order, learning.batch_size, drop_last=learning.drop_last))
+        self.model.train()
+        self.learner.start_epoch()
+        reports, counts = [], []
+        started = time.perf_counter()
+        for done, block in enumerate(blocks, start=1):
+            report = self.learner.step(self._batch(block))
+            self._check_finite(report, done)
+            reports.append(report)
+            counts.append(len(block))
+            self._tell(f"epoch {self.epoch + 1}", done, len(blocks), report._asdict())
+        seconds = time.perf_counter() - started
+        self._conclude_epoch(reports, counts, seconds, rate)
+
+    def _conclude_epoch(
+        self, reports: list[StepReport], counts: list[int], seconds: float, rate: float
+    ) -> None:
+        means = np.average(np.array(reports), axis=0, weights=counts)
+        valid_loss = validation_loss(
+            self.model, *self.valid, batch_size=self.config.evaluation.batch_size
+        )
+        speed = sum(counts) / seconds
+        row = EpochRow(self.epoch, *means.tolist(), valid_loss, rate, speed)
+        self.history.append(row)
+        self.schedule.end_epoch(valid_loss)
+        self.fabric.log_dict(row._asdict(), step=row.epoch)
+        if valid_loss < self.best_loss:
+            self.best_epoch, self.best_loss = row.epoch, valid_loss
+            state = self.model.state_dict()
+            self.best_weights = {k: v.detach().cpu().clone() for k, v in state.items()}
+        self._tell("epochs", self.epoch, self.config.learning.epochs, row._asdict())
+
+    def _batch(self, rows: np.ndarray) -> Batch:
+        batch = collate(self.train.split, rows, self.model.modalities, self.train.targets)
+        rate = self.config.learning.modality_dropout
+        if rate and len(batch.masks) > 1:
+            batch = _drop_modalities(batch, rate)
+        return move_batch(batch, self.fabric.device)
+
+    def _check_finite(self, report: StepReport, step: int) -> None:
+        if not math.isfinite(report.loss):
+            raise TrainingError(
+                f"the loss is {report.loss} at epoch {self.epoch + 1}, step {step}.\n"
+                "  Lower the step size: --set learning.learning_rate="
+                f"{self.config.learning.learning_rate / 10:g}\n"
+                "  Look for faults in the corpus: mmcl corpus check CORPUS"
+            )
+
+    def _tell(self, stage: str, done: int, total: int, numbers: dict[str, float]) -> None:
+        if self.progress is not None:
+            self.progress(stage, done, total, numbers)
+
+    def state_dict(self) -> dict[str, Any]:
+        return {
+            "learner": self.learner.state_dict(),
+            "schedule": self.schedule.state_dict(),
+            "history": [list(row) for row in self.history],
+            "best": [self.best_epoch, self.best_loss],
+            "best_weights": self.best_weights,
+            "random": torch.get_rng_state(),
+        }
+
+    def restore(self, state: dict[str, Any]) -> None:
+        self.learner.load_state_dict(state["learner"])
+        self.schedule.load_state_dict(state["schedule"])
+        self.history = [EpochRow(*row) for row in state["history"]]
+        self.best_epoch, self.best_loss = state["best"]
+        self.best_weights = state["best_weights"]
+        torch.set_rng_state(state["random"])
+
+    def finish(self) -> Fitted:
+        self.model.load_state_dict(self.best_weights)
+        self.model.eval().save_pretrained(self.folder / MODEL)
+        _write_history(self.folder / HISTORY, self.history)
+        write_json(
+            self.folder / DONE,
+            {
+                "seed": self.seed,
+                "best_epoch": self.best_epoch,
+                "best_valid_loss": self.best_loss,
+                "never_seen": list(self.model.never_seen),
+            },
+        )
+        return _finished(self.folder)
+
+
+def _finished(folder: Path) -> Fitted:
+    done = json.loads((folder / DONE).read_text())
+    with (folder / HISTORY).open(newline="") as file:
+        rows = [EpochRow(int(r["epoch"]), *(float(r[k]) for k in EpochRow._fields[1:])) for r in csv.DictReader(file)]
+    speed = float(np.median([row.clips_per_second for row in rows]))
+    model = MMCL.from_pretrained(folder / MODEL).eval()
+    return Fitted(model, rows, done["best_epoch"], speed, tuple(done["never_seen"]))
+
+
+def _part(corpus: Corpus, name: Any) -> _Part:
+    split = corpus.split(name)
+    rows = labelled_rows(split)
+    if not len(rows):
+        raise DatasetError(
+            f'{corpus.card.name}, split "{name}": no clip with a label ({len(split)} clips in all).\n'
+            "  Training needs labelled clips to learn from and others to choose by.\n"
+            "  See what there is: mmcl corpus describe CORPUS"
+        )
+    return _Part(split, rows, targets_of(split))
+
+
+def _drop_modalities(batch: Batch, rate: float) -> Batch:
+    """Mask one or more modalities of some clips; one that the clip has always stays."""
+    present = torch.stack([mask.any(dim=1) for mask in batch.masks.values()])  # [m, b]
+    drop = (torch.rand(present.shape) < rate) & present
+    spared = torch.rand(present.shape).masked_fill(~present, -1.0).argmax(dim=0)
+    drop.scatter_(0, spared.unsqueeze(0), False)
+    masks = {m: mask & ~drop[i].unsqueeze(1) for i, (m, mask) in enumerate(batch.masks.items())}
+    return batch._replace(masks=masks)
+
+
+class _Schedule:
+    """The step size of every epoch."""
+
+    def __init__(self, optimizer: Any, learning: LearningSettings) -> None:
+        self.optimizer, self.learning = optimizer, learning
+        self.factor, self.best, self.waited = 1.0, math.inf, 0
+
+    def start_epoch(self, epoch: int) -> float:
+        factor = self.factor
+        if self.learning.schedule == "cosine":
+            factor = 0.5 * (1 + math.cos(math.pi * epoch / self.learning.epochs))
+        rate = self.learning.learning_rate * factor
+        for group in self.optimizer.param_groups:
+            group["lr"] = rate
+        return rate
+
+    def end_epoch(self, valid_loss: float) -> None:
+        self.waited = 0 if valid_loss < self.best else self.waited + 1
+        self.best = min(self.best, valid_loss)
+        if self.learning.schedule == "plateau" and self.waited > self.learning.plateau_patience:
+            self.factor, self.waited = self.factor * self.learning.plateau_factor, 0
+
+    def state_dict(self) -> dict[str, Any]:
+        return {"factor": self.factor, "best": self.best, "waited": self.waited}
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        self.factor, self.best, self.waited = state["factor"], state["best"], state["waited"]
+
+
+def _write_history(path: Path, history: list[EpochRow]) -> None:
+    text = io.StringIO(newline="")
+    writer = csv.writer(text)
+    writer.writerow(EpochRow._fields)
+    writer.writerows(history)
+    unfinished = path.with_name(f".{path.name}.unfinished")
+    unfinished.write_text(text.getvalue())
+    replace_atomically(unfinished, path)
+
+
+def _loggers(config: Config, folder: Path) -> list[Any]:
+    if not config.runtime.tensorboard:
+        return []
+    try:
+        from lightning_fabric.loggers import TensorBoardLogger
+
+        return [TensorBoardLogger(folder, name="tensorboard", version="")]
+    except ModuleNotFoundError:
+        raise MissingExtraError(
+            "writing TensorBoard files needs tensorboard, which is not installed.\n"
+            '  Install it: pip install "mmcl[track]"'
+        ) from None

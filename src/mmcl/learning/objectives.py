@@ -1,0 +1,181 @@
+"""Losses and rewards, as pure functions."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+from mmcl.corpus.schema import Task
+from mmcl.errors import ShapeError
+
+__all__ = [
+    "alignment_loss",
+    "as_released_reward",
+    "item_losses",
+    "leave_one_out_advantage",
+    "prediction_reward",
+]
+
+ALIGNMENT_TEMPERATURE = 0.1
+_NOT_COUNTED = -1e4
+
+
+def item_losses(scores: Tensor, targets: Tensor, task: Task) -> Tensor:
+    """Task loss of every clip, ``[b]``: averaging over items is left to the caller.
+
+    Args:
+        scores: ``[b]`` for regression, logits ``[b, c]`` for classes, ``[b, e, 2]`` for
+            emotions.
+        targets: float ``[b]``, integer ``[b]`` or integer ``[b, e]``.
+        task: Which of them.
+
+    Returns:
+        Absolute error, cross-entropy, or cross-entropy averaged over the emotions.
+    """
+    _check(scores, targets, task)
+    if task.kind == "regression":
+        return (scores - targets).abs()
+    if task.kind == "classes":
+        return F.cross_entropy(scores, targets, reduction="none")
+    flat = F.cross_entropy(scores.flatten(0, 1), targets.flatten(), reduction="none")
+    return flat.view_as(targets).mean(dim=1)
+
+
+def prediction_reward(scores: Tensor, targets: Tensor, task: Task, *, scale: str = "log") -> Tensor:
+    """Pay each clip for its own prediction: the joint reward of all policies.
+
+    A clip's reward depends on that clip alone: shuffling the batch shuffles the rewards the
+    same way and changes no value.
+
+    Args:
+        scores: As for :func:`item_losses`.
+        targets: As for :func:`item_losses`.
+        task: Which of them.
+        scale: ``probability``: of the right class, summed over emotions; for regression
+            ``exp(-|error|)``. ``log``: mean log-probability; for regression ``-|error|``.
+
+    Returns:
+        ``[b]``, without gradient.
+
+    Raises:
+        ShapeError: If scores and targets do not fit the task.
+
+    Source:
+        METHOD 1 (``probability``) and 2.6. Differs on purpose from the released code, which
+        gathers from flattened rows (fault F2); see :func:`as_released_reward`.
+
+    Example:
+        >>> odds = torch.tensor([[[1.0, 1.0], [1.0, 3.0]]])
+        >>> task = Task(kind="emotions", names=("happy", "sad"))
+        >>> prediction_reward(odds.log(), torch.tensor([[0, 1]]), task, scale="probability")
+        tensor([1.2500])
+    """
+    _check(scores, targets, task)
+    scores = scores.detach()
+    if scale == "log":
+        return -item_losses(scores, targets, task)
+    if task.kind == "regression":
+        return (-(scores - targets).abs()).exp()
+    right = scores.softmax(dim=-1).gather(-1, targets.unsqueeze(-1)).squeeze(-1)
+    return right if task.kind == "classes" else right.sum(dim=-1)
+
+
+def as_released_reward(scores: Tensor, targets: Tensor, task: Task) -> Tensor:
+    """The reward as the released code gathers it: clip i is paid for clip ``i // e``.
+
+    For those who study the fault; its correlation with the intended reward is near zero.
+
+    Args:
+        scores: Logits ``[b, e, 2]``.
+        targets: Integer ``[b, e]``.
+        task: Must be of kind ``emotions``.
+
+    Returns:
+        ``[b]``, without gradient.
+
+    Source:
+        METHOD 1, fault F2.
+    """
+    _check(scores, targets, task)
+    if task.kind != "emotions":
+        raise ShapeError(f"the released reward is for emotions only, got a task of {task.kind}")
+    rows = scores.detach().softmax(dim=-1).flatten(0, 1)  # [b * e, 2]
+    return rows.gather(1, targets).sum(dim=1)  # reads the first b rows only
+
+
+def _check(scores: Tensor, targets: Tensor, task: Task) -> None:
+    count = targets.shape[0]
+    names = len(task.names)
+    wanted = {
+        "regression": ((count,), (count,)),
+        "classes": ((count, names), (count,)),
+        "emotions": ((count, names, 2), (count, names)),
+    }[task.kind]
+    found = (tuple(scores.shape), tuple(targets.shape))
+    if found != wanted:
+        raise ShapeError(
+            f"for {task.kind}, scores and targets must have shapes {list(wanted[0])} and "
+            f"{list(wanted[1])}, got {list(found[0])} and {list(found[1])}"
+        )
+
+
+def leave_one_out_advantage(rewards: Tensor) -> Tensor:
+    """How much better each sample of a clip did than the mean of its other samples.
+
+    Args:
+        rewards: ``[s, ..., b]``, s at least 2.
+
+    Returns:
+        Same shape; sums to zero over the samples.
+
+    Source:
+        METHOD 2.7 (RLOO).
+    """
+    samples = rewards.shape[0]
+    return (rewards - rewards.mean(dim=0, keepdim=True)) * (samples / (samples - 1))
+
+
+def alignment_loss(unit: Tensor, step_mask: Tensor, group: int) -> Tensor:
+    """Draw the modalities of a clip together and those of different clips apart.
+
+    Symmetric InfoNCE between every two modalities. The score of two clips is a smooth
+    maximum (log-sum-exp, temperature .1) over the cosines of all pairs of their steps. A clip
+    counts for a pair of modalities only where it has both.
+
+    Args:
+        unit: Steps of length one in the calibrated space, ``[m, b, n, d]``.
+        step_mask: Real steps, bool ``[m, b, n]``.
+        group: Clips compared with each other; the batch is cut into groups, since the cost
+            per clip grows with them. Clips of an incomplete last group of one are left out.
+
+    Returns:
+        Scalar, 0 where no two clips can be compared.
+
+    Source:
+        METHOD 2.2. Ours. It has no parameters of its own.
+    """
+    m, b = unit.shape[:2]
+    size = min(group, b)
+    if m < 2 or size < 2:
+        return unit.sum() * 0.0
+    groups = b // size
+    x = unit[:, : groups * size].unflatten(1, (groups, size)) / ALIGNMENT_TEMPERATURE**0.5
+    mask = step_mask[:, : groups * size].unflatten(1, (groups, size))  # [m, G, g, n]
+    losses = [_pair_loss(x[k], x[q], mask[k], mask[q]) for k in range(m) for q in range(k)]
+    return torch.stack(losses).mean()
+
+
+def _pair_loss(x: Tensor, y: Tensor, x_mask: Tensor, y_mask: Tensor) -> Tensor:
+    groups, size, n, d = x.shape
+    cosines = x.reshape(groups, size * n, d) @ y.reshape(groups, size * n, d).transpose(1, 2)
+    unreal = torch.where(y_mask, 0.0, _NOT_COUNTED).view(groups, 1, size * n)
+    cosines = (cosines + unreal).view(groups, size, n, size, n)
+    by_step = cosines.logsumexp(dim=-1)  # [G, g, n, g]
+    by_step = by_step + torch.where(x_mask, 0.0, _NOT_COUNTED).unsqueeze(-1)
+    scores = by_step.logsumexp(dim=2)  # [G, g, g]
+    counts = x_mask.any(dim=-1) & y_mask.any(dim=-1)  # [G, g]
+    scores = scores.masked_fill(~(counts.unsqueeze(1) & counts.unsqueeze(2)), _NOT_COUNTED)
+    right = scores.diagonal(dim1=1, dim2=2)
+    each = (scores.logsumexp(dim=2) + scores.logsumexp(dim=1)) / 2 - right
+    return (each * counts).sum() / counts.sum().clamp(min=1)

@@ -1,0 +1,61 @@
+"""The joint critic: how much reward a state and the actions of all modalities will bring."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from mmcl.models.layers import NEVER, BatchNorm, ModalityBlock, weighted_mean
+
+__all__ = ["Critic"]
+
+
+class Critic(nn.Module):
+    """``Q(s, a)``, joint over the modalities.
+
+    Per modality ``[s_m ; a_m repeated H times]`` goes through a transformer block and a mean
+    over time; the modalities are concatenated and judged.
+
+    Args:
+        num_modalities: Modalities m.
+        width: Width d of the state.
+        heads: Heads H, and copies of the action, so that the width d + H is theirs to share.
+        inner_width: Inner width of the block.
+        dropout: In the head.
+
+    Source:
+        METHOD 1. Masked means and attention are ours (fault F7).
+    """
+
+    def __init__(
+        self, num_modalities: int, width: int, heads: int, inner_width: int, dropout: float = 0.5
+    ) -> None:
+        super().__init__()
+        self.copies = heads
+        wide = width + heads
+        self.block = ModalityBlock(num_modalities, wide, heads, inner_width, dropout=0.0)
+        self.linear1 = nn.Linear(num_modalities * wide, 2 * width)
+        self.linear2 = nn.Linear(2 * width, width)
+        self.dropout = nn.Dropout(dropout)
+        self.norm = BatchNorm(width)
+        self.value = nn.Linear(width, 1)
+
+    def forward(self, state: Tensor, actions: Tensor, step_mask: Tensor) -> Tensor:
+        """Value every clip's state and actions.
+
+        Args:
+            state: ``[m, b, n, d]``.
+            actions: ``[m, b, n]``, in 0..1.
+            step_mask: Real steps, bool ``[m, b, n]``.
+
+        Returns:
+            ``[b]``, in units of the reward.
+        """
+        repeated = actions.unsqueeze(-1).expand(*actions.shape, self.copies)
+        both = torch.cat([state, repeated], dim=-1)  # [m, b, n, d + H]
+        weight = step_mask.to(both.dtype)
+        pooled = weighted_mean(self.block(both, (1 - weight) * NEVER), weight)  # [m, b, d + H]
+        hidden = self.linear2(self.linear1(pooled.transpose(0, 1).flatten(1)))
+        value: Tensor = self.value(self.norm(F.relu(self.dropout(hidden))))
+        return value.squeeze(-1)

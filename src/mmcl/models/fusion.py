@@ -1,0 +1,75 @@
+"""Fusion of the modalities and the head that turns them into scores."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from mmcl.models.layers import BatchNorm, ModalityLinear
+
+__all__ = ["CalibratedHead", "GatedFusion", "ReleasedHead"]
+
+
+class GatedFusion(nn.Module):
+    """``h_m = [c_m ; e_m]``, ``g_m = sigmoid(W2 (W1 h_m))``, ``h = mean of g_m h_m``.
+
+    The mean is over the modalities present (the released code knows no other case).
+    """
+
+    def __init__(self, num_modalities: int, width: int) -> None:
+        super().__init__()
+        self.inner = ModalityLinear(num_modalities, 2 * width, width)
+        self.outer = ModalityLinear(num_modalities, width, 1)
+
+    def forward(self, common: Tensor, complementary: Tensor, present: Tensor) -> Tensor:
+        """Fuse.
+
+        Args:
+            common: ``[m, b, d]``.
+            complementary: ``[m, b, d]``.
+            present: Which modality counts for which clip, ``[m, b]``, 0 or 1.
+
+        Returns:
+            ``[b, 2d]``; 0 for a clip with no modality at all.
+        """
+        gated = self.gated(common, complementary)
+        total = present.sum(dim=0).clamp(min=1)
+        return torch.einsum("mbd,mb->bd", gated, present / total)
+
+    def gated(self, common: Tensor, complementary: Tensor) -> Tensor:
+        """Every modality's own gated vector ``g_m h_m``, ``[m, b, 2d]``."""
+        both = torch.cat([common, complementary], dim=-1)
+        gate = torch.sigmoid(self.outer(self.inner(both)))
+        return gate * both
+
+
+class ReleasedHead(nn.Module):
+    """Linear, Dropout, ReLU, BatchNorm, Linear, in the released order."""
+
+    def __init__(self, width: int, output_dim: int, dropout: float) -> None:
+        super().__init__()
+        self.linear = nn.Linear(2 * width, width)
+        self.dropout = nn.Dropout(dropout)
+        self.norm = BatchNorm(width)
+        self.output = nn.Linear(width, output_dim)
+
+    def forward(self, hidden: Tensor) -> Tensor:
+        """Shapes: ``[b, 2d]`` in, ``[b, output_dim]`` out."""
+        scores: Tensor = self.output(self.norm(F.relu(self.dropout(self.linear(hidden)))))
+        return scores
+
+
+class CalibratedHead(nn.Module):
+    """Linear, ReLU, Dropout, Linear: no batch statistics, so one clip is as good as many."""
+
+    def __init__(self, width: int, output_dim: int, dropout: float) -> None:
+        super().__init__()
+        self.linear = nn.Linear(2 * width, width)
+        self.dropout = nn.Dropout(dropout)
+        self.output = nn.Linear(width, output_dim)
+
+    def forward(self, hidden: Tensor) -> Tensor:
+        """Shapes: ``[b, 2d]`` in, ``[b, output_dim]`` out."""
+        scores: Tensor = self.output(self.dropout(F.relu(self.linear(hidden))))
+        return scores

@@ -1,0 +1,161 @@
+"""Layers that work on all modalities at once: one weight matrix per modality, one call.
+
+Everything is stacked as ``[m, b, n, d]``: modalities, clips, steps, width.
+"""
+
+from __future__ import annotations
+
+import math
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+__all__ = [
+    "BatchNorm",
+    "ModalityBlock",
+    "ModalityLinear",
+    "ModalityNorm",
+    "SelfAttention",
+    "sinusoidal_positions",
+    "weighted_mean",
+]
+
+NEVER = -1e4
+"""Added to an attention score that must not count. Finite, so that a row in which nothing
+counts stays a number; far enough that float32 and bfloat16 softmax give exactly zero."""
+
+
+class ModalityLinear(nn.Module):
+    """A linear layer per modality: ``[m, ..., in] -> [m, ..., out]``."""
+
+    def __init__(self, num_modalities: int, in_dim: int, out_dim: int) -> None:
+        super().__init__()
+        bound = 1 / math.sqrt(in_dim)
+        self.weight = nn.Parameter(torch.empty(num_modalities, in_dim, out_dim))
+        self.bias = nn.Parameter(torch.empty(num_modalities, 1, out_dim))
+        nn.init.uniform_(self.weight, -bound, bound)
+        nn.init.uniform_(self.bias, -bound, bound)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Apply each modality's own weights.
+
+        Shapes: ``x`` ``[m, ..., in]``; returns ``[m, ..., out]``.
+        """
+        flat = x.reshape(x.shape[0], -1, x.shape[-1])
+        return torch.baddbmm(self.bias, flat, self.weight).view(*x.shape[:-1], -1)
+
+
+class ModalityNorm(nn.Module):
+    """Layer normalisation with a gain and a shift per modality."""
+
+    def __init__(self, num_modalities: int, width: int) -> None:
+        super().__init__()
+        self.weight = nn.Parameter(torch.ones(num_modalities, width))
+        self.bias = nn.Parameter(torch.zeros(num_modalities, width))
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Shapes: ``[m, ..., d]`` in and out."""
+        shape = (x.shape[0], *[1] * (x.ndim - 2), x.shape[-1])
+        normal = F.layer_norm(x, x.shape[-1:])
+        return torch.addcmul(self.bias.view(shape), normal, self.weight.view(shape))
+
+
+class SelfAttention(nn.Module):
+    """Multi-head attention within each modality, every modality with its own weights.
+
+    Args:
+        num_modalities: Modalities m.
+        width: Width d.
+        heads: Heads; scale is ``1 / sqrt(d / heads)``.
+        project: Whether an output projection follows (a transformer block's does; the
+            intra-modal attention of the released code has none).
+    """
+
+    def __init__(self, num_modalities: int, width: int, heads: int, *, project: bool) -> None:
+        super().__init__()
+        self.heads = heads
+        self.qkv = ModalityLinear(num_modalities, width, 3 * width)
+        self.out = ModalityLinear(num_modalities, width, width) if project else nn.Identity()
+
+    def forward(self, x: Tensor, key_bias: Tensor) -> Tensor:
+        """Attend from every step to every step of the same clip and modality.
+
+        Args:
+            x: Steps, ``[m, b, n, d]``.
+            key_bias: Added to the score of every key, ``[m, b, n]``; 0 counts fully,
+                :data:`NEVER` not at all.
+
+        Returns:
+            Contexts, ``[m, b, n, d]``.
+        """
+        m, b, n, d = x.shape
+        qkv = self.qkv(x).view(m * b, n, 3, self.heads, d // self.heads)
+        query, key, value = qkv.permute(2, 0, 3, 1, 4).unbind(0)  # [m*b, heads, n, d/heads]
+        bias = key_bias.to(query.dtype).reshape(m * b, 1, 1, n)
+        context = F.scaled_dot_product_attention(query, key, value, attn_mask=bias)
+        mixed: Tensor = self.out(context.transpose(1, 2).reshape(m, b, n, d))
+        return mixed
+
+
+class ModalityBlock(nn.Module):
+    """A post-norm transformer encoder layer per modality (ReLU, like torch's own)."""
+
+    def __init__(
+        self, num_modalities: int, width: int, heads: int, inner_width: int, dropout: float
+    ) -> None:
+        super().__init__()
+        self.attention = SelfAttention(num_modalities, width, heads, project=True)
+        self.norm1 = ModalityNorm(num_modalities, width)
+        self.inner = ModalityLinear(num_modalities, width, inner_width)
+        self.outer = ModalityLinear(num_modalities, inner_width, width)
+        self.norm2 = ModalityNorm(num_modalities, width)
+        self.dropout = nn.Dropout(dropout)
+
+    def forward(self, x: Tensor, key_bias: Tensor) -> Tensor:
+        """Shapes: ``x`` ``[m, b, n, d]``, ``key_bias`` ``[m, b, n]``; returns ``[m, b, n, d]``."""
+        x = self.norm1(x + self.dropout(self.attention(x, key_bias)))
+        inner = self.dropout(F.relu(self.inner(x), inplace=True))
+        normal: Tensor = self.norm2(x + self.dropout(self.outer(inner)))
+        return normal
+
+
+class BatchNorm(nn.BatchNorm1d):
+    """Batch normalisation that takes a batch of one in training (mends fault F9).
+
+    One clip has no batch statistics; the running ones stand in and are left alone.
+    """
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Shapes: ``[b, d]`` in and out."""
+        if self.training and x.shape[0] == 1:
+            return F.batch_norm(
+                x, self.running_mean, self.running_var, self.weight, self.bias, eps=self.eps
+            )
+        return super().forward(x)
+
+
+def weighted_mean(x: Tensor, weight: Tensor) -> Tensor:
+    """Mean over steps, each counted by its weight.
+
+    A total weight below one divides by one, so that a clip of which little is kept fades
+    towards zero in place of being blown up, and one of which nothing is kept is zero.
+
+    Args:
+        x: ``[..., n, d]``.
+        weight: ``[..., n]``, in 0..1; 0 for padded steps.
+
+    Returns:
+        ``[..., d]``.
+    """
+    total = weight.sum(dim=-1, keepdim=True).clamp(min=1.0)
+    return torch.einsum("...nd,...n->...d", x, weight / total)
+
+
+def sinusoidal_positions(num_steps: int, width: int, device: torch.device) -> Tensor:
+    """Sinusoidal positions, ``[n, d]``, of unit mean square."""
+    at = torch.arange(num_steps, device=device, dtype=torch.float32).unsqueeze(-1)
+    pair = torch.arange(0, width, 2, device=device, dtype=torch.float32)
+    angle = at * torch.exp(-math.log(10_000.0) * pair / width)  # [n, ceil(d/2)]
+    both = torch.stack([angle.sin(), angle.cos()], dim=-1).flatten(1)
+    return math.sqrt(2.0) * both[:, :width]

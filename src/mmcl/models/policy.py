@@ -1,0 +1,102 @@
+"""Policies: one per modality, deciding step by step what of the specific part is kept."""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+__all__ = ["Decision", "PolicyModels", "bernoulli_log_probability"]
+
+
+class Decision(NamedTuple):
+    """What the policies decided, after all refinement steps.
+
+    Attributes:
+        actions: Weight of every step, ``[m, b, n]``, in 0..1; exactly 0 or 1 where the
+            policy is hard; 0 where padded.
+        keep_probability: What they were decided from, ``[m, b, n]``.
+        log_probability: Of a sampled decision, per modality and clip ``[m, b]``; 0 for a
+            soft one.
+        moves: Per refinement step the state it saw, ``[m, b, n, d]``, and its own choice,
+            ``[m, b, n]``.
+    """
+
+    actions: Tensor
+    keep_probability: Tensor
+    log_probability: Tensor
+    moves: tuple[tuple[Tensor, Tensor], ...]
+
+
+def bernoulli_log_probability(keep_logits: Tensor, kept: Tensor) -> Tensor:
+    """Log-probability of keeping (1) or dropping (0), elementwise, from logits."""
+    return -F.binary_cross_entropy_with_logits(keep_logits, kept, reduction="none")
+
+
+class PolicyModels(nn.Module):
+    """``a_m[i] = sigmoid(w_m . S_m[i] + b_m)``: a scalar per step, one policy per modality.
+
+    Args:
+        num_modalities: Modalities m.
+        width: Width d of the specific parts.
+        refinement_steps: Decisions K per clip. Each sees the specific features under the
+            actions so far, and can only take more away: actions multiply.
+        hard: Keep or drop, in place of a weight.
+
+    Source:
+        METHOD 1; hard actions and refinement METHOD 2.5 and 2.7 (faults F5, F11). Training
+        and evaluation act on the same state here.
+    """
+
+    def __init__(
+        self, num_modalities: int, width: int, *, refinement_steps: int = 1, hard: bool = False
+    ) -> None:
+        super().__init__()
+        self.weight = nn.Parameter(torch.empty(num_modalities, width))
+        self.bias = nn.Parameter(torch.zeros(num_modalities))
+        nn.init.uniform_(self.weight, -(width**-0.5), width**-0.5)
+        self.refinement_steps = refinement_steps
+        self.hard = hard
+
+    def keep_logits(self, state: Tensor) -> Tensor:
+        """Shapes: ``[m, ..., n, d]`` in, ``[m, ..., n]`` out."""
+        m, n = len(state), state.shape[-2]
+        flat = state.reshape(m, -1, state.shape[-1])
+        logits = torch.baddbmm(self.bias.view(-1, 1, 1), flat, self.weight.unsqueeze(-1))
+        return logits.view(m, *state.shape[1:-2], n)
+
+    def forward(self, specific: Tensor, step_mask: Tensor, *, sample: bool = False) -> Decision:
+        """Decide on every step.
+
+        Args:
+            specific: ``[m, b, n, d]``.
+            step_mask: Real steps, bool ``[m, b, n]``.
+            sample: Draw hard actions at random, as training does; otherwise a step is kept
+                when that is likelier than not. Soft actions are never drawn.
+
+        Returns:
+            The decision. A step once dropped has no further say: the log-probability
+            counts only decisions that could still change something.
+        """
+        actions = step_mask.to(specific.dtype)
+        probability = actions
+        log_probability = specific.new_zeros(specific.shape[:2])
+        moves = []
+        for _ in range(self.refinement_steps):
+            state = actions.unsqueeze(-1) * specific
+            keep_logits = self.keep_logits(state)
+            keep = keep_logits.sigmoid()
+            if not self.hard:
+                decided = keep
+            elif sample:
+                decided = torch.bernoulli(keep.detach())
+                each = bernoulli_log_probability(keep_logits, decided) * actions
+                log_probability = log_probability + each.sum(dim=-1)
+            else:
+                decided = (keep_logits > 0).to(keep.dtype)
+            probability = probability * keep
+            actions = actions * decided
+            moves.append((state, decided))
+        return Decision(actions, probability, log_probability, tuple(moves))

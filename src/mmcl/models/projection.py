@@ -1,0 +1,110 @@
+"""From each modality's own features to one width, with standardisation before."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from mmcl.errors import ShapeError
+from mmcl.types import Modality
+
+__all__ = ["Projection", "Standardiser", "robust_moments"]
+
+OUTLIER_QUANTILES = (0.005, 0.995)
+LARGEST_STANDARD_SCORE = 8.0
+_SMALLEST_SCALE = 1e-6
+
+
+def robust_moments(steps: Tensor) -> tuple[Tensor, Tensor]:
+    """Centre and scale of every feature, unmoved by outliers.
+
+    Values beyond the .5% and 99.5% quantiles are brought there first. A constant feature
+    gets scale 0, which :class:`Standardiser` turns into a feature that is always 0.
+
+    Args:
+        steps: Real steps of the training split, ``[k, d_m]``, finite.
+
+    Returns:
+        Centre and scale, ``[d_m]`` each.
+    """
+    if len(steps) == 0:
+        return torch.zeros(steps.shape[1]), torch.zeros(steps.shape[1])
+    ranked = steps.double().sort(dim=0).values
+    low, high = (ranked[round(q * (len(ranked) - 1))] for q in OUTLIER_QUANTILES)
+    calm = ranked.clamp(low, high)
+    return calm.mean(dim=0).float(), calm.std(dim=0, correction=0).float()
+
+
+class Standardiser(nn.Module):
+    """Centre and scale the features of one modality by the training split (fault F4)."""
+
+    def __init__(self, dim: int) -> None:
+        super().__init__()
+        self.register_buffer("centre", torch.zeros(dim))
+        self.register_buffer("scale", torch.ones(dim))
+        self.centre: Tensor
+        self.scale: Tensor
+
+    def fit(self, steps: Tensor) -> None:
+        """Take centre and scale from the real steps of the training split, ``[k, d_m]``."""
+        centre, scale = robust_moments(steps)
+        self.centre.copy_(centre)
+        self.scale.copy_(scale)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Shapes: ``[b, n, d_m]`` in and out, values in -8..8."""
+        constant = self.scale <= _SMALLEST_SCALE * (1 + self.centre.abs())
+        slope = torch.where(constant, 0.0, 1 / self.scale.where(~constant, 1.0))
+        standard = (x - self.centre) * slope
+        return standard.clamp(-LARGEST_STANDARD_SCORE, LARGEST_STANDARD_SCORE)
+
+
+class Projection(nn.Module):
+    """One linear layer per modality, ``Z_m = X_m W_m + b_m``.
+
+    Args:
+        dims: Feature width per modality.
+        width: Width d of the common space.
+        standardise: Whether a :class:`Standardiser` comes first.
+        input_dropout: Of features, before the projection.
+    """
+
+    def __init__(
+        self, dims: Mapping[Modality, int], width: int, *, standardise: bool, input_dropout: float
+    ) -> None:
+        super().__init__()
+        self.linear = nn.ModuleDict({m: nn.Linear(dim, width) for m, dim in dims.items()})
+        self.standardisers = nn.ModuleDict(
+            {m: Standardiser(dim) for m, dim in dims.items()} if standardise else {}
+        )
+        self.dropout = nn.Dropout(input_dropout)
+
+    def forward(self, features: Mapping[Modality, Tensor]) -> Tensor:
+        """Project and stack, padding every modality to the longest.
+
+        Args:
+            features: Per modality ``[b, n_m, d_m]``.
+
+        Returns:
+            ``[m, b, n, d]``; steps beyond a modality's own are 0.
+
+        Raises:
+            ShapeError: If a modality's features have another width than it was built for.
+        """
+        longest = max(x.shape[1] for x in features.values())
+        projected = []
+        for modality, linear in self.linear.items():
+            x = features[modality]
+            if x.shape[-1] != linear.in_features:
+                raise ShapeError(
+                    f"{modality} must have {linear.in_features} features per step, "
+                    f"got {x.shape[-1]}"
+                )
+            if modality in self.standardisers:
+                x = self.standardisers[modality](x)
+            z = linear(self.dropout(x))
+            projected.append(F.pad(z, (0, 0, 0, longest - z.shape[1])))
+        return torch.stack(projected)

@@ -1,0 +1,91 @@
+"""Seeds, threads, devices and versions: what a run depends on beside its settings."""
+
+from __future__ import annotations
+
+import os
+import platform
+import random
+import subprocess
+from importlib import metadata
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from mmcl.config import RuntimeSettings
+from mmcl.errors import ConfigError
+
+if TYPE_CHECKING:
+    from lightning_fabric import Fabric
+
+__all__ = ["environment", "make_fabric", "prepare_threads", "seed_everything"]
+
+_RECORDED = ("mmcl", "torch", "lightning-fabric", "numpy", "scikit-learn", "pyarrow", "pydantic")
+
+
+def prepare_threads(settings: RuntimeSettings) -> None:
+    """Set the number of CPU threads; idle ones sleep in place of spinning."""
+    import torch
+
+    os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
+    if settings.threads is not None:
+        torch.set_num_threads(settings.threads)
+
+
+def seed_everything(seed: int) -> None:
+    """Seed Python, numpy and torch, and ask torch for deterministic kernels."""
+    import numpy as np
+    import torch
+
+    random.seed(seed)
+    np.random.seed(seed % 2**32)  # noqa: NPY002 - libraries below still read the global state
+    torch.manual_seed(seed)
+    torch.use_deterministic_algorithms(True, warn_only=True)
+
+
+def make_fabric(settings: RuntimeSettings, *, loggers: list[Any] | None = None) -> Fabric:
+    """The Lightning Fabric that places models and data; the only maker of one.
+
+    Raises:
+        ConfigError: If a GPU is asked for and there is none.
+    """
+    import torch
+    from lightning_fabric import Fabric
+
+    if settings.accelerator == "gpu" and not torch.cuda.is_available():
+        raise ConfigError(
+            'runtime.accelerator is "gpu", but torch sees no GPU here\n'
+            "  Use the CPU: --set runtime.accelerator=cpu"
+        )
+    return Fabric(
+        accelerator=settings.accelerator,
+        devices=settings.devices,
+        precision=settings.precision,
+        loggers=loggers or [],
+    )
+
+
+def environment() -> dict[str, Any]:
+    """Versions, machine and commit, to be stored with every result."""
+    return {
+        "versions": {name: _version(name) for name in _RECORDED},
+        "python": platform.python_version(),
+        "machine": f"{platform.system()} {platform.machine()}, {os.cpu_count()} cores",
+        "commit": _commit(),
+    }
+
+
+def _version(name: str) -> str | None:
+    try:
+        return metadata.version(name)
+    except metadata.PackageNotFoundError:
+        return None
+
+
+def _commit() -> str | None:
+    """Commit of the checkout this package runs from; None where installed otherwise."""
+    command = ["git", "describe", "--always", "--dirty", "--abbrev=12"]
+    folder = Path(__file__).parent
+    try:
+        done = subprocess.run(command, cwd=folder, capture_output=True, text=True, timeout=10)
+    except (OSError, subprocess.TimeoutExpired):
+        return None
+    return done.stdout.strip() if done.returncode == 0 else None
