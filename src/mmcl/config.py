@@ -100,6 +100,8 @@ class PolicySettings(_Settings):
             paid through a joint critic), or an ablation: ``ones``, ``random``.
         refinement_steps: Decisions K per clip; each acts on what the last one left.
         samples: Action samples per clip, ``rloo`` only.
+        task_gradient: Let the task loss teach the policies too, as the released code does;
+            through hard actions the gradient is that of the soft gate. Not for ``task``.
         reward: ``joint``, one scalar for all policies; ``separate``, each policy is paid for
             the prediction of its own modality; ``as-released``, the misdirected gather of
             fault F2 (``emotions`` only).
@@ -117,6 +119,7 @@ class PolicySettings(_Settings):
     kind: Literal["task", "rloo", "ddpg", "ones", "random"] = "rloo"
     refinement_steps: int = Field(1, ge=1, le=8)
     samples: int = Field(4, ge=2, le=64)
+    task_gradient: bool = True
     reward: Literal["joint", "separate", "as-released"] = "joint"
     reward_scale: Literal["probability", "log"] = "log"
     sparsity: float = Field(0.0, ge=0)
@@ -297,8 +300,10 @@ def _merge(below: Mapping[str, Any], above: Mapping[str, Any]) -> dict[str, Any]
     merged = dict(below)
     for key, value in above.items():
         under = merged.get(key)
-        both = isinstance(value, Mapping) and isinstance(under, Mapping)
-        merged[key] = _merge(under, value) if both else value
+        if isinstance(value, Mapping) and isinstance(under, Mapping):
+            merged[key] = _merge(under, value)
+        else:
+            merged[key] = value
     return merged
 
 

@@ -36,7 +36,7 @@ def seed_everything(seed: int) -> None:
     import torch
 
     random.seed(seed)
-    np.random.seed(seed % 2**32)  # noqa: NPY002 - libraries below still read the global state
+    np.random.seed(seed % 2**32)  # libraries below us still read the global state
     torch.manual_seed(seed)
     torch.use_deterministic_algorithms(True, warn_only=True)
 

@@ -9,6 +9,9 @@ import click
 import typer
 
 from mmcl.cli import corpus
+from mmcl.cli.evaluate import evaluate_command
+from mmcl.cli.predict import predict_command
+from mmcl.cli.train import train_command
 from mmcl.errors import MMCLError
 
 __all__ = ["app", "main"]
@@ -25,6 +28,9 @@ app = typer.Typer(
     add_completion=False,
     rich_markup_mode=None,
 )
+app.command("train")(train_command)
+app.command("evaluate")(evaluate_command)
+app.command("predict")(predict_command)
 app.add_typer(corpus.app, name="corpus")
 
 

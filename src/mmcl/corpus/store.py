@@ -8,6 +8,8 @@ views into the mapped file.
 from __future__ import annotations
 
 import errno
+import hashlib
+import io
 import os
 import tempfile
 from collections.abc import Iterable, Iterator, Sequence
@@ -161,6 +163,20 @@ class Split:
         return Planted(roles=roles, scores=dict(self.table.column("planted")[row].as_py()))
 
 
+class _HashSink(io.RawIOBase):
+    """A file that only remembers the hash of what is written to it."""
+
+    def __init__(self, digest: Any) -> None:
+        self.digest = digest
+
+    def writable(self) -> bool:
+        return True
+
+    def write(self, block: Any) -> int:
+        self.digest.update(block)
+        return len(memoryview(block))
+
+
 class Corpus:
     """A corpus: its card and its splits. The test split has one door.
 
@@ -210,6 +226,14 @@ class Corpus:
         counts = {name: count for name, count in self.card.counts.items() if name != "test"}
         card = self.card.model_copy(update={"counts": counts})
         return Corpus(card, self._table.slice(0, sum(counts.values())))
+
+    def checksum(self) -> str:
+        """Sha256 of all rows: equal for equal clips, wherever they are read from."""
+        digest = hashlib.sha256(self.card.task.model_dump_json().encode())
+        bare = self._table.replace_schema_metadata(None)
+        with pa.ipc.new_stream(pa.PythonFile(_HashSink(digest), mode="w"), bare.schema) as stream:
+            stream.write_table(bare)
+        return digest.hexdigest()
 
     def _rows(self, name: SplitName) -> Split:
         if name not in self._splits:

@@ -1,8 +1,8 @@
 """Pickles read as data: arrays, containers, text and numbers, and nothing that runs.
 
 A pickle is a program. Here its every call is answered by a stand-in of our own that can
-only build plain data; numpy's own reconstruction functions are never handed out, since a
-dtype with forged flags can make them read bytes as object pointers.
+only build plain data; numpy's own reconstruction functions are never used, since a dtype
+with forged flags or a list that is too short makes them read memory that is not theirs.
 """
 
 from __future__ import annotations
@@ -12,8 +12,9 @@ import pickle
 import zlib
 from collections import OrderedDict
 from collections.abc import Callable
+from math import prod
 from pathlib import Path
-from typing import IO, Any, NoReturn
+from typing import IO, Any, Literal, NoReturn
 
 import numpy as np
 from numpy.typing import NDArray
@@ -23,6 +24,8 @@ from mmcl.errors import DatasetError, UnsafePickleError
 __all__ = ["load_pickle"]
 
 GZIP_MAGIC = b"\x1f\x8b"
+_DRAIN = 1 << 20
+_Order = Literal["C", "F"]
 _PLAIN_KINDS = frozenset("biufcSUO")
 _LISTED = "numpy arrays, dicts, lists, tuples, strings and numbers"
 
@@ -72,18 +75,46 @@ class _Dtype:
             self.kind = self.kind.newbyteorder("<" if order == "<" else ">")
 
 
-class _Array(np.ndarray[Any, np.dtype[Any]]):
-    """An array under construction; its state is checked before numpy sees it."""
+class _Array:
+    """An array under construction: its checked state, until the whole pickle is read."""
 
-    def __setstate__(self, state: Any, /) -> None:
+    __slots__ = ("array",)
+
+    def __init__(self) -> None:
+        self.array: NDArray[Any] | None = None
+
+    def __setstate__(self, state: Any) -> None:
         _, shape, dtype, is_fortran, raw = state
-        kind = _kind(dtype)
-        if not kind.hasobject:
-            raw = _as_bytes(raw)
-        elif not isinstance(raw, list):
-            raise ValueError("an object array without a list of objects")
-        checked: Any = (1, _shape(shape), kind, bool(is_fortran), raw)
-        super().__setstate__(checked)
+        order: _Order = "F" if is_fortran else "C"
+        if _kind(dtype).hasobject:
+            self.array = _of_objects(raw, _shape(shape), order)
+        else:
+            self.array = _of_bytes(_as_bytes(raw), _kind(dtype), _shape(shape), order)
+
+
+def _of_objects(raw: Any, shape: tuple[int, ...], order: _Order) -> NDArray[Any]:
+    if not isinstance(raw, list) or len(raw) != prod(shape):
+        raise ValueError("an object array without a list of its objects")
+    flat = np.empty(len(raw), dtype=object)
+    for at, item in enumerate(raw):
+        flat[at] = item
+    return flat.reshape(shape, order=order)
+
+
+def _of_bytes(
+    raw: bytes, kind: np.dtype[Any], shape: tuple[int, ...], order: _Order
+) -> NDArray[Any]:
+    if kind.itemsize * prod(shape) != len(raw) or kind.itemsize == 0:
+        raise ValueError(f"an array of shape {list(shape)} in {len(raw)} bytes")
+    if not raw:
+        return np.zeros(shape, dtype=kind)
+    if kind.kind == "b":
+        truth: NDArray[Any] = np.frombuffer(raw, dtype=np.uint8) != 0
+        return truth.reshape(shape, order=order)
+    array: NDArray[Any] = np.frombuffer(raw, dtype=kind).reshape(shape, order=order)
+    if kind.kind == "U":
+        array.tolist()  # fails here, not later, where it holds what is no character
+    return array
 
 
 def _kind(dtype: Any) -> np.dtype[Any]:
@@ -109,22 +140,21 @@ def _as_bytes(value: Any) -> bytes:
 
 
 def _reconstruct(*_: Any) -> _Array:
-    return np.ndarray.__new__(_Array, (0,), dtype=np.int8)
+    return _Array()
 
 
 def _from_buffer(raw: Any, dtype: Any, shape: Any, order: Any = "C") -> NDArray[Any]:
-    kind = _kind(dtype)
-    if kind.hasobject:
+    if _kind(dtype).hasobject:
         raise _Refused("numpy object array from raw bytes")
-    flat = np.frombuffer(_as_bytes(raw), dtype=kind)
-    return flat.reshape(_shape(shape), order="F" if order == "F" else "C")
+    chosen: _Order = "F" if order == "F" else "C"
+    return _of_bytes(_as_bytes(raw), _kind(dtype), _shape(shape), chosen)
 
 
 def _scalar(dtype: Any, raw: Any = b"") -> Any:
     kind = _kind(dtype)
     if kind.hasobject:
         raise _Refused("numpy scalar of an object")
-    return np.frombuffer(_as_bytes(raw), dtype=kind, count=1)[0]
+    return _of_bytes(_as_bytes(raw), kind, (1,), "C")[0]
 
 
 def _encode(text: Any, encoding: Any = "latin1") -> bytes:
@@ -202,7 +232,10 @@ def load_pickle(path: Path) -> Any:
 
 def _load(path: Path, file: IO[bytes] | gzip.GzipFile) -> Any:
     try:
-        return _Unpickler(file, encoding="latin1").load()
+        content = _Unpickler(file, encoding="latin1").load()
+        while file.read(_DRAIN):  # to the end, where gzip keeps its checksum
+            pass
+        return _finished(content, {})
     except _Refused as refused:
         raise UnsafePickleError(
             f'{path}: this pickle asks for "{refused}", which is not plain data; '
@@ -217,6 +250,36 @@ def _load(path: Path, file: IO[bytes] | gzip.GzipFile) -> Any:
         raise DatasetError(_broken_pickle(path, fault)) from None
     except Exception as fault:  # a broken pickle can fail in any way
         raise DatasetError(_broken_pickle(path, fault)) from None
+
+
+def _finished(value: Any, seen: dict[int, Any]) -> Any:
+    """Put arrays in the place of those under construction, all the way down.
+
+    Args:
+        value: What was unpickled; dicts, lists and object arrays are changed in place.
+        seen: By identity, what was visited and what came of it (a value may hold itself).
+    """
+    if not isinstance(value, _Array | dict | list | tuple | np.ndarray):
+        return value
+    if id(value) in seen:
+        return seen[id(value)]
+    seen[id(value)] = value
+    if isinstance(value, dict):
+        value.update({key: _finished(item, seen) for key, item in value.items()})
+    elif isinstance(value, list):
+        value[:] = [_finished(item, seen) for item in value]
+    elif isinstance(value, tuple):
+        seen[id(value)] = tuple(_finished(item, seen) for item in value)
+    elif isinstance(value, np.ndarray):
+        if value.dtype == object:
+            for at, item in enumerate(value.reshape(-1)):
+                value.flat[at] = _finished(item, seen)
+    else:
+        if value.array is None:
+            raise ValueError("an array without content")
+        seen[id(value)] = value.array
+        _finished(value.array, seen)
+    return seen[id(value)]
 
 
 def _broken_gzip(path: Path, fault: Exception) -> str:

@@ -23,7 +23,8 @@ class Scored(NamedTuple):
 
     Attributes:
         scores: float64 ``[clips]``, ``[clips, c]`` or ``[clips, e, 2]``.
-        actions: Per clip ``[m, n]`` float32, padded steps cut off after the longest modality.
+        actions: Per clip ``[m, n]`` float32, n of the longest modality in its batch; steps are
+            the corpus's own, also where ``released`` worked on another number of them.
         commonality: Per clip ``[m, n]`` float32.
         keep_probability: Per clip ``[m, n]`` float32: what the actions were decided from.
     """
@@ -65,9 +66,26 @@ def score_split(
             held.extend(values.transpose(0, 1).float().cpu().numpy())
         if advance is not None:
             advance(len(output.scores))
+    if model.released and not model.aligned:
+        seen = tuple(_own_steps(held, model, split) for held in seen)
     if not scores:
         return Scored(np.zeros(0), *seen)
     return Scored(np.concatenate(scores), *seen)
+
+
+def _own_steps(
+    held: list[NDArray[np.float32]], model: MMCL, split: Split
+) -> list[NDArray[np.float32]]:
+    """Values of equalised steps, handed back to the steps they were made of."""
+    lengths = np.stack([split.lengths(m) for m in model.modalities], axis=1)  # [clips, m]
+    original = []
+    for values, length in zip(held, lengths, strict=True):
+        num_steps = values.shape[1]
+        own = np.zeros((len(length), max(int(length.max()), 1)), dtype=np.float32)
+        for m, n in enumerate(length):
+            own[m, :n] = values[m, np.arange(n) * num_steps // max(int(n), 1)]
+        original.append(own)
+    return original
 
 
 def validation_loss(

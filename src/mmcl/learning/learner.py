@@ -24,9 +24,11 @@ from mmcl.learning.objectives import (
 from mmcl.learning.replay import Replay, Transitions
 from mmcl.models.critic import Critic
 from mmcl.models.mmcl import MMCL, Encoded, Output
-from mmcl.models.policy import PolicyModels
 
 __all__ = ["DdpgLearner", "Learner", "StepReport", "make_learner", "soft_update"]
+
+
+ATT = bool(int(__import__('os').environ.get('ATT', '0')))
 
 
 class StepReport(NamedTuple):
@@ -72,9 +74,10 @@ class JointLoss(nn.Module):
         if self.policy.kind != "rloo":
             output: Output = self.model(batch.features, batch.masks, carried=carried)
             return output
-        # The policy is paid, not taught: no gradient of its own reaches the features.
         encoded = self.model.encode(batch.features, batch.masks)
-        decision = self.model.decide(_without_gradient(encoded), sample=True)
+        decision = self.model.decide(encoded if ATT else _without_gradient(encoded), sample=True)
+        if not self.policy.task_gradient:
+            decision = decision._replace(actions=decision.actions.detach())
         return self.model.conclude(encoded, decision)
 
     def _policy_loss(self, output: Output, targets: Tensor) -> Tensor:
@@ -181,7 +184,8 @@ class Learner:
         action = _mean_action(output).mean()
         with torch.no_grad():
             numbers = torch.stack([loss, task_loss, aligned, reward.mean(), action]).tolist()
-        return StepReport(*numbers[:3], critic_loss, *numbers[3:])
+        total, task, alignment, mean_reward, mean_action = numbers
+        return StepReport(total, task, alignment, critic_loss, mean_reward, mean_action)
 
 
 class DdpgLearner(Learner):
@@ -240,7 +244,10 @@ class DdpgLearner(Learner):
         carries: bool,
     ) -> None:
         mask = output.encoded.step_mask.transpose(0, 1)
-        moves = [(s.detach().transpose(0, 1), a.detach().transpose(0, 1)) for s, a in output.decision.moves]
+        moves = [
+            (state.detach().transpose(0, 1), actions.detach().transpose(0, 1))
+            for state, actions in output.decision.moves
+        ]
         last = len(moves) - 1
         for k, (state, actions) in enumerate(moves):
             ends = k == last
@@ -334,7 +341,8 @@ def _check_reward(policy: PolicySettings, model: MMCL) -> None:
         )
     if policy.reward == "as-released" and model.task.kind != "emotions":
         raise ConfigError(
-            f'policy.reward "as-released" exists for emotions only, the corpus has {model.task.kind}\n'
+            'policy.reward "as-released" exists for emotions only, '
+            f"the corpus has {model.task.kind}\n"
             "  Use: --set policy.reward=joint"
         )
 
@@ -342,11 +350,10 @@ def _check_reward(policy: PolicySettings, model: MMCL) -> None:
 def soft_update(target: nn.Module, online: nn.Module, rate: float) -> None:
     """Let a target network follow: parameters by ``rate``, buffers wholly (fault F6)."""
     with torch.no_grad():
-        pairs = zip(target.parameters(), online.parameters(), strict=True)
-        for slow, fast in pairs:
+        for slow, fast in zip(target.parameters(), online.parameters(), strict=True):
             slow.lerp_(fast, rate)
-        for slow, fast in zip(target.buffers(), online.buffers(), strict=True):
-            slow.copy_(fast)
+        for kept, current in zip(target.buffers(), online.buffers(), strict=True):
+            kept.copy_(current)
 
 
 def _frozen_copy(module: Any) -> Any:
@@ -381,7 +388,8 @@ def _fit_actions(actions: Tensor, shape: tuple[int, int, int]) -> Tensor | None:
 
 def _adamw(module: nn.Module, rate: float, decay: float) -> torch.optim.AdamW:
     """AdamW that decays weight matrices and leaves biases, norms and scalars alone."""
-    weights, others = [], []
+    weights: list[nn.Parameter] = []
+    others: list[nn.Parameter] = []
     for name, parameter in module.named_parameters():
         matrix = name.endswith("weight") and "norm" not in name
         (weights if matrix else others).append(parameter)

@@ -34,7 +34,7 @@ from mmcl.models.mmcl import MMCL
 from mmcl.runtime import make_fabric, prepare_threads, seed_everything
 from mmcl.types import Modality
 
-__all__ = ["EpochRow", "Fitted", "Progress", "build_model", "fit"]
+__all__ = ["EpochRow", "Fitted", "Progress", "build_model", "fit", "read_fitted"]
 
 CHECKPOINT, HISTORY, MODEL, DONE = "checkpoint.safetensors", "history.csv", "model", "done.json"
 MOST_STEPS_FOR_STATISTICS = 200_000
@@ -111,7 +111,7 @@ def fit(
         raise DatasetError("fit takes a corpus without test clips: pass corpus.development()")
     folder.mkdir(parents=True, exist_ok=True)
     if resume and (folder / DONE).exists():
-        return _finished(folder)
+        return read_fitted(folder)
     training = _Training(development, config, seed, folder, progress)
     if resume and (folder / CHECKPOINT).exists():
         training.restore(load_state(folder / CHECKPOINT))
@@ -141,7 +141,7 @@ def _all_steps(split: Split, modality: Modality) -> Tensor:
     """Real steps of a split, ``[k, d_m]``; evenly thinned out beyond 200,000."""
     lengths = split.lengths(modality)
     stride = max(1, math.ceil(int(lengths.sum()) / MOST_STEPS_FOR_STATISTICS))
-    parts = [split.steps(modality, row)[::stride] for row in np.flatnonzero(lengths)]
+    parts = [split.steps(modality, int(row))[::stride] for row in np.flatnonzero(lengths)]
     empty = np.zeros((0, split.card.dims[modality]), dtype=np.float32)
     return torch.from_numpy(np.concatenate([empty, *parts]).astype(np.float32))
 
@@ -211,7 +211,14 @@ class _Training:
             self.model, *self.valid, batch_size=self.config.evaluation.batch_size
         )
         speed = sum(counts) / seconds
-        row = EpochRow(self.epoch, *means.tolist(), valid_loss, rate, speed)
+        report = StepReport(*(float(mean) for mean in means))
+        row = EpochRow(
+            epoch=self.epoch,
+            valid_loss=valid_loss,
+            learning_rate=rate,
+            clips_per_second=speed,
+            **report._asdict(),
+        )
         self.history.append(row)
         self.schedule.end_epoch(valid_loss)
         self.fabric.log_dict(row._asdict(), step=row.epoch)
@@ -272,13 +279,16 @@ class _Training:
                 "never_seen": list(self.model.never_seen),
             },
         )
-        return _finished(self.folder)
+        return read_fitted(self.folder)
 
 
-def _finished(folder: Path) -> Fitted:
+def read_fitted(folder: Path) -> Fitted:
+    """What a finished training left in its folder."""
     done = json.loads((folder / DONE).read_text())
     with (folder / HISTORY).open(newline="") as file:
-        rows = [EpochRow(int(r["epoch"]), *(float(r[k]) for k in EpochRow._fields[1:])) for r in csv.DictReader(file)]
+        table = list(csv.DictReader(file))
+    numbers = EpochRow._fields[1:]
+    rows = [EpochRow(int(row["epoch"]), *(float(row[key]) for key in numbers)) for row in table]
     speed = float(np.median([row.clips_per_second for row in rows]))
     model = MMCL.from_pretrained(folder / MODEL).eval()
     return Fitted(model, rows, done["best_epoch"], speed, tuple(done["never_seen"]))
@@ -289,7 +299,7 @@ def _part(corpus: Corpus, name: Any) -> _Part:
     rows = labelled_rows(split)
     if not len(rows):
         raise DatasetError(
-            f'{corpus.card.name}, split "{name}": no clip with a label ({len(split)} clips in all).\n'
+            f'{corpus.card.name}, split "{name}": no clip with a label ({len(split)} clips).\n'
             "  Training needs labelled clips to learn from and others to choose by.\n"
             "  See what there is: mmcl corpus describe CORPUS"
         )
@@ -349,7 +359,7 @@ def _loggers(config: Config, folder: Path) -> list[Any]:
     if not config.runtime.tensorboard:
         return []
     try:
-        from lightning_fabric.loggers import TensorBoardLogger
+        from lightning_fabric.loggers.tensorboard import TensorBoardLogger
 
         return [TensorBoardLogger(folder, name="tensorboard", version="")]
     except ModuleNotFoundError:

@@ -160,8 +160,9 @@ def alignment_loss(unit: Tensor, step_mask: Tensor, group: int) -> Tensor:
     if m < 2 or size < 2:
         return unit.sum() * 0.0
     groups = b // size
-    x = unit[:, : groups * size].unflatten(1, (groups, size)) / ALIGNMENT_TEMPERATURE**0.5
-    mask = step_mask[:, : groups * size].unflatten(1, (groups, size))  # [m, G, g, n]
+    x = unit[:, : groups * size] / ALIGNMENT_TEMPERATURE**0.5
+    x = x.reshape(m, groups, size, *unit.shape[2:])  # [m, G, g, n, d]
+    mask = step_mask[:, : groups * size].reshape(m, groups, size, -1)  # [m, G, g, n]
     losses = [_pair_loss(x[k], x[q], mask[k], mask[q]) for k in range(m) for q in range(k)]
     return torch.stack(losses).mean()
 

@@ -52,9 +52,7 @@ class Replay:
         """Put transitions in; longer sequences than any before make the ring grow."""
         steps = new.state.shape[2]
         if self.store is None:
-            self.store = Transitions(
-                *(x.new_zeros(self.capacity, *x.shape[1:]) for x in new)
-            )
+            self.store = Transitions(*(x.new_zeros(self.capacity, *x.shape[1:]) for x in new))
         elif steps > self.store.state.shape[2]:
             self.store = _fit_steps(self.store, steps)
         new = _fit_steps(new, self.store.state.shape[2])

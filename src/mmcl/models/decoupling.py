@@ -261,7 +261,7 @@ def _best_shared_index(sims: list[Tensor], confirm: str) -> list[Tensor]:
 def _best_pair(
     sims: list[Tensor], unit: Tensor, others: list[int], confirm: str, candidates: int
 ) -> list[Tensor]:
-    """Best (j, j') among the best few of each; a pair with an absent side is judged by the other."""
+    """Best (j, j') among the best few of each; where one side is absent, the other's best."""
     b, block, n = sims[0].shape
     few = min(candidates, n)
     top = [s.topk(few, dim=-1) for s in sims]

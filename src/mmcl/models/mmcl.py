@@ -76,7 +76,7 @@ class MMCL(
     nn.Module,
     PyTorchModelHubMixin,
     library_name="mmcl",
-    coders={  # type: ignore[arg-type]  # the mixin's annotation knows only one coder type
+    coders={
         Task: (lambda t: t.model_dump(), lambda d: Task(**d)),
         ModelSettings: (lambda s: s.model_dump(), lambda d: ModelSettings(**d)),
         PolicySettings: (lambda s: s.model_dump(), lambda d: PolicySettings(**d)),
@@ -141,9 +141,7 @@ class MMCL(
         self.policy = PolicyModels(
             count, width, refinement_steps=policy.refinement_steps, hard=policy.kind == "rloo"
         )
-        self.block = ModalityBlock(
-            count, width, settings.heads, self.inner_width, settings.dropout
-        )
+        self.block = ModalityBlock(count, width, settings.heads, self.inner_width, settings.dropout)
         self.fusion = GatedFusion(count, width)
         head: type[nn.Module] = ReleasedHead if self.released else CalibratedHead
         self.head = head(width, self.task.output_dim, settings.head_dropout)
@@ -336,7 +334,7 @@ class MMCL(
             return raw.squeeze(-1)
         if self.task.kind == "classes":
             return raw
-        return raw.unflatten(-1, (len(self.task.names), 2))
+        return raw.view(*raw.shape[:-1], len(self.task.names), 2)
 
 
 def _key_bias(weight: Tensor) -> Tensor:

@@ -91,9 +91,11 @@ class PolicyModels(nn.Module):
             if not self.hard:
                 decided = keep
             elif sample:
-                decided = torch.bernoulli(keep.detach())
-                each = bernoulli_log_probability(keep_logits, decided) * actions
+                drawn = torch.bernoulli(keep.detach())
+                each = bernoulli_log_probability(keep_logits, drawn) * actions.detach()
                 log_probability = log_probability + each.sum(dim=-1)
+                # The value is exactly 0 or 1; the gradient is that of the soft gate.
+                decided = drawn + (keep - keep.detach())
             else:
                 decided = (keep_logits > 0).to(keep.dtype)
             probability = probability * keep

@@ -76,6 +76,7 @@ class Projection(nn.Module):
         self, dims: Mapping[Modality, int], width: int, *, standardise: bool, input_dropout: float
     ) -> None:
         super().__init__()
+        self.modalities = tuple(dims)
         self.linear = nn.ModuleDict({m: nn.Linear(dim, width) for m, dim in dims.items()})
         self.standardisers = nn.ModuleDict(
             {m: Standardiser(dim) for m, dim in dims.items()} if standardise else {}
@@ -96,7 +97,7 @@ class Projection(nn.Module):
         """
         longest = max(x.shape[1] for x in features.values())
         projected = []
-        for modality, linear in self.linear.items():
+        for modality, linear in zip(self.modalities, self.linear.values(), strict=True):
             x = features[modality]
             if x.shape[-1] != linear.in_features:
                 raise ShapeError(

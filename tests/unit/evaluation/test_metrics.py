@@ -245,6 +245,7 @@ def test_sims_edges_close_the_bin_below_them(dtype):
     assert bins_of(edges, "acc5") == [0, 1, 2, 3]
     assert bins_of(edges, "acc3") == [0, 0, 1, 2]
     assert bins_of(edges + dtype(0.001), "acc5") == [1, 2, 3, 4]
+    assert bins_of(edges + dtype(0.001), "acc3") == [0, 1, 2, 2]
 
 
 @pytest.mark.parametrize("dtype", [np.float32, np.float64])
@@ -600,6 +601,8 @@ def test_absent_everywhere_scores_what_the_iemocap_counts_say():
         "f1_angry": 0.654,
     }
     assert {key: found.values[key] for key in printed} == pytest.approx(printed, abs=PRINTED)
+    assert found.values["accuracy_mean"] == pytest.approx(0.750, abs=PRINTED)
+    assert found.values["f1_mean"] == pytest.approx(0.647, abs=PRINTED)
     # Equal margins choose the first emotion: 383 of 938, and F1 of that class alone.
     assert found.values["accuracy_single"] == 383 / 938
     assert found.values["f1_macro_single"] == pytest.approx(2 * 383 / (938 + 383) / 4, abs=EXACT)

@@ -1,0 +1,40 @@
+# Everything starts from nothing: each target makes the environment it needs.
+VENV ?= .venv
+PYTHON ?= python3
+BIN := $(VENV)/bin
+INSTALLED := $(VENV)/installed
+export OMP_WAIT_POLICY := PASSIVE
+export GOMP_SPINCOUNT := 0
+
+.PHONY: help demo test check bench format clean
+help: ## Show this help
+	@grep -E '^[a-z]+:.*## ' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 10
+
+demo: $(INSTALLED) ## Train both variants on the planted corpus and write demo/report.html
+	$(BIN)/mmcl demo --out demo
+
+test: $(INSTALLED) ## Run every test; those on real data need MMCL_REAL_DATA
+	$(BIN)/python -m pytest
+
+check: $(INSTALLED) ## Format, lint, types and import direction
+	$(BIN)/ruff format --check .
+	$(BIN)/ruff check .
+	$(BIN)/mypy
+	$(BIN)/python -m pytest -q tests/unit/test_house.py
+
+bench: $(INSTALLED) ## Clips per second of both variants beside the machine's own floor
+	$(BIN)/python benchmarks/speed.py
+
+format: $(INSTALLED) ## Format and mend what can be mended
+	$(BIN)/ruff format .
+	$(BIN)/ruff check --fix .
+
+clean: ## Remove the environment and what the demo made
+	rm -rf $(VENV) demo
+
+# torch first and pinned: an open range can pull gigabytes of CUDA packages.
+$(INSTALLED): pyproject.toml constraints.txt
+	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install --quiet -c constraints.txt torch
+	$(BIN)/python -m pip install --quiet -c constraints.txt -e '.[dev]'
+	touch $@

@@ -1,0 +1,58 @@
+"""mmcl: multimodal sentiment, and which moments of which modality said so.
+
+The names below load on first use, so that ``import mmcl`` stays light::
+
+    load_corpus   open a corpus, or read a foreign file as one
+    train         train, choose on validation, score once, save everything
+    Run           a finished run: predict, evaluate
+    MMCL          the network alone, a torch module
+    Config        every setting; resolve_config builds one from presets and overrides
+    metrics       the field's metrics, exactly
+"""
+
+from __future__ import annotations
+
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from mmcl.config import Config, resolve_config
+    from mmcl.corpus.plant import plant_corpus
+    from mmcl.corpus.readers import read_corpus as load_corpus
+    from mmcl.evaluation import metrics
+    from mmcl.evaluation.run import Run, train
+    from mmcl.models.mmcl import MMCL
+
+__all__ = [
+    "MMCL",
+    "Config",
+    "Run",
+    "load_corpus",
+    "metrics",
+    "plant_corpus",
+    "resolve_config",
+    "train",
+]
+
+_HOMES = {
+    "MMCL": ("mmcl.models.mmcl", "MMCL"),
+    "Config": ("mmcl.config", "Config"),
+    "Run": ("mmcl.evaluation.run", "Run"),
+    "load_corpus": ("mmcl.corpus.readers", "read_corpus"),
+    "metrics": ("mmcl.evaluation.metrics", None),
+    "plant_corpus": ("mmcl.corpus.plant", "plant_corpus"),
+    "resolve_config": ("mmcl.config", "resolve_config"),
+    "train": ("mmcl.evaluation.run", "train"),
+}
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _HOMES:
+        raise AttributeError(f"module 'mmcl' has no attribute {name!r}")
+    home, attribute = _HOMES[name]
+    module = import_module(home)
+    return module if attribute is None else getattr(module, attribute)
+
+
+def __dir__() -> list[str]:
+    return __all__

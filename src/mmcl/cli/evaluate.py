@@ -1,0 +1,41 @@
+"""``mmcl evaluate``: score a finished run, on its own results or on another corpus."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+__all__ = ["evaluate_command"]
+
+
+def evaluate_command(
+    run: Annotated[Path, typer.Argument(help="A run folder.")],
+    corpus: Annotated[
+        Path | None, typer.Option(help="Score on this corpus in place of the run's own.")
+    ] = None,
+    as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
+) -> None:
+    """Show a run's metrics, or score it on another corpus.
+
+    Examples:
+
+      mmcl evaluate runs/planted
+
+      mmcl evaluate runs/mosi --corpus mosei.arrow --json
+    """
+    import json
+
+    from mmcl.cli.show import console, metrics_table
+    from mmcl.corpus.readers import read_corpus
+    from mmcl.evaluation.run import Run
+
+    opened = Run.load(run)
+    report = opened.metrics if corpus is None else opened.evaluate(read_corpus(corpus))
+    if as_json:
+        typer.echo(json.dumps(report, indent=2))
+        return
+    console.print(metrics_table(report))
+    for note in report["notes"]:
+        console.print(f"note: {note}", markup=False)

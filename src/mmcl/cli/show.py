@@ -1,0 +1,81 @@
+"""What the commands share: a progress bar, tables of metrics, whole files or none."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from typing import TYPE_CHECKING, Any
+
+from rich.console import Console
+from rich.progress import (
+    BarColumn,
+    MofNCompleteColumn,
+    Progress,
+    TextColumn,
+    TimeRemainingColumn,
+)
+from rich.table import Table
+
+if TYPE_CHECKING:
+    from mmcl.learning.loop import Progress as Tell
+
+__all__ = ["console", "format_summary", "metrics_table", "training_progress"]
+
+console = Console()
+_SHOWN = ("loss", "reward", "mean_action", "valid_loss", "clips_per_second")
+_SHORT = {"mean_action": "action", "valid_loss": "valid", "clips_per_second": "clips/s"}
+
+
+@contextmanager
+def training_progress() -> Iterator[Tell]:
+    """A bar per stage on stderr, with losses, reward, mean action and clips per second."""
+    columns = (
+        TextColumn("{task.description}"),
+        BarColumn(),
+        MofNCompleteColumn(),
+        TextColumn("{task.fields[numbers]}"),
+        TimeRemainingColumn(),
+    )
+    with Progress(*columns, console=Console(file=sys.stderr), transient=True) as bar:
+        tasks: dict[str, Any] = {}
+
+        def tell(stage: str, done: int, total: int, numbers: Mapping[str, float]) -> None:
+            label, _, inner = stage.rpartition(", ")
+            kind = "epochs" if inner == "epochs" else "steps"
+            description = f"{label} {inner}".strip()
+            shown = [k for k in _SHOWN if k in numbers]
+            text = "  ".join(f"{_SHORT.get(k, k)} {numbers[k]:.3g}" for k in shown)
+            if kind not in tasks:
+                tasks[kind] = bar.add_task(description, total=total, numbers=text)
+            bar.update(
+                tasks[kind], description=description, completed=done, total=total, numbers=text
+            )
+
+        yield tell
+
+
+def format_summary(summary: Mapping[str, Any] | None) -> str:
+    """``.312 ± .008`` of a metric's summary over seeds; a dash where it is undefined."""
+    if not summary or summary.get("mean") is None:
+        return "-"
+    mean, std = summary["mean"], summary.get("std")
+    return f"{mean:.3f}" if std is None else f"{mean:.3f} ± {std:.3f}"
+
+
+def metrics_table(report: Mapping[str, Any]) -> Table:
+    """A row per metric: validation, test, and the reference rows on the test split."""
+    split = "test" if report["test"] else "valid"
+    references = report["references"]
+    count = len(report["seeds"])
+    title = f"{report['variant']} on {report['corpus']}, {count} seed{'s' * (count != 1)}"
+    table = Table(title=f"{title} (mean ± s.d.)")
+    for name in ("metric", "valid", "test", *(f"{row} ({split})" for row in references)):
+        table.add_column(name, justify="left" if name == "metric" else "right")
+    for key in report[split]:
+        cells = [format_summary(report[part].get(key)) for part in ("valid", "test")]
+        for row in references.values():
+            value = row[split].get(key)
+            cells.append("-" if value is None else f"{value:.3f}")
+        table.add_row(key, *cells)
+    return table

@@ -1,0 +1,87 @@
+"""``mmcl train``: train, choose on validation, score once, save everything."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from mmcl.errors import UsageError
+from mmcl.types import Variant
+
+__all__ = ["train_command"]
+
+
+def train_command(
+    corpus: Annotated[Path, typer.Argument(help="A corpus, or a foreign file read as one.")],
+    out: Annotated[Path, typer.Option(help="Run folder to make.")],
+    variant: Annotated[str | None, typer.Option(help="calibrated (default) or released.")] = None,
+    seeds: Annotated[str, typer.Option(help="Seeds, as 1,2,3.")] = "1",
+    config: Annotated[
+        str | None, typer.Option(help="A preset's name or a TOML file; see below.")
+    ] = None,
+    overrides: Annotated[
+        list[str] | None, typer.Option("--set", help="A setting, as section.key=value.")
+    ] = None,
+    resume: Annotated[bool, typer.Option("--resume", help="Go on where it was stopped.")] = False,
+) -> None:
+    """Train MMCL on a corpus.
+
+    The best epoch is chosen on the validation split; the test split is scored once, at the
+    end. RUN holds metrics.json, predictions.parquet, and a folder per seed.
+
+    Without --config the preset named like the corpus is used, if there is one: planted,
+    mosi, mosei, iemocap, sims.
+
+    Examples:
+
+      mmcl train planted.arrow --out runs/planted --seeds 1,2,3
+
+      mmcl train unaligned_50.pkl --out runs/mosi --config mosi --set model.width=128
+
+      mmcl train planted.arrow --out runs/released --variant released
+    """
+    from mmcl.cli.show import console, metrics_table, training_progress
+    from mmcl.config import resolve_config
+    from mmcl.corpus.readers import read_corpus
+    from mmcl.evaluation.run import train
+
+    chosen_variant = _variant(variant)
+    chosen_seeds = _seeds(seeds)
+    loaded = read_corpus(corpus)
+    source = config or _preset_for(loaded.card.name)
+    settings = resolve_config(variant=chosen_variant, source=source, overrides=overrides or [])
+    with training_progress() as progress:
+        run = train(loaded, settings, out=out, seeds=chosen_seeds, resume=resume, progress=progress)
+    report = run.metrics
+    console.print(metrics_table(report))
+    for note in report["notes"]:
+        console.print(f"note: {note}", markup=False)
+    console.print(f"{run.folder}/metrics.json", markup=False)
+
+
+def _preset_for(name: str) -> str | None:
+    from mmcl.config import preset_names
+
+    return name if name in preset_names() else None
+
+
+def _variant(text: str | None) -> Variant | None:
+    if text is None:
+        return None
+    if text == "released":
+        return "released"
+    if text == "calibrated":
+        return "calibrated"
+    from mmcl.errors import did_you_mean
+
+    near = did_you_mean(text, ["released", "calibrated"])
+    raise UsageError(f'--variant must be "calibrated" or "released", got "{text}"{near}')
+
+
+def _seeds(text: str) -> list[int]:
+    try:
+        return [int(part) for part in text.split(",")]
+    except ValueError:
+        raise UsageError(f'--seeds takes whole numbers as 1,2,3, got "{text}"') from None

@@ -1,0 +1,144 @@
+"""The protocol, and the only door to the test split.
+
+A network is chosen on validation data alone, by its learner; here it is scored on the
+validation and the test split with the same code, once. Outside ``corpus/`` no other module
+asks a corpus for its test clips, and a test of this project reads the sources to prove it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any, Literal, NamedTuple
+
+import numpy as np
+import pyarrow as pa
+from numpy.typing import NDArray
+
+from mmcl.corpus.schema import Task
+from mmcl.corpus.store import Corpus, Split
+from mmcl.evaluation.metrics import Metrics, task_metrics
+from mmcl.evaluation.planted import role_metrics
+from mmcl.evaluation.references import reference_rows
+from mmcl.learning.inference import Scored, score_split
+from mmcl.models.mmcl import MMCL
+from mmcl.types import Modality
+
+__all__ = [
+    "JUDGED",
+    "Judged",
+    "answers",
+    "judge",
+    "judged_split",
+    "pooled_features",
+    "prediction_table",
+    "reference_metrics",
+]
+
+JudgedSplit = Literal["valid", "test"]
+JUDGED: tuple[JudgedSplit, ...] = ("valid", "test")
+
+
+class Judged(NamedTuple):
+    """One network on one split.
+
+    Attributes:
+        split: The clips.
+        scored: Scores, actions and commonality of every clip.
+        metrics: What they come to; planted corpora add their AUROCs.
+    """
+
+    split: Split
+    scored: Scored
+    metrics: Metrics
+
+
+def judged_split(corpus: Corpus, name: JudgedSplit) -> Split:
+    """The validation or the test split, for scoring."""
+    return corpus.open_test_split() if name == "test" else corpus.split("valid")
+
+
+def judge(
+    model: MMCL, corpus: Corpus, name: JudgedSplit, *, preset: str, batch_size: int
+) -> Judged:
+    """Score a trained network on a split.
+
+    Args:
+        model: The network, already chosen.
+        corpus: The corpus; clips without a label are predicted and not counted.
+        name: ``valid`` or ``test``.
+        preset: Definition of the regression metrics.
+        batch_size: Clips per step.
+    """
+    split = judged_split(corpus, name)
+    scored = score_split(model, split, batch_size=batch_size)
+    metrics = task_metrics(corpus.card.task, split.labels(), scored.scores, preset=preset)
+    metrics.values.update(role_metrics(split, scored, model.modalities))
+    return Judged(split, scored, metrics)
+
+
+def reference_metrics(corpus: Corpus, name: JudgedSplit, *, preset: str) -> dict[str, Metrics]:
+    """The rows every result carries: constant, majority and ridge, on the same clips.
+
+    Ridge (logistic regression for classes and emotions) sees the mean over time of every
+    modality; its penalty is chosen on the validation split.
+    """
+    train, valid, target = corpus.split("train"), corpus.split("valid"), judged_split(corpus, name)
+    return reference_rows(
+        corpus.card.task,
+        pooled_features(train),
+        train.labels(),
+        pooled_features(target),
+        target.labels(),
+        preset=preset,
+        valid_features=pooled_features(valid),
+        valid_truth=valid.labels(),
+    )
+
+
+def pooled_features(
+    split: Split, modalities: Sequence[Modality] | None = None
+) -> NDArray[np.float64]:
+    """Mean over time of every modality, side by side; zeros where one is absent.
+
+    Returns:
+        float64 ``[clips, sum of d_m]``.
+    """
+    columns = []
+    for modality in modalities or split.modalities:
+        pooled = np.zeros((len(split), split.card.dims[modality]))
+        for row in np.flatnonzero(split.lengths(modality)):
+            pooled[row] = split.steps(modality, int(row)).mean(axis=0, dtype=np.float64)
+        columns.append(pooled)
+    return np.concatenate(columns, axis=1)
+
+
+def answers(task: Task, scores: NDArray[np.float64]) -> list[Any]:
+    """What scores say: a number, a class index, or 0/1 per emotion."""
+    if task.kind == "regression":
+        return [float(score) for score in scores]
+    if task.kind == "classes":
+        return [int(choice) for choice in scores.argmax(axis=-1)]
+    return [[int(held) for held in clip] for clip in scores.argmax(axis=-1)]
+
+
+def prediction_table(judged: Judged, seed: int) -> pa.Table:
+    """Per-item predictions: seed, id, split, truth, prediction, and the raw scores."""
+    task = judged.split.card.task
+    scores = judged.scored.scores
+    kind = {"regression": pa.float64(), "classes": pa.int64()}.get(task.kind, pa.list_(pa.int64()))
+    truth = judged.split.labels().tolist()
+    if task.kind == "regression":
+        truth = [None if np.isnan(value) else value for value in truth]
+    else:
+        truth = [None if np.min(value) < 0 else value for value in truth]
+    count = len(judged.split)
+    return pa.table(
+        {
+            "seed": pa.array([seed] * count, pa.int64()),
+            "id": pa.array(judged.split.ids, pa.string()),
+            "split": pa.array([judged.split.name] * count, pa.string()),
+            "truth": pa.array(truth, kind),
+            "prediction": pa.array(answers(task, scores), kind),
+            "scores": pa.array(scores.reshape(count, -1).tolist(), pa.list_(pa.float64())),
+        }
+    )

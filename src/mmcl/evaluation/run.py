@@ -1,0 +1,404 @@
+"""A run: one configuration trained with several seeds, its folder and what it can do.
+
+::
+
+    RUN/run.json              configuration, seeds, versions, commit, corpus and its checksum
+    RUN/seed-N/               one training each, see mmcl.learning.loop
+    RUN/metrics.json          mean, s.d. and 95% interval over seeds, and the reference rows
+    RUN/predictions.parquet   seed, id, split, truth, prediction, scores
+"""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any, Self
+
+import numpy as np
+import pyarrow as pa
+
+from mmcl.config import Config
+from mmcl.corpus.schema import Card, Task
+from mmcl.corpus.store import Corpus
+from mmcl.errors import DatasetError, RunError
+from mmcl.evaluation.metrics import Metrics
+from mmcl.evaluation.protocol import (
+    JUDGED,
+    Judged,
+    answers,
+    judge,
+    prediction_table,
+    reference_metrics,
+)
+from mmcl.evaluation.summary import summarise, summarise_seeds
+from mmcl.evaluation.tables import write_table
+from mmcl.learning.checkpoints import write_json
+from mmcl.learning.inference import score_split
+from mmcl.learning.loop import DONE, Fitted, Progress, fit, read_fitted
+from mmcl.models.mmcl import MMCL
+from mmcl.runtime import environment
+
+__all__ = ["Run", "train"]
+
+RUN, METRICS, PREDICTIONS = "run.json", "metrics.json", "predictions.parquet"
+
+
+def train(
+    corpus: Corpus,
+    config: Config | None = None,
+    *,
+    out: str | Path | None = None,
+    seeds: Sequence[int] = (1,),
+    resume: bool = False,
+    progress: Progress | None = None,
+) -> Run:
+    """Train with several seeds, choose on validation, score once, save everything.
+
+    Args:
+        corpus: What to learn from.
+        config: All settings; the defaults are those of ``calibrated``.
+        out: Run folder; by default the first free ``runs/<corpus>-<variant>-<k>``.
+        seeds: One training each.
+        resume: Go on with a run that was interrupted; finished seeds are not trained again.
+        progress: Told how far it is.
+
+    Returns:
+        The finished run.
+
+    Raises:
+        RunError: If the folder holds a run and ``resume`` is not set, or holds one of
+            another configuration or corpus.
+        DatasetError: If there is nothing to learn from or to choose by.
+        TrainingError: If the loss stops being finite.
+    """
+    config = config or Config()
+    folder = Path(out) if out is not None else _free_folder(corpus, config)
+    _check_seeds(seeds)
+    _open_folder(folder, corpus, config, seeds, resume)
+    development = corpus.development()
+    for seed in seeds:
+        fit(
+            development,
+            config,
+            seed=seed,
+            folder=folder / f"seed-{seed}",
+            resume=resume,
+            progress=_name_seed(progress, seed, seeds),
+        )
+    run = Run.load(folder)
+    report, judged = run.score(corpus)
+    _write_predictions(folder / PREDICTIONS, judged)
+    write_json(folder / METRICS, report)
+    return run
+
+
+class Run:
+    """A finished run folder.
+
+    Attributes:
+        folder: Where it lies.
+        config: Its configuration.
+        card: The card of the corpus it was trained on.
+        seeds: Its seeds.
+    """
+
+    def __init__(self, folder: Path, description: dict[str, Any]) -> None:
+        self.folder = folder
+        self.description = description
+        self.config = Config.model_validate(description["config"])
+        self.card = Card.model_validate(description["corpus"])
+        self.seeds: tuple[int, ...] = tuple(description["seeds"])
+        self._models: dict[int, MMCL] = {}
+
+    def __repr__(self) -> str:
+        return f"Run({str(self.folder)!r}, {self.config.model.variant}, {len(self.seeds)} seeds)"
+
+    @classmethod
+    def load(cls, folder: str | Path) -> Self:
+        """Open a run folder.
+
+        Raises:
+            RunError: If it is none, or not every seed has finished.
+        """
+        folder = Path(folder)
+        run = cls(folder, _read_description(folder))
+        missing = [s for s in run.seeds if not (folder / f"seed-{s}" / DONE).exists()]
+        if missing:
+            raise RunError(
+                f"{folder}: seeds {missing} of {list(run.seeds)} have not finished training.\n"
+                "  Go on with it: the same mmcl train command with --resume"
+            )
+        return run
+
+    @property
+    def metrics(self) -> dict[str, Any]:
+        """What training wrote to metrics.json."""
+        report: dict[str, Any] = json.loads((self.folder / METRICS).read_text())
+        return report
+
+    def model(self, seed: int | None = None) -> MMCL:
+        """The network of one seed (the first by default), in evaluation mode."""
+        seed = self.seeds[0] if seed is None else seed
+        if seed not in self._models:
+            folder = self.folder / f"seed-{seed}" / "model"
+            self._models[seed] = MMCL.from_pretrained(folder).eval()
+        return self._models[seed]
+
+    def evaluate(self, corpus: Corpus) -> dict[str, Any]:
+        """Score every seed on a corpus: the layout of metrics.json.
+
+        Raises:
+            RunError: If the corpus does not fit the run.
+        """
+        return self.score(corpus)[0]
+
+    def predict(self, corpus: Corpus, *, advance: Callable[[int], None] | None = None) -> pa.Table:
+        """Predict every clip of a corpus; labels are not needed and not looked at.
+
+        Args:
+            corpus: Same task and feature widths as the run's own.
+            advance: Called with the number of clips done.
+
+        Returns:
+            A row per clip: ``id``, ``split``, ``prediction`` (of the mean over seeds) and
+            ``spread`` (s.d. over seeds of the score, or of the predicted class's
+            probability; null for a single seed).
+
+        Raises:
+            RunError: If the corpus does not fit the run.
+        """
+        self._check_fits(corpus)
+        split = corpus.every_clip()
+        task = self.card.task
+        size = self.config.evaluation.batch_size
+        each = [
+            _as_probability(
+                task, score_split(self.model(s), split, batch_size=size, advance=advance).scores
+            )
+            for s in self.seeds
+        ]
+        scores = np.stack(each)  # [seeds, clips, ...]
+        mean = scores.mean(axis=0)
+        chosen = answers(task, mean)
+        return pa.table(
+            {
+                "id": pa.array(split.ids, pa.string()),
+                "split": split.table.column("split").cast(pa.string()),
+                "prediction": pa.array(_in_words(task, chosen)),
+                "spread": pa.array(_spread(task, scores, mean), pa.float64()),
+            }
+        )
+
+    def score(self, corpus: Corpus) -> tuple[dict[str, Any], list[tuple[int, Judged]]]:
+        """The report of :meth:`evaluate`, and every seed's per-item results."""
+        self._check_fits(corpus)
+        settings = self.config.evaluation
+        report: dict[str, Any] = {"valid": {}, "test": {}}
+        everything: list[tuple[int, Judged]] = []
+        notes: list[str] = list(self._notes(corpus))
+        references: dict[str, dict[str, Any]] = {}
+        for name in JUDGED:
+            if not corpus.card.counts.get(name):
+                notes.append(f'the corpus has no split "{name}"')
+                continue
+            judged = [
+                (
+                    s,
+                    judge(
+                        self.model(s),
+                        corpus,
+                        name,
+                        preset=settings.preset,
+                        batch_size=settings.batch_size,
+                    ),
+                )
+                for s in self.seeds
+            ]
+            everything += judged
+            report[name] = _summaries([j.metrics.values for _, j in judged])
+            notes += _warnings(name, [j.metrics for _, j in judged])
+            if corpus.card.counts.get("train") and corpus.card.counts.get("valid"):
+                for row, metrics in reference_metrics(corpus, name, preset=settings.preset).items():
+                    references.setdefault(row, {})[name] = _finite(metrics.values)
+        report |= {
+            "references": references,
+            "preset": settings.preset if corpus.card.task.kind == "regression" else None,
+            "variant": self.config.model.variant,
+            "corpus": corpus.card.name,
+            "seeds": list(self.seeds),
+            "training": self._training_figures(),
+            "notes": notes,
+        }
+        return report, everything
+
+    def fitted(self, seed: int) -> Fitted:
+        """History and network of one seed."""
+        return read_fitted(self.folder / f"seed-{seed}")
+
+    def _check_fits(self, corpus: Corpus) -> None:
+        mine, theirs = self.card, corpus.card
+        used = self.model().modalities
+        faults = [
+            f"{m}: {theirs.dims[m]} features per step, the run was trained on {mine.dims[m]}"
+            for m in used
+            if m in theirs.dims and theirs.dims[m] != mine.dims[m]
+        ]
+        if not any(m in theirs.dims for m in used):
+            faults.append(f"it has {list(theirs.dims)}, the run was trained on {list(used)}")
+        if _kind(mine.task) != _kind(theirs.task):
+            faults.append(f"its task is {_kind(theirs.task)}, the run's is {_kind(mine.task)}")
+        if faults:
+            raise RunError(
+                "\n  ".join([f"{self.folder}: the corpus {theirs.name!r} does not fit.", *faults])
+                + "\n  See what the corpus holds: mmcl corpus describe CORPUS"
+            )
+
+    def _notes(self, corpus: Corpus) -> list[str]:
+        notes = list(corpus.card.notes)
+        model = self.model()
+        for modality in model.never_seen:
+            notes.append(
+                f"{modality} was never seen in training: no training clip has it, "
+                "so prediction ignores it"
+            )
+        if model.released and not corpus.card.aligned:
+            notes.append(
+                "released needs equal lengths: every modality was brought to "
+                f"{model.settings.steps} steps (longer ones averaged in segments, "
+                "shorter ones repeated, absent ones zero)"
+            )
+        return notes
+
+    def _training_figures(self) -> dict[str, Any]:
+        fitted = [self.fitted(seed) for seed in self.seeds]
+        return {
+            "clips_per_second": summarise([f.clips_per_second for f in fitted]).as_dict(),
+            "best_epochs": [f.best_epoch for f in fitted],
+            "epochs": [len(f.history) for f in fitted],
+            "parameters": sum(p.numel() for p in self.model().parameters()),
+        }
+
+
+def _kind(task: Task) -> str:
+    return f"{task.kind} of {', '.join(task.names)}" if task.names else task.kind
+
+
+def _as_probability(task: Task, scores: np.ndarray) -> np.ndarray:
+    """Logits as probabilities, so that seeds can be averaged; scores as they are."""
+    if task.kind == "regression":
+        return scores
+    odds = np.exp(scores - scores.max(axis=-1, keepdims=True))
+    probability: np.ndarray = odds / odds.sum(axis=-1, keepdims=True)
+    return probability
+
+
+def _in_words(task: Task, chosen: list[Any]) -> list[Any]:
+    """Class names, and the names of the emotions held, in place of indices."""
+    if task.kind == "regression":
+        return chosen
+    if task.kind == "classes":
+        return [task.names[index] for index in chosen]
+    return [[n for n, held in zip(task.names, clip, strict=True) if held] for clip in chosen]
+
+
+def _spread(task: Task, scores: np.ndarray, mean: np.ndarray) -> list[float | None]:
+    if len(scores) < 2:
+        return [None] * len(mean)
+    spread = scores.std(axis=0, ddof=1)
+    if task.kind != "regression":
+        best = mean.argmax(axis=-1)[..., None]
+        spread = np.take_along_axis(spread, best, axis=-1)[..., 0]
+    flat: list[float | None] = spread.reshape(len(mean), -1).mean(axis=1).tolist()
+    return flat
+
+
+def _summaries(seeds: list[dict[str, float]]) -> dict[str, Any]:
+    return {key: summary.as_dict() for key, summary in summarise_seeds(seeds).items()}
+
+
+def _warnings(name: str, each: list[Metrics]) -> list[str]:
+    return sorted({f"{name}: {warning}" for metrics in each for warning in metrics.warnings})
+
+
+def _finite(values: dict[str, float]) -> dict[str, float | None]:
+    return {key: value if math.isfinite(value) else None for key, value in values.items()}
+
+
+def _check_seeds(seeds: Sequence[int]) -> None:
+    if not seeds or len(set(seeds)) < len(seeds) or min(seeds) < 0:
+        raise RunError(f"seeds must be different whole numbers from 0 on, got {list(seeds)}")
+
+
+def _name_seed(progress: Progress | None, seed: int, seeds: Sequence[int]) -> Progress | None:
+    if progress is None:
+        return None
+    told = progress
+    label = f"seed {seed} ({list(seeds).index(seed) + 1} of {len(seeds)})"
+
+    def tell(stage: str, done: int, total: int, numbers: dict[str, float]) -> None:
+        told(f"{label}, {stage}", done, total, numbers)
+
+    return tell
+
+
+def _free_folder(corpus: Corpus, config: Config) -> Path:
+    number = 1
+    while True:
+        folder = Path("runs") / f"{corpus.card.name}-{config.model.variant}-{number}"
+        if not folder.exists():
+            return folder
+        number += 1
+
+
+def _open_folder(
+    folder: Path, corpus: Corpus, config: Config, seeds: Sequence[int], resume: bool
+) -> None:
+    description = {
+        "config": config.model_dump(mode="json"),
+        "seeds": list(seeds),
+        "corpus": corpus.card.model_dump(mode="json"),
+        "corpus_checksum": corpus.checksum(),
+        "environment": environment(),
+    }
+    if (folder / RUN).exists():
+        _check_resumable(folder, description, resume)
+        if list(seeds) == _read_description(folder)["seeds"]:
+            return
+    folder.mkdir(parents=True, exist_ok=True)
+    write_json(folder / RUN, description)
+
+
+def _check_resumable(folder: Path, description: dict[str, Any], resume: bool) -> None:
+    if not resume:
+        raise RunError(
+            f"{folder}: holds a run already; nothing was changed.\n"
+            "  Go on with it: --resume\n  Start another: --out with a new folder"
+        )
+    before = _read_description(folder)
+    for key, what in (("corpus_checksum", "another corpus"), ("config", "other settings")):
+        if before[key] != description[key]:
+            raise RunError(
+                f"{folder}: was started with {what}; nothing was changed.\n"
+                f"  Its settings: {folder / RUN}\n  Start another: --out with a new folder"
+            )
+
+
+def _read_description(folder: Path) -> dict[str, Any]:
+    try:
+        description: dict[str, Any] = json.loads((folder / RUN).read_text())
+    except FileNotFoundError:
+        raise RunError(
+            f"{folder}: not a run folder (no {RUN} in it).\n"
+            f"  Make one: mmcl train CORPUS --out {folder}"
+        ) from None
+    except (OSError, ValueError) as fault:
+        raise RunError(f"{folder / RUN}: not readable ({fault}).") from None
+    return description
+
+
+def _write_predictions(path: Path, judged: list[tuple[int, Judged]]) -> None:
+    if not judged:
+        raise DatasetError("the corpus has neither validation nor test clips to predict")
+    write_table(pa.concat_tables([prediction_table(j, seed) for seed, j in judged]), path)

@@ -1,0 +1,51 @@
+"""Tables as files: csv, jsonl or parquet by their ending, complete or not at all."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pyarrow as pa
+from pyarrow import csv, parquet
+
+from mmcl.errors import DatasetError
+from mmcl.learning.checkpoints import replace_atomically
+
+__all__ = ["write_table"]
+
+
+def write_table(table: pa.Table, path: Path) -> None:
+    """Write a table; lists become words separated by spaces in csv.
+
+    Args:
+        table: Any table of numbers, text and lists of them.
+        path: Its ending says how: ``.csv``, ``.jsonl`` or ``.parquet``.
+
+    Raises:
+        DatasetError: If the file cannot be written.
+    """
+    unfinished = path.with_name(f".{path.name}.unfinished")
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        if path.suffix == ".parquet":
+            parquet.write_table(table, unfinished)
+        elif path.suffix == ".jsonl":
+            lines = (json.dumps(row, ensure_ascii=False) for row in table.to_pylist())
+            unfinished.write_text("".join(f"{line}\n" for line in lines))
+        else:
+            csv.write_csv(_without_lists(table), unfinished)
+        replace_atomically(unfinished, path)
+    except OSError as fault:
+        unfinished.unlink(missing_ok=True)
+        raise DatasetError(f"{path}: cannot be written ({fault.strerror or fault}).") from None
+
+
+def _without_lists(table: pa.Table) -> pa.Table:
+    for at, field in enumerate(table.schema):
+        if pa.types.is_list(field.type):
+            words = [
+                None if value is None else " ".join(map(str, value))
+                for value in table.column(at).to_pylist()
+            ]
+            table = table.set_column(at, field.name, pa.array(words, pa.string()))
+    return table
