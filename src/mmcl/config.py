@@ -1,8 +1,8 @@
 """Settings: one frozen, validated tree, from presets, a TOML file and ``--set a.b=c``.
 
-Later sources win: the defaults below (those of ``calibrated``), the variant's own preset,
-the named preset or file, then each ``--set``. A preset may hold tables that count for one
-variant only: ``[released.learning]``. Every fault of all sources is reported at once.
+Later sources win: the defaults below (those of ``calibrated``), the variant's own
+(``presets/_released.toml``), the named preset or file, then each ``--set``. A preset may hold
+tables that count for one variant only: ``[calibrated.learning]``. Every fault of all sources is reported at once.
 """
 
 from __future__ import annotations
@@ -100,8 +100,6 @@ class PolicySettings(_Settings):
             paid through a joint critic), or an ablation: ``ones``, ``random``.
         refinement_steps: Decisions K per clip; each acts on what the last one left.
         samples: Action samples per clip, ``rloo`` only.
-        task_gradient: Let the task loss teach the policies too, as the released code does;
-            through hard actions the gradient is that of the soft gate. Not for ``task``.
         reward: ``joint``, one scalar for all policies; ``separate``, each policy is paid for
             the prediction of its own modality; ``as-released``, the misdirected gather of
             fault F2 (``emotions`` only).
@@ -119,7 +117,6 @@ class PolicySettings(_Settings):
     kind: Literal["task", "rloo", "ddpg", "ones", "random"] = "rloo"
     refinement_steps: int = Field(1, ge=1, le=8)
     samples: int = Field(4, ge=2, le=64)
-    task_gradient: bool = True
     reward: Literal["joint", "separate", "as-released"] = "joint"
     reward_scale: Literal["probability", "log"] = "log"
     sparsity: float = Field(0.0, ge=0)
@@ -211,7 +208,8 @@ class Config(_Settings):
 def preset_names() -> list[str]:
     """Names of the presets that come with the package."""
     folder = resources.files("mmcl") / "presets"
-    return sorted(f.name.removesuffix(".toml") for f in folder.iterdir() if f.name[-5:] == ".toml")
+    files = [file.name for file in folder.iterdir() if file.name.endswith(".toml")]
+    return sorted(name.removesuffix(".toml") for name in files if not name.startswith("_"))
 
 
 def resolve_config(
@@ -245,7 +243,7 @@ def resolve_config(
         asked = _merge(asked, _parse_override(override))
     special = {name: tree.pop(name, {}) for name in get_args(Variant)}
     chosen = variant or _variant_of(asked) or _variant_of(tree) or "calibrated"
-    base = _load_preset("released") if chosen == "released" else {}
+    base = _load_preset("_released") if chosen == "released" else {}
     merged = base
     for layer in (tree, special.get(chosen, {}), asked, {"model": {"variant": chosen}}):
         merged = _merge(merged, layer)

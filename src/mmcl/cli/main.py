@@ -5,7 +5,6 @@ from __future__ import annotations
 import sys
 from collections.abc import Sequence
 
-import click
 import typer
 
 from mmcl.cli import corpus
@@ -53,19 +52,15 @@ def main(argv: Sequence[str] | None = None) -> int:
     words = list(sys.argv[1:] if argv is None else argv)
     debug = "--debug" in words[:1]
     try:
-        code = app(words, standalone_mode=False)
-    except click.ClickException as fault:
-        fault.show()
-        return fault.exit_code
-    except (click.Abort, KeyboardInterrupt):
-        sys.stderr.write("Stopped.\n")
-        return 1
+        app(words, prog_name="mmcl")
+    except SystemExit as stop:  # typer prints wrong usage itself and always ends this way
+        return stop.code if isinstance(stop.code, int) else 0
     except MMCLError as fault:
         if debug:
             raise
         sys.stderr.write(f"{type(fault).__name__}: {fault}\n")
         return fault.exit_code
-    return code if isinstance(code, int) else 0
+    return 0
 
 
 if __name__ == "__main__":

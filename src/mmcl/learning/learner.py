@@ -28,9 +28,6 @@ from mmcl.models.mmcl import MMCL, Encoded, Output
 __all__ = ["DdpgLearner", "Learner", "StepReport", "make_learner", "soft_update"]
 
 
-ATT = bool(int(__import__('os').environ.get('ATT', '0')))
-
-
 class StepReport(NamedTuple):
     """Means over the clips of one step, for the progress bar and the history."""
 
@@ -74,10 +71,9 @@ class JointLoss(nn.Module):
         if self.policy.kind != "rloo":
             output: Output = self.model(batch.features, batch.masks, carried=carried)
             return output
+        # The policy is paid, not taught: no gradient of its own reaches the features.
         encoded = self.model.encode(batch.features, batch.masks)
-        decision = self.model.decide(encoded if ATT else _without_gradient(encoded), sample=True)
-        if not self.policy.task_gradient:
-            decision = decision._replace(actions=decision.actions.detach())
+        decision = self.model.decide(_without_gradient(encoded), sample=True)
         return self.model.conclude(encoded, decision)
 
     def _policy_loss(self, output: Output, targets: Tensor) -> Tensor:

@@ -56,7 +56,7 @@ class Calibration(nn.Module):
             mean = torch.where(known, now_mean, mean)
             variance = torch.where(known, now_variance, variance)
             with torch.no_grad():
-                self.mean.lerp_(mean.float(), self.momentum)
-                self.variance.lerp_(variance.float(), self.momentum)
+                self.mean.lerp_(mean.to(self.mean.dtype), self.momentum)
+                self.variance.lerp_(variance.to(self.variance.dtype), self.momentum)
         slope = (variance + _EPSILON).rsqrt()[:, None, None]
         return (z - mean[:, None, None]) * slope

@@ -21,8 +21,9 @@ __all__ = [
     "softmax_decoupling",
 ]
 
-ABSENT, PADDED = 2.0, -2.0
-"""Stand-ins for a cosine: above all (never the least), below all (never the best)."""
+ABSENT, PADDED = 2.0, -10.0
+"""Stand-ins for a cosine: above all (never the least), below all (never the best, nor in the
+best mean with any two others)."""
 CANDIDATES = 8
 """Partner steps looked at per step and modality in the three-way form; exact up to that length."""
 _BLOCK_ELEMENTS = 1 << 22
@@ -135,7 +136,10 @@ def elementwise_decoupling(
     Source:
         METHOD 2.3, the answer to faults F3 and F10. Ours.
     """
-    commonality = torch.sigmoid((agreed - threshold) / temperature) * step_mask
+    # Infinity over a temperature has no gradient but NaN: fill it in, then mask it out.
+    confirmed = agreed > -torch.inf
+    level = (agreed.where(confirmed, 0.0) - threshold) / temperature
+    commonality = torch.sigmoid(level) * (step_mask & confirmed)
     real = z * step_mask.unsqueeze(-1)
     common = commonality.unsqueeze(-1) * real
     return Decoupled(common, real - common, commonality)

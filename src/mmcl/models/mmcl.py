@@ -189,6 +189,10 @@ class MMCL(
             complete, complete_masks = equalise_lengths(
                 complete, complete_masks, self.settings.steps
             )
+        elif self.released:
+            # One length for all: an absent modality is zero steps, left out or masked alike.
+            longest = max(x.shape[1] for x in complete.values())
+            complete = {m: F.pad(x, (0, 0, 0, longest - x.shape[1])) for m, x in complete.items()}
         z = self.projection(complete)
         step_mask = self._stack_masks(complete_masks, z)
         compared = z if self.calibration is None else self.calibration(z, step_mask)

@@ -73,7 +73,7 @@ def read_npz(path: Path) -> Foreign:
 def _load(path: Path) -> dict[str, NDArray[Any]]:
     key = ""
     try:
-        with np.load(path, allow_pickle=False) as archive:
+        with path.open("rb") as file, np.load(file, allow_pickle=False) as archive:
             arrays = {}
             for key in archive.files:
                 arrays[key] = archive[key]

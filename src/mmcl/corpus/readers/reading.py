@@ -169,7 +169,7 @@ def must_be_file(path: str | os.PathLike[str]) -> Path:
         siblings = [p.name for p in path.parent.iterdir()] if path.parent.is_dir() else []
         near = did_you_mean(path.name, siblings)
         raise DatasetError(
-            f"{path}: no such file{near}.\n  {EXPECTED}.\n"
+            f"{path}: no such file{near or '.'}\n  {EXPECTED}.\n"
             "  Make one to try things on: mmcl corpus plant planted.arrow"
         ) from None
     except OSError as fault:

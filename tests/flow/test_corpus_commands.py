@@ -1,0 +1,337 @@
+"""``mmcl corpus`` as a user types it: what is printed where, the exit code, what is left."""
+
+import errno
+import gzip
+import json
+import os
+import pickle
+
+import numpy as np
+import pytest
+
+from mmcl.cli.main import main
+from mmcl.corpus.store import open_corpus
+
+LAYOUTS = "  The layouts that can be read: mmcl corpus convert --help\n"
+
+
+class Calls:
+    def __init__(self, function, *values):
+        self.call = (function, values)
+
+    def __reduce__(self):
+        return self.call
+
+
+@pytest.fixture
+def content():
+    rng = np.random.default_rng(3)
+    return {
+        split: {
+            "text": rng.uniform(0.5, 1.5, size=(count, 4, 3)).astype(np.float32),
+            "audio": rng.uniform(0.5, 1.5, size=(count, 4, 2)).astype(np.float32),
+            "regression_labels": np.linspace(-2, 2, count),
+            "id": [f"{split}-{row}" for row in range(count)],
+        }
+        for split, count in (("train", 5), ("valid", 3), ("test", 2))
+    }
+
+
+@pytest.fixture(autouse=True)
+def folder(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    return tmp_path
+
+
+def save(content, name="mosi.pkl"):
+    raw = pickle.dumps(content, protocol=4)
+    with open(name, "wb") as file:
+        file.write(gzip.compress(raw) if name.endswith(".gz") else raw)
+
+
+def run(capsys, *words):
+    code = main(["corpus", *words])
+    printed = capsys.readouterr()
+    return code, printed.out, printed.err
+
+
+def test_convert_check_describe(content, capsys):
+    save(content)
+    code, out, err = run(capsys, "convert", "mosi.pkl", "mosi.arrow")
+    assert (code, out) == (0, "mosi.arrow: mosi, regression, 5/3/2 clips, text 3, audio 2\n")
+    assert err == (
+        "note: train has 5 clips; CMU-MOSI has 1284\n"
+        "note: valid has 3 clips; CMU-MOSI has 229\n"
+        "note: test has 2 clips; CMU-MOSI has 686\n"
+    )
+    assert sorted(os.listdir()) == ["mosi.arrow", "mosi.pkl"]
+
+    code, out, _ = run(capsys, "check", "mosi.arrow")
+    assert (code, out) == (0, "mosi.arrow: no faults in 10 clips\n")
+
+    code, out, err = run(capsys, "describe", "mosi.arrow", "--json")
+    summary = json.loads(out)
+    assert (code, err) == (0, "")
+    assert summary["constant"] == {
+        "prediction": 0.0,
+        "mae": {"valid": pytest.approx(4 / 3), "test": 2.0},
+    }
+
+    code, out, err = run(capsys, "describe", "mosi.pkl")
+    assert (code, err) == (0, "")
+    assert "a constant 0 scores: valid MAE 1.3333, test MAE 2.0000\n" in out
+
+
+def test_convert_with_every_option(content, capsys):
+    save(content, "x.pkl.gz")
+    words = ["x.pkl.gz", "y.arrow", "--name", "mine", "--dtype", "float16"]
+    words += ["--task", "regression", "--label-range", "-2.5", "2.5"]
+    code, out, err = run(capsys, "convert", *words)
+    assert (code, err) == (0, "")
+    assert out == "y.arrow: mine, regression, 5/3/2 clips, text 3, audio 2\n"
+    corpus = open_corpus("y.arrow")
+    assert (corpus.card.task.low, corpus.card.task.high) == (-2.5, 2.5)
+    assert corpus.split("train").steps("text", 0).dtype == np.float16
+
+
+def test_check_prints_every_fault_and_fails(content, capsys):
+    content["valid"]["audio"] = content["valid"]["audio"][:2]
+    content["train"]["id"] = ["a"] * 5
+    content["test"]["regression_labels"] = [4.0, np.nan]
+    save(content)
+    code, out, _ = run(capsys, "check", "mosi.pkl")
+    assert code == 1
+    assert out == (
+        'split "valid": audio has 2 clips, text has 3\n'
+        "  Every modality must list the same clips in the same order.\n"
+        '  First clip without audio: "valid-2".\n'
+        'split "train": id "a" is listed 5 times\n'
+        "  Every clip needs an id of its own.\n"
+        'split "test", clip "test-0": label is 4\n'
+        "  A label must be a number from -3 to 3.\n"
+        'split "test", clip "test-1": label is nan\n'
+        "  A label must be a number from -3 to 3.\n"
+        "mosi.pkl: 4 faults\n"
+    )
+
+
+@pytest.mark.parametrize("options", [(), ("--unaligned", "--task", "emotions", "--seed", "7")])
+def test_plant_is_sound_and_the_same_again(capsys, options):
+    sizes = ("--train", "8", "--valid", "4", "--test", "3", "--heterogeneity", "0.5")
+    for name in ("one.arrow", "two.arrow"):
+        code, out, err = run(capsys, "plant", name, *sizes, *options)
+        task = "emotions" if options else "regression"
+        expected = f"{name}: planted, {task}, 8/4/3 clips, text 96, audio 48, vision 24\n"
+        assert (code, out, err) == (0, expected, "")
+    assert run(capsys, "check", "one.arrow")[:2] == (0, "one.arrow: no faults in 15 clips\n")
+    with open("one.arrow", "rb") as one, open("two.arrow", "rb") as two:
+        assert one.read() == two.read()
+    assert open_corpus("one.arrow").card.aligned is not bool(options)
+
+
+# --- bad input: the whole message, exit code 1, and nothing left behind -------------------
+
+
+def broken(capsys, *words):
+    before = sorted(os.listdir())
+    code, out, err = run(capsys, *words)
+    assert (code, out) == (1, "")
+    assert sorted(os.listdir()) == before
+    return err
+
+
+@pytest.mark.parametrize("command", [("convert", "no.pkl", "x.arrow"), ("check", "no.pkl")])
+def test_missing_file(capsys, command):
+    assert broken(capsys, *command) == (
+        "DatasetError: no.pkl: no such file.\n"
+        "  Expected a corpus written by mmcl, a pickle (plain or gzip'd) or an npz file.\n"
+        "  Make one to try things on: mmcl corpus plant planted.arrow\n"
+    )
+
+
+def test_empty_file(capsys):
+    open("mosi.pkl", "wb").close()
+    assert broken(capsys, "convert", "mosi.pkl", "x.arrow") == (
+        "DatasetError: mosi.pkl: the file is empty.\n"
+        "  Expected a corpus written by mmcl, a pickle (plain or gzip'd) or an npz file; "
+        "fetch or copy it again.\n" + LAYOUTS
+    )
+
+
+def test_truncated_gzip(content, capsys):
+    save(content, "mosi.pkl.gz")
+    with open("mosi.pkl.gz", "r+b") as file:
+        file.truncate(200)
+    assert broken(capsys, "convert", "mosi.pkl.gz", "x.arrow") == (
+        "DatasetError: mosi.pkl.gz: the gzip stream is cut short or damaged "
+        "(Compressed file ended before the end-of-stream marker was reached).\n"
+        "  Expected a whole gzip'd pickle. Fetch or copy the file again.\n"
+        "  Test the copy: gzip -t mosi.pkl.gz\n"
+    )
+
+
+@pytest.mark.parametrize("command", ["convert", "check", "describe"])
+def test_malicious_pickle_does_not_run(content, capsys, command):
+    content["train"]["id"] = Calls(os.system, "touch canary")
+    save(content)
+    words = ["mosi.pkl", "x.arrow"] if command == "convert" else ["mosi.pkl"]
+    assert broken(capsys, command, *words) == (
+        'UnsafePickleError: mosi.pkl: this pickle asks for "posix.system", '
+        "which is not plain data; nothing of it was run.\n"
+        "  Expected only numpy arrays, dicts, lists, tuples, strings and numbers.\n"
+        "  If you trust its maker, load it where it was made and save its arrays as npz.\n"
+        + LAYOUTS
+    )
+    assert not os.path.exists("canary")
+
+
+def spoil_clips(content):
+    content["valid"]["audio"] = content["valid"]["audio"][:2]
+    return (
+        ', split "valid": audio has 2 clips, text has 3.\n'
+        "  Every modality must list the same clips in the same order.\n"
+        '  First clip without audio: "valid-2".\n'
+    )
+
+
+def spoil_ids(content):
+    content["train"]["id"][3] = "train-0"
+    return (
+        ', split "train": id "train-0" is listed 2 times.\n  Every clip needs an id of its own.\n'
+    )
+
+
+def spoil_splits(content):
+    content["test"]["id"][1] = "valid-0"
+    return (
+        ', splits "valid" and "test": id "valid-0" is in more than one.\n'
+        "  A clip belongs to one split only.\n"
+    )
+
+
+def spoil_label(content):
+    content["test"]["regression_labels"][1] = 3.25
+    return (
+        ', split "test", clip "test-1": label is 3.25.\n  A label must be a number from -3 to 3.\n'
+    )
+
+
+def spoil_label_with_nan(content):
+    content["train"]["regression_labels"][4] = np.nan
+    return (
+        ', split "train", clip "train-4": label is nan.\n  A label must be a number from -3 to 3.\n'
+    )
+
+
+def spoil_length(content):
+    content["train"]["text"][1] = 0
+    content["train"]["audio"][1] = 0
+    return (
+        ', split "train", clip "train-1": it has no steps in any modality.\n'
+        "  A clip needs one step of one modality at least.\n"
+    )
+
+
+def spoil_width(content):
+    content["valid"]["text"] = [np.ones((4, 3)), np.ones((4, 2)), np.ones((4, 3))]
+    return (
+        ', split "valid", clip "valid-1": text is 2 wide, 3 in the clips before it.\n'
+        "  A modality must have one width throughout the corpus.\n"
+    )
+
+
+@pytest.mark.parametrize(
+    "spoil",
+    [
+        spoil_clips,
+        spoil_ids,
+        spoil_splits,
+        spoil_label,
+        spoil_label_with_nan,
+        spoil_length,
+        spoil_width,
+    ],
+)
+def test_inconsistent_file(content, capsys, spoil):
+    message = spoil(content)
+    save(content)
+    assert broken(capsys, "convert", "mosi.pkl", "x.arrow") == (
+        f"DatasetError: mosi.pkl{message}  See them all: mmcl corpus check mosi.pkl\n"
+    )
+
+
+def test_unknown_layout(capsys):
+    save({"features": 1})
+    assert broken(capsys, "convert", "mosi.pkl", "x.arrow") == (
+        "DatasetError: mosi.pkl: unknown layout; it holds a dict with 'features'.\n"
+        '  Expected a dict of splits "train", "valid" (or "dev", "val") and "test", each a dict '
+        'with "text", "audio" or "vision", or a list of ((words, visual, acoustic), label, '
+        "segment).\n" + LAYOUTS
+    )
+
+
+@pytest.mark.parametrize("command", [("convert", "mosi.pkl"), ("plant",)])
+def test_full_disk(content, capsys, monkeypatch, command):
+    save(content)
+
+    def full(_):
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    monkeypatch.setattr("mmcl.corpus.store.os.fsync", full)
+    err = broken(capsys, *command, "x.arrow")
+    assert err == (
+        "DatasetError: x.arrow: the disk is full; nothing was left behind.\n"
+        "  Free some space, or halve the size: --dtype float16\n"
+    )
+
+
+def test_read_only_target(content, capsys, monkeypatch):
+    save(content)
+
+    def refuse(*_, **__):
+        raise OSError(errno.EROFS, os.strerror(errno.EROFS))
+
+    monkeypatch.setattr("mmcl.corpus.store.tempfile.mkstemp", refuse)
+    assert broken(capsys, "convert", "mosi.pkl", "x.arrow") == (
+        "DatasetError: x.arrow: cannot be written (Read-only file system); "
+        "nothing was left behind.\n"
+        "  Give a file in a folder you may write to.\n"
+    )
+
+
+def test_target_below_a_file(content, capsys):
+    save(content)
+    assert broken(capsys, "convert", "mosi.pkl", "mosi.pkl/x.arrow") == (
+        "DatasetError: mosi.pkl/x.arrow: cannot be written (File exists); "
+        "nothing was left behind.\n"
+        "  Give a file in a folder you may write to.\n"
+    )
+
+
+# --- wrong usage: exit code 2 ------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("words", "named"),
+    [
+        (("convert", "mosi.pkl"), "DST"),
+        (("convert", "a", "b", "--dtype", "float64"), "--dtype"),
+        (("convert", "a", "b", "--task", "sentiment"), "--task"),
+        (("plant", "x.arrow", "--train", "0"), "--train"),
+        (("plant", "x.arrow", "--heterogeneity", "-1"), "--heterogeneity"),
+        (("chekc", "x"), "check"),
+    ],
+)
+def test_wrong_usage(capsys, folder, words, named):
+    code, out, err = run(capsys, *words)
+    assert (code, out) == (2, "")
+    assert err.startswith("Usage: mmcl corpus ")
+    assert named in err.splitlines()[-1]
+    assert list(folder.iterdir()) == []
+
+
+@pytest.mark.parametrize("command", ["convert", "check", "describe", "plant"])
+def test_help_shows_examples(capsys, command):
+    code, out, err = run(capsys, command, "--help")
+    assert (code, err) == (0, "")
+    assert f"Examples:\n    mmcl corpus {command} " in out

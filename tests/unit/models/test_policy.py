@@ -1,0 +1,152 @@
+"""Policies: log-probability by hand, hard against soft, refinement that only removes."""
+
+import math
+
+import pytest
+import torch
+
+from mmcl.models.policy import PolicyModels, bernoulli_log_probability
+
+# Float64, sums of at most eight terms of size one.
+TOLERANCE = {"rtol": 0.0, "atol": 1e-13}
+CLIPS, STEPS, WIDTH = 3, 5, 8
+
+
+@pytest.fixture
+def make_policy(randomise):
+    def build(**options):
+        return randomise(PolicyModels(3, WIDTH, **options).double())
+
+    return build
+
+
+@pytest.fixture
+def specific(generator):
+    return torch.randn(3, CLIPS, STEPS, WIDTH, generator=generator, dtype=torch.float64)
+
+
+@pytest.fixture
+def mask():
+    lengths = torch.tensor([[5, 2, 4], [3, 5, 0], [1, 1, 5]])
+    return torch.arange(STEPS) < lengths.unsqueeze(-1)
+
+
+def test_log_probability_worked_by_hand():
+    # Odds 3 : 1 for keeping.
+    logits = torch.tensor([math.log(3.0)] * 2, dtype=torch.float64)
+    found = bernoulli_log_probability(logits, torch.tensor([1.0, 0.0], dtype=torch.float64))
+    assert found.tolist() == pytest.approx([math.log(3 / 4), math.log(1 / 4)], abs=1e-12)
+
+
+def test_log_probability_is_finite_for_certain_policies():
+    logits = torch.tensor([200.0, -200.0])
+    found = bernoulli_log_probability(logits, torch.tensor([0.0, 1.0]))
+    assert found.tolist() == [-200.0, -200.0]
+
+
+def test_keep_logits_take_any_axes_between(make_policy, specific):
+    policy = make_policy()
+    logits = policy.keep_logits(specific)
+    assert logits.shape == (3, CLIPS, STEPS)
+    for m in range(3):
+        expected = specific[m] @ policy.weight[m] + policy.bias[m]
+        torch.testing.assert_close(logits[m], expected, **TOLERANCE)
+    samples = torch.stack([specific, 2 * specific], dim=1)
+    torch.testing.assert_close(policy.keep_logits(samples)[:, 0], logits, **TOLERANCE)
+
+
+def test_soft_actions_are_probabilities_of_real_steps(make_policy, specific, mask):
+    policy = make_policy()
+    for sample in (False, True):  # soft actions are never drawn
+        decision = policy(specific, mask, sample=sample)
+        expected = policy.keep_logits(specific).sigmoid() * mask
+        torch.testing.assert_close(decision.actions, expected, **TOLERANCE)
+        assert torch.equal(decision.keep_probability, decision.actions)
+        assert not decision.log_probability.any()
+
+
+def test_hard_actions_follow_the_likelier_side(make_policy, specific, mask):
+    policy = make_policy(hard=True)
+    decision = policy(specific, mask)
+    expected = (policy.keep_logits(specific).sigmoid() > 0.5) & mask
+    assert torch.equal(decision.actions.bool(), expected)
+    assert set(decision.actions.unique().tolist()) == {0.0, 1.0}
+    assert torch.equal(decision.actions, policy(specific, mask).actions)
+    assert not decision.log_probability.any()
+    torch.testing.assert_close(
+        decision.keep_probability, policy.keep_logits(specific).sigmoid() * mask, **TOLERANCE
+    )
+
+
+def test_sampled_decision_and_its_log_probability(make_policy, specific, mask):
+    policy = make_policy(hard=True)
+    torch.manual_seed(20)
+    decision = policy(specific, mask, sample=True)
+    keep = policy.keep_logits(specific).sigmoid()
+    for m in range(3):
+        for clip in range(CLIPS):
+            expected = 0.0
+            for i in range(STEPS):
+                if mask[m, clip, i]:
+                    p = keep[m, clip, i].item()
+                    expected += math.log(p if decision.actions[m, clip, i] else 1 - p)
+                else:
+                    assert decision.actions[m, clip, i] == 0
+            assert decision.log_probability[m, clip].item() == pytest.approx(expected, abs=1e-12)
+
+
+def test_samples_come_as_often_as_their_probability(make_policy, specific, mask):
+    policy = make_policy(hard=True)
+    torch.manual_seed(20)
+    drawn = torch.stack([policy(specific, mask, sample=True).actions for _ in range(2000)])
+    expected = policy(specific, mask, sample=True).keep_probability
+    # Four standard errors of a proportion over 2000 draws: 4 * .5 / sqrt(2000).
+    assert (drawn.mean(dim=0) - expected).abs().max() < 0.045
+
+
+@pytest.mark.parametrize("hard", [False, True])
+def test_refinement_multiplies_and_only_removes(make_policy, specific, mask, hard):
+    policy = make_policy(hard=hard, refinement_steps=3)
+    torch.manual_seed(20)
+    decision = policy(specific, mask, sample=True)
+
+    so_far = mask.double()
+    chance = mask.double()
+    assert len(decision.moves) == 3
+    for state, decided in decision.moves:
+        # Each decision sees the specific part under the actions before it.
+        torch.testing.assert_close(state, so_far.unsqueeze(-1) * specific, **TOLERANCE)
+        chance = chance * policy.keep_logits(state).sigmoid()
+        assert (so_far * decided <= so_far).all()
+        so_far = so_far * decided
+    torch.testing.assert_close(decision.actions, so_far, **TOLERANCE)
+    torch.testing.assert_close(decision.keep_probability, chance, **TOLERANCE)
+
+
+def test_dropped_step_has_no_further_say(make_policy, specific, mask):
+    policy = make_policy(hard=True, refinement_steps=2)
+    torch.manual_seed(20)
+    decision = policy(specific, mask, sample=True)
+    (_, first), (state, second) = decision.moves
+    expected = torch.zeros(3, CLIPS, dtype=torch.float64)
+    for move, seen in ((first, specific), (second, state)):
+        keep = policy.keep_logits(seen).sigmoid()
+        chosen = torch.where(move.bool(), keep, 1 - keep).log()
+        counts = mask if move is first else mask & first.bool()
+        expected += (chosen * counts).sum(dim=-1)
+    torch.testing.assert_close(decision.log_probability, expected, **TOLERANCE)
+    assert (mask & ~first.bool()).any()  # something was dropped at once, or this shows nothing
+
+
+def test_policy_gradient_reaches_the_policy_not_the_draw(make_policy, specific, mask):
+    policy = make_policy(hard=True)
+    torch.manual_seed(20)
+    decision = policy(specific, mask, sample=True)
+    assert not decision.actions.requires_grad
+    decision.log_probability.sum().backward()
+    # Of log p: (action - p) times the state.
+    keep = policy.keep_logits(specific).sigmoid().detach()
+    surprise = (decision.actions - keep) * mask
+    expected = torch.einsum("mbn,mbnd->md", surprise, specific)
+    torch.testing.assert_close(policy.weight.grad, expected, **TOLERANCE)
+    torch.testing.assert_close(policy.bias.grad, surprise.sum(dim=(1, 2)), **TOLERANCE)

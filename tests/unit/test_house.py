@@ -1,0 +1,98 @@
+"""The house itself: who may import whom, who may open the test split, and what stays light."""
+
+import ast
+import importlib
+import pkgutil
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+import mmcl
+
+SOURCE = Path(mmcl.__file__).parent
+ROOMS = ("corpus", "media", "models", "learning", "evaluation", "explain", "serve", "cli")
+GROUND_FLOOR = {"errors", "types", "config", "runtime"}
+FILES = sorted(SOURCE.rglob("*.py"))
+MODULES = sorted(m.name for m in pkgutil.walk_packages([str(SOURCE)], prefix="mmcl."))
+
+
+def _room(path: Path) -> str | None:
+    first = path.relative_to(SOURCE).parts[0].removesuffix(".py")
+    return first if first in ROOMS else None
+
+
+def _imports(path: Path) -> set[str]:
+    found = set()
+    for node in ast.walk(ast.parse(path.read_text())):
+        if isinstance(node, ast.ImportFrom) and node.module:
+            found.add(node.module)
+        elif isinstance(node, ast.Import):
+            found |= {alias.name for alias in node.names}
+    return {name for name in found if name.split(".")[0] == "mmcl"}
+
+
+def test_every_file_has_its_place():
+    names = {p.relative_to(SOURCE).parts[0].removesuffix(".py") for p in FILES}
+    assert names <= {*ROOMS, *GROUND_FLOOR, "__init__"}
+    assert len(FILES) > 40
+
+
+@pytest.mark.parametrize("path", FILES, ids=lambda p: str(p.relative_to(SOURCE)))
+def test_imports_go_from_right_to_left_only(path):
+    room = _room(path)
+    if path == SOURCE / "__init__.py":
+        return  # The front door names what every room offers, and loads it on first use.
+    allowed = {f"mmcl.{name}" for name in GROUND_FLOOR}
+    if room is not None:
+        allowed |= {f"mmcl.{name}" for name in ROOMS[: ROOMS.index(room) + 1]}
+    for name in _imports(path):
+        assert ".".join(name.split(".")[:2]) in allowed, f"{path} imports {name}"
+
+
+def test_only_the_protocol_opens_the_test_split():
+    doors = {
+        str(path.relative_to(SOURCE))
+        for path in FILES
+        if _room(path) != "corpus" and "open_test_split" in path.read_text()
+    }
+    assert doors == {"evaluation/protocol.py"}
+
+
+@pytest.mark.parametrize("room", [r for r in ROOMS if (SOURCE / r).is_dir()])
+def test_every_room_says_what_it_is_for(room):
+    text = importlib.import_module(f"mmcl.{room}").__doc__ or ""
+    assert len(text.split()) >= 20
+
+
+@pytest.mark.parametrize("name", MODULES)
+def test_public_names_exist(name):
+    module = importlib.import_module(name)
+    public = getattr(module, "__all__", None)
+    if name.count(".") == 1 and name.split(".")[1] in ROOMS:
+        return
+    assert public, f"{name} has no __all__"
+    assert all(hasattr(module, each) for each in public)
+
+
+def test_front_door_offers_what_it_names():
+    assert sorted(mmcl.__all__) == sorted(mmcl._HOMES)
+    assert all(getattr(mmcl, name) is not None for name in mmcl.__all__)
+    with pytest.raises(AttributeError, match="has no attribute 'nothing'"):
+        _ = mmcl.nothing
+
+
+@pytest.mark.parametrize(
+    ("statement", "unwanted"),
+    [
+        ("import mmcl", {"torch", "numpy", "pyarrow", "pydantic", "sklearn"}),
+        ("import mmcl.cli.main", {"torch", "sklearn", "scipy", "plotly"}),
+    ],
+)
+def test_import_stays_light(statement, unwanted):
+    script = f"import sys; {statement}; print(*{{m.split('.')[0] for m in sys.modules}})"
+    done = subprocess.run(
+        [sys.executable, "-c", script], capture_output=True, text=True, check=True, timeout=60
+    )
+    assert not unwanted & set(done.stdout.split())
