@@ -116,7 +116,7 @@ class PolicySettings(_Settings):
 
     kind: Literal["task", "rloo", "ddpg", "ones", "random"] = "rloo"
     refinement_steps: int = Field(1, ge=1, le=8)
-    samples: int = Field(4, ge=2, le=64)
+    samples: int = Field(2, ge=2, le=64)
     reward: Literal["joint", "separate", "as-released"] = "joint"
     reward_scale: Literal["probability", "log"] = "log"
     sparsity: float = Field(0.0, ge=0)
@@ -241,12 +241,14 @@ def resolve_config(
     asked: dict[str, Any] = {}
     for override in overrides:
         asked = _merge(asked, _parse_override(override))
-    special = {name: tree.pop(name, {}) for name in get_args(Variant)}
+    special = {v: tree.pop(v) for v in get_args(Variant) if isinstance(tree.get(v), dict)}
     chosen = variant or _variant_of(asked) or _variant_of(tree) or "calibrated"
     base = _load_preset("_released") if chosen == "released" else {}
     merged = base
-    for layer in (tree, special.get(chosen, {}), asked, {"model": {"variant": chosen}}):
+    for layer in (tree, special.get(chosen, {}), asked):
         merged = _merge(merged, layer)
+    if isinstance(merged.setdefault("model", {}), dict):
+        merged = _merge(merged, {"model": {"variant": chosen}})
     try:
         return Config.model_validate(merged)
     except ValidationError as faults:

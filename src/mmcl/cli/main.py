@@ -8,12 +8,15 @@ from collections.abc import Sequence
 import typer
 
 from mmcl.cli import corpus
+from mmcl.cli.demo import demo_command
 from mmcl.cli.evaluate import evaluate_command
 from mmcl.cli.predict import predict_command
 from mmcl.cli.train import train_command
 from mmcl.errors import MMCLError
 
 __all__ = ["app", "main"]
+
+INTERRUPTED = 130  # what typer makes of Ctrl-C
 
 app = typer.Typer(
     name="mmcl",
@@ -27,6 +30,7 @@ app = typer.Typer(
     add_completion=False,
     rich_markup_mode=None,
 )
+app.command("demo")(demo_command)
 app.command("train")(train_command)
 app.command("evaluate")(evaluate_command)
 app.command("predict")(predict_command)
@@ -54,6 +58,9 @@ def main(argv: Sequence[str] | None = None) -> int:
     try:
         app(words, prog_name="mmcl")
     except SystemExit as stop:  # typer prints wrong usage itself and always ends this way
+        if stop.code == INTERRUPTED:
+            sys.stderr.write("Stopped. A training goes on where it was with --resume.\n")
+            return 1
         return stop.code if isinstance(stop.code, int) else 0
     except MMCLError as fault:
         if debug:

@@ -22,7 +22,7 @@ import pyarrow as pa
 from mmcl.config import Config
 from mmcl.corpus.schema import Card, Task
 from mmcl.corpus.store import Corpus
-from mmcl.errors import DatasetError, RunError
+from mmcl.errors import DatasetError, RunError, UsageError
 from mmcl.evaluation.metrics import Metrics
 from mmcl.evaluation.protocol import (
     JUDGED,
@@ -68,6 +68,7 @@ def train(
         The finished run.
 
     Raises:
+        UsageError: If a seed is negative or named twice.
         RunError: If the folder holds a run and ``resume`` is not set, or holds one of
             another configuration or corpus.
         DatasetError: If there is nothing to learn from or to choose by.
@@ -134,8 +135,18 @@ class Run:
 
     @property
     def metrics(self) -> dict[str, Any]:
-        """What training wrote to metrics.json."""
-        report: dict[str, Any] = json.loads((self.folder / METRICS).read_text())
+        """What training wrote to metrics.json.
+
+        Raises:
+            RunError: If the run was stopped after training and before it was scored.
+        """
+        path = self.folder / METRICS
+        if not path.exists():
+            raise RunError(
+                f"{self.folder}: trained, but not scored yet (no {METRICS} in it).\n"
+                "  Go on with it: the same mmcl train command with --resume"
+            )
+        report: dict[str, Any] = json.loads(path.read_text())
         return report
 
     def model(self, seed: int | None = None) -> MMCL:
@@ -263,7 +274,7 @@ class Run:
                 f"{modality} was never seen in training: no training clip has it, "
                 "so prediction ignores it"
             )
-        if model.released and not corpus.card.aligned:
+        if model.released and not model.aligned:
             notes.append(
                 "released needs equal lengths: every modality was brought to "
                 f"{model.settings.steps} steps (longer ones averaged in segments, "
@@ -328,7 +339,7 @@ def _finite(values: dict[str, float]) -> dict[str, float | None]:
 
 def _check_seeds(seeds: Sequence[int]) -> None:
     if not seeds or len(set(seeds)) < len(seeds) or min(seeds) < 0:
-        raise RunError(f"seeds must be different whole numbers from 0 on, got {list(seeds)}")
+        raise UsageError(f"seeds must be different whole numbers from 0 on, got {list(seeds)}")
 
 
 def _name_seed(progress: Progress | None, seed: int, seeds: Sequence[int]) -> Progress | None:

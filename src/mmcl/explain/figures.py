@@ -229,7 +229,7 @@ def steps_figure(strips: Sequence[Strip]) -> go.Figure:
     _finish(figure, height=height)
     longest = max((len(each) for strip in strips for each in strip.values.values()), default=1)
     figure.update_xaxes(range=[0.5, longest + 0.5], showgrid=False, tickvals=_ticks(longest))
-    figure.update_yaxes(showgrid=False, ticklen=0)
+    figure.update_yaxes(showgrid=False)
     figure.update_annotations(x=0, xanchor="left", yanchor="bottom", font={"size": 12})
     figure.update_layout(
         margin={"l": 46, "r": 4, "t": _STRIP_GAP, "b": _FIGURE_MARGIN - _STRIP_GAP},
@@ -245,7 +245,8 @@ def figure_html(figure: go.Figure, *, name: str) -> Markup:
         figure: The figure.
         name: Id of its element, unique in the page: letters, digits and hyphens.
     """
-    return Markup(  # noqa: S704 - plotly escapes <, > and / in what it writes
+    # Safe to trust: plotly escapes <, > and / in the JSON it writes.
+    return Markup(
         figure.to_html(full_html=False, include_plotlyjs=False, config=_CONFIG, div_id=name)
     )
 
@@ -312,7 +313,7 @@ def _finite(values: Sequence[float]) -> list[float | None]:
 
 def _finish(figure: go.Figure, *, height: int) -> None:
     """What all figures share: no background, no legend, no dragging (a phone must scroll)."""
-    axis = {"zeroline": False, "fixedrange": True, "gridcolor": "rgba(128, 136, 148, 0.25)"}
+    axis = {"zeroline": False, "fixedrange": True, "ticks": "", "gridcolor": _NEUTRAL}
     figure.update_layout(
         template="none",
         height=height,

@@ -23,7 +23,7 @@ from pyarrow import parquet
 
 from mmcl.corpus.plant import ROLE_COMMON, ROLE_COMPLEMENTARY
 from mmcl.corpus.store import Corpus, Split
-from mmcl.errors import RunError
+from mmcl.errors import DatasetError, RunError
 from mmcl.evaluation.run import PREDICTIONS, Run
 from mmcl.explain.figures import (
     COLOURS,
@@ -50,7 +50,6 @@ __all__ = [
 ]
 
 NUM_CLIPS = 4
-_VARIANT_COLUMNS = ("released", "calibrated")
 
 
 class Metric(NamedTuple):
@@ -180,11 +179,14 @@ def demo_page(corpus: Corpus, runs: Mapping[str, Run], *, command: str) -> str:
     """The page of ``mmcl demo``: what was done, how it went, what the networks saw.
 
     Args:
-        corpus: The planted corpus that all runs were trained on; a regression corpus.
+        corpus: The planted corpus that all runs were trained on.
         runs: Finished runs by variant, ``released`` and ``calibrated`` in this order.
         command: The command that made it, as typed.
+
+    Raises:
+        DatasetError: If the corpus is not one of scores.
     """
-    task = corpus.card.task
+    low, high = _score_range(corpus)
     clips = _clips(corpus, runs)
     seeds = sorted({seed for run in runs.values() for seed in run.seeds})
     return render_page(
@@ -197,7 +199,7 @@ def demo_page(corpus: Corpus, runs: Mapping[str, Run], *, command: str) -> str:
         reward_scales={name: run.config.policy.reward_scale for name, run in runs.items()},
         clips=[(clip, _clip_figure(clip, at)) for at, clip in enumerate(clips, start=1)],
         num_bands=NUM_CLIPS,
-        highest=max(abs(task.low), abs(task.high)),
+        highest=max(abs(low), abs(high)),
         scatters=[(name, _scatter(corpus, name, run)) for name, run in runs.items()],
         notes=_notes(runs),
         num_seeds=len(seeds),
@@ -208,7 +210,17 @@ def demo_page(corpus: Corpus, runs: Mapping[str, Run], *, command: str) -> str:
 
 @cache
 def _plotly_js() -> Markup:
-    return Markup(get_plotlyjs())  # noqa: S704 - the library's own source
+    return Markup(get_plotlyjs())
+
+
+def _score_range(corpus: Corpus) -> tuple[float, float]:
+    task = corpus.card.task
+    if task.low is None or task.high is None:
+        raise DatasetError(
+            f"{corpus.card.name}: the demo's page shows predicted scores, "
+            f"and this corpus has {task.kind}"
+        )
+    return task.low, task.high
 
 
 def _curves(runs: Mapping[str, Run]) -> list[tuple[str, str, Markup]]:
@@ -227,8 +239,9 @@ def _curves(runs: Mapping[str, Run]) -> list[tuple[str, str, Markup]]:
 
 
 def _clips(corpus: Corpus, runs: Mapping[str, Run]) -> list[_Clip]:
-    split, task = corpus.split("valid"), corpus.card.task
+    split = corpus.split("valid")
     labels = split.labels()
+    highest = max(abs(end) for end in _score_range(corpus))
     # The whole split is scored, in the batches the run's own numbers come from.
     scored = {
         name: score_split(run.model(), split, batch_size=run.config.evaluation.batch_size)
@@ -250,7 +263,7 @@ def _clips(corpus: Corpus, runs: Mapping[str, Run]) -> list[_Clip]:
             },
             predictions=_predictions_of(scored, row),
         )
-        for row in pick_clips(labels, max(abs(task.low), abs(task.high)))
+        for row in pick_clips(labels, highest)
     ]
 
 
@@ -291,13 +304,13 @@ def _scatter(corpus: Corpus, name: str, run: Run) -> Markup:
     columns = ["id", "split", "truth", "prediction"]
     table = parquet.read_table(run.folder / PREDICTIONS, columns=columns).to_pylist()
     known = [row for row in table if row["split"] == "test" and row["truth"] is not None]
-    task = corpus.card.task
+    low, high = _score_range(corpus)
     figure = scatter_figure(
         [row["truth"] for row in known],
         [row["prediction"] for row in known],
         ids=[row["id"] for row in known],
-        low=task.low,
-        high=task.high,
+        low=low,
+        high=high,
         name=name,
     )
     return figure_html(figure, name=f"scatter-{name}")

@@ -196,7 +196,7 @@ class _Training:
         started = time.perf_counter()
         for done, block in enumerate(blocks, start=1):
             report = self.learner.step(self._batch(block))
-            self._check_finite(report, done)
+            self._check_finite("loss", report.loss, f"at epoch {self.epoch + 1}, step {done}")
             reports.append(report)
             counts.append(len(block))
             self._tell(f"epoch {self.epoch + 1}", done, len(blocks), report._asdict())
@@ -210,6 +210,7 @@ class _Training:
         valid_loss = validation_loss(
             self.model, *self.valid, batch_size=self.config.evaluation.batch_size
         )
+        self._check_finite("validation loss", valid_loss, f"after epoch {self.epoch + 1}")
         speed = sum(counts) / seconds
         report = StepReport(*(float(mean) for mean in means))
         row = EpochRow(
@@ -235,10 +236,10 @@ class _Training:
             batch = _drop_modalities(batch, rate)
         return move_batch(batch, self.fabric.device)
 
-    def _check_finite(self, report: StepReport, step: int) -> None:
-        if not math.isfinite(report.loss):
+    def _check_finite(self, name: str, loss: float, when: str) -> None:
+        if not math.isfinite(loss):
             raise TrainingError(
-                f"the loss is {report.loss} at epoch {self.epoch + 1}, step {step}.\n"
+                f"the {name} is {loss} {when}.\n"
                 "  Lower the step size: --set learning.learning_rate="
                 f"{self.config.learning.learning_rate / 10:g}\n"
                 "  Look for faults in the corpus: mmcl corpus check CORPUS"

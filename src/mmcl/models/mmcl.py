@@ -6,6 +6,8 @@ parts, act on the specific parts, fuse, predict.
 
 from __future__ import annotations
 
+import contextlib
+import io
 from collections.abc import Mapping
 from typing import Any, NamedTuple
 
@@ -250,6 +252,12 @@ class MMCL(
                 standardiser: Any = self.projection.standardisers[modality]
                 standardiser.fit(steps[modality])
 
+    @classmethod
+    def _from_pretrained(cls, **given: Any) -> Any:
+        """Load without a word: the library prints to stdout, where a command's result goes."""
+        with contextlib.redirect_stdout(io.StringIO()):
+            return super()._from_pretrained(**given)
+
     @property
     def never_seen(self) -> tuple[Modality, ...]:
         """Modalities the training split had no step of; prediction ignores them."""
@@ -297,9 +305,11 @@ class MMCL(
         if self.released:
             return softmax_decoupling(z, compared, step_mask[0])
         if settings.decoupling == "softmax":
+            # The maps know one length: where only another modality has a step, this one is 0.
+            real = step_mask.unsqueeze(-1).to(z.dtype)
             return softmax_decoupling(
-                z,
-                compared,
+                z * real,
+                compared * real,
                 step_mask.any(dim=0),
                 temperature=SOFTMAX_TEMPERATURE,
                 residual=True,

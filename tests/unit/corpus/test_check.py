@@ -127,9 +127,10 @@ def test_every_fault_is_found_at_once():
     ]
 
 
-def test_label_a_rounding_error_outside_is_no_fault():
-    assert faults([clip(label=float(np.float32(1.0000001)))], SCORES) == []
-    assert len(faults([clip(label=1.00001)], SCORES)) == 1
+@pytest.mark.parametrize("sign", [1.0, -1.0])
+def test_label_a_rounding_error_outside_is_no_fault(sign):
+    assert faults([clip(label=sign * float(np.float32(1.0000001)))], SCORES) == []
+    assert len(faults([clip(label=sign * 1.00001)], SCORES)) == 1
 
 
 def test_corpus_whose_card_counts_otherwise():

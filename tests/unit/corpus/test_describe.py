@@ -88,6 +88,11 @@ def test_wide_scores_are_counted_in_half_points():
     assert labels["train"]["2.5..3"] == labels["valid"]["2.5..3"] == labels["test"]["0.5..1"] == 1
 
 
+def test_label_a_rounding_error_outside_is_counted():
+    labels = describe(corpus(SCORES, [1.0000009, -1.0000009, 0.0, 0.0, 0.0]))["labels"]
+    assert labels["train"]["-1..-0.8"] == labels["train"]["0.8..1"] == 1
+
+
 def test_classes_by_hand():
     summary = describe(corpus(CLASSES, [1, 1, 0, 0, 1]))
     assert summary["labels"]["train"] == {"low": 1, "high": 2}

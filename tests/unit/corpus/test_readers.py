@@ -226,6 +226,16 @@ def test_label_range_is_the_smallest_that_holds_the_training_labels(content, dum
     assert (task.low, task.high) == (-bound, bound)
 
 
+def test_label_range_is_inferred_from_training_labels_alone(content, dump):
+    labelled(content, [0.5])["test"]["regression_labels"][1] = 1.5
+    path = dump(content)
+    assert refusal(path) == (
+        f'{path}, split "test", clip "test-1": label is 1.5.\n'
+        "  A label must be a number from -1 to 1.\n"
+        f"  See them all: mmcl corpus check {path}"
+    )
+
+
 @pytest.mark.parametrize(
     ("name", "bound"), [("mosi", 3.0), ("CMU-MOSEI", 3.0), ("sims", 1.0), ("simsv2", 1.0)]
 )
@@ -257,6 +267,18 @@ def test_few_classes_beside_scores_are_not_the_task(content, dump):
     assert read_corpus(dump(content)).card.task.kind == "regression"
     classes = read_corpus(dump(content), task="classes").card.task
     assert classes == Task(kind="classes", names=("class_0", "class_1", "class_2"))
+
+
+def test_known_corpus_has_its_usual_task(content, dump):
+    for fields in content.values():
+        fields["classification_labels"] = list(range(len(fields["id"])))
+        fields["annotations"] = ["a", "b", "c", "d"][: len(fields["id"])]
+    assert read_corpus(dump(content), name="mine").card.task.kind == "classes"
+    usual = {name: read_corpus(dump(content), name=name).card.task for name in ("ravdess", "mosi")}
+    assert usual["ravdess"].kind == "classes"
+    assert usual["mosi"].kind == "regression"
+    polarity = read_corpus(dump(content), name="ravdess", task="regression").card.task
+    assert (polarity.low, polarity.high) == (-2.0, 2.0)
 
 
 def test_task_without_labels_is_refused(content, dump):

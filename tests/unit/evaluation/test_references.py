@@ -107,10 +107,13 @@ def test_rows_by_kind_of_task():
 
 
 @every_task
-def test_rows_are_the_scores_scored(splits):
-    task, train, _, test = splits
-    scores = reference_scores(task, *train, test[0])
-    rows = reference_rows(task, *train, *test)
+@pytest.mark.parametrize("with_valid", [False, True])
+def test_rows_are_the_scores_scored(splits, with_valid):
+    task, train, valid, test = splits
+    # Validation labels in the wrong order: the penalty they choose is another one.
+    extra = {"valid_features": valid[0], "valid_truth": valid[1][::-1]} if with_valid else {}
+    scores = reference_scores(task, *train, test[0], **extra)
+    rows = reference_rows(task, *train, *test, **extra)
     for name, row in rows.items():
         assert row == task_metrics(task, test[1], scores[name].scores)
 

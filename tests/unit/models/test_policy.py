@@ -31,6 +31,14 @@ def mask():
     return torch.arange(STEPS) < lengths.unsqueeze(-1)
 
 
+@pytest.mark.parametrize(("hard", "first"), [(False, 0.5), (True, 1 / (1 + math.exp(-2)))])
+def test_first_actions(hard, first):
+    # A hard policy starts from keeping nearly all, a soft one in the middle.
+    policy = PolicyModels(3, WIDTH, hard=hard)
+    keep = policy.keep_logits(torch.zeros(3, 1, 1, WIDTH)).sigmoid()
+    torch.testing.assert_close(keep, torch.full_like(keep, first), rtol=0.0, atol=1e-6)  # float32
+
+
 def test_log_probability_worked_by_hand():
     # Odds 3 : 1 for keeping.
     logits = torch.tensor([math.log(3.0)] * 2, dtype=torch.float64)
