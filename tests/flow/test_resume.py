@@ -22,7 +22,7 @@ from mmcl.corpus.plant import PlantSettings, plant_card, plant_clips
 from mmcl.corpus.store import write_corpus
 from mmcl.learning.checkpoints import load_state
 
-EPOCHS = 40
+EPOCHS = 24
 SMALL = {
     "model.width": 8,
     "model.heads": 2,

@@ -37,7 +37,10 @@ def training_progress() -> Iterator[Tell]:
         TextColumn("{task.fields[numbers]}"),
         TimeRemainingColumn(),
     )
-    with Progress(*columns, console=Console(file=sys.stderr), transient=True) as bar:
+    console = Console(file=sys.stderr)
+    # Where there is no terminal a bar shows nothing, and leaves an empty line behind.
+    hidden = not console.is_terminal
+    with Progress(*columns, console=console, transient=True, disable=hidden) as bar:
         tasks: dict[str, Any] = {}
 
         def tell(stage: str, done: int, total: int, numbers: Mapping[str, float]) -> None:

@@ -222,6 +222,7 @@ def steps_figure(strips: Sequence[Strip]) -> go.Figure:
         figure.update_yaxes(
             tickvals=list(range(len(names))),
             ticktext=names,
+            ticklabelstandoff=4,
             range=[len(names) - 0.5, -0.5],
             row=row,
             col=1,

@@ -66,8 +66,8 @@ METRICS: tuple[Metric, ...] = (
     Metric("corr", "correlation", "Pearson, between prediction and truth; higher is better"),
     Metric("acc2_non0", "Acc-2", "right sign, clips with truth 0 left out"),
     Metric("acc7", "Acc-7", "right after rounding to −3, −2, … 3"),
-    Metric("common_auroc", "common AUROC", "commonality finds the common steps; .5 is chance"),
-    Metric("action_auroc", "action AUROC", "actions find the complementary steps; .5 is chance"),
+    Metric("common_auroc", "common AUROC", "commonality finds the common steps; 0.5 is chance"),
+    Metric("action_auroc", "action AUROC", "actions find the complementary steps; 0.5 is chance"),
     Metric("train_clips_per_second", "clips/s", "trained on per second, on this machine", 0),
 )
 

@@ -92,7 +92,7 @@ class JointLoss(nn.Module):
         """What each modality's policy is paid, ``[m, b]``."""
         paid = self._reward(output, targets)
         joint = paid.expand(len(self.model.modalities), -1)
-        if self.policy.reward == "joint":
+        if self.policy.reward != "separate":
             return joint
         alone = self.model.unimodal_scores(output)
         return torch.stack([self._priced(scores, targets, output) for scores in alone])

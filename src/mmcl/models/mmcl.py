@@ -6,13 +6,14 @@ parts, act on the specific parts, fuse, predict.
 
 from __future__ import annotations
 
-import contextlib
-import io
 from collections.abc import Mapping
+from pathlib import Path
 from typing import Any, NamedTuple
 
 import torch
-from huggingface_hub import PyTorchModelHubMixin
+from huggingface_hub import PyTorchModelHubMixin, hf_hub_download
+from huggingface_hub.constants import SAFETENSORS_SINGLE_FILE
+from safetensors.torch import load_file
 from torch import Tensor, nn
 from torch.nn import functional as F
 
@@ -253,10 +254,22 @@ class MMCL(
                 standardiser.fit(steps[modality])
 
     @classmethod
-    def _from_pretrained(cls, **given: Any) -> Any:
-        """Load without a word: the library prints to stdout, where a command's result goes."""
-        with contextlib.redirect_stdout(io.StringIO()):
-            return super()._from_pretrained(**given)
+    def _from_pretrained(
+        cls, *, model_id: str, map_location: str = "cpu", strict: bool = True, **given: Any
+    ) -> MMCL:
+        """Load from a folder or a hub id: safetensors only, every weight, without a word.
+
+        The library would leave missing weights as they are, fall back to a pickle, and print
+        to stdout, where a command's result goes.
+        """
+        hub = ("revision", "cache_dir", "force_download", "local_files_only", "token")
+        options = {name: given.pop(name, None) for name in hub}
+        file = Path(model_id) / SAFETENSORS_SINGLE_FILE
+        if not Path(model_id).is_dir():
+            file = Path(hf_hub_download(model_id, SAFETENSORS_SINGLE_FILE, **options))
+        model = cls(**given)
+        model.load_state_dict(load_file(file, device=map_location), strict=strict)
+        return model.eval()
 
     @property
     def never_seen(self) -> tuple[Modality, ...]:
@@ -307,13 +320,14 @@ class MMCL(
         if settings.decoupling == "softmax":
             # The maps know one length: where only another modality has a step, this one is 0.
             real = step_mask.unsqueeze(-1).to(z.dtype)
-            return softmax_decoupling(
+            parts = softmax_decoupling(
                 z * real,
                 compared * real,
                 step_mask.any(dim=0),
                 temperature=SOFTMAX_TEMPERATURE,
                 residual=True,
             )
+            return parts._replace(commonality=parts.commonality * step_mask)
         if not self.elementwise:
             real = step_mask.to(z.dtype)
             z = z * real.unsqueeze(-1)

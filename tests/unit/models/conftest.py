@@ -45,9 +45,7 @@ def randomise(generator):
         with torch.no_grad():
             for parameter in module.parameters():
                 if parameter.ndim:
-                    noise = torch.randn(
-                        parameter.shape, generator=generator, dtype=torch.float64
-                    )
+                    noise = torch.randn(parameter.shape, generator=generator, dtype=torch.float64)
                     parameter.copy_(0.6 * noise)
             for name, buffer in module.named_buffers():
                 last = name.rpartition(".")[-1]

@@ -112,8 +112,8 @@ def test_commonality_rises_with_agreement(make_model, make_features, make_masks)
     # Cosine 1 against threshold .4 at temperature .1: sigmoid(6); float64.
     certain = torch.full((3, 50, 2), 1 / (1 + math.exp(-6))).double()
     torch.testing.assert_close(commonality[..., :2], certain, rtol=0, atol=1e-6)
-    # Of random steps some agree by chance, eight wide and six long: most do not.
-    assert commonality[..., 2:].mean() < 0.7
+    # Nothing else is as certain: no other cosine is 1.
+    assert (commonality[..., 2:] < certain[..., :1] - 1e-5).all()
 
 
 # Padding, order and company
@@ -203,15 +203,13 @@ def test_batch_of_one_trains(network, clips):
 
 def test_all_steps_are_real_by_default(network, make_features, make_masks):
     features = make_features(CLIPS, STEPS)
-    masks = make_masks(dict.fromkeys(MODALITIES, [STEPS] * CLIPS))
+    masks = make_masks({m: [STEPS] * CLIPS for m in MODALITIES})
     same(network(features), network(features, masks))
 
 
 # Absence
 
-SUBSETS = [
-    subset for size in (1, 2, 3) for subset in itertools.combinations(MODALITIES, size)
-]
+SUBSETS = [subset for size in (1, 2, 3) for subset in itertools.combinations(MODALITIES, size)]
 
 
 @pytest.mark.parametrize("subset", SUBSETS, ids="-".join)
@@ -222,9 +220,7 @@ def test_every_subset_of_modalities_is_enough(network, clips, subset, generator)
 
     # Masked for some clips only: those are as if left out, the others as ever.
     missing = torch.tensor([True, False, True, True, False])
-    some = {
-        m: mask if m in subset else mask & ~missing.unsqueeze(-1) for m, mask in masks.items()
-    }
+    some = {m: mask if m in subset else mask & ~missing.unsqueeze(-1) for m, mask in masks.items()}
     noise = {m: 9 * torch.randn(x.shape, generator=generator).to(x) for m, x in features.items()}
     dirty = {m: torch.where(some[m].unsqueeze(-1), x, noise[m]) for m, x in features.items()}
     mixed, whole = network(dirty, some), network(features, masks)

@@ -23,9 +23,7 @@ def parts(generator):
 
 @pytest.fixture
 def present():
-    return torch.tensor(
-        [[1, 1, 0, 0, 0], [1, 0, 1, 0, 0], [1, 1, 0, 1, 0]], dtype=torch.float64
-    )
+    return torch.tensor([[1, 1, 0, 0, 0], [1, 0, 1, 0, 0], [1, 1, 0, 1, 0]], dtype=torch.float64)
 
 
 def test_fusion_is_the_mean_of_those_present(fusion, parts, present):

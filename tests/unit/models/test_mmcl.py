@@ -94,7 +94,7 @@ def test_refuses_what_does_not_fit(
 ):
     model = make_released() if variant == "released" else make_model()
     features = make_features(CLIPS, STEPS)
-    masks = make_masks(dict.fromkeys(features, [STEPS] * CLIPS))
+    masks = make_masks({m: [STEPS] * CLIPS for m in features})
     change(features, masks)
     with pytest.raises(ShapeError) as caught:
         model(features, masks)
@@ -190,9 +190,7 @@ def test_plain_dictionaries_make_the_same_network():
     torch.manual_seed(0)
     one = MMCL({"text": 3}, REGRESSION, model=ModelSettings(width=8, heads=2))
     torch.manual_seed(0)
-    other = MMCL(
-        {"text": 3}, REGRESSION.model_dump(), model={"width": 8, "heads": 2}, policy={}
-    )
+    other = MMCL({"text": 3}, REGRESSION.model_dump(), model={"width": 8, "heads": 2}, policy={})
     assert other.settings == one.settings
     assert other.policy_settings == PolicySettings()
     x = {"text": torch.ones(2, 5, 3)}
@@ -212,7 +210,7 @@ def test_inputs_are_not_modified(
     else:
         model = make_released(aligned=variant == "released", steps=3)
     features = make_features(CLIPS, STEPS)
-    masks = make_masks(dict.fromkeys(features, [6, 3, 1, 4]))
+    masks = make_masks({m: [6, 3, 1, 4] for m in features})
     before = {m: x.clone() for m, x in features.items()}
     masks_before = {m: x.clone() for m, x in masks.items()}
 
@@ -298,9 +296,7 @@ def test_clips_that_lack_anything_leave_every_gradient_finite(
     make = make_released if variant == "released" else make_model
     model = make(aligned=aligned, decoupling=decoupling, policy=policy, steps=3)
     # A whole clip; one with text only; one with nothing at all; one without audio.
-    masks = make_masks(
-        {"text": [6, 2, 0, 5], "audio": [6, 0, 0, 0], "vision": [6, 0, 0, 5]}
-    )
+    masks = make_masks({"text": [6, 2, 0, 5], "audio": [6, 0, 0, 0], "vision": [6, 0, 0, 5]})
     found = gradients(model, make_features(CLIPS, STEPS), masks)
     for name, gradient in found.items():
         assert gradient is not None, name
@@ -312,7 +308,7 @@ def test_clips_that_lack_anything_leave_every_gradient_finite(
 
 def test_given_actions_are_ones_or_random(make_model, make_features, make_masks):
     features = make_features(CLIPS, STEPS)
-    masks = make_masks(dict.fromkeys(features, [6, 3, 1, 4]))
+    masks = make_masks({m: [6, 3, 1, 4] for m in features})
     ones = make_model(policy={"kind": "ones"})(features, masks)
     assert torch.equal(ones.decision.actions, ones.encoded.step_mask.double())
 
@@ -335,7 +331,7 @@ def test_decoupling_ablations_are_all_or_nothing(
 ):
     model = make_model(decoupling=decoupling)
     features = make_features(CLIPS, STEPS)
-    masks = make_masks(dict.fromkeys(features, [6, 3, 1, 4]))
+    masks = make_masks({m: [6, 3, 1, 4] for m in features})
     parts = model.encode(features, masks).parts
     z = model.projection(features) * masks["text"].unsqueeze(-1)
     torch.testing.assert_close(parts.common, z * has_common, **TOLERANCE)
@@ -373,7 +369,7 @@ def test_unimodal_scores_are_what_the_head_makes_of_one_modality(
 ):
     model = make_model(task="classes")
     features = make_features(CLIPS, STEPS)
-    masks = make_masks(dict.fromkeys(features, [6, 3, 1, 4]))
+    masks = make_masks({m: [6, 3, 1, 4] for m in features})
     masks["audio"][1] = False
     output = model(features, masks)
 

@@ -9,7 +9,6 @@ import math
 
 import pytest
 import torch
-from plain import released as plain
 from torch.nn import functional as F
 
 from mmcl.models.attention import IntraModalAttention
@@ -20,6 +19,7 @@ from mmcl.models.layers import ModalityBlock
 from mmcl.models.mmcl import MMCL
 from mmcl.models.policy import PolicyModels
 from mmcl.models.projection import Projection
+from plain import released as plain
 
 # Float64 on both sides, sums of at most some fifty terms of size one in another order: an
 # error of 1e-14 or so, a few times over. 1e-11 leaves room and no fault is so small.
@@ -447,7 +447,7 @@ def test_padding_changes_nothing(make_released, make_features, make_masks, gener
     # Fault F7.
     model = make_released()
     features = make_features(CLIPS, STEPS)
-    masks = make_masks(dict.fromkeys(features, [5, 5, 3]))
+    masks = make_masks({m: [5, 5, 3] for m in features})
     rubbish = {
         m: torch.cat([x, 9 * torch.randn(CLIPS, 4, x.shape[-1], generator=generator).double()], 1)
         for m, x in features.items()
@@ -468,7 +468,7 @@ def test_absent_modality_is_zero_left_out_or_masked(
 ):
     model = make_released(aligned=aligned, steps=STEPS)
     features = make_features(CLIPS, STEPS)
-    masks = make_masks(dict.fromkeys(features, [STEPS] * CLIPS))
+    masks = make_masks({m: [STEPS] * CLIPS for m in features})
     zeroed = features | {"audio": torch.zeros_like(features["audio"])}
     masked = masks | {"audio": torch.zeros_like(masks["audio"])}
     left_out = {m: x for m, x in features.items() if m != "audio"}
