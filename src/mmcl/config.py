@@ -119,7 +119,7 @@ class PolicySettings(_Settings):
     samples: int = Field(2, ge=2, le=64)
     reward: Literal["joint", "separate", "as-released"] = "joint"
     reward_scale: Literal["probability", "log"] = "log"
-    sparsity: float = Field(0.0, ge=0)
+    sparsity: float = Field(0.1, ge=0)
     weight: float = Field(1.0, ge=0)
     critic: Literal["clip", "carried"] = "clip"
     discount: float = Field(0.5, ge=0, le=1)

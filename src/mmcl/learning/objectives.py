@@ -163,15 +163,27 @@ def alignment_loss(unit: Tensor, step_mask: Tensor, group: int) -> Tensor:
     x = unit[:, : groups * size] / ALIGNMENT_TEMPERATURE**0.5
     x = x.reshape(m, groups, size, *unit.shape[2:])  # [m, G, g, n, d]
     mask = step_mask[:, : groups * size].reshape(m, groups, size, -1)  # [m, G, g, n]
-    losses = [_pair_loss(x[k], x[q], mask[k], mask[q]) for k in range(m) for q in range(k)]
+    longest = [_last_real_step(each) for each in mask]
+    steps = [each[:, :, :n] for each, n in zip(x, longest, strict=True)]
+    masks = [each[:, :, :n] for each, n in zip(mask, longest, strict=True)]
+    losses = [
+        _pair_loss(steps[k], steps[q], masks[k], masks[q]) for k in range(m) for q in range(k)
+    ]
     return torch.stack(losses).mean()
+
+
+def _last_real_step(mask: Tensor) -> int:
+    """Steps of one modality up to the last real one of any clip, at least 1."""
+    real = mask.flatten(0, 1).any(dim=0).nonzero()
+    return int(real[-1]) + 1 if len(real) else 1
 
 
 def _pair_loss(x: Tensor, y: Tensor, x_mask: Tensor, y_mask: Tensor) -> Tensor:
     groups, size, n, d = x.shape
-    cosines = x.reshape(groups, size * n, d) @ y.reshape(groups, size * n, d).transpose(1, 2)
-    unreal = torch.where(y_mask, 0.0, _NOT_COUNTED).view(groups, 1, size * n)
-    cosines = (cosines + unreal).view(groups, size, n, size, n)
+    k = y.shape[2]
+    cosines = x.reshape(groups, size * n, d) @ y.reshape(groups, size * k, d).transpose(1, 2)
+    unreal = torch.where(y_mask, 0.0, _NOT_COUNTED).reshape(groups, 1, size * k)
+    cosines = (cosines + unreal).view(groups, size, n, size, k)
     by_step = cosines.logsumexp(dim=-1)  # [G, g, n, g]
     by_step = by_step + torch.where(x_mask, 0.0, _NOT_COUNTED).unsqueeze(-1)
     scores = by_step.logsumexp(dim=2)  # [G, g, g]
