@@ -75,7 +75,7 @@ def make_plan(*, quick: bool) -> Plan:
             {"released": ("learning.epochs=3",), "calibrated": ("learning.epochs=8",)},
         )
     return Plan(
-        PlantSettings(), {"released": ("learning.epochs=8",), "calibrated": ("learning.epochs=16",)}
+        PlantSettings(), {"released": ("learning.epochs=6",), "calibrated": ("learning.epochs=16",)}
     )
 
 

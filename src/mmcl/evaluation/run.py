@@ -20,6 +20,7 @@ import numpy as np
 import pyarrow as pa
 
 from mmcl.config import Config
+from mmcl.corpus.batches import labelled_rows
 from mmcl.corpus.schema import Card, Task
 from mmcl.corpus.store import Corpus
 from mmcl.errors import DatasetError, RunError, UsageError
@@ -230,7 +231,7 @@ class Run:
             everything += judged
             report[name] = _summaries([j.metrics.values for _, j in judged])
             notes += _warnings(name, [j.metrics for _, j in judged])
-            if corpus.card.counts.get("train") and corpus.card.counts.get("valid"):
+            if len(labelled_rows(corpus.split("train"))):
                 for row, metrics in reference_metrics(corpus, name, preset=settings.preset).items():
                     references.setdefault(row, {})[name] = _finite(metrics.values)
         report |= {
@@ -274,6 +275,9 @@ class Run:
                 f"{modality} was never seen in training: no training clip has it, "
                 "so prediction ignores it"
             )
+        for modality in model.modalities:
+            if modality not in corpus.card.dims:
+                notes.append(f"the corpus has no {modality}: predicted without it")
         if model.released and not model.aligned:
             notes.append(
                 "released needs equal lengths: every modality was brought to "
@@ -377,8 +381,14 @@ def _open_folder(
         _check_resumable(folder, description, resume)
         if list(seeds) == _read_description(folder)["seeds"]:
             return
-    folder.mkdir(parents=True, exist_ok=True)
-    write_json(folder / RUN, description)
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        write_json(folder / RUN, description)
+    except OSError as fault:
+        raise RunError(
+            f"{folder}: no run can be kept here ({fault.strerror or fault}).\n"
+            "  Give a new folder where you may write: --out"
+        ) from None
 
 
 def _check_resumable(folder: Path, description: dict[str, Any], resume: bool) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from contextlib import suppress
 from pathlib import Path
 
 import pyarrow as pa
@@ -36,7 +37,8 @@ def write_table(table: pa.Table, path: Path) -> None:
             csv.write_csv(_without_lists(table), unfinished)
         replace_atomically(unfinished, path)
     except OSError as fault:
-        unfinished.unlink(missing_ok=True)
+        with suppress(OSError):
+            unfinished.unlink(missing_ok=True)
         raise DatasetError(f"{path}: cannot be written ({fault.strerror or fault}).") from None
 
 

@@ -127,10 +127,10 @@ def scatter_figure(
     """Draw predictions against truth, with the diagonal on which both are equal.
 
     Args:
-        truth: Scores, float ``[clips]``, in ``low..high``.
+        truth: Scores, float ``[clips]``.
         prediction: Predicted scores, float ``[clips]``.
         ids: Of the clips, shown on pointing at them.
-        low: Lower end of both axes.
+        low: Lower end of both axes; no score may lie below.
         high: Upper end of both axes.
         name: Variant; one in :data:`COLOURS` gets its colour.
     """
@@ -152,8 +152,9 @@ def scatter_figure(
     )
     _finish(figure, height=_SCATTER_HEIGHT)
     room = 0.06 * (high - low)
-    figure.update_xaxes(title={"text": "truth", "standoff": 4}, range=[low - room, high + room])
-    figure.update_yaxes(title={"text": "prediction", "standoff": 4}, nticks=8)
+    ends = [low - room, high + room]
+    figure.update_xaxes(title={"text": "truth", "standoff": 4}, range=ends, nticks=9)
+    figure.update_yaxes(title={"text": "prediction", "standoff": 4}, range=ends, nticks=9)
     figure.update_layout(margin={"l": 46})
     return figure
 

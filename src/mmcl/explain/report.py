@@ -200,7 +200,7 @@ def demo_page(corpus: Corpus, runs: Mapping[str, Run], *, command: str) -> str:
         clips=[(clip, _clip_figure(clip, at)) for at, clip in enumerate(clips, start=1)],
         num_bands=NUM_CLIPS,
         highest=max(abs(low), abs(high)),
-        scatters=[(name, _scatter(corpus, name, run)) for name, run in runs.items()],
+        scatters=_scatters(corpus, runs),
         notes=_notes(runs),
         num_seeds=len(seeds),
         command=command,
@@ -300,24 +300,39 @@ def _clip_figure(clip: _Clip, at: int) -> Markup:
     return figure_html(steps_figure(strips), name=f"clip-{at}")
 
 
-def _scatter(corpus: Corpus, name: str, run: Run) -> Markup:
+def _scatters(corpus: Corpus, runs: Mapping[str, Run]) -> list[tuple[str, Markup]]:
+    """Predictions against truth of the test split, all on the same axes."""
     columns = ["id", "split", "truth", "prediction"]
-    table = parquet.read_table(run.folder / PREDICTIONS, columns=columns).to_pylist()
-    known = [row for row in table if row["split"] == "test" and row["truth"] is not None]
+    known = {
+        name: [
+            row
+            for row in parquet.read_table(run.folder / PREDICTIONS, columns=columns).to_pylist()
+            if row["split"] == "test" and row["truth"] is not None
+        ]
+        for name, run in runs.items()
+    }
+    predicted = [row["prediction"] for rows in known.values() for row in rows]
     low, high = _score_range(corpus)
-    figure = scatter_figure(
-        [row["truth"] for row in known],
-        [row["prediction"] for row in known],
-        ids=[row["id"] for row in known],
-        low=low,
-        high=high,
-        name=name,
-    )
-    return figure_html(figure, name=f"scatter-{name}")
+    ends = {"low": min([low, *predicted]), "high": max([high, *predicted])}
+    drawn = []
+    for name, rows in known.items():
+        truth, prediction = [r["truth"] for r in rows], [r["prediction"] for r in rows]
+        ids = [r["id"] for r in rows]
+        figure = scatter_figure(truth, prediction, ids=ids, name=name, **ends)
+        drawn.append((name, figure_html(figure, name=f"scatter-{name}")))
+    return drawn
 
 
 def _notes(runs: Mapping[str, Run]) -> list[str]:
-    return [f"{name}: {note}" for name, run in runs.items() for note in run.metrics["notes"]]
+    notes = [f"{name}: {note}" for name, run in runs.items() for note in run.metrics["notes"]]
+    epochs = {name: run.config.learning.epochs for name, run in runs.items()}
+    if len(set(epochs.values())) > 1:
+        each = ", ".join(f"{name} at most {count}" for name, count in epochs.items())
+        notes.append(
+            f"Epochs are fewer than the preset's, so that the demo stays short: {each}. "
+            "All of them: mmcl train CORPUS --out RUN"
+        )
+    return notes
 
 
 def _facts(corpus: Corpus, runs: Mapping[str, Run], seeds: Sequence[int]) -> list[tuple[str, str]]:

@@ -116,11 +116,12 @@ def _outputs(
     """Outputs batch by batch, in evaluation mode; the model's own mode comes back after."""
     device = next(model.parameters()).device
     was_training = model.training
+    held = [m for m in model.modalities if m in split.card.dims]  # a corpus may lack one
     model.eval()
     try:
         with torch.inference_mode():
             for block in batch_rows(rows, batch_size):
-                batch = move_batch(collate(split, block, model.modalities), device)
+                batch = move_batch(collate(split, block, held), device)
                 yield model(batch.features, batch.masks)
     finally:
         model.train(was_training)

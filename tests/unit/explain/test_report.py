@@ -112,6 +112,15 @@ def test_page_shows_every_part(parsed, corpus, runs):
     assert f"{runs['calibrated'].metrics['test']['mae']['mean']:.3f}" in parsed.text
 
 
+def test_page_says_that_epochs_differ(corpus, runs, parsed, tmp_path):
+    assert "Epochs are fewer" not in parsed.text
+
+    config = resolve_config(variant="calibrated", overrides=(*SMALL, "learning.epochs=1"))
+    shorter = train(corpus, config, out=tmp_path / "shorter")
+    page = demo_page(corpus, {**runs, "calibrated": shorter}, command="mmcl demo")
+    assert "released at most 2, calibrated at most 1" in _Elements(page).text
+
+
 def test_page_keeps_hostile_ids_as_text(tmp_path, parsed):
     clips = (c.model_copy(update={"id": HOSTILE + c.id}) for c in plant_clips(SETTINGS))
     corpus = pack_corpus(plant_card(SETTINGS), clips)

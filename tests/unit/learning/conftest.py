@@ -41,7 +41,7 @@ def make_toy_learner():
         config = Config.model_validate(
             {
                 "model": {**SMALL, **(model or {})},
-                "policy": policy or {},
+                "policy": {"sparsity": 0.0, **(policy or {})},
                 "learning": {"alignment_weight": 0.0, "weight_decay": 0.0, **(learning or {})},
             }
         )

@@ -1,0 +1,305 @@
+"""``mmcl train``, ``evaluate`` and ``predict`` as a user types them."""
+
+import csv
+import json
+import os
+import re
+
+import pyarrow.parquet as pq
+import pytest
+
+from mmcl.cli.main import main
+from mmcl.corpus.plant import PlantSettings, plant_card, plant_clips
+from mmcl.corpus.store import write_corpus
+from mmcl.errors import ConfigError
+
+COMMANDS = [
+    ["train"],
+    ["evaluate"],
+    ["predict"],
+    ["corpus", "convert"],
+    ["corpus", "check"],
+    ["corpus", "describe"],
+    ["corpus", "plant"],
+]
+
+
+@pytest.fixture(scope="module")
+def shared(tmp_path_factory, tiny_overrides):
+    """A folder with a corpus, the same without labels, and a run of two seeds."""
+    folder = tmp_path_factory.mktemp("commands")
+    settings = PlantSettings(train=24, valid=8, test=8)
+    card = plant_card(settings)
+    write_corpus(folder / "planted.arrow", card, plant_clips(settings))
+    bare = (clip.model_copy(update={"label": None}) for clip in plant_clips(settings))
+    write_corpus(folder / "bare.arrow", card, bare)
+    small = [word for pair in tiny_overrides for word in ("--set", pair)]
+    corpus, out = str(folder / "planted.arrow"), str(folder / "run")
+    assert main(["train", corpus, "--out", out, "--seeds", "1,2", *small]) == 0
+    return folder
+
+
+@pytest.fixture
+def folder(shared, tmp_path, monkeypatch):
+    """A folder of the test's own, from which the shared files can be named."""
+    for path in shared.iterdir():
+        os.symlink(path, tmp_path / path.name)
+    monkeypatch.chdir(tmp_path)
+    return tmp_path
+
+
+@pytest.fixture
+def small(tiny_overrides):
+    return [word for pair in tiny_overrides for word in ("--set", pair)]
+
+
+@pytest.fixture
+def run(capsys):
+    def call(*words):
+        capsys.readouterr()
+        code = main([str(word) for word in words])
+        printed = capsys.readouterr()
+        return code, printed.out, printed.err
+
+    return call
+
+
+# ---------------------------------------------------------------- train
+
+
+def test_train_prints_a_table_and_where_it_is(folder, run, small):
+    code, out, err = run("train", "planted.arrow", "--out", "new", *small)
+    assert (code, err) == (0, "")
+    lines = out.splitlines()
+    assert lines[0].strip() == "calibrated on planted, 1 seed (mean ± s.d.)"
+    assert lines[-1] == "new/metrics.json"
+    assert re.search(r"│ mae +│ +\d\.\d{3} │ +\d\.\d{3} │", out)
+    report = json.loads((folder / "new" / "metrics.json").read_text())
+    assert report["seeds"] == [1]
+    assert f"{report['test']['mae']['mean']:.3f}" in out
+    assert sorted(os.listdir("new")) == ["metrics.json", "predictions.parquet", "run.json", "seed-1"]
+
+
+def test_train_takes_the_preset_of_the_corpus(folder, run, small):
+    assert run("train", "planted.arrow", "--out", "new", *small)[0] == 0
+    config = json.loads((folder / "new" / "run.json").read_text())["config"]
+    assert config["learning"]["alignment_weight"] == 1.0  # of presets/planted.toml
+    assert config["model"]["width"] == 8  # of --set
+
+
+def test_train_takes_a_file_and_a_variant(folder, run, small):
+    (folder / "mine.toml").write_text("[policy]\nreplay_capacity = 7\n")
+    words = ("--config", "mine.toml", "--variant", "released", "--seeds", "4,5")
+    code, out, _ = run("train", "planted.arrow", "--out", "new", *words, *small)
+    assert code == 0
+    assert out.splitlines()[0].strip() == "released on planted, 2 seeds (mean ± s.d.)"
+    description = json.loads((folder / "new" / "run.json").read_text())
+    assert description["seeds"] == [4, 5]
+    assert description["config"]["policy"]["replay_capacity"] == 7
+    assert description["config"]["policy"]["kind"] == "ddpg"
+
+
+@pytest.mark.parametrize(
+    ("words", "code", "message"),
+    [
+        pytest.param(
+            ["train", "planted.arrow", "--out", "new", "--variant", "calibratd"],
+            2,
+            'UsageError: --variant must be "calibrated" or "released", got "calibratd"; '
+            'did you mean "calibrated"?\n',
+            id="variant",
+        ),
+        pytest.param(
+            ["train", "planted.arrow", "--out", "new", "--seeds", "1,x"],
+            2,
+            'UsageError: --seeds takes whole numbers as 1,2,3, got "1,x"\n',
+            id="seeds",
+        ),
+        pytest.param(
+            ["train", "planted.arrow", "--out", "new", "--seeds", "1,1"],
+            2,
+            "UsageError: seeds must be different whole numbers from 0 on, got [1, 1]\n",
+            id="seeds-twice",
+        ),
+        pytest.param(
+            ["train", "nothing.arrow", "--out", "new"],
+            1,
+            'DatasetError: nothing.arrow: no such file; did you mean "planted.arrow"?\n'
+            "  Expected a corpus written by mmcl, a pickle (plain or gzip'd) or an npz file.\n"
+            "  Make one to try things on: mmcl corpus plant planted.arrow\n",
+            id="no-corpus",
+        ),
+        pytest.param(
+            [
+                "train",
+                "planted.arrow",
+                "--out",
+                "new",
+                "--set",
+                "train.lr=1",
+                "--set",
+                "model.dropout=1.5",
+                "--set",
+                "learning.lerning_rate=1",
+            ],
+            2,
+            "ConfigError: preset planted has 3 problems\n"
+            '  learning.lerning_rate: unknown key; did you mean "learning_rate"?\n'
+            "  model.dropout: must be less than 1, got 1.5\n"
+            "  train: unknown key\n",
+            id="settings",
+        ),
+        pytest.param(
+            ["train", "planted.arrow", "--out", "new", "--set", "model.width"],
+            2,
+            'ConfigError: --set takes section.key=value, got "model.width"\n',
+            id="set",
+        ),
+        pytest.param(
+            ["train", "planted.arrow", "--out", "new", "--config", "plantd"],
+            2,
+            'ConfigError: plantd: neither a file nor a preset; did you mean "planted"?\n'
+            "  Presets: iemocap, mosei, mosi, planted, sims\n",
+            id="config",
+        ),
+        pytest.param(
+            ["predict", "run", "planted.arrow", "--out", "new.txt"],
+            2,
+            'UsageError: --out must end in .csv, .jsonl, .parquet, got "new.txt"\n',
+            id="ending",
+        ),
+        pytest.param(
+            ["evaluate", "nothing"],
+            1,
+            "RunError: nothing: not a run folder (no run.json in it).\n"
+            "  Make one: mmcl train CORPUS --out nothing\n",
+            id="no-run",
+        ),
+        pytest.param(
+            ["predict", "run", "nothing.arrow", "--out", "new.csv"],
+            1,
+            'DatasetError: nothing.arrow: no such file; did you mean "planted.arrow"?\n'
+            "  Expected a corpus written by mmcl, a pickle (plain or gzip'd) or an npz file.\n"
+            "  Make one to try things on: mmcl corpus plant planted.arrow\n",
+            id="predict-no-corpus",
+        ),
+    ],
+)
+def test_mistakes_are_named_and_nothing_is_left(folder, run, words, code, message):
+    assert run(*words) == (code, "", message)
+    assert not list(folder.glob("new*"))
+
+
+def test_wrong_usage_is_told_by_the_parser(run):
+    assert run("train") == (
+        2,
+        "",
+        "Usage: mmcl train [OPTIONS] {corpus}\n"
+        "Try 'mmcl train --help' for help.\n\n"
+        "Error: Missing argument 'corpus'.\n",
+    )
+
+
+# ---------------------------------------------------------------- evaluate
+
+
+def test_evaluate_shows_the_run(folder, run):
+    code, out, err = run("evaluate", "run")
+    assert (code, err) == (0, "")
+    assert out.splitlines()[0].strip() == "calibrated on planted, 2 seeds (mean ± s.d.)"
+    assert re.search(r"│ mae +│ +\d\.\d{3} ±", out)
+
+
+@pytest.mark.parametrize("corpus", [[], ["--corpus", "planted.arrow"]])
+def test_evaluate_as_json_is_metrics_json_and_nothing_else(folder, run, corpus):
+    code, out, err = run("evaluate", "run", "--json", *corpus)
+    assert (code, err) == (0, "")
+    assert json.loads(out) == json.loads((folder / "run" / "metrics.json").read_text())
+
+
+def test_evaluate_on_another_corpus_is_another_result(folder, run):
+    assert run("corpus", "plant", "other.arrow", "--train", 8, "--valid", 4, "--test", 4)[0] == 0
+    before = (folder / "run" / "metrics.json").read_bytes()
+    code, out, _ = run("evaluate", "run", "--corpus", "other.arrow", "--json")
+    assert code == 0
+    assert json.loads(out)["test"] != json.loads(before)["test"]
+    assert (folder / "run" / "metrics.json").read_bytes() == before
+
+
+# ---------------------------------------------------------------- predict
+
+
+def _read(path):
+    if path.suffix == ".parquet":
+        return pq.read_table(path).to_pylist()
+    if path.suffix == ".jsonl":
+        return [json.loads(line) for line in path.read_text().splitlines()]
+    with path.open(newline="") as file:
+        return [
+            {**row, "prediction": float(row["prediction"]), "spread": float(row["spread"])}
+            for row in csv.DictReader(file)
+        ]
+
+
+@pytest.mark.parametrize("ending", ["csv", "jsonl", "parquet"])
+@pytest.mark.parametrize("corpus", ["planted", "bare"])
+def test_predict_writes_a_row_per_clip(folder, run, ending, corpus):
+    code, out, err = run("predict", "run", f"{corpus}.arrow", "--out", f"new.{ending}")
+    assert (code, out, err) == (0, f"40 predictions in new.{ending}\n", "")
+    rows = _read(folder / f"new.{ending}")
+    assert [list(row) for row in rows] == [["id", "split", "prediction", "spread"]] * 40
+    from mmcl.corpus.readers import read_corpus
+    from mmcl.evaluation.run import Run
+
+    assert rows == Run.load("run").predict(read_corpus("planted.arrow")).to_pylist()
+
+
+# ---------------------------------------------------------------- around the commands
+
+
+@pytest.mark.parametrize("command", COMMANDS, ids=" ".join)
+def test_help_has_examples(run, command):
+    code, out, err = run(*command, "--help")
+    assert (code, err) == (0, "")
+    assert "Examples:" in out
+    assert f"mmcl {' '.join(command)} " in out.split("Examples:")[1]
+
+
+def test_every_command_is_listed_above(run):
+    from mmcl.cli.main import app
+
+    own = [[each.name] for each in app.registered_commands if each.name != "demo"]
+    below = [
+        [group.name, each.name or each.callback.__name__]
+        for group in app.registered_groups
+        for each in group.typer_instance.registered_commands
+    ]
+    assert sorted(own + below) == sorted(COMMANDS)
+
+
+def test_help_of_all(run):
+    code, out, _ = run("--help")
+    assert code == 0
+    assert "Exit codes: 0 done, 1 failed, 2 wrong usage." in out
+
+
+def test_debug_shows_the_traceback(folder):
+    with pytest.raises(ConfigError, match='unknown key; did you mean "model"'):
+        main(["--debug", "train", "planted.arrow", "--out", "new", "--set", "modl.width=1"])
+
+
+def test_interrupt_is_a_failure_without_a_traceback(folder, run, monkeypatch, small):
+    from mmcl.evaluation import run as home
+
+    def interrupt(*_, **__):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(home, "fit", interrupt)
+    assert run("train", "planted.arrow", "--out", "new", *small) == (
+        1,
+        "",
+        "Stopped. A training goes on where it was with --resume.\n",
+    )
+    monkeypatch.undo()
+    monkeypatch.chdir(folder)
+    assert run("train", "planted.arrow", "--out", "new", "--resume", *small)[0] == 0

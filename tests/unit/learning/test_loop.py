@@ -1,0 +1,580 @@
+"""The loop: it learns, the same seed learns the same, and validation alone chooses."""
+
+import csv
+import json
+import math
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from mmcl.config import LearningSettings
+from mmcl.corpus.plant import PlantSettings, plant_clips, plant_corpus
+from mmcl.corpus.store import pack_corpus
+from mmcl.errors import ConfigError, DatasetError, TrainingError
+from mmcl.learning import loop
+from mmcl.learning.checkpoints import load_state
+from mmcl.learning.inference import targets_of, validation_loss
+from mmcl.learning.loop import EpochRow, build_model, fit, read_fitted
+
+KINDS = ("task", "rloo", "ddpg", "ones", "random")
+
+
+@pytest.fixture(scope="session")
+def development(tiny_corpus):
+    return tiny_corpus.development()
+
+
+def _weights(fitted):
+    return {name: value.clone() for name, value in fitted.model.state_dict().items()}
+
+
+def _identical(one, other):
+    return list(one) == list(other) and all(torch.equal(one[name], other[name]) for name in one)
+
+
+def _untimed(history):
+    return [row._replace(clips_per_second=0.0) for row in history]
+
+
+# ---------------------------------------------------------------- learning
+
+
+@pytest.mark.parametrize("kind", ["task", "rloo"])
+def test_eight_clips_are_learnt_by_heart(tmp_path, tiny_config, kind):
+    corpus = plant_corpus(PlantSettings(train=8, valid=8, test=1))
+    config = tiny_config(
+        f"policy.kind={kind}",
+        "model.width=16",
+        "model.dropout=0",
+        "model.head_dropout=0",
+        "learning.epochs=60",
+        "learning.patience=60",
+        "learning.learning_rate=0.01",
+        "learning.alignment_weight=0",
+        "learning.weight_decay=0",
+    )
+    fitted = fit(corpus.development(), config, seed=1, folder=tmp_path)
+    labels = corpus.split("train").labels()
+    constant = np.abs(labels - np.median(labels)).mean()
+    # A model that ignores its input cannot get below the constant's error.
+    assert min(row.task_loss for row in fitted.history) < 0.3 * constant
+
+
+def test_a_step_size_of_nearly_nothing_learns_nothing(tmp_path, development, tiny_config):
+    # The wrong setting that must miss: where the test above could pass without learning.
+    config = tiny_config("learning.learning_rate=1e-9", "learning.epochs=1", "policy.kind=task")
+    model = build_model(development, config)
+    fitted = fit(development, config, seed=1, folder=tmp_path)
+    split = development.split("train")
+    labels = split.labels()
+    loss = validation_loss(fitted.model, split, np.arange(24), targets_of(split), 24)
+    assert loss > 0.8 * np.abs(labels - np.median(labels)).mean()
+    assert _weights(fitted).keys() == model.state_dict().keys()
+
+
+# ---------------------------------------------------------------- the same seed
+
+
+@pytest.mark.parametrize(
+    ("variant", "kind"), [("calibrated", "task"), ("calibrated", "rloo"), ("released", "ddpg")]
+)
+def test_same_seed_same_weights_and_another_seed_others(
+    tmp_path, development, tiny_config, variant, kind
+):
+    config = tiny_config(f"policy.kind={kind}", "learning.modality_dropout=0.2", variant=variant)
+    one, same, other = (
+        fit(development, config, seed=seed, folder=tmp_path / name)
+        for name, seed in (("one", 1), ("same", 1), ("other", 2))
+    )
+    assert _identical(_weights(one), _weights(same))
+    assert _untimed(one.history) == _untimed(same.history)
+    assert one.best_epoch == same.best_epoch
+    assert not _identical(_weights(one), _weights(other))
+
+
+def test_what_was_drawn_before_does_not_matter(tmp_path, development, tiny_config):
+    one = fit(development, tiny_config(), seed=1, folder=tmp_path / "one")
+    torch.rand(7)
+    np.random.rand(7)
+    same = fit(development, tiny_config(), seed=1, folder=tmp_path / "same")
+    assert _identical(_weights(one), _weights(same))
+
+
+def test_result_is_what_the_folder_holds(tmp_path, development, tiny_config):
+    fitted = fit(development, tiny_config(), seed=1, folder=tmp_path)
+    again = read_fitted(tmp_path)
+    assert _identical(_weights(fitted), _weights(again))
+    assert fitted.history == again.history
+    assert fitted[2:] == again[2:]
+    assert not fitted.model.training
+    assert sorted(p.name for p in tmp_path.iterdir()) == [
+        "checkpoint.safetensors",
+        "done.json",
+        "history.csv",
+        "model",
+    ]
+
+
+# ---------------------------------------------------------------- choosing on validation
+
+
+@pytest.fixture
+def scripted(monkeypatch):
+    """Let the validation losses follow a script; remember the weights they were given to."""
+    seen = []
+
+    def play(*losses):
+        def loss(model, *_, **__):
+            seen.append({k: v.clone() for k, v in model.state_dict().items()})
+            return losses[len(seen) - 1]
+
+        monkeypatch.setattr(loop, "validation_loss", loss)
+        return seen
+
+    return play
+
+
+def test_best_epoch_is_kept_and_patience_counted(tmp_path, development, tiny_config, scripted):
+    seen = scripted(3.0, 2.0, 2.5, 1.0, 1.5, 1.0, 1.25, 0.5)
+    config = tiny_config("learning.epochs=8", "learning.patience=3")
+    fitted = fit(development, config, seed=1, folder=tmp_path)
+    # Epoch 3 is best; an equal loss at 5 is no improvement; 4, 5 and 6 are three epochs of waiting.
+    assert fitted.best_epoch == 3
+    assert len(fitted.history) == 7
+    assert [row.valid_loss for row in fitted.history] == [3.0, 2.0, 2.5, 1.0, 1.5, 1.0, 1.25]
+    assert _identical(_weights(fitted), seen[3])
+    assert not _identical(seen[3], seen[6])
+    assert json.loads((tmp_path / "done.json").read_text()) == {
+        "seed": 1,
+        "best_epoch": 3,
+        "best_valid_loss": 1.0,
+        "never_seen": [],
+    }
+
+
+def test_last_epoch_can_be_the_best(tmp_path, development, tiny_config, scripted):
+    seen = scripted(3.0, 2.0, 1.0)
+    config = tiny_config("learning.epochs=3", "learning.patience=1")
+    fitted = fit(development, config, seed=1, folder=tmp_path)
+    assert (fitted.best_epoch, len(fitted.history)) == (2, 3)
+    assert _identical(_weights(fitted), seen[2])
+
+
+def test_validation_loss_is_a_mean_over_clips(development, tiny_config):
+    model = build_model(development, tiny_config())
+    split = development.split("valid")
+    rows, targets = np.arange(8), targets_of(split)
+    by_three = validation_loss(model, split, rows, targets, 3)
+    with torch.no_grad():
+        alone = [validation_loss(model, split, np.array([r]), targets, 1) for r in rows]
+    # float32 scores of other batch shapes: a few ulps of numbers about 1.
+    assert by_three == pytest.approx(validation_loss(model, split, rows, targets, 8), abs=1e-6)
+    assert by_three == pytest.approx(np.mean(alone), abs=1e-6)
+    of_batches = np.mean([np.mean(alone[:3]), np.mean(alone[3:6]), np.mean(alone[6:])])
+    assert abs(by_three - of_batches) > 1e-3  # the mean over batches would be another number
+
+
+def test_validation_does_not_change_the_mode_or_the_weights(development, tiny_config):
+    model = build_model(development, tiny_config()).train()
+    before = {k: v.clone() for k, v in model.state_dict().items()}
+    split = development.split("valid")
+    validation_loss(model, split, np.arange(8), targets_of(split), 3)
+    assert model.training
+    assert _identical(before, model.state_dict())
+
+
+def test_size_of_evaluation_batches_changes_no_weight(tmp_path, development, tiny_config):
+    fitted = [
+        fit(
+            development,
+            tiny_config(f"evaluation.batch_size={size}"),
+            seed=1,
+            folder=tmp_path / str(size),
+        )
+        for size in (3, 8)
+    ]
+    assert _identical(*(_weights(each) for each in fitted))
+
+
+# ---------------------------------------------------------------- what is refused
+
+
+def test_corpus_with_test_clips_is_refused(tmp_path, tiny_corpus, tiny_config):
+    with pytest.raises(DatasetError) as caught:
+        fit(tiny_corpus, tiny_config(), seed=1, folder=tmp_path / "run")
+    assert str(caught.value) == ("fit takes a corpus without test clips: pass corpus.development()")
+    assert not (tmp_path / "run").exists()
+
+
+@pytest.mark.parametrize(("split", "count"), [("train", 24), ("valid", 8)])
+def test_split_without_labels_is_refused(
+    tmp_path, tiny_corpus, tiny_settings, split, count, tiny_config
+):
+    clips = [
+        clip.model_copy(update={"label": None}) if clip.split == split else clip
+        for clip in plant_clips(tiny_settings)
+    ]
+    corpus = pack_corpus(tiny_corpus.card, clips).development()
+    with pytest.raises(DatasetError) as caught:
+        fit(corpus, tiny_config(), seed=1, folder=tmp_path)
+    assert str(caught.value) == (
+        f'planted, split "{split}": no clip with a label ({count} clips).\n'
+        "  Training needs labelled clips to learn from and others to choose by.\n"
+        "  See what there is: mmcl corpus describe CORPUS"
+    )
+
+
+def test_clips_without_a_label_are_left_out(tmp_path, tiny_corpus, tiny_settings, tiny_config):
+    def without(clip):
+        hidden = clip.split == "train" and int(clip.id[-6:]) % 2
+        return clip.model_copy(update={"label": None}) if hidden else clip
+
+    corpus = pack_corpus(tiny_corpus.card, map(without, plant_clips(tiny_settings)))
+    fitted = fit(corpus.development(), tiny_config(), seed=1, folder=tmp_path)
+    assert all(math.isfinite(row.loss) for row in fitted.history)
+
+
+def test_loss_that_is_not_finite_stops(tmp_path, development, tiny_config, monkeypatch):
+    from mmcl.learning import learner
+
+    calls = []
+    original = learner.item_losses
+
+    def spoiled(*given):
+        calls.append(1)
+        return original(*given) * (math.nan if len(calls) == 2 else 1.0)
+
+    monkeypatch.setattr(learner, "item_losses", spoiled)
+    with pytest.raises(TrainingError) as caught:
+        fit(development, tiny_config("policy.kind=task"), seed=1, folder=tmp_path)
+    assert str(caught.value) == (
+        "the loss is nan at epoch 1, step 2.\n"
+        "  Lower the step size: --set learning.learning_rate=0.0001\n"
+        "  Look for faults in the corpus: mmcl corpus check CORPUS"
+    )
+    assert not list(tmp_path.iterdir())
+
+
+def test_validation_loss_that_is_not_finite_stops(tmp_path, development, tiny_config, scripted):
+    scripted(1.0, math.nan)
+    with pytest.raises(TrainingError) as caught:
+        fit(development, tiny_config(), seed=1, folder=tmp_path)
+    assert str(caught.value) == (
+        "the validation loss is nan after epoch 2.\n"
+        "  Lower the step size: --set learning.learning_rate=0.0001\n"
+        "  Look for faults in the corpus: mmcl corpus check CORPUS"
+    )
+
+
+@pytest.mark.parametrize(
+    ("overrides", "message"),
+    [
+        pytest.param(
+            ("policy.reward=separate", "policy.kind=ddpg"),
+            'policy.reward "separate" needs policy.kind "rloo", got "ddpg": the DDPG critic is '
+            "joint\n  Use: --set policy.kind=rloo",
+            id="separate",
+        ),
+        pytest.param(
+            ("policy.reward=as-released",),
+            'policy.reward "as-released" exists for emotions only, the corpus has regression\n'
+            "  Use: --set policy.reward=joint",
+            id="as-released",
+        ),
+    ],
+)
+def test_reward_that_does_not_exist_is_refused(
+    tmp_path, development, tiny_config, overrides, message
+):
+    with pytest.raises(ConfigError) as caught:
+        fit(development, tiny_config(*overrides), seed=1, folder=tmp_path)
+    assert str(caught.value) == message
+
+
+# ---------------------------------------------------------------- modality dropout
+
+
+@pytest.fixture
+def batch(development):
+    from mmcl.corpus.batches import collate
+
+    split = development.split("train")
+    found = collate(split, [0, 1, 2, 3] * 50, ("text", "audio", "vision"))
+    found.masks["text"][0::4] = False  # clip 0 has two modalities, clip 1 has one
+    found.masks["audio"][1::4] = False
+    found.masks["vision"][1::4] = False
+    return found
+
+
+def test_modality_dropout_always_leaves_one_that_the_clip_has(batch):
+    torch.manual_seed(5)
+    for rate in (0.3, 0.99):
+        dropped = loop._drop_modalities(batch, rate)
+        after = torch.stack([mask.any(dim=1) for mask in dropped.masks.values()])
+        before = torch.stack([mask.any(dim=1) for mask in batch.masks.values()])
+        assert after.any(dim=0).all()
+        assert not (after & ~before).any()
+        assert (after.sum(dim=0) < before.sum(dim=0)).any()
+        kept = dict(zip(dropped.masks, after, strict=True))
+        for modality, mask in dropped.masks.items():  # a modality goes whole or not at all
+            whole = batch.masks[modality] & kept[modality].unsqueeze(1)
+            assert torch.equal(mask, whole)
+
+
+def test_modality_dropout_spares_no_modality_more_than_another(batch):
+    torch.manual_seed(5)
+    kept = torch.zeros(3)
+    for _ in range(20):
+        dropped = loop._drop_modalities(batch, 0.5)
+        full = torch.arange(200) % 4 >= 2  # the clips that have all three
+        kept += torch.stack([m.any(dim=1)[full] for m in dropped.masks.values()]).sum(dim=1)
+    # Kept with chance 1/2 + 1/2 * 1/3 = 2/3; of 2000 draws the s.d. is .011.
+    assert (kept / 2000 - 2 / 3).abs().max() < 0.04
+
+
+# ---------------------------------------------------------------- schedules
+
+
+class _Optimizer:
+    def __init__(self):
+        self.param_groups = [{"lr": None}, {"lr": None}]
+
+
+def _rates(losses, **settings):
+    optimizer = _Optimizer()
+    schedule = loop._Schedule(optimizer, LearningSettings(learning_rate=0.1, **settings))
+    rates = []
+    for epoch, loss in enumerate(losses):
+        rates.append(schedule.start_epoch(epoch))
+        assert [group["lr"] for group in optimizer.param_groups] == [rates[-1]] * 2
+        schedule.end_epoch(loss)
+    return rates
+
+
+def test_constant_schedule():
+    assert _rates([3, 3, 3, 3], schedule="constant", plateau_patience=1) == [0.1] * 4
+
+
+def test_cosine_schedule():
+    found = _rates([1] * 4, schedule="cosine", epochs=4)
+    # Half of 1 + cos of 0, 45, 90 and 135 degrees.
+    expected = [0.1, 0.05 * (1 + math.sqrt(0.5)), 0.05, 0.05 * (1 - math.sqrt(0.5))]
+    assert found == pytest.approx(expected, abs=1e-12)
+
+
+def test_plateau_schedule():
+    # Two epochs of patience: the third without improvement shrinks the step, and waiting
+    # begins anew; an equal loss is no improvement.
+    losses = [2, 1, 1, 3, 1, 0.5, 1, 1, 1, 1]
+    found = _rates(losses, schedule="plateau", plateau_patience=2, plateau_factor=0.5)
+    assert found == pytest.approx([0.1] * 5 + [0.05] * 4 + [0.025], abs=1e-12)
+
+
+def test_schedule_goes_on_from_its_state():
+    settings = LearningSettings(schedule="plateau", plateau_patience=1, plateau_factor=0.5)
+    one, other = (loop._Schedule(_Optimizer(), settings) for _ in range(2))
+    for loss in (1.0, 2.0):
+        one.end_epoch(loss)
+    other.load_state_dict(one.state_dict())
+    for schedule in (one, other):
+        schedule.end_epoch(2.0)
+    assert one.state_dict() == other.state_dict() == {"factor": 0.5, "best": 1.0, "waited": 0}
+
+
+@pytest.mark.parametrize("schedule", ["constant", "cosine", "plateau"])
+def test_history_tells_the_step_size(tmp_path, development, tiny_config, schedule):
+    config = tiny_config(f"learning.schedule={schedule}")
+    fitted = fit(development, config, seed=1, folder=tmp_path)
+    second = 0.0005 if schedule == "cosine" else 0.001
+    assert [row.learning_rate for row in fitted.history] == pytest.approx([0.001, second])
+
+
+# ---------------------------------------------------------------- history and progress
+
+
+def test_history_has_a_row_per_epoch(tmp_path, development, tiny_config):
+    fitted = fit(development, tiny_config("learning.epochs=3"), seed=1, folder=tmp_path)
+    with (tmp_path / "history.csv").open(newline="") as file:
+        head, *rows = csv.reader(file)
+    assert head == [
+        "epoch",
+        "loss",
+        "task_loss",
+        "alignment_loss",
+        "critic_loss",
+        "reward",
+        "mean_action",
+        "valid_loss",
+        "learning_rate",
+        "clips_per_second",
+    ]
+    assert [row[0] for row in rows] == ["0", "1", "2"]
+    assert fitted.history == [EpochRow(int(e), *map(float, rest)) for e, *rest in rows]
+    assert fitted.clips_per_second == np.median([row.clips_per_second for row in fitted.history])
+    assert fitted.clips_per_second > 0
+
+
+def test_history_is_a_mean_over_clips(tmp_path, development, tiny_config, monkeypatch):
+    # 24 clips in batches of 16 and 8: the first counts twice.
+    from mmcl.learning.learner import Learner, StepReport
+
+    reports = iter([StepReport(1.0, *[0.0] * 5), StepReport(4.0, *[0.0] * 5)])
+    monkeypatch.setattr(Learner, "step", lambda self, batch: next(reports))
+    config = tiny_config("learning.batch_size=16", "learning.epochs=1", "policy.kind=task")
+    fitted = fit(development, config, seed=1, folder=tmp_path)
+    assert fitted.history[0].loss == pytest.approx(2.0)
+
+
+def test_progress_is_told_of_steps_and_epochs(tmp_path, development, tiny_config):
+    told = []
+    config = tiny_config("learning.batch_size=16")
+    fit(
+        development,
+        config,
+        seed=1,
+        folder=tmp_path,
+        progress=lambda *given: told.append(given),
+    )
+    assert [given[:3] for given in told] == [
+        ("epoch 1", 1, 2),
+        ("epoch 1", 2, 2),
+        ("epochs", 1, 2),
+        ("epoch 2", 1, 2),
+        ("epoch 2", 2, 2),
+        ("epochs", 2, 2),
+    ]
+    assert {"loss", "reward", "mean_action"} <= set(told[0][3])
+    assert {"valid_loss", "clips_per_second"} <= set(told[2][3])
+
+
+def test_drop_last_leaves_out_the_smaller_batch(tmp_path, development, tiny_config, monkeypatch):
+    from mmcl.learning.learner import Learner
+
+    sizes = []
+    step = Learner.step
+    monkeypatch.setattr(
+        Learner, "step", lambda self, b: (sizes.append(len(b.rows)), step(self, b))[1]
+    )
+    for drop in ("false", "true"):
+        config = tiny_config(
+            "learning.batch_size=10",
+            "learning.epochs=1",
+            f"learning.drop_last={drop}",
+            "policy.kind=task",
+        )
+        fit(development, config, seed=1, folder=tmp_path / drop)
+    assert sizes == [10, 10, 4, 10, 10]
+
+
+def test_tensorboard_files_are_written(tmp_path, development, tiny_config):
+    pytest.importorskip("tensorboard")
+    config = tiny_config("runtime.tensorboard=true", "learning.epochs=1")
+    fit(development, config, seed=1, folder=tmp_path)
+    assert list((tmp_path / "tensorboard").glob("events.out.tfevents.*"))
+
+
+def test_missing_tensorboard_is_named(tmp_path, development, tiny_config, monkeypatch):
+    from lightning_fabric.loggers import tensorboard
+
+    from mmcl.errors import MissingExtraError
+
+    def missing(*_, **__):
+        raise ModuleNotFoundError("tensorboard")
+
+    monkeypatch.setattr(tensorboard, "TensorBoardLogger", missing)
+    with pytest.raises(MissingExtraError) as caught:
+        fit(development, tiny_config("runtime.tensorboard=true"), seed=1, folder=tmp_path)
+    assert str(caught.value) == (
+        "writing TensorBoard files needs tensorboard, which is not installed.\n"
+        '  Install it: pip install "mmcl[track]"'
+    )
+
+
+# ---------------------------------------------------------------- every kind, task and shape
+
+
+@pytest.mark.parametrize("aligned", [True, False], ids=["aligned", "unaligned"])
+@pytest.mark.parametrize("variant", ["calibrated", "released"])
+@pytest.mark.parametrize("kind", KINDS)
+def test_every_policy_trains(tmp_path, planted, tiny_config, kind, variant, aligned):
+    config = tiny_config(f"policy.kind={kind}", "policy.refinement_steps=2", variant=variant)
+    fitted = fit(planted(aligned=aligned).development(), config, seed=1, folder=tmp_path)
+    values = np.array([row[1:] for row in fitted.history])
+    assert values.shape == (2, len(EpochRow._fields) - 1)
+    assert np.isfinite(values).all()
+    action = {row.mean_action for row in fitted.history}
+    assert action == {1.0} if kind == "ones" else all(0 < a < 1 for a in action)
+    assert (fitted.history[-1].critic_loss > 0) == (kind == "ddpg")
+
+
+@pytest.mark.parametrize("task", ["regression", "classes", "emotions"])
+@pytest.mark.parametrize(("variant", "kind"), [("calibrated", "rloo"), ("released", "ddpg")])
+def test_every_task_trains(tmp_path, planted, tiny_config, task, variant, kind):
+    config = tiny_config(f"policy.kind={kind}", variant=variant)
+    fitted = fit(planted(task=task).development(), config, seed=1, folder=tmp_path)
+    assert np.isfinite(np.array(fitted.history)).all()
+    assert fitted.model.task.kind == task
+
+
+@pytest.mark.parametrize("modalities", [["text"], ["vision", "text"]])
+def test_some_modalities_train(tmp_path, development, tiny_config, modalities):
+    config = tiny_config(f"model.modalities={modalities}", "learning.modality_dropout=0.5")
+    fitted = fit(development, config, seed=1, folder=tmp_path)
+    assert set(fitted.model.modalities) == set(modalities)
+    assert np.isfinite(np.array(fitted.history)).all()
+
+
+def test_statistics_are_those_of_the_training_split(development, tiny_config):
+    from mmcl.models.projection import Standardiser
+
+    model = build_model(development, tiny_config())
+    split = development.split("train")
+    expected = Standardiser(48)
+    expected.fit(torch.from_numpy(np.concatenate([split.steps("audio", r) for r in range(24)])))
+    assert _identical(model.projection.standardisers["audio"].state_dict(), expected.state_dict())
+
+
+def test_steps_for_statistics_are_thinned_evenly(development, monkeypatch):
+    split = development.split("train")
+    monkeypatch.setattr(loop, "MOST_STEPS_FOR_STATISTICS", 100)  # of 480: every fifth
+    found = loop._all_steps(split, "text")
+    expected = np.concatenate([split.steps("text", row)[::5] for row in range(24)])
+    np.testing.assert_array_equal(found.numpy(), expected)
+
+
+def test_checkpoint_is_the_state_after_the_latest_epoch(tmp_path, development, tiny_config):
+    fitted = fit(development, tiny_config(), seed=1, folder=tmp_path)
+    state = load_state(tmp_path / "checkpoint.safetensors")
+    assert [EpochRow(*row) for row in state["history"]] == fitted.history
+    assert state["best"] == [fitted.best_epoch, fitted.history[fitted.best_epoch].valid_loss]
+
+
+class _StoppedError(BaseException):
+    pass
+
+
+def test_resume_in_the_middle_of_an_epoch(tmp_path, development, tiny_config):
+    # The flow tests kill real processes; this one says which line is at fault.
+    config = tiny_config("learning.epochs=4", "learning.modality_dropout=0.3")
+    whole = fit(development, config, seed=1, folder=tmp_path / "whole")
+
+    def stop(stage, done, *_):
+        if (stage, done) == ("epoch 3", 2):
+            raise _StoppedError
+
+    with pytest.raises(_StoppedError):
+        fit(development, config, seed=1, folder=tmp_path / "cut", progress=stop)
+    torch.rand(3)
+    resumed = fit(development, config, seed=1, folder=tmp_path / "cut", resume=True)
+    assert _identical(_weights(whole), _weights(resumed))
+    assert _untimed(whole.history) == _untimed(resumed.history)
+
+
+def test_without_resume_it_starts_again(tmp_path, development, tiny_config):
+    config = tiny_config("learning.epochs=1")
+    fit(development, config, seed=1, folder=tmp_path)
+    again = fit(development, config, seed=2, folder=tmp_path)
+    assert json.loads(Path(tmp_path / "done.json").read_text())["seed"] == 2
+    assert len(again.history) == 1

@@ -1,0 +1,38 @@
+"""The pages: written from the code where they can be, and naming only what exists."""
+
+import importlib.util
+import re
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[2]
+PAGES = sorted([*ROOT.glob("*.md"), *(ROOT / "docs").glob("*.md")])
+
+
+def _settings_page():
+    spec = importlib.util.spec_from_file_location("settings_page", ROOT / "docs/settings.py")
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+def test_settings_page_is_what_the_settings_say():
+    assert (ROOT / "docs/settings.md").read_text() == _settings_page().page()
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda p: p.name)
+def test_links_lead_somewhere(page):
+    links = re.findall(r"\]\((?!https?:)([^)#]+)\)", page.read_text())
+    missing = [link for link in links if not (page.parent / link).exists()]
+    assert missing == []
+
+
+def test_method_page_names_files_that_exist():
+    text = (ROOT / "docs/method.md").read_text()
+    tests = set(re.findall(r"`(?:unit/\w+/)?(test_\w+\.py)`", text))
+    sources = set(re.findall(r"`((?:models|learning|evaluation)/\w+\.py)`", text))
+    known = {path.name for path in (ROOT / "tests").rglob("test_*.py")}
+    assert len(tests) > 8
+    assert tests <= known
+    assert all((ROOT / "src/mmcl" / source).exists() for source in sources)
