@@ -24,14 +24,14 @@ import numpy as np
 import torch
 from torch.utils.flop_counter import FlopCounterMode
 
-from mmcl.config import Config, resolve_config
+from mmcl.config import Config, RuntimeSettings, resolve_config
 from mmcl.corpus.batches import Batch, collate
 from mmcl.corpus.schema import Card, Clip, Task
 from mmcl.corpus.store import Split, pack_corpus
 from mmcl.learning.inference import targets_of
 from mmcl.learning.learner import Learner, make_learner
 from mmcl.learning.loop import build_model
-from mmcl.runtime import environment, make_fabric, seed_everything
+from mmcl.runtime import environment, make_fabric, prepare_process, seed_everything
 from mmcl.types import MODALITIES, Variant
 
 DIMS = dict(zip(MODALITIES, (300, 74, 35), strict=True))
@@ -50,6 +50,7 @@ def main() -> None:
     parser.add_argument("--no-save", action="store_true")
     chosen = parser.parse_args()
     seed_everything(1)
+    prepare_process(RuntimeSettings())
     benches = {v: Bench(v, chosen) for v in VARIANTS}
     for bench in benches.values():
         bench.count_operations()

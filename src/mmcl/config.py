@@ -2,7 +2,8 @@
 
 Later sources win: the defaults below (those of ``calibrated``), the variant's own
 (``presets/_released.toml``), the named preset or file, then each ``--set``. A preset may hold
-tables that count for one variant only: ``[calibrated.learning]``. Every fault of all sources is reported at once.
+tables that count for one variant only: ``[calibrated.learning]``. Every fault of all sources is
+reported at once.
 """
 
 from __future__ import annotations

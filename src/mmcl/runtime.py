@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ctypes
 import os
 import platform
 import random
@@ -16,18 +17,36 @@ from mmcl.errors import ConfigError
 if TYPE_CHECKING:
     from lightning_fabric import Fabric
 
-__all__ = ["environment", "make_fabric", "prepare_threads", "seed_everything"]
+__all__ = ["environment", "keep_freed_memory", "make_fabric", "prepare_process", "seed_everything"]
 
+_M_TRIM_THRESHOLD, _M_MMAP_MAX = -1, -4  # numbers of glibc's malloc.h
 _RECORDED = ("mmcl", "torch", "lightning-fabric", "numpy", "scikit-learn", "pyarrow", "pydantic")
 
 
-def prepare_threads(settings: RuntimeSettings) -> None:
-    """Set the number of CPU threads; idle ones sleep in place of spinning."""
+def prepare_process(settings: RuntimeSettings) -> None:
+    """Set the number of CPU threads, let idle ones sleep, and keep freed memory at hand."""
     import torch
 
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
     if settings.threads is not None:
         torch.set_num_threads(settings.threads)
+    keep_freed_memory()
+
+
+def keep_freed_memory() -> None:
+    """Ask glibc to reuse large blocks in place of returning them to the system.
+
+    A training step allocates and frees the same large tensors again and again. By default
+    each one is mapped afresh, and its pages fault in one by one: an elementwise operation on
+    63 MB took 30 ms so, and 5 ms with its memory kept (one thread; benchmarks/NOTES.md).
+    Elsewhere than on glibc nothing happens.
+    """
+    try:
+        mallopt = ctypes.CDLL("libc.so.6").mallopt
+    except (OSError, AttributeError):
+        return
+    mallopt(_M_MMAP_MAX, 0)
+    mallopt(_M_TRIM_THRESHOLD, 2**31 - 1)
 
 
 def seed_everything(seed: int) -> None:

@@ -8,19 +8,15 @@ import re
 import pyarrow.parquet as pq
 import pytest
 
-from mmcl.cli.main import main
+from mmcl.cli.main import app, main
 from mmcl.corpus.plant import PlantSettings, plant_card, plant_clips
 from mmcl.corpus.store import write_corpus
 from mmcl.errors import ConfigError
 
-COMMANDS = [
-    ["train"],
-    ["evaluate"],
-    ["predict"],
-    ["corpus", "convert"],
-    ["corpus", "check"],
-    ["corpus", "describe"],
-    ["corpus", "plant"],
+COMMANDS = [[each.name] for each in app.registered_commands] + [
+    [group.name, each.name or each.callback.__name__]
+    for group in app.registered_groups
+    for each in group.typer_instance.registered_commands
 ]
 
 
@@ -77,7 +73,12 @@ def test_train_prints_a_table_and_where_it_is(folder, run, small):
     report = json.loads((folder / "new" / "metrics.json").read_text())
     assert report["seeds"] == [1]
     assert f"{report['test']['mae']['mean']:.3f}" in out
-    assert sorted(os.listdir("new")) == ["metrics.json", "predictions.parquet", "run.json", "seed-1"]
+    assert sorted(os.listdir("new")) == [
+        "metrics.json",
+        "predictions.parquet",
+        "run.json",
+        "seed-1",
+    ]
 
 
 def test_train_takes_the_preset_of_the_corpus(folder, run, small):
@@ -262,19 +263,13 @@ def test_help_has_examples(run, command):
     code, out, err = run(*command, "--help")
     assert (code, err) == (0, "")
     assert "Examples:" in out
-    assert f"mmcl {' '.join(command)} " in out.split("Examples:")[1]
+    assert f"mmcl {' '.join(command)}" in out.split("Examples:")[1]
 
 
-def test_every_command_is_listed_above(run):
-    from mmcl.cli.main import app
-
-    own = [[each.name] for each in app.registered_commands if each.name != "demo"]
-    below = [
-        [group.name, each.name or each.callback.__name__]
-        for group in app.registered_groups
-        for each in group.typer_instance.registered_commands
-    ]
-    assert sorted(own + below) == sorted(COMMANDS)
+def test_commands_scripts_rely_on_are_there():
+    named = {" ".join(command) for command in COMMANDS}
+    assert named >= {"train", "evaluate", "predict", "corpus convert", "corpus check"}
+    assert named >= {"corpus describe", "corpus plant"}
 
 
 def test_help_of_all(run):

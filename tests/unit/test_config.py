@@ -63,7 +63,10 @@ def test_every_preset_loads_and_says_something(name, variant):
 
 @pytest.mark.parametrize("name", PRESETS)
 def test_presets_leave_released_as_its_authors_have_it(name):
-    ours, theirs = resolve_config(source=name, variant="released"), resolve_config(variant="released")
+    ours, theirs = (
+        resolve_config(source=name, variant="released"),
+        resolve_config(variant="released"),
+    )
     assert ours.policy == theirs.policy
     free = {"epochs", "patience"}
     assert ours.learning.model_dump(exclude=free) == theirs.learning.model_dump(exclude=free)
@@ -80,7 +83,11 @@ def test_released_is_what_the_paper_code_has():
     assert (config.model.width, config.model.heads, config.model.inner_width) == (128, 4, 2048)
     assert not config.model.standardise
     assert not config.model.calibrate
-    assert (config.policy.kind, config.policy.critic, config.policy.weight) == ("ddpg", "carried", 13)
+    assert (config.policy.kind, config.policy.critic, config.policy.weight) == (
+        "ddpg",
+        "carried",
+        13,
+    )
     assert (config.learning.task_weight, config.learning.alignment_weight) == (7, 0)
     assert (config.learning.batch_size, config.learning.drop_last) == (128, True)
 
@@ -210,8 +217,7 @@ def test_all_faults_come_at_once_sorted(toml):
         ),
         (
             ["policy.samples=1"],
-            "settings has 1 problem\n"
-            "  policy.samples: must be greater than or equal to 2, got 1",
+            "settings has 1 problem\n  policy.samples: must be greater than or equal to 2, got 1",
         ),
         (
             ["policy.target_rate=0"],
@@ -241,8 +247,7 @@ def test_value_in_place_of_a_variant_is_refused(toml):
 
 def test_fault_of_a_preset_names_it():
     assert _message(source="mosi", overrides=["model.dropout=-1"]) == (
-        "preset mosi has 1 problem\n"
-        "  model.dropout: must be greater than or equal to 0, got -1"
+        "preset mosi has 1 problem\n  model.dropout: must be greater than or equal to 0, got -1"
     )
 
 

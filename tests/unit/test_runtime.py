@@ -13,7 +13,7 @@ import torch
 from mmcl import runtime
 from mmcl.config import RuntimeSettings
 from mmcl.errors import ConfigError
-from mmcl.runtime import environment, make_fabric, prepare_threads, seed_everything
+from mmcl.runtime import environment, make_fabric, prepare_process, seed_everything
 
 
 def _draw():
@@ -49,22 +49,22 @@ def test_seeding_asks_for_deterministic_kernels():
 
 @pytest.mark.parametrize("threads", [2, 3])
 def test_threads_are_set(threads):
-    prepare_threads(RuntimeSettings(threads=threads))
+    prepare_process(RuntimeSettings(threads=threads))
     assert torch.get_num_threads() == threads
 
 
 def test_threads_are_left_alone_unless_asked_for():
     before = torch.get_num_threads()
-    prepare_threads(RuntimeSettings())
+    prepare_process(RuntimeSettings())
     assert torch.get_num_threads() == before
 
 
 def test_idle_threads_sleep_unless_told_otherwise(monkeypatch):
     monkeypatch.delenv("OMP_WAIT_POLICY", raising=False)
-    prepare_threads(RuntimeSettings())
+    prepare_process(RuntimeSettings())
     assert os.environ["OMP_WAIT_POLICY"] == "PASSIVE"
     monkeypatch.setenv("OMP_WAIT_POLICY", "ACTIVE")
-    prepare_threads(RuntimeSettings())
+    prepare_process(RuntimeSettings())
     assert os.environ["OMP_WAIT_POLICY"] == "ACTIVE"
 
 

@@ -82,7 +82,7 @@ def labelled_rows(split: Split) -> np.ndarray:
     labels = split.labels()
     if split.card.task.kind == "regression":
         return np.flatnonzero(np.isfinite(labels))
-    return np.flatnonzero((labels >= 0).reshape(len(split), -1).all(axis=1))
+    return np.flatnonzero((labels >= 0).all(axis=tuple(range(1, labels.ndim))))
 
 
 def epoch_order(rows: np.ndarray, *, seed: int, epoch: int) -> np.ndarray:

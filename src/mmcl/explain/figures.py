@@ -42,6 +42,7 @@ COLOURS = {
 """Of medium lightness, so that they stand out from white and from near-black alike."""
 
 _NEUTRAL = "rgb(128, 136, 148)"
+_DIAGONAL = {"color": _NEUTRAL, "width": 1.5, "dash": "dot"}
 _ROLE_NAMES = {
     ROLE_DISTRACTOR: "distractor",
     ROLE_COMMON: "common",
@@ -135,13 +136,8 @@ def scatter_figure(
         name: Variant; one in :data:`COLOURS` gets its colour.
     """
     figure = go.Figure()
-    figure.add_scatter(
-        x=[low, high],
-        y=[low, high],
-        mode="lines",
-        line={"color": _NEUTRAL, "width": 1.5, "dash": "dot"},
-        hoverinfo="skip",
-    )
+    ends = [low, high]
+    figure.add_scatter(x=ends, y=ends, mode="lines", line=_DIAGONAL, hoverinfo="skip")
     figure.add_scatter(
         x=np.round(np.asarray(truth, dtype=np.float64), 3).tolist(),
         y=np.round(np.asarray(prediction, dtype=np.float64), 3).tolist(),

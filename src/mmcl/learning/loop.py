@@ -31,7 +31,7 @@ from mmcl.learning.checkpoints import load_state, replace_atomically, save_state
 from mmcl.learning.inference import targets_of, validation_loss
 from mmcl.learning.learner import Learner, StepReport, make_learner
 from mmcl.models.mmcl import MMCL
-from mmcl.runtime import make_fabric, prepare_threads, seed_everything
+from mmcl.runtime import make_fabric, prepare_process, seed_everything
 from mmcl.types import Modality
 
 __all__ = ["EpochRow", "Fitted", "Progress", "build_model", "fit", "read_fitted"]
@@ -163,7 +163,7 @@ class _Training:
         folder: Path,
         progress: Progress | None,
     ) -> None:
-        prepare_threads(config.runtime)
+        prepare_process(config.runtime)
         seed_everything(seed)
         self.config, self.seed, self.folder, self.progress = config, seed, folder, progress
         self.train, self.valid = _part(corpus, "train"), _part(corpus, "valid")

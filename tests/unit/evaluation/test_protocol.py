@@ -40,9 +40,7 @@ def _check_equal(one, other):
 
 
 @pytest.mark.parametrize("kind", ["rloo", "ddpg"])
-def test_training_never_opens_the_test_split(
-    tmp_path, tiny_corpus, tiny_config, monkeypatch, kind
-):
+def test_training_never_opens_the_test_split(tmp_path, tiny_corpus, tiny_config, monkeypatch, kind):
     config = tiny_config(f"policy.kind={kind}")
     free = _fit(tiny_corpus, config, tmp_path / "free")
 

@@ -156,8 +156,7 @@ def test_evaluate_on_its_own_corpus_is_metrics_json(run, tiny_corpus):
     [
         pytest.param(
             lambda folder: (folder / "run.json").unlink(),
-            "{0}: not a run folder (no run.json in it).\n"
-            "  Make one: mmcl train CORPUS --out {0}",
+            "{0}: not a run folder (no run.json in it).\n  Make one: mmcl train CORPUS --out {0}",
             id="no-run",
         ),
         pytest.param(
@@ -395,6 +394,16 @@ def test_modality_never_seen_in_training_is_noted_and_ignored(
 
     other = _changed(tiny_settings, change_text, recipe={})
     assert run.predict(other).equals(run.predict(tiny_corpus))
+
+
+@pytest.mark.parametrize("task", ["classes", "emotions"])
+def test_test_clips_alone_are_scored(tmp_path, planted, tiny_config, task):
+    corpus = planted(task=task)
+    run = train(corpus.development(), tiny_config("learning.epochs=1"), out=tmp_path / "run")
+    test = pack_corpus(corpus.card, corpus.open_test_split().clips())
+    report = run.evaluate(test)
+    assert (report["valid"], report["references"]) == ({}, {})
+    assert next(iter(report["test"].values()))["num_valid"] == 1
 
 
 def test_evaluate_without_a_label_says_so(run, tiny_settings):

@@ -289,6 +289,7 @@ def test_policy_steps_towards_what_the_critic_values(make_toy_learner, make_batc
         return learner.critic(state, actions, mask).mean().item()
 
     before = value()
+    learner.critic_optimizer.zero_grad(set_to_none=True)
     for _ in range(30):
         learner._improve_policy(past)
 
@@ -297,7 +298,8 @@ def test_policy_steps_towards_what_the_critic_values(make_toy_learner, make_batc
         assert name not in others or torch.equal(parameter, others[name])
     for name, parameter in learner.critic.module.named_parameters():
         assert torch.equal(parameter, critic[name])
-        assert parameter.requires_grad
+        assert parameter.grad is None  # none was worked out that nobody wants
+        assert parameter.requires_grad  # ... and the critic's own step is ready again
 
 
 def test_critic_learns_the_rewards_of_its_clips(make_toy_learner, make_batch):

@@ -94,6 +94,23 @@ def test_same_seed_same_weights_and_another_seed_others(
     assert not _identical(_weights(one), _weights(other))
 
 
+def test_every_epoch_and_seed_has_an_order_of_its_own(
+    tmp_path, development, tiny_config, monkeypatch
+):
+    from mmcl.learning.learner import Learner
+
+    seen = []
+    step = Learner.step
+    monkeypatch.setattr(
+        Learner, "step", lambda self, b: (seen.extend(b.rows.tolist()), step(self, b))[1]
+    )
+    for seed in (1, 2):
+        fit(development, tiny_config("policy.kind=task"), seed=seed, folder=tmp_path / str(seed))
+    orders = [tuple(seen[start : start + 24]) for start in range(0, 96, 24)]
+    assert all(sorted(order) == list(range(24)) for order in orders)
+    assert len(set(orders)) == 4
+
+
 def test_what_was_drawn_before_does_not_matter(tmp_path, development, tiny_config):
     one = fit(development, tiny_config(), seed=1, folder=tmp_path / "one")
     torch.rand(7)
@@ -221,6 +238,19 @@ def test_split_without_labels_is_refused(
         fit(corpus, tiny_config(), seed=1, folder=tmp_path)
     assert str(caught.value) == (
         f'planted, split "{split}": no clip with a label ({count} clips).\n'
+        "  Training needs labelled clips to learn from and others to choose by.\n"
+        "  See what there is: mmcl corpus describe CORPUS"
+    )
+
+
+@pytest.mark.parametrize("task", ["regression", "classes", "emotions"])
+def test_corpus_without_validation_clips_is_refused(tmp_path, planted, tiny_config, task):
+    corpus = planted(task=task)
+    alone = pack_corpus(corpus.card, corpus.split("train").clips())
+    with pytest.raises(DatasetError) as caught:
+        fit(alone, tiny_config(), seed=1, folder=tmp_path)
+    assert str(caught.value) == (
+        'planted, split "valid": no clip with a label (0 clips).\n'
         "  Training needs labelled clips to learn from and others to choose by.\n"
         "  See what there is: mmcl corpus describe CORPUS"
     )
@@ -555,21 +585,37 @@ class _StoppedError(BaseException):
     pass
 
 
-def test_resume_in_the_middle_of_an_epoch(tmp_path, development, tiny_config):
-    # The flow tests kill real processes; this one says which line is at fault.
-    config = tiny_config("learning.epochs=4", "learning.modality_dropout=0.3")
-    whole = fit(development, config, seed=1, folder=tmp_path / "whole")
+def _cut_in_epoch_three(development, config, folder):
+    """Fit, fall over in the middle of the third epoch, and go on."""
 
     def stop(stage, done, *_):
         if (stage, done) == ("epoch 3", 2):
             raise _StoppedError
 
     with pytest.raises(_StoppedError):
-        fit(development, config, seed=1, folder=tmp_path / "cut", progress=stop)
+        fit(development, config, seed=1, folder=folder, progress=stop)
     torch.rand(3)
-    resumed = fit(development, config, seed=1, folder=tmp_path / "cut", resume=True)
+    return fit(development, config, seed=1, folder=folder, resume=True)
+
+
+def test_resume_in_the_middle_of_an_epoch(tmp_path, development, tiny_config):
+    # The flow tests kill real processes; this one says which line is at fault.
+    config = tiny_config("learning.epochs=4", "learning.modality_dropout=0.3")
+    whole = fit(development, config, seed=1, folder=tmp_path / "whole")
+    resumed = _cut_in_epoch_three(development, config, tmp_path / "cut")
     assert _identical(_weights(whole), _weights(resumed))
     assert _untimed(whole.history) == _untimed(resumed.history)
+
+
+def test_resume_keeps_waiting_on_a_plateau(tmp_path, development, tiny_config, monkeypatch):
+    monkeypatch.setattr(loop, "validation_loss", lambda *_, **__: 1.0)
+    config = tiny_config(
+        "learning.epochs=5", "learning.schedule=plateau", "learning.plateau_patience=1"
+    )
+    resumed = _cut_in_epoch_three(development, config, tmp_path)
+    # The first loss is the best; the two after it are one more than patience allows.
+    expected = [0.001, 0.001, 0.001, 0.00095, 0.00095]
+    assert [row.learning_rate for row in resumed.history] == pytest.approx(expected, abs=1e-12)
 
 
 def test_without_resume_it_starts_again(tmp_path, development, tiny_config):

@@ -292,6 +292,26 @@ def test_dropped_steps_cannot_influence_the_prediction(hard, clips, generator):
     )
 
 
+@pytest.mark.parametrize("kind", ["rloo", "task"])
+def test_dropped_steps_are_as_if_never_there(make_model, clips, kind):
+    # No other step attends to them, nor do they count in the mean: soft actions, too.
+    model = make_model(aligned=False, policy={"kind": kind})
+    encoded = model.encode(*clips)
+    actions = (
+        0.2 + 0.6 * encoded.parts.commonality if kind == "task" else encoded.step_mask.double()
+    )
+    kept = torch.tensor([0, 2, 3, 6])
+    dropped = actions.clone()
+    dropped[..., [1, 4, 5, 7, 8]] = 0.0
+    short = encoded._replace(
+        parts=encoded.parts._replace(specific=encoded.parts.specific[:, :, kept]),
+        step_mask=encoded.step_mask[..., kept],
+    )
+    torch.testing.assert_close(
+        model.complement(encoded, dropped), model.complement(short, actions[..., kept]), **TOLERANCE
+    )
+
+
 def test_kept_steps_do_influence_the_prediction(hard, clips):
     encoded = hard.encode(*clips)
     torch.manual_seed(20)

@@ -1,0 +1,181 @@
+"""Batches: padding and masks, the order of an epoch, and which clips have a label."""
+
+import numpy as np
+import pytest
+import torch
+
+from mmcl.corpus.batches import (
+    batch_rows,
+    collate,
+    epoch_order,
+    labelled_rows,
+    move_batch,
+)
+from mmcl.corpus.schema import Card, Clip, Task
+from mmcl.corpus.store import pack_corpus
+
+WIDTHS = {"text": 2, "vision": 3}
+TASKS = {
+    "regression": Task(kind="regression", low=-3, high=3),
+    "classes": Task(kind="classes", names=("calm", "happy", "sad")),
+    "emotions": Task(kind="emotions", names=("happy", "sad")),
+}
+# Per clip its steps of text and of vision; None where the modality is absent.
+LENGTHS = [(3, 1), (1, 4), (None, 2), (2, None)]
+
+
+def _split(labels=(None,) * 4, kind="regression", dtype="float32"):
+    rng = np.random.default_rng(2)
+    card = Card(name="toy", task=TASKS[kind], dims=WIDTHS, counts={}, aligned=False)
+    clips = [
+        Clip(
+            id=str(row),
+            split="train",
+            label=label,
+            features={
+                m: rng.uniform(1, 2, size=(n, WIDTHS[m])).astype(dtype)
+                for m, n in zip(WIDTHS, lengths, strict=True)
+                if n is not None
+            },
+        )
+        for row, (lengths, label) in enumerate(zip(LENGTHS, labels, strict=True))
+    ]
+    return pack_corpus(card, clips, dtype=dtype).split("train")
+
+
+@pytest.fixture
+def split():
+    return _split()
+
+
+def test_batch_is_padded_to_its_longest_modality_by_modality(split):
+    batch = collate(split, [1, 0], ("text", "vision"))
+    assert list(batch.features) == list(batch.masks) == ["text", "vision"]
+    assert batch.features["text"].shape == (2, 3, 2)
+    assert batch.features["vision"].shape == (2, 4, 3)
+    assert batch.masks["text"].tolist() == [[True, False, False], [True, True, True]]
+    assert batch.masks["vision"].tolist() == [[True] * 4, [True, False, False, False]]
+    for modality in WIDTHS:
+        assert batch.features[modality].dtype == torch.float32
+        assert batch.masks[modality].dtype == torch.bool
+        for at, row in enumerate((1, 0)):
+            steps = split.steps(modality, row)
+            np.testing.assert_array_equal(batch.features[modality][at, : len(steps)], steps)
+            assert not batch.features[modality][at, len(steps) :].any()
+    assert batch.rows.tolist() == [1, 0]
+    assert batch.targets is None
+
+
+def test_absent_modality_is_masked_and_zero(split):
+    batch = collate(split, [2, 3], ("text", "vision"))
+    assert batch.masks["text"].tolist() == [[False, False], [True, True]]
+    assert batch.masks["vision"].tolist() == [[True, True], [False, False]]
+    assert not batch.features["text"][0].any()
+    assert not batch.features["vision"][1].any()
+
+
+def test_modality_absent_from_every_clip_is_one_empty_step(split):
+    batch = collate(split, [2], ("text",))
+    assert batch.features["text"].shape == (1, 1, 2)
+    assert batch.masks["text"].tolist() == [[False]]
+    assert list(batch.features) == ["text"]
+
+
+def test_clip_of_the_batch_does_not_depend_on_the_others(split):
+    alone, beside = collate(split, [0], ("text",)), collate(split, [1, 0, 3], ("text",))
+    n = alone.features["text"].shape[1]
+    assert torch.equal(alone.features["text"][0], beside.features["text"][1, :n])
+
+
+def test_batch_is_a_copy(split):
+    batch = collate(split, [0], ("text",))
+    batch.features["text"].zero_()
+    assert split.steps("text", 0).all()
+
+
+def test_half_precision_becomes_single():
+    split = _split(dtype="float16")
+    batch = collate(split, [0], ("text",))
+    assert split.steps("text", 0).dtype == np.float16
+    assert batch.features["text"].dtype == torch.float32
+    np.testing.assert_array_equal(batch.features["text"][0], split.steps("text", 0))
+
+
+@pytest.mark.parametrize("rows", [[3, 1], np.array([3, 1]), np.array([3, 1], dtype=np.int32)])
+def test_targets_go_with_their_clips(split, rows):
+    targets = torch.arange(8).reshape(4, 2)
+    batch = collate(split, rows, ("text",), targets)
+    assert batch.targets.tolist() == [[6, 7], [2, 3]]
+    assert batch.rows.dtype == torch.int64
+
+
+def test_batch_on_the_same_device_is_the_batch(split):
+    batch = collate(split, [0], ("text",))
+    assert move_batch(batch, torch.device("cpu")) is batch
+
+
+def test_batch_moves_but_its_rows_do_not(split):
+    batch = collate(split, [0, 1], ("text", "vision"), torch.arange(4.0))
+    moved = move_batch(batch, torch.device("meta"))
+    assert {x.device.type for x in moved.features.values()} == {"meta"}
+    assert {x.device.type for x in moved.masks.values()} == {"meta"}
+    assert moved.targets.device.type == "meta"
+    assert moved.rows is batch.rows
+    assert move_batch(batch._replace(targets=None), torch.device("meta")).targets is None
+
+
+# ---------------------------------------------------------------- labels, order, cuts
+
+
+@pytest.mark.parametrize(
+    ("kind", "labels", "known"),
+    [
+        ("regression", (0.0, None, -3.0, None), [0, 2]),
+        ("classes", (None, 0, 2, 1), [1, 2, 3]),
+        ("emotions", ((0, 0), None, (1, 0), (0, 1)), [0, 2, 3]),
+        ("regression", (None,) * 4, []),
+        ("classes", (None,) * 4, []),
+        ("emotions", (None,) * 4, []),
+    ],
+)
+def test_labelled_rows(kind, labels, known):
+    found = labelled_rows(_split(labels, kind))
+    assert found.tolist() == known
+    assert found.dtype == np.int64
+
+
+def test_labelled_rows_of_no_clip():
+    split = _split(((0, 0), None, (1, 0), (0, 1)), "emotions").select([])
+    assert labelled_rows(split).tolist() == []
+
+
+def test_epoch_order_is_a_permutation_of_its_own():
+    rows = np.array([2, 3, 5, 7, 11, 13, 17, 19])
+    orders = {
+        (seed, epoch): tuple(epoch_order(rows, seed=seed, epoch=epoch))
+        for seed in range(3)
+        for epoch in range(3)
+    }
+    assert all(sorted(order) == rows.tolist() for order in orders.values())
+    assert len(set(orders.values())) == 9  # (1, 2) and (2, 1) too
+    assert tuple(epoch_order(rows, seed=1, epoch=2)) == orders[1, 2]
+    assert rows.tolist() == [2, 3, 5, 7, 11, 13, 17, 19]
+
+
+@pytest.mark.parametrize(
+    ("count", "drop_last", "sizes"),
+    [
+        (8, False, [3, 3, 2]),
+        (8, True, [3, 3]),
+        (9, False, [3, 3, 3]),
+        (9, True, [3, 3, 3]),
+        (2, False, [2]),
+        (2, True, [2]),  # it is all there is
+        (0, False, []),
+        (0, True, []),
+    ],
+)
+def test_rows_are_cut_into_batches(count, drop_last, sizes):
+    blocks = list(batch_rows(np.arange(count), 3, drop_last=drop_last))
+    assert [len(block) for block in blocks] == sizes
+    assert np.concatenate([*blocks, []]).tolist() == list(range(sum(sizes)))
