@@ -259,6 +259,8 @@ class Run:
         ]
         if not any(m in theirs.dims for m in used):
             faults.append(f"it has {list(theirs.dims)}, the run was trained on {list(used)}")
+        if self.model().released and mine.aligned and not theirs.aligned:
+            faults.append("it is not aligned, and released was trained on a corpus that is")
         if _kind(mine.task) != _kind(theirs.task):
             faults.append(f"its task is {_kind(theirs.task)}, the run's is {_kind(mine.task)}")
         if faults:

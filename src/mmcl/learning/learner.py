@@ -21,7 +21,7 @@ from mmcl.learning.objectives import (
     leave_one_out_advantage,
     prediction_reward,
 )
-from mmcl.learning.replay import Replay, Transitions
+from mmcl.learning.replay import Replay, Transitions, fit_steps
 from mmcl.models.critic import Critic
 from mmcl.models.mmcl import MMCL, Encoded, Output
 
@@ -266,8 +266,11 @@ class DdpgLearner(Learner):
 
     def _close(self, before: Transitions, state: Tensor, mask: Tensor) -> None:
         """Link the batch before to this one, clip i to the unrelated clip i: fault F5."""
-        if len(before.reward) == len(state) and before.state.shape == state.shape:
-            self.replay.add(before._replace(next_state=state, next_mask=mask))
+        if len(before.reward) != len(state):
+            return
+        steps = max(state.shape[2], before.state.shape[2])
+        here = before._replace(next_state=state, next_mask=mask)
+        self.replay.add(fit_steps(here, steps))
 
     def _learn_values(self, past: Transitions) -> float:
         with torch.no_grad():

@@ -147,7 +147,7 @@ def alignment_loss(unit: Tensor, step_mask: Tensor, group: int) -> Tensor:
         unit: Steps of length one in the calibrated space, ``[m, b, n, d]``.
         step_mask: Real steps, bool ``[m, b, n]``.
         group: Clips compared with each other; the batch is cut into groups, since the cost
-            per clip grows with them. Clips of an incomplete last group of one are left out.
+            per clip grows with them. Clips of an incomplete last group are left out.
 
     Returns:
         Scalar, 0 where no two clips can be compared.

@@ -7,7 +7,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-__all__ = ["Replay", "Transitions"]
+__all__ = ["Replay", "Transitions", "fit_steps"]
 
 
 class Transitions(NamedTuple):
@@ -54,8 +54,8 @@ class Replay:
         if self.store is None:
             self.store = Transitions(*(x.new_zeros(self.capacity, *x.shape[1:]) for x in new))
         elif steps > self.store.state.shape[2]:
-            self.store = _fit_steps(self.store, steps)
-        new = _fit_steps(new, self.store.state.shape[2])
+            self.store = fit_steps(self.store, steps)
+        new = fit_steps(new, self.store.state.shape[2])
         kept = min(len(new.reward), self.capacity)
         at = (self.next + torch.arange(kept)) % self.capacity
         for ring, values in zip(self.store, new, strict=True):
@@ -81,7 +81,7 @@ class Replay:
         self.store = Transitions(*store) if isinstance(store, list) else None
 
 
-def _fit_steps(held: Transitions, steps: int) -> Transitions:
+def fit_steps(held: Transitions, steps: int) -> Transitions:
     """Pad with steps that are not real, up to ``steps``."""
 
     def widen(x: Tensor) -> Tensor:

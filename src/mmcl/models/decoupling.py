@@ -84,8 +84,9 @@ def softmax_decoupling(
         ShapeError: If the mask does not fit.
 
     Source:
-        METHOD 1. The double softmax is nearly uniform (fault F3): at n = 20 every weight of
-        ``softmax(1 - A)`` lies within .0493-.0506.
+        METHOD 1. The double softmax is nearly uniform (fault F3): at n = 20 the weights of
+        ``softmax(1 - A)`` were seen within about .0493-.0506, and no input can part two of
+        them by more than 1.27:1.
     """
     if step_mask.shape != z.shape[1:3]:
         raise ShapeError(

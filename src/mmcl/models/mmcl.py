@@ -237,7 +237,6 @@ class MMCL(
     def unimodal_scores(self, output: Output) -> Tensor:
         """Scores each modality would give alone, ``[m, b, ...]``: for separate rewards."""
         gated = self.fusion.gated(output.encoded.enhanced, output.complementary)
-        gated = gated * output.encoded.present.unsqueeze(-1)
         return torch.stack([self._shape_scores(self.head(hidden)) for hidden in gated])
 
     def fit_standardisation(self, steps: Mapping[Modality, Tensor]) -> None:
@@ -293,12 +292,14 @@ class MMCL(
                 mask = torch.zeros(x.shape[:2], dtype=torch.bool, device=x.device)
             elif masks is None:
                 mask = torch.ones(x.shape[:2], dtype=torch.bool, device=x.device)
-            else:
+            elif modality in masks:
                 mask = masks[modality]
-            if x.ndim != 3 or mask.shape != x.shape[:2]:
+            else:
+                raise ShapeError(f"masks must hold {modality}, as features do; got {list(masks)}")
+            if x.ndim != 3 or mask.shape != x.shape[:2] or len(x) != len(given):
                 raise ShapeError(
-                    f"{modality} must be [clips, steps, features] with a mask [clips, steps], "
-                    f"got {list(x.shape)} and {list(mask.shape)}"
+                    f"{modality} must be [clips, steps, features] with a mask [clips, steps] and "
+                    f"{len(given)} clips, got {list(x.shape)} and {list(mask.shape)}"
                 )
             complete_masks[modality] = mask & self.seen[at]
             complete[modality] = x.masked_fill(~complete_masks[modality].unsqueeze(-1), 0.0)
@@ -311,6 +312,16 @@ class MMCL(
         if not self.released:
             return stacked
         # The released code knows one length: a step is real if it is in any modality.
+        counts = stacked.sum(dim=-1)  # [m, b]
+        unequal = ((counts > 0) & (counts < counts.amax(dim=0))).any(dim=0)  # [b]
+        if unequal.any():
+            clip = int(unequal.nonzero()[0])
+            found = dict(zip(self.modalities, counts[:, clip].tolist(), strict=True))
+            raise ShapeError(
+                "released takes an aligned corpus with equal lengths in every modality, got "
+                f"{found} steps in clip {clip}\n"
+                "  Say that it is not aligned: MMCL(..., aligned=False)"
+            )
         return stacked.any(dim=0, keepdim=True).expand_as(stacked)
 
     def _decouple(self, z: Tensor, compared: Tensor, step_mask: Tensor) -> Decoupled:

@@ -133,6 +133,7 @@ def test_batch_moves_but_its_rows_do_not(split):
         ("regression", (0.0, None, -3.0, None), [0, 2]),
         ("classes", (None, 0, 2, 1), [1, 2, 3]),
         ("emotions", ((0, 0), None, (1, 0), (0, 1)), [0, 2, 3]),
+        ("emotions", ((0, 0), (-1, 1), (1, -1), (0, 1)), [0, 3]),  # known in part is not known
         ("regression", (None,) * 4, []),
         ("classes", (None,) * 4, []),
         ("emotions", (None,) * 4, []),

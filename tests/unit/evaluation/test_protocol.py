@@ -184,10 +184,11 @@ def test_pooled_features_of_some_modalities(ragged):
     np.testing.assert_array_equal(pooled_features(ragged, ("vision", "audio")), expected)
 
 
-def test_pooled_features_are_summed_in_float64():
+def test_pooled_features_are_averaged_in_float64():
     from mmcl.corpus.schema import Card
 
-    steps = np.full((5000, 1), 60000, dtype=np.float16)  # their sum overflows a float16
+    # Half of the last step a float16 can make above 1: it would be rounded away.
+    steps = np.array([[1.0], [1.0 + 2**-10]], dtype=np.float16)
     card = Card(
         name="toy",
         task=Task(kind="regression", low=-1, high=1),
@@ -197,7 +198,7 @@ def test_pooled_features_are_summed_in_float64():
     )
     clip = Clip(id="0", split="train", label=0.0, features={"audio": steps})
     split = pack_corpus(card, [clip], dtype="float16").split("train")
-    np.testing.assert_array_equal(pooled_features(split), [[60000.0]])
+    np.testing.assert_array_equal(pooled_features(split), [[1.0 + 2**-11]])
 
 
 # ---------------------------------------------------------------- answers and tables

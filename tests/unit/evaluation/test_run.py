@@ -360,11 +360,22 @@ def test_released_on_unaligned_says_what_it_was_given(tmp_path, planted, tiny_co
     assert note in run.evaluate(planted(aligned=True))["notes"]
 
 
-def test_released_on_aligned_says_nothing(tmp_path, tiny_corpus, planted, tiny_config):
+def test_released_on_aligned_says_nothing_and_takes_no_other(
+    tmp_path, tiny_corpus, planted, tiny_config
+):
     run = train(tiny_corpus, tiny_config(variant="released"), out=tmp_path / "run")
     assert not [note for note in run.metrics["notes"] if "released" in note]
-    notes = run.evaluate(planted(aligned=False))["notes"]
-    assert not [note for note in notes if "released" in note]
+    with pytest.raises(RunError) as caught:
+        run.evaluate(planted(aligned=False))
+    assert str(caught.value) == (
+        f"{run.folder}: the corpus 'planted' does not fit.\n"
+        "  it is not aligned, and released was trained on a corpus that is\n"
+        "  See what the corpus holds: mmcl corpus describe CORPUS"
+    )
+
+
+def test_calibrated_on_aligned_takes_unaligned_too(run, planted):
+    assert run.evaluate(planted(aligned=False))["notes"] == []
 
 
 def test_calibrated_on_unaligned_says_nothing(tmp_path, planted, tiny_config):

@@ -71,15 +71,29 @@ def test_refuses_a_corpus_without_its_modalities():
         ),
         pytest.param(
             lambda features, masks: features.update(audio=features["audio"][0]),
-            "audio must be [clips, steps, features] with a mask [clips, steps], "
+            "audio must be [clips, steps, features] with a mask [clips, steps] and 4 clips, "
             "got [6, 3] and [4, 6]",
             id="no-clips",
         ),
         pytest.param(
             lambda features, masks: masks.update(vision=masks["vision"][:, :5]),
-            "vision must be [clips, steps, features] with a mask [clips, steps], "
+            "vision must be [clips, steps, features] with a mask [clips, steps] and 4 clips, "
             "got [4, 6, 4] and [4, 5]",
             id="short-mask",
+        ),
+        pytest.param(
+            lambda features, masks: (
+                features.update(vision=features["vision"][:3]),
+                masks.update(vision=masks["vision"][:3]),
+            ),
+            "vision must be [clips, steps, features] with a mask [clips, steps] and 4 clips, "
+            "got [3, 6, 4] and [3, 6]",
+            id="fewer-clips",
+        ),
+        pytest.param(
+            lambda features, masks: masks.pop("audio"),
+            "masks must hold audio, as features do; got ['text', 'vision']",
+            id="no-mask",
         ),
         pytest.param(
             lambda features, masks: features.update(text=features["text"][..., :2]),
@@ -99,6 +113,20 @@ def test_refuses_what_does_not_fit(
     with pytest.raises(ShapeError) as caught:
         model(features, masks)
     assert str(caught.value) == message
+
+
+def test_released_refuses_unequal_lengths_of_an_aligned_clip(make_released, make_masks):
+    model = make_released()
+    masks = make_masks({"text": [6, 4], "audio": [6, 3], "vision": [6, 4]})
+    dims = {"text": 5, "audio": 3, "vision": 4}
+    features = {m: torch.zeros(2, 6, d, dtype=torch.float64) for m, d in dims.items()}
+    with pytest.raises(ShapeError) as caught:
+        model(features, masks)
+    assert str(caught.value) == (
+        "released takes an aligned corpus with equal lengths in every modality, got "
+        "{'text': 4, 'audio': 3, 'vision': 4} steps in clip 1\n"
+        "  Say that it is not aligned: MMCL(..., aligned=False)"
+    )
 
 
 # Modalities never seen
