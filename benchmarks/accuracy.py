@@ -1,8 +1,8 @@
 """Accuracy of both variants: the experiments whose tables stand in the README.
 
 Each experiment is an ``mmcl`` command; this script runs those asked for, gathers their
-metrics.json into one file of benchmarks/results, and writes the README's tables from the
-newest file of each experiment. Runs that were interrupted go on where they were.
+metrics.json into one file of benchmarks/results, and writes the README's tables (readme.py)
+from the newest file of each experiment. Runs that were interrupted go on where they were.
 
     python benchmarks/accuracy.py planted planted-unaligned
     python benchmarks/accuracy.py ravdess mmmo mmmo-published      (needs MMCL_REAL_DATA)
@@ -20,13 +20,12 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from mmcl.cli.main import main as mmcl
-from mmcl.cli.show import format_summary
 from mmcl.runtime import environment
 from mmcl.types import Variant
+from readme import render
 
 HERE = Path(__file__).parent
 ROOT = HERE.parent
-README = ROOT / "README.md"
 VARIANTS: tuple[Variant, ...] = ("released", "calibrated")
 REAL_DATA = "MMCL_REAL_DATA"
 
@@ -150,54 +149,15 @@ def save(name: str, commands: dict[str, str], results: dict[str, Any]) -> None:
     for older in folder.glob(f"????-??-??-*-accuracy.{name}.json"):
         older.unlink()
     path = folder / f"{day}-{about['commit']}-accuracy.{name}.json"
-    content = {"commands": commands, "results": results, "environment": about}
+    content = {
+        "title": EXPERIMENTS[name].title,
+        "shown": EXPERIMENTS[name].shown,
+        "commands": commands,
+        "results": results,
+        "environment": about,
+    }
     path.write_text(json.dumps(content, indent=2) + "\n")
     print(path)
-
-
-def render() -> None:
-    """Write each experiment's table between its markers in the README."""
-    text = README.read_text()
-    for name, experiment in EXPERIMENTS.items():
-        found = sorted((HERE / "results").glob(f"*-accuracy.{name}.json"))
-        start, end = f"<!-- table:{name} -->\n", f"<!-- end:{name} -->"
-        if not found or start not in text:
-            continue
-        before, rest = text.split(start)
-        after = rest.split(end, 1)[1]
-        content = json.loads(found[-1].read_text())
-        text = f"{before}{start}{table(name, experiment, content)}{end}{after}"
-    README.write_text(text)
-
-
-def table(name: str, experiment: Experiment, content: dict[str, Any]) -> str:
-    """One experiment as Markdown: variants with 95% intervals, then the reference rows."""
-    shown = experiment.shown
-    results = content["results"]
-    lines = [
-        f"**{experiment.title}**, test split, mean ± s.d. [95% interval] over "
-        f"{len(experiment.seeds.split(','))} seeds; `python benchmarks/accuracy.py {name}`",
-        "",
-        "| | " + " | ".join(shown) + " |",
-        "|---" * (len(shown) + 1) + "|",
-    ]
-    for variant, report in results.items():
-        cells = [with_interval(report["test"].get(key)) for key in shown]
-        lines.append(f"| {variant} | " + " | ".join(cells) + " |")
-    references = next(iter(results.values()))["references"]
-    for row, splits in references.items():
-        values = [splits["test"].get(key) for key in shown]
-        cells = ["-" if value is None else f"{value:.3f}" for value in values]
-        lines.append(f"| {row} | " + " | ".join(cells) + " |")
-    return "\n".join(lines) + "\n\n"
-
-
-def with_interval(summary: dict[str, Any] | None) -> str:
-    """``.312 ± .008 [.302, .322]`` of a summary."""
-    text = format_summary(summary)
-    if not summary or summary.get("low") is None:
-        return text
-    return f"{text} [{summary['low']:.3f}, {summary['high']:.3f}]"
 
 
 if __name__ == "__main__":

@@ -1,0 +1,92 @@
+"""Write the README's tables from the newest files of benchmarks/results.
+
+A table stands between ``<!-- table:NAME -->`` and ``<!-- end:NAME -->``; no number in it is
+typed by hand. The benchmarks call this when they are done.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+from pathlib import Path
+from typing import Any
+
+from mmcl.cli.show import format_summary
+
+HERE = Path(__file__).parent
+README = HERE.parent / "README.md"
+MARKED = re.compile(r"<!-- table:([\w-]+) -->\n(.*?)<!-- end:\1 -->", re.S)
+
+
+def render() -> None:
+    """Rewrite every table whose results there are."""
+    README.write_text(MARKED.sub(_fresh, README.read_text()))
+
+
+def _fresh(found: re.Match[str]) -> str:
+    name = found[1]
+    kind = "speed" if name == "speed" else f"accuracy.{name}"
+    files = sorted((HERE / "results").glob(f"*-{kind}.json"), key=lambda f: f.stat().st_mtime)
+    if not files:
+        return found[0]
+    content = json.loads(files[-1].read_text())
+    table = speed_table(content) if name == "speed" else accuracy_table(name, content)
+    return f"<!-- table:{name} -->\n{table}<!-- end:{name} -->"
+
+
+def accuracy_table(name: str, content: dict[str, Any]) -> str:
+    """One experiment: variants with 95% intervals, the reference rows, the notes."""
+    shown, results = content["shown"], content["results"]
+    seeds = max(len(report["seeds"]) for report in results.values())
+    lines = [
+        f"**{content['title']}**, test split, mean ± s.d. [95% interval] over {seeds} seeds; "
+        f"`python benchmarks/accuracy.py {name}`",
+        "",
+        "| | " + " | ".join(shown) + " |",
+        "|---" * (len(shown) + 1) + "|",
+    ]
+    for variant, report in results.items():
+        cells = [with_interval(report["test"].get(key)) for key in shown]
+        lines.append(f"| {variant} | " + " | ".join(cells) + " |")
+    for row, splits in next(iter(results.values()))["references"].items():
+        values = [splits["test"].get(key) for key in shown]
+        cells = ["-" if value is None else f"{value:.3f}" for value in values]
+        lines.append(f"| {row} | " + " | ".join(cells) + " |")
+    said = [f"{v}: {note}" for v, report in results.items() for note in report["notes"]]
+    lines += ["", *(f"- {note}" for note in said)]
+    return "\n".join(lines).rstrip() + "\n\n"
+
+
+def with_interval(summary: dict[str, Any] | None) -> str:
+    """``.312 ± .008 [.302, .322]`` of a summary."""
+    text = format_summary(summary)
+    if not summary or summary.get("low") is None:
+        return text
+    return f"{text} [{summary['low']:.3f}, {summary['high']:.3f}]"
+
+
+def speed_table(content: dict[str, Any]) -> str:
+    """Clips per second beside the floor."""
+    rate = content["matrix_product_flops_per_second"] / 1e9
+    lines = [
+        "Width 128, 20 steps, batch 128, features of 300/74/35, float32. The floor is the "
+        f"operations counted over the rate of a large matrix product in the same run ({rate:.0f} GFLOP/s, "
+        f"{content['environment']['machine']}); ratios count, absolute rates drift. `make bench`",
+        "",
+        "| | | clips/s | MFLOP/clip | floor, clips/s | share of floor |",
+        "|---|---|---|---|---|---|",
+    ]
+    for variant, steps in content["results"].items():
+        for step, r in steps.items():
+            lines.append(
+                f"| {variant} | {step} | {r['clips_per_second']:.0f} | {r['mflop_per_clip']:.1f} | "
+                f"{r['floor_clips_per_second']:.0f} | {r['share_of_floor']:.0%} |"
+            )
+    ratios = content["ratios"]
+    said = ", ".join(f"{step} {ratio:.2f}" for step, ratio in ratios.items())
+    lines += ["", f"calibrated / released, median of rounds: {said}."]
+    return "\n".join(lines) + "\n\n"
+
+
+if __name__ == "__main__":
+    render()
