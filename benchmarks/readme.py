@@ -70,8 +70,9 @@ def speed_table(content: dict[str, Any]) -> str:
     rate = content["matrix_product_flops_per_second"] / 1e9
     lines = [
         "Width 128, 20 steps, batch 128, features of 300/74/35, float32. The floor is the "
-        f"operations counted over the rate of a large matrix product in the same run ({rate:.0f} GFLOP/s, "
-        f"{content['environment']['machine']}); ratios count, absolute rates drift. `make bench`",
+        "operations counted over the rate of a large matrix product in the same run "
+        f"({rate:.0f} GFLOP/s, {content['environment']['machine']}); ratios count, absolute rates "
+        "drift. `make bench`",
         "",
         "| | | clips/s | MFLOP/clip | floor, clips/s | share of floor |",
         "|---|---|---|---|---|---|",
