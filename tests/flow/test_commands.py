@@ -195,9 +195,9 @@ def test_wrong_usage_is_told_by_the_parser(run):
     assert run("train") == (
         2,
         "",
-        "Usage: mmcl train [OPTIONS] {corpus}\n"
+        "Usage: mmcl train [OPTIONS] {CORPUS}\n"
         "Try 'mmcl train --help' for help.\n\n"
-        "Error: Missing argument 'corpus'.\n",
+        "Error: Missing argument 'CORPUS'.\n",
     )
 
 

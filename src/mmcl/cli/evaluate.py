@@ -11,7 +11,7 @@ __all__ = ["evaluate_command"]
 
 
 def evaluate_command(
-    run: Annotated[Path, typer.Argument(help="A run folder.")],
+    run: Annotated[Path, typer.Argument(metavar="RUN", help="A run folder.")],
     corpus: Annotated[
         Path | None, typer.Option(help="Score on this corpus in place of the run's own.")
     ] = None,

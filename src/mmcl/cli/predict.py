@@ -15,8 +15,10 @@ ENDINGS = (".csv", ".jsonl", ".parquet")
 
 
 def predict_command(
-    run: Annotated[Path, typer.Argument(help="A run folder.")],
-    corpus: Annotated[Path, typer.Argument(help="A corpus, or a foreign file read as one.")],
+    run: Annotated[Path, typer.Argument(metavar="RUN", help="A run folder.")],
+    corpus: Annotated[
+        Path, typer.Argument(metavar="CORPUS", help="A corpus, or a foreign file read as one.")
+    ],
     out: Annotated[Path, typer.Option(help="File to write: .csv, .jsonl or .parquet.")],
 ) -> None:
     """Predict every clip of a corpus; labels are not needed.

@@ -72,9 +72,10 @@ def metrics_table(report: Mapping[str, Any]) -> Table:
     references = report["references"]
     count = len(report["seeds"])
     title = f"{report['variant']} on {report['corpus']}, {count} seed{'s' * (count != 1)}"
-    table = Table(title=f"{title} (mean ± s.d.)")
-    for name in ("metric", "valid", "test", *(f"{row} ({split})" for row in references)):
-        table.add_column(name, justify="left" if name == "metric" else "right")
+    table = Table(title=f"{title} (mean ± s.d.)", caption=f"{', '.join(references)}: {split} split")
+    table.add_column("metric", no_wrap=True)
+    for name in ("valid", "test", *references):
+        table.add_column(name, justify="right")
     for key in report[split]:
         cells = [format_summary(report[part].get(key)) for part in ("valid", "test")]
         for row in references.values():

@@ -14,7 +14,9 @@ __all__ = ["train_command"]
 
 
 def train_command(
-    corpus: Annotated[Path, typer.Argument(help="A corpus, or a foreign file read as one.")],
+    corpus: Annotated[
+        Path, typer.Argument(metavar="CORPUS", help="A corpus, or a foreign file read as one.")
+    ],
     out: Annotated[Path, typer.Option(help="Run folder to make.")],
     variant: Annotated[str | None, typer.Option(help="calibrated (default) or released.")] = None,
     seeds: Annotated[str, typer.Option(help="Seeds, as 1,2,3.")] = "1",
