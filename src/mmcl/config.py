@@ -78,7 +78,7 @@ class ModelSettings(_Settings):
     )
     agreement: Literal["auto", "same_index", "three_way"] = "auto"
     confirm: Literal["min", "mean"] = "min"
-    threshold: float = Field(0.4, gt=-1, lt=1)
+    threshold: float = Field(0.6, gt=-1, lt=1)
     temperature: float = Field(0.1, gt=0)
     attention: bool = True
     steps: int = Field(20, ge=1)
