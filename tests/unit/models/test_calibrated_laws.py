@@ -109,8 +109,8 @@ def test_commonality_rises_with_agreement(make_model, make_features, make_masks)
     for m in ("audio", "vision"):
         features[m][:, :2] = features["text"][:, :2]
     commonality = model.encode(features).parts.commonality
-    # Cosine 1 against threshold .4 at temperature .1: sigmoid(6); float64.
-    certain = torch.full((3, 50, 2), 1 / (1 + math.exp(-6))).double()
+    # Cosine 1 against threshold .6 at temperature .1: sigmoid(4); float64.
+    certain = torch.full((3, 50, 2), 1 / (1 + math.exp(-4))).double()
     torch.testing.assert_close(commonality[..., :2], certain, rtol=0, atol=1e-6)
     # Nothing else is as certain: no other cosine is 1.
     assert (commonality[..., 2:] < certain[..., :1] - 1e-5).all()
