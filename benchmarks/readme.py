@@ -37,9 +37,8 @@ def _fresh(found: re.Match[str]) -> str:
 def accuracy_table(name: str, content: dict[str, Any]) -> str:
     """One experiment: variants with 95% intervals, the reference rows, the notes."""
     shown, results = content["shown"], content["results"]
-    seeds = max(len(report["seeds"]) for report in results.values())
     lines = [
-        f"**{content['title']}**, test split, mean ± s.d. [95% interval] over {seeds} seeds; "
+        f"**{content['title']}**, test split, mean ± s.d. [95% interval] over seeds; "
         f"`python benchmarks/accuracy.py {name}`",
         "",
         "| | " + " | ".join(shown) + " |",
@@ -47,7 +46,7 @@ def accuracy_table(name: str, content: dict[str, Any]) -> str:
     ]
     for variant, report in results.items():
         cells = [with_interval(report["test"].get(key)) for key in shown]
-        lines.append(f"| {variant} | " + " | ".join(cells) + " |")
+        lines.append(f"| {variant}, {len(report['seeds'])} seeds | " + " | ".join(cells) + " |")
     for row, splits in next(iter(results.values()))["references"].items():
         values = [splits["test"].get(key) for key in shown]
         cells = ["-" if value is None else f"{value:.3f}" for value in values]
