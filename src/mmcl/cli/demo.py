@@ -72,10 +72,10 @@ def make_plan(*, quick: bool) -> Plan:
     if quick:
         return Plan(
             PlantSettings(train=600, valid=150, test=200),
-            {"released": ("learning.epochs=3",), "calibrated": ("learning.epochs=8",)},
+            {"released": ("learning.epochs=2",), "calibrated": ("learning.epochs=7",)},
         )
     return Plan(
-        PlantSettings(), {"released": ("learning.epochs=6",), "calibrated": ("learning.epochs=16",)}
+        PlantSettings(), {"released": ("learning.epochs=5",), "calibrated": ("learning.epochs=13",)}
     )
 
 
