@@ -9,7 +9,6 @@ from typing import Any, NamedTuple
 import torch
 from lightning_fabric import Fabric
 from torch import Tensor, nn
-from torch.nn import functional as F
 
 from mmcl.config import Config, PolicySettings
 from mmcl.corpus.batches import Batch
@@ -56,9 +55,8 @@ class JointLoss(nn.Module):
         loss = self.learning.task_weight * task_loss
         aligned = loss.new_zeros(())
         if self.learning.alignment_weight:
-            unit = F.normalize(output.encoded.compared, dim=-1)
-            mask = output.encoded.step_mask
-            aligned = alignment_loss(unit, mask, self.learning.alignment_group)
+            encoded, group = output.encoded, self.learning.alignment_group
+            aligned = alignment_loss(encoded.unit, encoded.step_mask, group)
             loss = loss + self.learning.alignment_weight * aligned
         reward = self._reward(output, batch.targets)
         if self.policy.kind == "rloo":

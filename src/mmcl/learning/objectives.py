@@ -181,14 +181,16 @@ def _last_real_step(mask: Tensor) -> int:
 def _pair_loss(x: Tensor, y: Tensor, x_mask: Tensor, y_mask: Tensor) -> Tensor:
     groups, size, n, d = x.shape
     k = y.shape[2]
-    cosines = x.reshape(groups, size * n, d) @ y.reshape(groups, size * k, d).transpose(1, 2)
-    unreal = torch.where(y_mask, 0.0, _NOT_COUNTED).reshape(groups, 1, size * k)
-    cosines = (cosines + unreal).view(groups, size, n, size, k)
-    by_step = cosines.logsumexp(dim=-1)  # [G, g, n, g]
-    by_step = by_step + torch.where(x_mask, 0.0, _NOT_COUNTED).unsqueeze(-1)
-    scores = by_step.logsumexp(dim=2)  # [G, g, g]
+    unreal = torch.where(y_mask, 0.0, _NOT_COUNTED).to(x.dtype).reshape(groups, 1, size * k)
+    cosines = torch.baddbmm(
+        unreal, x.reshape(groups, size * n, d), y.reshape(groups, size * k, d).transpose(1, 2)
+    )
+    # Cosines over the temperature are within -10..10: their exponentials need no shift.
+    by_step = cosines.exp().view(groups, size, n, size, k).sum(dim=-1)  # [G, g, n, g]
+    total = torch.einsum("Ginj,Gin->Gij", by_step, x_mask.to(by_step.dtype))
     counts = x_mask.any(dim=-1) & y_mask.any(dim=-1)  # [G, g]
-    scores = scores.masked_fill(~(counts.unsqueeze(1) & counts.unsqueeze(2)), _NOT_COUNTED)
+    both = counts.unsqueeze(1) & counts.unsqueeze(2)
+    scores = total.where(both, 1.0).log().masked_fill(~both, _NOT_COUNTED)
     right = scores.diagonal(dim1=1, dim2=2)
     each = (scores.logsumexp(dim=2) + scores.logsumexp(dim=1)) / 2 - right
     return (each * counts).sum() / counts.sum().clamp(min=1)

@@ -6,7 +6,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from mmcl.models.layers import NEVER, BatchNorm, ModalityBlock, weighted_mean
+from mmcl.models.layers import NEVER, BatchNorm, Dropout, ModalityBlock, weighted_mean
 
 __all__ = ["Critic"]
 
@@ -37,7 +37,7 @@ class Critic(nn.Module):
         self.block = ModalityBlock(num_modalities, wide, heads, inner_width, dropout=0.0)
         self.linear1 = nn.Linear(num_modalities * wide, 2 * width)
         self.linear2 = nn.Linear(2 * width, width)
-        self.dropout = nn.Dropout(dropout)
+        self.dropout = Dropout(dropout)
         self.norm = BatchNorm(width)
         self.value = nn.Linear(width, 1)
 

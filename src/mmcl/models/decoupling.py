@@ -9,7 +9,6 @@ from typing import NamedTuple
 
 import torch
 from torch import Tensor
-from torch.nn import functional as F
 
 from mmcl.errors import ShapeError
 
@@ -57,7 +56,7 @@ def similarity_maps(unit: Tensor) -> Tensor:
 
 def softmax_decoupling(
     z: Tensor,
-    compared: Tensor,
+    unit: Tensor,
     step_mask: Tensor,
     *,
     temperature: float = 1.0,
@@ -71,7 +70,8 @@ def softmax_decoupling(
 
     Args:
         z: Projected steps, ``[m, b, n, d]``.
-        compared: Steps the cosines are taken of (``z`` itself as released), same shape.
+        unit: Steps of length one the cosines are taken of (of ``z`` itself as released), same
+            shape.
         step_mask: Real steps, bool ``[b, n]``, the same for every modality; a padded column
             gets no weight (mends fault F7).
         temperature: Divides the map before the softmax; 1 as released.
@@ -93,7 +93,7 @@ def softmax_decoupling(
             f"step_mask must have shape {list(z.shape[1:3])} [clips, steps], "
             f"got {list(step_mask.shape)}"
         )
-    sims = similarity_maps(F.normalize(compared, dim=-1))
+    sims = similarity_maps(unit)
     columns = ~step_mask[:, None, :]  # [b, 1, n]
     # A clip none of whose steps is real keeps uniform weights: no row may be empty.
     columns = columns & step_mask.any(dim=1)[:, None, None]
@@ -177,49 +177,45 @@ def agreement(
     Source:
         METHOD 2.3. Ours; the released code takes the least of two maps entry by entry.
     """
-    return torch.stack(
-        [
-            _agreement_of(m, unit, step_mask, three_way, confirm, candidates)
-            for m in range(len(unit))
-        ]
-    )
-
-
-def _agreement_of(
-    m: int, unit: Tensor, step_mask: Tensor, three_way: bool, confirm: str, candidates: int
-) -> Tensor:
-    others = [k for k in range(len(unit)) if k != m]
-    present = {k: step_mask[k].any(dim=1, keepdim=True) for k in others}  # [b, 1] each
+    m = len(unit)
+    if m == 1:
+        return unit.new_full(unit.shape[:-1], -torch.inf)
+    others = torch.tensor([[k for k in range(m) if k != i] for i in range(m)], device=unit.device)
     with torch.no_grad():
-        chosen = _find_partners(m, others, unit, step_mask, three_way, confirm, candidates)
-    partners = {k: _take_steps(unit[k], at) for k, at in zip(others, chosen, strict=True)}
-    cosines = [(unit[m] * partners[k]).sum(dim=-1) for k in others]  # [b, n] each
-    counts = [present[k].expand_as(c) for k, c in zip(others, cosines, strict=True)]
-    if three_way and len(others) == 2:
-        k, q = others
-        cosines.append((partners[k] * partners[q]).sum(dim=-1))
-        counts.append((present[k] & present[q]).expand_as(cosines[0]))
-    if not others:
-        return unit.new_full(unit.shape[1:3], -torch.inf)
-    stacked, counted = torch.stack(cosines), torch.stack(counts)
-    return _confirm(stacked, counted, confirm)
+        chosen = [
+            _find_partners(i, others[i].tolist(), unit, step_mask, three_way, confirm, candidates)
+            for i in range(m)
+        ]
+    partners = _take_partners(unit, others, torch.stack(chosen))  # [m, k, b, n, d]
+    cosines = (unit.unsqueeze(1) * partners).sum(dim=-1)  # [m, k, b, n]
+    counted = step_mask.any(dim=2)[others].unsqueeze(-1).expand_as(cosines)
+    if three_way and m == 3:
+        across = (partners[:, 0] * partners[:, 1]).sum(dim=-1, keepdim=True).movedim(-1, 1)
+        cosines = torch.cat([cosines, across], dim=1)
+        counted = torch.cat([counted, counted.all(dim=1, keepdim=True)], dim=1)
+    return _confirm(cosines, counted, confirm)
 
 
 def _confirm(cosines: Tensor, counted: Tensor, confirm: str) -> Tensor:
-    """Least or mean over the first axis of the cosines that count; -inf where none does."""
+    """Least or mean over the second axis of the cosines that count; -inf where none does."""
     if confirm == "min":
-        value = cosines.masked_fill(~counted, ABSENT).amin(dim=0)
+        value = cosines.masked_fill(~counted, ABSENT).amin(dim=1)
     else:
-        value = (cosines * counted).sum(dim=0) / counted.sum(dim=0).clamp(min=1)
-    return value.masked_fill(~counted.any(dim=0), -torch.inf)
+        value = (cosines * counted).sum(dim=1) / counted.sum(dim=1).clamp(min=1)
+    return value.masked_fill(~counted.any(dim=1), -torch.inf)
+
+
+def _take_partners(unit: Tensor, others: Tensor, at: Tensor) -> Tensor:
+    """Step ``at[m, k, b, i]`` of clip b of m's k-th other modality: ``[m, k, b, i, d]``."""
+    m, b, n, d = unit.shape
+    clips = torch.arange(m * b, device=unit.device).view(m, b, 1) * n
+    flat = unit.reshape(m * b * n, d).index_select(0, (clips[others] + at).flatten())
+    return flat.view(*at.shape, d)
 
 
 def _take_steps(unit: Tensor, at: Tensor) -> Tensor:
     """Pick step ``at[b, i]`` of clip b: ``[b, n, d]``, ``[b, i] -> [b, i, d]``."""
-    b, n, d = unit.shape
-    start = torch.arange(b, device=unit.device).unsqueeze(1) * n
-    flat = unit.reshape(b * n, d).index_select(0, (start + at).flatten())
-    return flat.view(b, at.shape[1], d)
+    return _take_partners(unit.unsqueeze(0), at.new_zeros(1, 1), at[None, None])[0, 0]
 
 
 def _find_partners(
@@ -230,8 +226,8 @@ def _find_partners(
     three_way: bool,
     confirm: str,
     candidates: int,
-) -> list[Tensor]:
-    """For every step of m, the index of its partner in each other modality, ``[b, n]`` each."""
+) -> Tensor:
+    """For every step of m, the index of its partner in each of the k others, ``[k, b, n]``."""
     b, n, d = unit.shape[1:]
     per_row = b * max(n * len(others), candidates * d if three_way else 1, 1)
     block = max(1, _BLOCK_ELEMENTS // per_row)
@@ -245,7 +241,7 @@ def _find_partners(
             best = _best_shared_index(sims, confirm)
         for column, at in zip(found, best, strict=True):
             column.append(at)
-    return [torch.cat(column, dim=1) for column in found]
+    return torch.stack([torch.cat(column, dim=1) for column in found])
 
 
 def _masked_cosines(query: Tensor, unit: Tensor, mask: Tensor) -> Tensor:
@@ -255,8 +251,6 @@ def _masked_cosines(query: Tensor, unit: Tensor, mask: Tensor) -> Tensor:
 
 
 def _best_shared_index(sims: list[Tensor], confirm: str) -> list[Tensor]:
-    if not sims:
-        return []
     both = torch.stack(sims)
     score = both.amin(dim=0) if confirm == "min" else both.mean(dim=0)
     at = score.argmax(dim=-1)

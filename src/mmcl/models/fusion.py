@@ -6,7 +6,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from mmcl.models.layers import BatchNorm, ModalityLinear
+from mmcl.models.layers import BatchNorm, Dropout, ModalityLinear
 
 __all__ = ["CalibratedHead", "GatedFusion", "ReleasedHead"]
 
@@ -50,7 +50,7 @@ class ReleasedHead(nn.Module):
     def __init__(self, width: int, output_dim: int, dropout: float) -> None:
         super().__init__()
         self.linear = nn.Linear(2 * width, width)
-        self.dropout = nn.Dropout(dropout)
+        self.dropout = Dropout(dropout)
         self.norm = BatchNorm(width)
         self.output = nn.Linear(width, output_dim)
 
@@ -66,7 +66,7 @@ class CalibratedHead(nn.Module):
     def __init__(self, width: int, output_dim: int, dropout: float) -> None:
         super().__init__()
         self.linear = nn.Linear(2 * width, width)
-        self.dropout = nn.Dropout(dropout)
+        self.dropout = Dropout(dropout)
         self.output = nn.Linear(width, output_dim)
 
     def forward(self, hidden: Tensor) -> Tensor:

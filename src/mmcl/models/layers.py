@@ -13,6 +13,7 @@ from torch.nn import functional as F
 
 __all__ = [
     "BatchNorm",
+    "Dropout",
     "ModalityBlock",
     "ModalityLinear",
     "ModalityNorm",
@@ -24,6 +25,35 @@ __all__ = [
 NEVER = -1e4
 """Added to an attention score that must not count. Finite, so that a row in which nothing
 counts stays a number; far enough that float32 and bfloat16 softmax give exactly zero."""
+
+
+class Dropout(nn.Module):
+    """Dropout whose noise is cheap on a CPU, where torch draws it value by value.
+
+    A random byte decides on a value, so the rate is rounded to a 256th; what is kept is scaled
+    by the rounded rate, so that the mean stays exact. Nothing is dropped where nothing is
+    learnt: in evaluation, and in passes without gradient (the further samples of RLOO).
+    """
+
+    def __init__(self, rate: float) -> None:
+        super().__init__()
+        self.rate = rate
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Shapes: any in, the same out."""
+        if not self.training or not torch.is_grad_enabled() or not self.rate:
+            return x
+        if x.device.type != "cpu":
+            return F.dropout(x, self.rate)
+        dropped = min(round(self.rate * 256), 255)
+        words = torch.empty((x.numel() + 7) // 8, dtype=torch.int64).random_(-(2**63), None)
+        noise = words.view(torch.uint8)[: x.numel()].view(x.shape)
+        kept = (noise >= dropped).to(x.dtype)
+        return x * kept.mul_(256 / (256 - dropped))
+
+    def extra_repr(self) -> str:
+        """Shown by ``print(model)``."""
+        return f"{self.rate}"
 
 
 class ModalityLinear(nn.Module):
@@ -91,7 +121,7 @@ class SelfAttention(nn.Module):
         """
         m, b, n, d = x.shape
         qkv = self.qkv(x).view(m * b, n, 3, self.heads, d // self.heads)
-        query, key, value = qkv.permute(2, 0, 3, 1, 4).unbind(0)  # [m*b, heads, n, d/heads]
+        query, key, value = (each.transpose(1, 2) for each in qkv.unbind(2))  # [m*b, heads, n, ..]
         bias = key_bias.to(query.dtype).reshape(m * b, 1, 1, n)
         context = F.scaled_dot_product_attention(query, key, value, attn_mask=bias)
         mixed: Tensor = self.out(context.transpose(1, 2).reshape(m, b, n, d))
@@ -110,7 +140,7 @@ class ModalityBlock(nn.Module):
         self.inner = ModalityLinear(num_modalities, width, inner_width)
         self.outer = ModalityLinear(num_modalities, inner_width, width)
         self.norm2 = ModalityNorm(num_modalities, width)
-        self.dropout = nn.Dropout(dropout)
+        self.dropout = Dropout(dropout)
 
     def forward(self, x: Tensor, key_bias: Tensor) -> Tensor:
         """Shapes: ``x`` ``[m, b, n, d]``, ``key_bias`` ``[m, b, n]``; returns ``[m, b, n, d]``."""

@@ -45,14 +45,14 @@ class Encoded(NamedTuple):
 
     Attributes:
         parts: Common and specific parts and commonality.
-        compared: The space cosines are taken in, ``[m, b, n, d]``.
+        unit: Steps of length one in the space cosines are taken in, ``[m, b, n, d]``.
         enhanced: Pooled common part after attention, ``[m, b, d]``.
         step_mask: Real steps, bool ``[m, b, n]``.
         present: Modalities that count, ``[m, b]``, 0 or 1.
     """
 
     parts: Decoupled
-    compared: Tensor
+    unit: Tensor
     enhanced: Tensor
     step_mask: Tensor
     present: Tensor
@@ -199,11 +199,12 @@ class MMCL(
         z = self.projection(complete)
         step_mask = self._stack_masks(complete_masks, z)
         compared = z if self.calibration is None else self.calibration(z, step_mask)
-        parts = self._decouple(z, compared, step_mask)
+        unit = F.normalize(compared, dim=-1)
+        parts = self._decouple(z, unit, step_mask)
         weight = parts.commonality if self.elementwise else step_mask.to(z.dtype)
         enhanced = weighted_mean(self._attend(parts.common, weight), weight)
         present = step_mask.any(dim=-1).to(z.dtype)
-        return Encoded(parts, compared, enhanced, step_mask, present)
+        return Encoded(parts, unit, enhanced, step_mask, present)
 
     def decide(self, encoded: Encoded, *, sample: bool = False) -> Decision:
         """Let the policies act on the specific parts."""
@@ -324,16 +325,16 @@ class MMCL(
             )
         return stacked.any(dim=0, keepdim=True).expand_as(stacked)
 
-    def _decouple(self, z: Tensor, compared: Tensor, step_mask: Tensor) -> Decoupled:
+    def _decouple(self, z: Tensor, unit: Tensor, step_mask: Tensor) -> Decoupled:
         settings = self.settings
         if self.released:
-            return softmax_decoupling(z, compared, step_mask[0])
+            return softmax_decoupling(z, unit, step_mask[0])
         if settings.decoupling == "softmax":
             # The maps know one length: where only another modality has a step, this one is 0.
             real = step_mask.unsqueeze(-1).to(z.dtype)
             parts = softmax_decoupling(
                 z * real,
-                compared * real,
+                unit * real,
                 step_mask.any(dim=0),
                 temperature=SOFTMAX_TEMPERATURE,
                 residual=True,
@@ -347,7 +348,7 @@ class MMCL(
             specific = nothing if settings.decoupling == "common_only" else z
             return Decoupled(common, specific, real)
         agreed = agreement(
-            F.normalize(compared, dim=-1),
+            unit,
             step_mask,
             three_way=settings.agreement == "three_way"
             or (settings.agreement == "auto" and not self.aligned),

@@ -9,6 +9,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from mmcl.errors import ShapeError
+from mmcl.models.layers import Dropout
 from mmcl.types import Modality
 
 __all__ = ["Projection", "Standardiser", "robust_moments"]
@@ -81,7 +82,7 @@ class Projection(nn.Module):
         self.standardisers = nn.ModuleDict(
             {m: Standardiser(dim) for m, dim in dims.items()} if standardise else {}
         )
-        self.dropout = nn.Dropout(input_dropout)
+        self.dropout = Dropout(input_dropout)
 
     def forward(self, features: Mapping[Modality, Tensor]) -> Tensor:
         """Project and stack, padding every modality to the longest.

@@ -305,7 +305,7 @@ def test_policy_steps_towards_what_the_critic_values(make_toy_learner, make_batc
 def test_critic_learns_the_rewards_of_its_clips(make_toy_learner, make_batch):
     learner = make_toy_learner(policy=DDPG | {"critic_learning_rate": 0.01})
     learner.step(make_batch(clips=16))
-    learner.critic.module.dropout.p = 0.0
+    learner.critic.module.dropout.rate = 0.0
     past = stored(learner)
     losses = [learner._learn_values(past) for _ in range(120)]
     # Nothing but mean rewards would leave the mean deviation of the rewards.

@@ -246,8 +246,8 @@ def test_softmax_gives_padded_columns_no_weight(generator, residual):
     mask = mask_of([6, 2, 5, 1])
     noise = torch.randn(z.shape, generator=generator, dtype=torch.float64)
     rubbish = torch.where(mask.unsqueeze(-1), z, noise)
-    clean = softmax_decoupling(z, z, mask, residual=residual)
-    dirty = softmax_decoupling(rubbish, rubbish, mask, residual=residual)
+    clean = softmax_decoupling(z, F.normalize(z, dim=-1), mask, residual=residual)
+    dirty = softmax_decoupling(rubbish, F.normalize(rubbish, dim=-1), mask, residual=residual)
     rows = mask.expand(3, -1, -1)
     assert torch.equal(dirty.common[rows], clean.common[rows])
     assert torch.equal(dirty.specific[rows], clean.specific[rows])
@@ -257,7 +257,7 @@ def test_softmax_gives_padded_columns_no_weight(generator, residual):
 
 def test_softmax_commonality_sums_to_one(generator):
     z = draw_steps(generator)
-    parts = softmax_decoupling(z, z, mask_of([6, 2, 5, 1]))
+    parts = softmax_decoupling(z, F.normalize(z, dim=-1), mask_of([6, 2, 5, 1]))
     torch.testing.assert_close(
         parts.commonality.sum(dim=-1), torch.ones(3, CLIPS).double(), **TOLERANCE
     )
@@ -266,7 +266,7 @@ def test_softmax_commonality_sums_to_one(generator):
 def test_softmax_residual_is_what_common_leaves(generator):
     z = draw_steps(generator)
     mask = mask_of([6, 2, 5, 1])
-    parts = softmax_decoupling(z, z, mask, temperature=0.1, residual=True)
+    parts = softmax_decoupling(z, F.normalize(z, dim=-1), mask, temperature=0.1, residual=True)
     assert torch.equal(parts.specific, z - parts.common)
 
 
@@ -275,8 +275,8 @@ def test_softmax_temperature_sharpens(generator):
     z = draw_steps(generator)
     z[1:] = z[:1]  # every step agrees with its own index
     mask = mask_of([6, 6, 6, 6])
-    cold = softmax_decoupling(z, z, mask, temperature=0.01)
-    warm = softmax_decoupling(z, z, mask)
+    cold = softmax_decoupling(z, F.normalize(z, dim=-1), mask, temperature=0.01)
+    warm = softmax_decoupling(z, F.normalize(z, dim=-1), mask)
     # The next best cosine of random vectors is some tenths below: e ** -20 and less.
     torch.testing.assert_close(cold.common, z, rtol=0.0, atol=1e-3)
     assert (warm.common - z).abs().mean() > 0.3
@@ -284,7 +284,7 @@ def test_softmax_temperature_sharpens(generator):
 
 def test_softmax_of_a_clip_without_steps_is_finite(generator):
     z = draw_steps(generator).requires_grad_()
-    parts = softmax_decoupling(z, z, mask_of([6, 0, 5, 0]))
+    parts = softmax_decoupling(z, F.normalize(z, dim=-1), mask_of([6, 0, 5, 0]))
     (parts.common.sum() + parts.specific.square().sum()).backward()
     assert all(part.isfinite().all() for part in parts)
     assert z.grad.isfinite().all()
@@ -292,7 +292,7 @@ def test_softmax_of_a_clip_without_steps_is_finite(generator):
 
 def test_softmax_of_one_modality_compares_it_with_itself(generator):
     z = draw_steps(generator, modalities=1)
-    parts = softmax_decoupling(z, z, mask_of([6, 6, 6, 6]))
+    parts = softmax_decoupling(z, F.normalize(z, dim=-1), mask_of([6, 6, 6, 6]))
     unit = F.normalize(z[0], dim=-1)
     expected = (unit @ unit.transpose(1, 2)).softmax(dim=-1) @ z[0]
     torch.testing.assert_close(parts.common[0], expected, **TOLERANCE)
@@ -301,5 +301,5 @@ def test_softmax_of_one_modality_compares_it_with_itself(generator):
 def test_softmax_refuses_a_mask_that_does_not_fit(generator):
     z = draw_steps(generator)
     with pytest.raises(ShapeError) as caught:
-        softmax_decoupling(z, z, torch.ones(3, CLIPS, STEPS, dtype=torch.bool))
+        softmax_decoupling(z, F.normalize(z, dim=-1), torch.ones(3, CLIPS, STEPS, dtype=torch.bool))
     assert str(caught.value) == "step_mask must have shape [4, 6] [clips, steps], got [3, 4, 6]"

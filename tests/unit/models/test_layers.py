@@ -9,6 +9,7 @@ from torch import nn
 from mmcl.models.layers import (
     NEVER,
     BatchNorm,
+    Dropout,
     ModalityBlock,
     ModalityLinear,
     ModalityNorm,
@@ -157,3 +158,43 @@ def test_positions_have_unit_mean_square_and_differ():
     torch.testing.assert_close(positions.square().mean(dim=1), torch.ones(50), rtol=0, atol=1e-5)
     assert torch.cdist(positions, positions).fill_diagonal_(9).min() > 0.05
     assert sinusoidal_positions(3, 5, torch.device("cpu")).shape == (3, 5)
+
+
+# Dropout
+
+
+@pytest.mark.parametrize("rate", [0.1, 0.5, 0.999])
+def test_dropout_drops_its_share_and_keeps_the_mean(rate):
+    torch.manual_seed(1)
+    ones = torch.ones(1001, 999, requires_grad=True)  # a million draws; not a whole word
+    thinned = Dropout(rate).train()(ones)
+    dropped = min(round(rate * 256), 255) / 256
+    assert set(thinned.unique().tolist()) == {0.0, pytest.approx(1 / (1 - dropped))}
+    # Five standard deviations of a mean of a million draws.
+    spread = 5e-3 * math.sqrt(dropped * (1 - dropped))
+    assert (thinned == 0).float().mean().item() == pytest.approx(dropped, abs=spread)
+    thinned.sum().backward()
+    assert torch.equal(ones.grad, thinned)  # of ones, the gradient is the mask
+
+
+def test_dropout_drops_every_place_of_a_word():
+    torch.manual_seed(1)
+    thinned = Dropout(0.5).train()(torch.ones(4096, 8, requires_grad=True))
+    shares = (thinned == 0).float().mean(dim=0)  # one share per byte of the words drawn
+    assert (shares - 0.5).abs().max() < 5 * 0.5 / math.sqrt(4096)
+
+
+def test_dropout_drops_nothing_where_nothing_is_learnt(steps):
+    dropout = Dropout(0.5).train()
+    assert not torch.equal(dropout(steps), steps)
+    with torch.no_grad():
+        assert torch.equal(dropout(steps), steps)
+    assert torch.equal(dropout.eval()(steps), steps)
+
+
+def test_dropout_follows_the_seed(steps):
+    dropout = Dropout(0.5).train()
+    torch.manual_seed(3)
+    first = dropout(steps)
+    torch.manual_seed(3)
+    assert torch.equal(dropout(steps), first)

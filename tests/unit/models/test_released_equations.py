@@ -172,7 +172,9 @@ def test_similarity_maps_are_the_cosines_of_all_pairs(steps):
 
 
 def test_decoupling_is_the_equation(steps):
-    parts = softmax_decoupling(steps, steps, torch.ones(CLIPS, STEPS, dtype=torch.bool))
+    parts = softmax_decoupling(
+        steps, F.normalize(steps, dim=-1), torch.ones(CLIPS, STEPS, dtype=torch.bool)
+    )
 
     for clip in range(CLIPS):
         z = one_clip(steps, clip)
@@ -348,7 +350,9 @@ def double_softmax(z):
     """
     n = z.shape[2]
     identity = torch.eye(n, dtype=z.dtype).expand(3, z.shape[1], n, n)
-    return softmax_decoupling(identity, z, torch.ones(z.shape[1], n, dtype=torch.bool)).specific
+    return softmax_decoupling(
+        identity, F.normalize(z, dim=-1), torch.ones(z.shape[1], n, dtype=torch.bool)
+    ).specific
 
 
 @pytest.mark.parametrize("scale", [0.1, 1.0, 10.0])
@@ -406,7 +410,9 @@ def test_double_softmax_at_twenty_steps_is_at_most_1_27_to_1(generator):
     opposed = torch.full((3, 1, 20, 4), -1.0, dtype=torch.float64)
     opposed[:, :, 0] = 1.0
     identity = torch.eye(20, dtype=torch.float64).expand(3, 1, 20, 20)
-    once = softmax_decoupling(identity, opposed, torch.ones(1, 20, dtype=torch.bool)).common
+    once = softmax_decoupling(
+        identity, F.normalize(opposed, dim=-1), torch.ones(1, 20, dtype=torch.bool)
+    ).common
     ratio = (once.amax(dim=-1) / once.amin(dim=-1)).max().item()
     assert ratio == pytest.approx(math.e**2, rel=1e-12)
 
