@@ -169,7 +169,8 @@ def test_dropout_drops_its_share_and_keeps_the_mean(rate):
     ones = torch.ones(1001, 999, requires_grad=True)  # a million draws; not a whole word
     thinned = Dropout(rate).train()(ones)
     dropped = min(round(rate * 256), 255) / 256
-    assert set(thinned.unique().tolist()) == {0.0, pytest.approx(1 / (1 - dropped))}
+    assert len(thinned.unique()) == 2
+    assert thinned.max().item() == pytest.approx(1 / (1 - dropped), rel=1e-6)  # float32
     # Five standard deviations of a mean of a million draws.
     spread = 5e-3 * math.sqrt(dropped * (1 - dropped))
     assert (thinned == 0).float().mean().item() == pytest.approx(dropped, abs=spread)
