@@ -58,6 +58,8 @@ class ModelSettings(_Settings):
         threshold: Agreement at which commonality is one half, at the start.
         temperature: Width of the passage from specific to common, at the start.
         attention: Attend within each modality's common part.
+        spread: Pool the standard deviation of the specific part over its steps, too: how much
+            a voice moves, beside where it lies.
         steps: ``released`` only: the equal length every modality is brought to where the
             corpus is not aligned.
     """
@@ -81,6 +83,7 @@ class ModelSettings(_Settings):
     threshold: float = Field(0.6, gt=-1, lt=1)
     temperature: float = Field(0.1, gt=0)
     attention: bool = True
+    spread: bool = False
     steps: int = Field(20, ge=1)
 
     @model_validator(mode="after")
@@ -162,7 +165,7 @@ class LearningSettings(_Settings):
     clip_norm: float = Field(1.0, ge=0)
     task_weight: float = Field(1.0, ge=0)
     alignment_weight: float = Field(0.1, ge=0)
-    alignment_group: int = Field(16, ge=2)
+    alignment_group: int = Field(8, ge=2)
     modality_dropout: float = Field(0.0, ge=0, lt=1)
 
 
