@@ -47,6 +47,8 @@ class ModelSettings(_Settings):
         dropout: In the transformer blocks.
         head_dropout: In the head.
         input_dropout: Of whole input features, before the projection.
+        input_shift: In training, an offset drawn once per clip and feature, of this many standard
+            deviations: as if someone else had said it. For speakers never seen in training.
         positions: Add sinusoidal positions after the decoupling (fault F8).
         standardise: Standardise features by the training split (fault F4).
         calibrate: Centre and scale each projected space before cosines (fault F4).
@@ -72,6 +74,7 @@ class ModelSettings(_Settings):
     dropout: float = Field(0.1, ge=0, lt=1)
     head_dropout: float = Field(0.1, ge=0, lt=1)
     input_dropout: float = Field(0.0, ge=0, lt=1)
+    input_shift: float = Field(0.0, ge=0)
     positions: bool = False
     standardise: bool = True
     calibrate: bool = True

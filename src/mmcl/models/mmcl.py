@@ -139,6 +139,7 @@ class MMCL(
             width,
             standardise=settings.standardise,
             input_dropout=settings.input_dropout,
+            input_shift=settings.input_shift,
         )
         self.calibration = Calibration(count, width) if settings.calibrate else None
         self.elementwise = settings.decoupling == "elementwise" and not self.released
