@@ -286,6 +286,11 @@ class Run:
                 f"{model.settings.steps} steps (longer ones averaged in segments, "
                 "shorter ones repeated, absent ones zero)"
             )
+        if model.released and corpus.card.missing_as_zero:
+            notes.append(
+                "released knows one length per clip: steps that are missing are zeros to it, "
+                "and not left out"
+            )
         return notes
 
     def _training_figures(self) -> dict[str, Any]:
