@@ -10,7 +10,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from mmcl.errors import MediaError, MissingExtraError
+from mmcl.errors import MediaError
+from mmcl.media.extras import load
 
 __all__ = ["TextEncoder"]
 
@@ -124,22 +125,17 @@ def _means(sums: _Floats, counts: _Floats) -> _Floats:
 
 
 def _load(model: str) -> tuple[Any, Any]:
-    try:
-        import torch
-        from transformers import AutoModel, AutoTokenizer
-    except ImportError as error:
-        raise MissingExtraError(
-            "encoding text needs transformers, which is not installed.\n"
-            '  Install it: pip install "mmcl[media]"'
-        ) from error
+    import torch
+
+    transformers = load("transformers", "encoding text")
     local = _is_folder(model)
     try:
-        with _quiet():
+        with _quiet(transformers.utils.logging):
             # The prefix space lets byte-level tokenizers read lists of words; others ignore it.
-            tokenizer = AutoTokenizer.from_pretrained(
+            tokenizer = transformers.AutoTokenizer.from_pretrained(
                 model, local_files_only=local, add_prefix_space=True
             )
-            encoder = AutoModel.from_pretrained(
+            encoder = transformers.AutoModel.from_pretrained(
                 model, local_files_only=local, dtype=torch.float32
             ).eval()
     except Exception as error:  # the loaders raise whatever the files make them
@@ -179,11 +175,8 @@ def _name(model: str, local: bool) -> str:
 
 
 @contextmanager
-def _quiet() -> Iterator[None]:
+def _quiet(logging: Any) -> Iterator[None]:
     """No progress bars and no notes about heads that are not used, while a model loads."""
-    import transformers
-
-    logging: Any = transformers.utils.logging
     level, bars = logging.get_verbosity(), logging.is_progress_bar_enabled()
     logging.set_verbosity_error()
     logging.disable_progress_bar()

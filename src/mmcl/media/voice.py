@@ -7,14 +7,14 @@ the four steps either side), so a recording can be read block by block.
 from __future__ import annotations
 
 from functools import cache
-from importlib import import_module
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 from scipy.fft import dct, irfft, rfft
 
-from mmcl.errors import MediaError, MissingExtraError
+from mmcl.errors import MediaError
+from mmcl.media.extras import load
 from mmcl.media.recipe import SAMPLE_RATE
 
 __all__ = [
@@ -246,13 +246,7 @@ def egemaps_steps(audio: _Floats) -> Egemaps:
     Raises:
         MissingExtraError: If opensmile is not installed.
     """
-    try:
-        opensmile: Any = import_module("opensmile")
-    except ImportError as error:
-        raise MissingExtraError(
-            "eGeMAPS needs opensmile, which is not installed.\n"
-            '  Install it: pip install "mmcl[egemaps]"'
-        ) from error
+    opensmile = load("opensmile", "eGeMAPS", extra="egemaps")
     smile = opensmile.Smile(
         feature_set=opensmile.FeatureSet.eGeMAPSv02,
         feature_level=opensmile.FeatureLevel.LowLevelDescriptors,

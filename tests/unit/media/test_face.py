@@ -138,10 +138,11 @@ def test_where_no_mouth_moves_the_largest_is_followed(track, syllables):
 
 
 def test_passer_by_is_not_chosen_for_luck(track, syllables):
-    speaking = jaws(syllables, 1)
-    script = [[seen(0.3, jaw, 0.2)] for jaw in speaking]
-    for at in range(8, 14):  # six steps that fit the voice perfectly
-        script[at].append(seen(0.8, speaking[at], 0.2))
+    script = [[seen(0.3, jaw, 0.2)] for jaw in jaws(syllables, 1)]
+    heard = np.append(0.0, syllables[5:16] + syllables[6:17])
+    passing = 0.02 * np.cumsum(heard)  # opens as fast as the voice is loud, for a second
+    for at, jaw in enumerate(passing, start=5):
+        script[at].append(seen(0.8, jaw, 0.2))
     followed = track(script, lambda time: syllables[round(time * RATE)])
     assert "at the left" in followed.note
     assert followed.found.all()
@@ -234,6 +235,17 @@ def test_refuses_what_is_no_picture(image):
     assert str(caught.value) == (
         f"a picture must be uint8 [height, width, 3], got {image.dtype} {list(image.shape)}"
     )
+
+
+@pytest.mark.parametrize("shape", [(50, 60, 3), (50, 60, 4), (50, 60, 1), (50, 60, 2), (50, 60)])
+def test_pictures_become_contiguous_rgb(shape):
+    image = np.zeros(shape, np.uint8)[:, ::2]
+    image[7, 8] = 200
+    rgb = face._as_rgb(image)
+    assert rgb.shape == (50, 30, 3)
+    assert rgb.flags.c_contiguous
+    assert rgb[7, 8].tolist() == [200] * 3
+    assert rgb.sum() == 600
 
 
 def test_missing_model_is_named(tmp_path):

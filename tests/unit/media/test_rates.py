@@ -56,9 +56,9 @@ def test_words_worked_by_hand():
 
 
 def test_rate_worked_by_hand():
-    times = np.array([0.05, 0.15, 0.25, 0.35, 0.45])
-    steps = np.float32([[1], [3], [5], [7], [9]])
-    found = np.array([True, True, True, False, True])
+    times = np.array([0.05, 0.15, 0.25, 0.35, 0.45, 0.55])
+    steps = np.float32([[1], [3], [5], [7], [9], [50]])
+    found = np.array([True, True, True, False, True, True])
     means, has_mean = steps_at_rate(times, steps, found, 5.0, 0.0, 0.5)
     assert means[:, 0].tolist() == [2.0, 5.0, 9.0]  # the last interval is half as long
     assert has_mean.tolist() == [True, True, True]
@@ -112,6 +112,15 @@ def test_moving_every_time_changes_nothing(track, shift):
         steps_at_rate(times + shift, steps, found, 3.0, shift, 5.0 + shift)[0],
         steps_at_rate(times, steps, found, 3.0, 0.0, 5.0)[0],
     )
+
+
+def test_rounding_moves_no_step_over_an_edge():
+    times = np.array([0.7 - 0.4])  # a hair below .3
+    means, has_mean = steps_per_word(
+        times, np.float32([[2]]), np.ones(1, bool), [word(0.2, 0.3), word(0.3, 0.4)]
+    )
+    assert has_mean.tolist() == [False, True]
+    assert means[:, 0].tolist() == [0.0, 2.0]
 
 
 def test_unmeasured_steps_count_for_nothing_whatever_they_hold(track, words):

@@ -60,6 +60,7 @@ def test_pitch_of_a_glide_is_followed():
         pytest.param(np.full(RATE, 0.2, np.float32), id="offset"),
         pytest.param(noise(1.0), id="noise"),
         pytest.param(tone(200, 1.0, loudness=1e-4), id="inaudible"),
+        pytest.param(tone(200, 1.0, loudness=1e-4) + np.float32(0.1), id="inaudible-offset"),
     ],
 )
 def test_what_has_no_pitch_is_unvoiced(audio):
