@@ -101,12 +101,14 @@ def test_missing_steps_are_found_and_never_kept(moments):
     assert moments[0].found["vision"].all()
 
 
-def test_action_is_the_mean_of_the_seeds(run, few, moments):
+def test_arrays_are_the_mean_of_the_seeds(run, few, moments):
     each = [moments_of([run.model(seed)], few.every_clip()) for seed in run.seeds]
     for at, moment in enumerate(moments):
-        for modality, action in moment.action.items():
-            mean = (each[0][at].action[modality] + each[1][at].action[modality]) / 2
-            np.testing.assert_allclose(action, mean, rtol=0, atol=TOLERANCE)
+        for name in ("action", "keep_probability", "commonality"):
+            parts = [getattr(seed[at], name) for seed in each]
+            for modality, values in getattr(moment, name).items():
+                mean = (parts[0][modality] + parts[1][modality]) / 2
+                np.testing.assert_allclose(values, mean, rtol=0, atol=TOLERANCE)
 
 
 def test_moments_follow_their_own_clip(run, few, moments):
