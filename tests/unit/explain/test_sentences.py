@@ -34,6 +34,7 @@ EMOTIONS = Task(kind="emotions", names=("happy", "sad", "angry"))
         (0, 1, 0.5, "neutral"),
         (1, 5, 1.2, "very negative"),
         (-1, 3, -0.9, "very negative"),
+        (-1, 3, 0.4, "neutral"),
     ],
 )
 def test_rating_is_relative_to_the_range(low, high, score, expected):
@@ -85,6 +86,12 @@ def test_sentence_of_a_score(clip_like, moments_like):
             ("audio",),
             "The voice raised it (+0.4); no words were found; no face was found.",
             id="one-alone",
+        ),
+        pytest.param(
+            {"text": 0.2, "audio": 0.15},
+            None,
+            "Text raised it most (+0.2); the voice raised it a little.",
+            id="little-is-most",
         ),
         pytest.param({"vision": 0.02}, None, "The face hardly changed it.", id="one-hardly"),
         pytest.param(

@@ -150,6 +150,30 @@ def test_cells_are_the_steps_of_each_word(timeline):
     assert action[9:] == ["--v:100%", "--v:50%", None]
 
 
+def test_step_belongs_to_the_word_its_middle_lies_in(timeline, clip_like, moments_like):
+    steps = {"audio": np.array([0.0, 0.3, 0.9], dtype=np.float32)}
+    found = {"audio": np.ones(3, dtype=bool)}
+    moments = moments_like(1.0, {"audio": 1.0}, commonality=steps, action=steps, found=found)
+    alone = timeline._replace(
+        clips=(clip_like("so it"),), spans=((7.0, 8.0),), moments=(moments,), notes=()
+    )
+    page = _Page(timeline_page(alone))
+    assert [a["style"] for a in page.of("common")] == ["--v:0%", "--v:60%"]
+
+
+def test_weak_words_are_pale(timeline, clip_like, moments_like):
+    moments = moments_like(1.0, {"text": 0.1}, [0.03, -0.15])
+    pale = timeline._replace(
+        clips=(clip_like("so it"),), spans=((7.0, 8.0),), moments=(moments,), notes=()
+    )
+    words = _Page(timeline_page(pale)).of("word")
+    # Full colour from 0.3 on, which is three times the least change worth a word.
+    assert [(w["class"], w["style"]) for w in words] == [
+        ("word positive", "--v: 10%"),
+        ("word negative", "--v: 50%"),
+    ]
+
+
 def test_timeline_lies_where_the_utterances_are(timeline):
     page = _Page(timeline_page(timeline))
     bands, steps = page.of("band"), page.of("step")
