@@ -150,7 +150,7 @@ def _utterances(timeline: Timeline, used: Sequence[Modality]) -> list[_Utterance
     words = [abs(share) for each in timeline.moments for share in each.word_share.tolist()]
     shares = [abs(share) for each in timeline.moments for share in each.share.values()]
     least = LEAST_STRONG * hardly(timeline.task)
-    most = max(least, *words), max(least, *shares)
+    most = max([least, *words]), max([least, *shares])
     rows = zip(timeline.clips, timeline.spans, timeline.moments, strict=True)
     shown = []
     for number, (clip, (start, end), moments) in enumerate(rows, start=1):
