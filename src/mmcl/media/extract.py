@@ -34,12 +34,14 @@ __all__ = ["STAGES", "Extracted", "Extractor", "Models", "card_of", "with_versio
 STAGES = ("decode", "recognise", "align", "text", "audio", "vision")
 """What the time of an extraction goes to, in order."""
 
-LISTEN = 600.0
+LISTEN = 300.0
 """Seconds of sound the recogniser is given at once, and so held in memory."""
 LATE = 60.0
 """It is cut at a pause in so many last seconds."""
 MARGIN = 10
 """Steps of voice at either end of a block that are worked out with the block beside it."""
+NEAR = 2.0
+"""Seconds around an utterance in which the nearest step to a short word may lie."""
 SILENCE = -80.0
 """A file whose sound never gets louder, in decibels of full scale, has no sound."""
 SECOND = 1.0
@@ -101,6 +103,13 @@ class _Series(NamedTuple):
     steps: _Floats
     found: NDArray[np.bool_]
     rate: float
+
+    def around(
+        self, start: float, end: float
+    ) -> tuple[NDArray[np.float64], _Floats, NDArray[np.bool_]]:
+        """Times, steps and found of a stretch and of a little on either side."""
+        near = slice(*np.searchsorted(self.times, [start - NEAR, end + NEAR]))
+        return self.times[near], self.steps[near], self.found[near]
 
 
 class _Spoken(NamedTuple):
@@ -189,12 +198,12 @@ class _Extraction:
         )
 
     def _stretch(self, span: tuple[float, float] | None) -> tuple[float, float]:
-        start, end = span or (0.0, self.info.duration)
-        end = min(end, self.info.duration)
+        start, wanted = span or (0.0, self.info.duration)
+        end = min(wanted, self.info.duration)
         if not 0 <= start < end:
             raise MediaError(
                 f'"{self.path.name}" lasts {self.info.duration:.2f} s; '
-                f"expected a stretch inside it, got {start:g}..{end:g} s."
+                f"expected a stretch inside it, got {start:g}..{wanted:g} s."
             )
         return start, end
 
@@ -370,7 +379,7 @@ class _Extraction:
         )
 
     def _pooled(self, series: _Series, utterance: Utterance) -> _Floats | None:
-        measured = (series.times, series.steps, series.found)
+        measured = series.around(utterance.start, utterance.end)
         if self.recipe.alignment == "word":
             steps, found = steps_per_word(*measured, utterance.words)
         else:

@@ -1,5 +1,6 @@
 """Extraction with stand-ins for the models: what is cut where, what is left out, what is said."""
 
+import time
 from types import SimpleNamespace
 
 import numpy as np
@@ -132,13 +133,40 @@ def test_a_stretch_has_a_clock_of_its_own(talk, make_extractor):
     assert extractor.models.recogniser.given == [(1.0, None)]
 
 
-def test_stretch_outside_the_file(talk, make_extractor):
+def test_the_voice_of_a_stretch_is_the_one_heard_in_it(make_media, tone, make_extractor):
+    sound = [(0.0, np.concatenate([0.01 * tone(1.5), tone(1.5)]))]
+    path = make_media("louder.wav", sound=sound, sound_codec="pcm_s16le")
+    found = make_extractor(said=(("low", 0.1, 0.3), ("high", 0.7, 0.9))).extract(path, span=(1, 3))
+    loudness = found.clips[0].features["audio"][:, VOICE_COLUMNS.index("log_energy")]
+    np.testing.assert_allclose(loudness, [-49.0, -9.0], rtol=0, atol=0.5)  # of sines, in decibels
+
+
+def test_stretch_outside_the_file(make_media, tone, make_extractor):
+    path = make_media("talk.wav", sound=[(0.0, tone(3.0))], sound_codec="pcm_s16le")
     with pytest.raises(MediaError) as caught:
-        make_extractor().extract(talk, span=(7.0, 8.0))
-    assert str(caught.value).startswith('"talk.mp4" lasts 3.')
-    assert str(caught.value).endswith(" s; expected a stretch inside it, got 7..3.03 s.") or str(
-        caught.value
-    ).endswith(" s.")
+        make_extractor().extract(path, span=(7.0, 8.0))
+    assert str(caught.value) == (
+        '"talk.wav" lasts 3.00 s; expected a stretch inside it, got 7..8 s.'
+    )
+
+
+def test_language_is_the_recipe_s_where_it_has_one(talk, make_extractor):
+    extractor = make_extractor(language="de")
+    assert extractor.extract(talk).language == "de"
+    assert [language for _, language in extractor.models.recogniser.given] == ["de"]
+
+
+def test_decoding_is_not_counted_twice():
+    def slow():
+        for at in range(3):
+            time.sleep(0.03)
+            yield at
+
+    clock = home._Clock()
+    with clock.stage("vision"):
+        assert list(clock.decoding(slow(), "vision")) == [0, 1, 2]
+    assert clock.seconds["decode"] >= 0.09
+    assert 0 <= clock.seconds["vision"] < 0.03
 
 
 # ---------------------------------------------------------------- words that are given

@@ -30,7 +30,7 @@ def test_rows_become_items(make_folder):
     folder = make_folder(
         "\ufeffvideo_id,clip_id,text,label,label_T,label_A,label_V,annotation,mode\n"
         'v1,0001,"Well, yes",1.5,1,,-0.5,Positive,train\n'
-        "v2,2,,,,,,,dev\n"
+        "v2,2,,,,,,,Dev\n"
         "Ünï cöde,3,so,-3,,,,,test\n",
         ["v1/0001", "v2/2.WAV", "Ünï cöde/3.webm"],
     )
