@@ -11,6 +11,9 @@ from mmcl.errors import MediaError, MissingExtraError
 from mmcl.media.extract import STAGES, Extracted
 
 
+FACELESS = "no face in any picture: vision is left out"
+
+
 class FakeExtractor:
     """Does what the text of a file says: ``bad``, ``bug``, ``die``, ``quit``, ``wait``.
 
@@ -31,7 +34,7 @@ class FakeExtractor:
         return Extracted(
             clips=clips,
             spans=[(2.0 * at, 2.0 * at + 1.5) for at in range(len(clips))],
-            notes=("no face in any picture: vision is left out",),
+            notes=(f"{len(lines)} lines",) if len(lines) > 2 else (FACELESS,),
             timings=dict.fromkeys(STAGES, 0.25),
             duration=10.0,
             language="en",

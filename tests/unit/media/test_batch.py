@@ -95,6 +95,17 @@ def test_files_become_a_corpus(write, extract, out):
     assert outcome.timings == dict.fromkeys(home.STAGES, 0.5)
 
 
+def test_many_notes_are_cut_short(write, extract, out, monkeypatch):
+    monkeypatch.setattr(home, "MOST_NOTES", 2)
+    lines = {f"f{count}": "\n".join(["so"] * count) for count in (2, 3, 4, 5)}
+    notes = extract(write(**lines)).card.notes
+    assert notes[1:] == (
+        '"f2.mp4": no face in any picture: vision is left out',
+        '"f3.mp4": 3 lines',
+        "and 2 more notes on files",
+    )
+
+
 def test_labels_come_from_the_table(tmp_path, extract, out):
     folder = tmp_path / "src"
     rows = ["a,1,yes no,1.5,test,1", "a,2,so,-1,train,", "b,1,,,valid,0.5"]
