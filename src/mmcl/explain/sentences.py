@@ -131,8 +131,9 @@ def sentence(task: Task, clip: Clip, moments: Moments) -> str:
 
 def brief(task: Task, clip: Clip, moments: Moments) -> str:
     """What drove a prediction, short: ``text +0.9 (wonderful), voice −0.2, no face``."""
-    parts = []
-    for modality in _ranked(moments):
+    moved = [m for m in _ranked(moments) if abs(moments.share[m]) >= hardly(task)]
+    parts = [] if moved else ["none alone"]
+    for modality in moved:
         share = moments.share[modality]
         part = f"{NAMES[modality]} {shared(task, share)}"
         words = strong_words(task, clip, moments, toward=share)[:1] if modality == "text" else []

@@ -104,6 +104,14 @@ def test_sentence_says_what_drove_it(clip_like, moments_like, share, present, ex
     assert sentence(SCORES, clip_like("film"), moments) == f"Neutral (0.0 of −3…3). {expected}"
 
 
+def test_brief_leaves_out_what_changed_little(clip_like, moments_like):
+    share = {"text": 0.05, "audio": -0.2, "vision": 0.0}
+    clip, moments = clip_like("a"), moments_like(1.3, share, [0.0], present=("text", "audio"))
+    assert brief(SCORES, clip, moments) == "voice −0.2, no face"
+    little = moments._replace(share={"text": 0.05, "audio": 0.0, "vision": 0.0})
+    assert brief(SCORES, clip, little) == "none alone, no face"
+
+
 def test_sentence_of_a_class(clip_like, moments_like):
     moments = moments_like("cross", {"text": 0.32, "audio": -0.03}, [0.3, 0.1])
     clip = clip_like("oh no")
