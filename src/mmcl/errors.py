@@ -10,6 +10,7 @@ that shows more. The command line prints it without a traceback and exits with
     ├── DatasetError          a corpus is missing, broken or inconsistent
     │   ├── UnsafePickleError   a pickle asks for something that is not data
     │   └── SealedSplitError    something other than the protocol asks for the test split
+    ├── MediaError            a media file cannot be read, or holds nothing that can be used
     ├── ShapeError            a tensor does not fit the call it was given to
     ├── TrainingError         training cannot start or go on
     ├── RunError              a run folder is missing, incomplete or of another kind
@@ -25,6 +26,7 @@ __all__ = [
     "ConfigError",
     "DatasetError",
     "MMCLError",
+    "MediaError",
     "MissingExtraError",
     "RunError",
     "SealedSplitError",
@@ -64,6 +66,10 @@ class UnsafePickleError(DatasetError):
 
 class SealedSplitError(DatasetError):
     """The test split was asked for somewhere other than the evaluation protocol."""
+
+
+class MediaError(MMCLError):
+    """A media file or a transcript cannot be read, or holds nothing that can be used."""
 
 
 class ShapeError(MMCLError, ValueError):

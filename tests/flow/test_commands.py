@@ -293,7 +293,8 @@ def test_interrupt_is_a_failure_without_a_traceback(folder, run, monkeypatch, sm
     assert run("train", "planted.arrow", "--out", "new", *small) == (
         1,
         "",
-        "Stopped. A training goes on where it was with --resume.\n",
+        "Stopped. A training goes on where it was with --resume, "
+        "an extraction by the same command.\n",
     )
     monkeypatch.undo()
     monkeypatch.chdir(folder)

@@ -10,6 +10,7 @@ import typer
 from mmcl.cli import corpus
 from mmcl.cli.demo import demo_command
 from mmcl.cli.evaluate import evaluate_command
+from mmcl.cli.extract import extract_command
 from mmcl.cli.predict import predict_command
 from mmcl.cli.train import train_command
 from mmcl.errors import MMCLError
@@ -17,6 +18,9 @@ from mmcl.errors import MMCLError
 __all__ = ["app", "main"]
 
 INTERRUPTED = 130  # what typer makes of Ctrl-C
+STOPPED = (
+    "Stopped. A training goes on where it was with --resume, an extraction by the same command.\n"
+)
 
 app = typer.Typer(
     name="mmcl",
@@ -34,6 +38,7 @@ app.command("demo")(demo_command)
 app.command("train")(train_command)
 app.command("evaluate")(evaluate_command)
 app.command("predict")(predict_command)
+app.command("extract")(extract_command)
 app.add_typer(corpus.app, name="corpus")
 
 
@@ -59,7 +64,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         app(words, prog_name="mmcl")
     except SystemExit as stop:  # typer prints wrong usage itself and always ends this way
         if stop.code == INTERRUPTED:
-            sys.stderr.write("Stopped. A training goes on where it was with --resume.\n")
+            sys.stderr.write(STOPPED)
             return 1
         return stop.code if isinstance(stop.code, int) else 0
     except MMCLError as fault:

@@ -1,39 +1,80 @@
-"""``mmcl predict``: a prediction for every clip of a corpus, labelled or not."""
+"""``mmcl predict``: a prediction for every clip of a corpus, or for a recording."""
 
 from __future__ import annotations
 
+import sys
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from mmcl.errors import UsageError
 
+if TYPE_CHECKING:
+    from rich.table import Table
+
+    from mmcl.explain.timeline import Timeline
+
 __all__ = ["predict_command"]
 
 ENDINGS = (".csv", ".jsonl", ".parquet")
+OUTPUTS = (*ENDINGS, ".srt", ".html")
+SHOWN = 40
+"""Characters of an utterance that a table on the terminal shows."""
 
 
 def predict_command(
     run: Annotated[Path, typer.Argument(metavar="RUN", help="A run folder.")],
-    corpus: Annotated[
-        Path, typer.Argument(metavar="CORPUS", help="A corpus, or a foreign file read as one.")
+    source: Annotated[
+        Path,
+        typer.Argument(metavar="SRC", help="A video or sound file, or a corpus (any layout)."),
     ],
-    out: Annotated[Path, typer.Option(help="File to write: .csv, .jsonl or .parquet.")],
+    out: Annotated[
+        Path | None,
+        typer.Option(help="File to write: .csv, .jsonl or .parquet; of a recording .srt, .html."),
+    ] = None,
+    plot: Annotated[Path | None, typer.Option(help="Of a recording: a picture, .png.")] = None,
+    transcript: Annotated[
+        Path | None,
+        typer.Option(help="Of a recording: what is said, .srt, .vtt, .json or .txt."),
+    ] = None,
 ) -> None:
-    """Predict every clip of a corpus; labels are not needed.
+    """Predict a recording, utterance by utterance, or every clip of a corpus.
 
-    With several seeds the prediction is that of their mean, and spread says how far they
-    are apart.
+    A recording is extracted as the run's own corpus was, which mmcl extract has made. It is
+    shown with what drove each prediction: how far it moves when a modality or a word is
+    masked. An .html plays it beside its words.
+
+    Of a corpus labels are not needed, and --out is. With several seeds the prediction is that
+    of their mean, and spread says how far they are apart.
 
     Examples:
 
-      mmcl predict runs/planted planted.arrow --out predictions.csv
+      mmcl predict runs/talks talk.mp4
 
-      mmcl predict runs/mosi new_clips.pkl --out predictions.parquet
+      mmcl predict runs/talks talk.mp4 --transcript talk.srt --out talk.html --plot talk.png
+
+      mmcl predict runs/planted planted.arrow --out predictions.csv
     """
-    if out.suffix not in ENDINGS:
-        raise UsageError(f'--out must end in {", ".join(ENDINGS)}, got "{out.name}"')
+    from mmcl.media.folder import MEDIA_ENDINGS
+
+    if source.suffix.lower() in MEDIA_ENDINGS:
+        _predict_media(run, source, out, plot, transcript)
+    else:
+        _predict_corpus(run, source, out, plot, transcript)
+
+
+def _predict_corpus(
+    run: Path, corpus: Path, out: Path | None, plot: Path | None, transcript: Path | None
+) -> None:
+    for option, given in (("--plot", plot), ("--transcript", transcript)):
+        if given is not None:
+            raise UsageError(f'{option} is of a recording, and "{corpus.name}" is none')
+    if out is None:
+        raise UsageError(f"predictions of a corpus need a file: --out with {', '.join(ENDINGS)}")
+    _check_ending("--out", out, ENDINGS)
     from mmcl.cli.show import training_progress
     from mmcl.corpus.readers import read_corpus
     from mmcl.evaluation.run import Run
@@ -52,3 +93,103 @@ def predict_command(
         table = opened.predict(loaded, advance=advance)
     write_table(table, out)
     typer.echo(f"{table.num_rows} predictions in {out}")
+
+
+def _predict_media(
+    run: Path, media: Path, out: Path | None, plot: Path | None, transcript: Path | None
+) -> None:
+    _check_ending("--out", out, OUTPUTS)
+    _check_ending("--plot", plot, (".png",))
+    from mmcl.cli.show import console
+    from mmcl.evaluation.run import Run
+    from mmcl.explain.timeline import draw_timeline, predict_media
+
+    with _stages() as stage:
+        opened = Run.load(run)
+        timeline = predict_media(opened, media, transcript=transcript, progress=stage)
+        if out is not None:
+            stage(f"writing {out}")
+            _write(timeline, out, media)
+        if plot is not None:
+            stage(f"drawing {plot}")
+            draw_timeline(timeline, plot)
+    console.print(_table(timeline))
+    for note in timeline.notes:
+        console.print(f"note: {note}", markup=False, highlight=False)
+    for path in (out, plot):
+        if path is not None:
+            typer.echo(str(path))
+
+
+def _check_ending(option: str, path: Path | None, endings: tuple[str, ...]) -> None:
+    if path is not None and path.suffix not in endings:
+        raise UsageError(f'{option} must end in {", ".join(endings)}, got "{path.name}"')
+
+
+@contextmanager
+def _stages() -> Iterator[Callable[[str], None]]:
+    """What is being done, on a terminal's error stream."""
+    from rich.console import Console
+
+    console = Console(file=sys.stderr)
+    if not console.is_terminal:
+        yield lambda stage: None
+        return
+    with console.status("loading the run") as status:
+        yield lambda stage: status.update(stage)
+
+
+def _write(timeline: Timeline, out: Path, media: Path) -> None:
+    from mmcl.evaluation.tables import write_table, write_text
+    from mmcl.explain.timeline import subtitles, timeline_table
+    from mmcl.explain.timeline_page import timeline_page
+
+    if out.suffix == ".html":
+        write_text(timeline_page(timeline, media=media, beside=out.parent), out)
+    elif out.suffix == ".srt":
+        write_text(subtitles(timeline), out)
+    else:
+        write_table(timeline_table(timeline), out)
+
+
+def _table(timeline: Timeline) -> Table:
+    """An utterance per row: when, what, how positive, and what drove it."""
+    from rich.markup import escape
+    from rich.table import Table
+
+    from mmcl.explain.sentences import brief, headline, label
+    from mmcl.explain.timeline import clock
+
+    task = timeline.task
+    spread = any(m.spread is not None for m in timeline.moments)
+    table = Table(
+        title=escape(f"{timeline.name}: {headline(task, timeline.moments)}"),
+        caption=_caption(timeline, spread=spread),
+    )
+    table.add_column("time", justify="right", no_wrap=True)
+    table.add_column("text", ratio=3)
+    table.add_column("prediction", no_wrap=True)
+    if spread:
+        table.add_column("± seeds", justify="right", no_wrap=True)
+    table.add_column("what drove it", ratio=3)
+    rows = zip(timeline.clips, timeline.spans, timeline.moments, strict=True)
+    for clip, (start, _), moments in rows:
+        sure = [] if moments.spread is None else [f"{moments.spread:.2f}"]
+        cells = (label(task, moments), *sure, brief(task, clip, moments))
+        table.add_row(clock(start), *(escape(c) for c in (_short(clip.text or ""), *cells)))
+    return table
+
+
+def _caption(timeline: Timeline, *, spread: bool) -> str:
+    parts = []
+    if timeline.error is not None:
+        parts.append(f"mean error on validation: ±{timeline.error:.2f}")
+    if spread:
+        parts.append("± seeds: s.d. over seeds")
+    unit = "the score" if timeline.task.kind == "regression" else "the probability, in points,"
+    parts.append(f"what drove it: how far {unit} moves when it is masked")
+    return "; ".join(parts)
+
+
+def _short(text: str) -> str:
+    return text if len(text) <= SHOWN else f"{text[: SHOWN - 1].rstrip()}…"

@@ -38,14 +38,20 @@ def collate(
     rows: Sequence[int] | np.ndarray,
     modalities: Sequence[Modality],
     targets: Tensor | None = None,
+    *,
+    keep_missing: bool = False,
 ) -> Batch:
     """Pad the given clips to their longest, modality by modality.
+
+    Where the card says that a step of zeros is missing, its mask is False.
 
     Args:
         split: Where the clips lie.
         rows: Their rows, ``[b]``.
         modalities: Those wanted, each one the corpus has.
         targets: Targets of the whole split, ``[clips, ...]``, or None.
+        keep_missing: Let missing steps be real ones, zeros: for ``released``, which knows
+            one length per clip.
 
     Returns:
         A batch; features are converted to float32 whatever the file holds.
@@ -59,8 +65,11 @@ def collate(
         padded = np.zeros((len(sequences), longest, split.card.dims[modality]), dtype=np.float32)
         for i, steps in enumerate(sequences):
             padded[i, : len(steps)] = steps
+        mask = np.arange(longest) < lengths[:, None]
+        if split.card.missing_as_zero and not keep_missing:
+            mask &= padded.any(axis=2)
         features[modality] = torch.from_numpy(padded)
-        masks[modality] = torch.from_numpy(np.arange(longest) < lengths[:, None])
+        masks[modality] = torch.from_numpy(mask)
     at = torch.as_tensor(np.asarray(rows, dtype=np.int64))
     return Batch(features, masks, None if targets is None else targets[at], at)
 

@@ -146,6 +146,8 @@ class Card(_Strict):
         dims: Feature width per modality the corpus has.
         counts: Clips per split.
         aligned: Whether step i of every modality is the same stretch of time.
+        missing_as_zero: Whether a step of zeros alone is one that is missing: a word in
+            whose time no face was seen, for example.
         columns: Names of the feature columns, where known.
         language: Of the text, where known.
         repairs: Values that were not finite, per modality.
@@ -159,6 +161,7 @@ class Card(_Strict):
     dims: dict[Modality, int]
     counts: dict[SplitName, int]
     aligned: bool
+    missing_as_zero: bool = False
     columns: dict[Modality, tuple[str, ...]] = Field(default_factory=dict)
     language: str | None = None
     repairs: dict[Modality, Repairs] = Field(default_factory=dict)

@@ -100,6 +100,8 @@ def pooled_features(
 ) -> NDArray[np.float64]:
     """Mean over time of every modality, side by side; zeros where one is absent.
 
+    Steps that are missing do not count.
+
     Returns:
         float64 ``[clips, sum of d_m]``.
     """
@@ -107,7 +109,10 @@ def pooled_features(
     for modality in modalities or split.modalities:
         pooled = np.zeros((len(split), split.card.dims[modality]))
         for row in np.flatnonzero(split.lengths(modality)):
-            pooled[row] = split.steps(modality, int(row)).mean(axis=0, dtype=np.float64)
+            steps = split.steps(modality, int(row))
+            if split.card.missing_as_zero and steps.any():
+                steps = steps[steps.any(axis=1)]
+            pooled[row] = steps.mean(axis=0, dtype=np.float64)
         columns.append(pooled)
     return np.concatenate(columns, axis=1)
 

@@ -25,6 +25,13 @@ from mmcl.corpus.schema import Card, Task
 from mmcl.corpus.store import Corpus
 from mmcl.errors import DatasetError, RunError, UsageError
 from mmcl.evaluation.metrics import Metrics
+from mmcl.evaluation.moments import (
+    Moments,
+    as_probability,
+    in_words,
+    moments_of,
+    spread_over_seeds,
+)
 from mmcl.evaluation.protocol import (
     JUDGED,
     Judged,
@@ -186,7 +193,7 @@ class Run:
         task = self.card.task
         size = self.config.evaluation.batch_size
         each = [
-            _as_probability(
+            as_probability(
                 task, score_split(self.model(s), split, batch_size=size, advance=advance).scores
             )
             for s in self.seeds
@@ -198,10 +205,35 @@ class Run:
             {
                 "id": pa.array(split.ids, pa.string()),
                 "split": split.table.column("split").cast(pa.string()),
-                "prediction": pa.array(_in_words(task, chosen)),
-                "spread": pa.array(_spread(task, scores, mean), pa.float64()),
+                "prediction": pa.array(in_words(task, chosen)),
+                "spread": pa.array(spread_over_seeds(task, scores, mean), pa.float64()),
             }
         )
+
+    def moments(self, corpus: Corpus) -> list[Moments]:
+        """Predict every clip and say what moved it: which modality, which steps, which words.
+
+        Slower than :meth:`predict`: a clip is predicted again without each modality and
+        without each word.
+
+        Args:
+            corpus: Same task and feature widths as the run's own.
+
+        Raises:
+            RunError: If the corpus does not fit the run.
+        """
+        self._check_fits(corpus)
+        models = [self.model(seed) for seed in self.seeds]
+        size = self.config.evaluation.batch_size
+        return moments_of(models, corpus.every_clip(), batch_size=size)
+
+    @property
+    def validation_error(self) -> float | None:
+        """Mean absolute error on validation, mean over seeds; None unless scores were judged."""
+        if self.card.task.kind != "regression" or not (self.folder / METRICS).exists():
+            return None
+        summary = self.metrics["valid"].get("mae")
+        return None if summary is None else summary["mean"]
 
     def score(self, corpus: Corpus) -> tuple[dict[str, Any], list[tuple[int, Judged]]]:
         """The report of :meth:`evaluate`, and every seed's per-item results."""
@@ -209,7 +241,7 @@ class Run:
         settings = self.config.evaluation
         report: dict[str, Any] = {"valid": {}, "test": {}}
         everything: list[tuple[int, Judged]] = []
-        notes: list[str] = list(self._notes(corpus))
+        notes: list[str] = list(self.notes(corpus))
         references: dict[str, dict[str, Any]] = {}
         for name in JUDGED:
             if not corpus.card.counts.get(name):
@@ -269,7 +301,8 @@ class Run:
                 + "\n  See what the corpus holds: mmcl corpus describe CORPUS"
             )
 
-    def _notes(self, corpus: Corpus) -> list[str]:
+    def notes(self, corpus: Corpus) -> list[str]:
+        """What a reader of this run's results on a corpus should know."""
         notes = list(corpus.card.notes)
         model = self.model()
         for modality in model.never_seen:
@@ -286,6 +319,11 @@ class Run:
                 f"{model.settings.steps} steps (longer ones averaged in segments, "
                 "shorter ones repeated, absent ones zero)"
             )
+        if model.released and corpus.card.missing_as_zero:
+            notes.append(
+                "released knows one length per clip: steps that are missing are zeros to it, "
+                "and not left out"
+            )
         return notes
 
     def _training_figures(self) -> dict[str, Any]:
@@ -300,35 +338,6 @@ class Run:
 
 def _kind(task: Task) -> str:
     return f"{task.kind} of {', '.join(task.names)}" if task.names else task.kind
-
-
-def _as_probability(task: Task, scores: np.ndarray) -> np.ndarray:
-    """Logits as probabilities, so that seeds can be averaged; scores as they are."""
-    if task.kind == "regression":
-        return scores
-    odds = np.exp(scores - scores.max(axis=-1, keepdims=True))
-    probability: np.ndarray = odds / odds.sum(axis=-1, keepdims=True)
-    return probability
-
-
-def _in_words(task: Task, chosen: list[Any]) -> list[Any]:
-    """Class names, and the names of the emotions held, in place of indices."""
-    if task.kind == "regression":
-        return chosen
-    if task.kind == "classes":
-        return [task.names[index] for index in chosen]
-    return [[n for n, held in zip(task.names, clip, strict=True) if held] for clip in chosen]
-
-
-def _spread(task: Task, scores: np.ndarray, mean: np.ndarray) -> list[float | None]:
-    if len(scores) < 2:
-        return [None] * len(mean)
-    spread = scores.std(axis=0, ddof=1)
-    if task.kind != "regression":
-        best = mean.argmax(axis=-1)[..., None]
-        spread = np.take_along_axis(spread, best, axis=-1)[..., 0]
-    flat: list[float | None] = spread.reshape(len(mean), -1).mean(axis=1).tolist()
-    return flat
 
 
 def _summaries(seeds: list[dict[str, float]]) -> dict[str, Any]:

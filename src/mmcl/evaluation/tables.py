@@ -1,9 +1,10 @@
-"""Tables as files: csv, jsonl or parquet by their ending, complete or not at all."""
+"""Tables and texts as files, complete or not at all: csv, jsonl or parquet by their ending."""
 
 from __future__ import annotations
 
 import json
-from contextlib import suppress
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 import pyarrow as pa
@@ -12,7 +13,7 @@ from pyarrow import csv, parquet
 from mmcl.errors import DatasetError
 from mmcl.learning.checkpoints import replace_atomically
 
-__all__ = ["write_table"]
+__all__ = ["write_table", "write_text"]
 
 
 def write_table(table: pa.Table, path: Path) -> None:
@@ -25,16 +26,33 @@ def write_table(table: pa.Table, path: Path) -> None:
     Raises:
         DatasetError: If the file cannot be written.
     """
-    unfinished = path.with_name(f".{path.name}.unfinished")
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
+    with _whole(path) as unfinished:
         if path.suffix == ".parquet":
             parquet.write_table(table, unfinished)
         elif path.suffix == ".jsonl":
             lines = (json.dumps(row, ensure_ascii=False) for row in table.to_pylist())
-            unfinished.write_text("".join(f"{line}\n" for line in lines))
+            unfinished.write_text("".join(f"{line}\n" for line in lines), encoding="utf-8")
         else:
             csv.write_csv(_without_lists(table), unfinished)
+
+
+def write_text(text: str, path: Path) -> None:
+    """Write a text file.
+
+    Raises:
+        DatasetError: If it cannot be written.
+    """
+    with _whole(path) as unfinished:
+        unfinished.write_text(text, encoding="utf-8")
+
+
+@contextmanager
+def _whole(path: Path) -> Iterator[Path]:
+    """A file beside ``path`` that takes its place when it is complete."""
+    unfinished = path.with_name(f".{path.name}.unfinished")
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        yield unfinished
         replace_atomically(unfinished, path)
     except OSError as fault:
         with suppress(OSError):

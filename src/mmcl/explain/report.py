@@ -1,6 +1,6 @@
 """Pages: one HTML file each, with everything in it.
 
-A page embeds plotly.js once, asks the network for nothing, follows the reader's light or dark
+A page embeds what it needs, asks the network for nothing, follows the reader's light or dark
 setting, and can be printed. :func:`render_page` makes one from a template and
 :func:`write_page` brings it to the disk whole or not at all; the rest gathers what the page
 of ``mmcl demo`` shows.
@@ -145,7 +145,7 @@ def render_page(template: str, **context: Any) -> str:
         context: What it asks for; a name it does not find is an error.
 
     Returns:
-        A whole page with plotly.js in it, once.
+        A whole page, with plotly.js in it once where the template has not left it out.
     """
     environment = Environment(
         loader=PackageLoader("mmcl.explain"),
@@ -154,7 +154,7 @@ def render_page(template: str, **context: Any) -> str:
         trim_blocks=True,
         lstrip_blocks=True,
     )
-    return environment.get_template(template).render(plotly_js=_plotly_js(), **context)
+    return environment.get_template(template).render(plotly_js=_plotly_js, **context)
 
 
 def write_page(path: Path, page: str) -> None:

@@ -121,7 +121,8 @@ def _outputs(
     try:
         with torch.inference_mode():
             for block in batch_rows(rows, batch_size):
-                batch = move_batch(collate(split, block, held), device)
+                batch = collate(split, block, held, keep_missing=model.released)
+                batch = move_batch(batch, device)
                 yield model(batch.features, batch.masks)
     finally:
         model.train(was_training)

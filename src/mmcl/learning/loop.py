@@ -138,10 +138,16 @@ def build_model(corpus: Corpus, config: Config) -> MMCL:
 
 
 def _all_steps(split: Split, modality: Modality) -> Tensor:
-    """Real steps of a split, ``[k, d_m]``; evenly thinned out beyond 200,000."""
+    """Real steps of a split, ``[k, d_m]``; evenly thinned out beyond 200,000.
+
+    Steps that are missing are no steps, whatever the variant: zeros in their place would
+    pull every centre towards them.
+    """
     lengths = split.lengths(modality)
     stride = max(1, math.ceil(int(lengths.sum()) / MOST_STEPS_FOR_STATISTICS))
     parts = [split.steps(modality, int(row))[::stride] for row in np.flatnonzero(lengths)]
+    if split.card.missing_as_zero:
+        parts = [part[part.any(axis=1)] for part in parts]
     empty = np.zeros((0, split.card.dims[modality]), dtype=np.float32)
     return torch.from_numpy(np.concatenate([empty, *parts]).astype(np.float32))
 
@@ -230,7 +236,13 @@ class _Training:
         self._tell("epochs", self.epoch, self.config.learning.epochs, row._asdict())
 
     def _batch(self, rows: np.ndarray) -> Batch:
-        batch = collate(self.train.split, rows, self.model.modalities, self.train.targets)
+        batch = collate(
+            self.train.split,
+            rows,
+            self.model.modalities,
+            self.train.targets,
+            keep_missing=self.model.released,
+        )
         rate = self.config.learning.modality_dropout
         if rate and len(batch.masks) > 1:
             batch = _drop_modalities(batch, rate)

@@ -12,7 +12,7 @@ from mmcl.corpus.batches import (
     move_batch,
 )
 from mmcl.corpus.schema import Card, Clip, Task
-from mmcl.corpus.store import pack_corpus
+from mmcl.corpus.store import Split, pack_corpus
 
 WIDTHS = {"text": 2, "vision": 3}
 TASKS = {
@@ -22,6 +22,22 @@ TASKS = {
 }
 # Per clip its steps of text and of vision; None where the modality is absent.
 LENGTHS = [(3, 1), (1, 4), (None, 2), (2, None)]
+
+
+def _with_a_hole():
+    """One clip of three steps; vision is missing in the second, text is at rest in none."""
+    card = Card(
+        name="toy",
+        task=TASKS["regression"],
+        dims=WIDTHS,
+        counts={},
+        aligned=True,
+        missing_as_zero=True,
+    )
+    features = {m: np.ones((3, d), dtype=np.float32) for m, d in WIDTHS.items()}
+    features["vision"][1] = 0.0
+    features["vision"][2] = [0.0, -1.0, 0.0]  # one value is enough
+    return pack_corpus(card, [Clip(id="0", split="train", features=features)])
 
 
 def _split(labels=(None,) * 4, kind="regression", dtype="float32"):
@@ -180,3 +196,21 @@ def test_rows_are_cut_into_batches(count, drop_last, sizes):
     blocks = list(batch_rows(np.arange(count), 3, drop_last=drop_last))
     assert [len(block) for block in blocks] == sizes
     assert np.concatenate([*blocks, []]).tolist() == list(range(sum(sizes)))
+
+
+def test_step_of_zeros_is_missing_where_the_card_says_so():
+    split = _with_a_hole().split("train")
+    batch = collate(split, [0], ("text", "vision"))
+    assert batch.masks["text"].tolist() == [[True, True, True]]
+    assert batch.masks["vision"].tolist() == [[True, False, True]]
+    kept = collate(split, [0], ("text", "vision"), keep_missing=True)
+    assert kept.masks["vision"].tolist() == [[True, True, True]]
+    torch.testing.assert_close(kept.features, batch.features, rtol=0, atol=0)
+
+
+def test_step_of_zeros_is_a_step_where_the_card_does_not_say_so():
+    corpus = _with_a_hole()
+    table = corpus.split("train").table
+    card = corpus.card.model_copy(update={"missing_as_zero": False})
+    batch = collate(Split("train", card, table), [0], ("vision",))
+    assert batch.masks["vision"].tolist() == [[True, True, True]]

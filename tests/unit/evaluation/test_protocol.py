@@ -184,6 +184,26 @@ def test_pooled_features_of_some_modalities(ragged):
     np.testing.assert_array_equal(pooled_features(ragged, ("vision", "audio")), expected)
 
 
+def test_missing_steps_are_not_pooled():
+    from mmcl.corpus.schema import Card
+
+    card = Card(
+        name="toy",
+        task=Task(kind="regression", low=-1, high=1),
+        dims={"audio": 1, "vision": 2},
+        counts={},
+        aligned=True,
+        missing_as_zero=True,
+    )
+    features = {
+        "audio": np.zeros((3, 1), dtype=np.float32),
+        "vision": np.array([[0, 0], [2, 0], [4, 1]], dtype=np.float32),
+    }
+    clip = Clip(id="0", split="train", label=0.0, features=features)
+    split = pack_corpus(card, [clip]).split("train")
+    np.testing.assert_array_equal(pooled_features(split), [[0, 3, 0.5]])
+
+
 def test_pooled_features_are_averaged_in_float64():
     from mmcl.corpus.schema import Card
 

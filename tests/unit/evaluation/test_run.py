@@ -429,6 +429,20 @@ def test_notes_of_the_corpus_come_along(tmp_path, tiny_settings, tiny_config):
     assert run.metrics["notes"][0] == "found by its reader"
 
 
+@pytest.mark.parametrize("variant", ["calibrated", "released"])
+def test_released_says_that_missing_steps_are_zeros_to_it(
+    tmp_path, tiny_settings, tiny_config, variant
+):
+    corpus = _changed(tiny_settings, lambda clip: clip, missing_as_zero=True)
+    config = tiny_config("learning.epochs=1", variant=variant)
+    run = train(corpus, config, out=tmp_path / "run")
+    note = (
+        "released knows one length per clip: steps that are missing are zeros to it, "
+        "and not left out"
+    )
+    assert (note in run.metrics["notes"]) == (variant == "released")
+
+
 def test_without_test_clips_validation_alone_is_scored(tmp_path, tiny_corpus, tiny_config):
     run = train(tiny_corpus.development(), tiny_config(), out=tmp_path / "run")
     assert run.metrics["test"] == {}

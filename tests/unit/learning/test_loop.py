@@ -10,12 +10,13 @@ import pytest
 import torch
 
 from mmcl.config import LearningSettings
+from mmcl.corpus.check import corpus_clips
 from mmcl.corpus.plant import PlantSettings, plant_clips, plant_corpus
 from mmcl.corpus.store import pack_corpus
 from mmcl.errors import ConfigError, DatasetError, TrainingError
 from mmcl.learning import loop
 from mmcl.learning.checkpoints import load_state
-from mmcl.learning.inference import targets_of, validation_loss
+from mmcl.learning.inference import score_split, targets_of, validation_loss
 from mmcl.learning.loop import EpochRow, build_model, fit, read_fitted
 
 KINDS = ("task", "rloo", "ddpg", "ones", "random")
@@ -624,3 +625,37 @@ def test_without_resume_it_starts_again(tmp_path, development, tiny_config):
     again = fit(development, config, seed=2, folder=tmp_path)
     assert json.loads(Path(tmp_path / "done.json").read_text())["seed"] == 2
     assert len(again.history) == 1
+
+
+@pytest.fixture
+def with_holes(planted):
+    """Clips of which every third step of vision is missing."""
+    whole = planted()
+
+    def clips():
+        for clip in corpus_clips(whole):
+            vision = clip.features["vision"].copy()
+            vision[::3] = 0.0
+            yield clip.model_copy(update={"features": {**clip.features, "vision": vision}})
+
+    return pack_corpus(whole.card.model_copy(update={"missing_as_zero": True}), clips())
+
+
+def test_missing_steps_are_not_part_of_the_statistics(with_holes):
+    split = with_holes.split("train")
+    every = np.concatenate([split.steps("vision", row) for row in range(len(split))])
+    found = loop._all_steps(split, "vision").numpy()
+    np.testing.assert_array_equal(found, every[every.any(axis=1)])
+    assert len(found) < len(every)
+
+
+@pytest.mark.parametrize("variant", ["calibrated", "released"])
+def test_corpus_with_missing_steps_trains(tmp_path, with_holes, tiny_config, variant):
+    config = tiny_config(variant=variant)
+    fitted = fit(with_holes.development(), config, seed=1, folder=tmp_path)
+    assert np.isfinite(np.array(fitted.history)).all()
+    scored = score_split(fitted.model, with_holes.split("valid"))
+    vision = np.stack([actions[-1] for actions in scored.actions])
+    assert np.isfinite(scored.scores).all()
+    if variant == "calibrated":  # a step that is missing is never kept
+        assert not vision[:, ::3].any()

@@ -1,0 +1,172 @@
+"""``mmcl extract``: recordings into a corpus."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Literal
+
+import typer
+
+if TYPE_CHECKING:
+    from mmcl.media.batch import Outcome, Progress
+    from mmcl.media.recipe import Recipe
+
+__all__ = ["extract_command"]
+
+SHOWN = 10
+
+
+def extract_command(
+    sources: Annotated[
+        list[Path], typer.Argument(metavar="SRC...", help="Media files, or folders of them.")
+    ],
+    out: Annotated[Path, typer.Option(metavar="CORPUS", help="Corpus file to write.")],
+    name: Annotated[str | None, typer.Option(help="Of the corpus; CORPUS without ending.")] = None,
+    task: Annotated[
+        Literal["regression", "classes"], typer.Option(help="What the labels are.")
+    ] = "regression",
+    label_range: Annotated[
+        tuple[float, float] | None, typer.Option(help="LOW HIGH of scores; -3 3 by default.")
+    ] = None,
+    alignment: Annotated[
+        Literal["word", "native"], typer.Option(help="A step per word, or each at its own rate.")
+    ] = "word",
+    frame_rate: Annotated[float, typer.Option(help="Pictures looked at per second.")] = 10.0,
+    language: Annotated[str | None, typer.Option(help="Of the speech, as en.")] = None,
+    text_model: Annotated[str | None, typer.Option(help="Hub id or folder.")] = None,
+    speech_model: Annotated[str | None, typer.Option(help="Hub id or folder.")] = None,
+    face_model: Annotated[str | None, typer.Option(help="A face_landmarker.task.")] = None,
+    workers: Annotated[int, typer.Option(min=1, help="Processes.")] = 1,
+    max_failures: Annotated[
+        float, typer.Option(min=0.0, max=1.0, help="Share of items that may fail.")
+    ] = 0.2,
+    timings: Annotated[bool, typer.Option("--timings", help="Show where the time went.")] = False,
+) -> None:
+    """Turn recordings into a corpus: words, voice and face of every utterance.
+
+    A folder with label.csv (video_id, clip_id, text, label; if wanted label_T, label_A,
+    label_V, mode) and Raw/VIDEO_ID/CLIP_ID.mp4 gives one clip per row; without mode whole
+    videos go 70/15/15 to train, valid and test. Any other file is cut at its pauses; a
+    transcript beside it (.srt, .vtt, .json, .txt) is used, or the speech is recognised.
+
+    What fails is listed in errors.csv beside CORPUS. The same command, given again after it
+    was stopped, redoes nothing that is done.
+
+    Examples:
+
+      mmcl extract talk.mp4 --out talk.arrow
+
+      mmcl extract MOSI --out mosi.arrow --workers 4
+
+      mmcl extract RAVDESS --out ravdess.arrow --task classes --alignment native --timings
+    """
+    from mmcl.media.batch import extract_batch
+    from mmcl.media.folder import gather
+
+    recipe = _recipe(
+        alignment=alignment,
+        frame_rate=frame_rate,
+        language=language,
+        text_model=text_model,
+        speech_model=speech_model,
+        face_model=face_model,
+    )
+    gathered = gather(sources, kind=task, label_range=_checked_range(label_range))
+    with _bar() as progress:
+        outcome = extract_batch(
+            gathered,
+            out,
+            recipe,
+            name=name,
+            workers=workers,
+            max_failures=max_failures,
+            progress=progress,
+        )
+    _say(outcome, out)
+    if timings:
+        _show_timings(outcome)
+
+
+def _recipe(**settings: object) -> Recipe:
+    from pydantic import ValidationError
+
+    from mmcl.errors import UsageError
+    from mmcl.media.recipe import Recipe
+
+    try:
+        return Recipe.model_validate(settings)
+    except ValidationError as fault:
+        first = fault.errors()[0]
+        option = str(first["loc"][0]).replace("_", "-")
+        raise UsageError(f"--{option}: {first['msg']}, got {first['input']!r}") from None
+
+
+def _checked_range(label_range: tuple[float, float] | None) -> tuple[float, float] | None:
+    from mmcl.errors import UsageError
+
+    if label_range is not None and not label_range[0] < label_range[1]:
+        low, high = label_range
+        raise UsageError(f"--label-range takes LOW HIGH, low below high, got {low:g} {high:g}")
+    return label_range
+
+
+@contextmanager
+def _bar() -> Iterator[Progress]:
+    """A bar of items on a terminal's error stream."""
+    from rich.console import Console
+    from rich.progress import (
+        BarColumn,
+        MofNCompleteColumn,
+        Progress,
+        TextColumn,
+        TimeRemainingColumn,
+    )
+
+    columns = (
+        TextColumn("{task.description}"),
+        BarColumn(),
+        MofNCompleteColumn(),
+        TimeRemainingColumn(),
+    )
+    console = Console(file=sys.stderr)
+    hidden = not console.is_terminal
+    with Progress(*columns, console=console, transient=True, disable=hidden) as bars:
+        bar = bars.add_task("extracting", total=None)
+
+        def tell(done: int, total: int, failed: int) -> None:
+            description = f"extracting, {failed} failed" if failed else "extracting"
+            bars.update(bar, completed=done, total=total, description=description)
+
+        yield tell
+
+
+def _say(outcome: Outcome, out: Path) -> None:
+    from mmcl.media.batch import ERRORS
+
+    card = outcome.card
+    for note in card.notes:
+        typer.echo(f"note: {note}", err=True)
+    for failure in outcome.failures[:SHOWN]:
+        typer.echo(f"failed: {failure.item}: {failure.cause.splitlines()[0]}", err=True)
+    if outcome.failures:
+        typer.echo(f"all {len(outcome.failures)} failures: {out.with_name(ERRORS)}", err=True)
+    counts = "/".join(str(card.counts.get(name, 0)) for name in ("train", "valid", "test"))
+    dims = ", ".join(f"{modality} {width}" for modality, width in card.dims.items())
+    typer.echo(f"{out}: {card.name}, {card.task.kind}, {counts} clips, {dims}")
+
+
+def _show_timings(outcome: Outcome) -> None:
+    from rich.table import Table
+
+    from mmcl.cli.show import console
+
+    table = Table(title=f"seconds for {outcome.duration:.1f} s of media")
+    for heading in ("stage", "seconds", "per second of media"):
+        table.add_column(heading, justify="left" if heading == "stage" else "right")
+    rows = {**outcome.timings, "all": sum(outcome.timings.values())}
+    for stage, seconds in rows.items():
+        table.add_row(stage, f"{seconds:.2f}", f"{seconds / outcome.duration:.3f}")
+    console.print(table)

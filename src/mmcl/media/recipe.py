@@ -1,0 +1,43 @@
+"""How features are extracted: every parameter and version, stored with whatever is made."""
+
+from __future__ import annotations
+
+from typing import Literal
+
+from pydantic import BaseModel, ConfigDict, Field
+
+__all__ = ["SAMPLE_RATE", "Recipe"]
+
+SAMPLE_RATE = 16_000
+"""Samples of sound per second, mono, everywhere in this room."""
+
+
+class Recipe(BaseModel):
+    """Everything that decides what the features of a file are.
+
+    Attributes:
+        alignment: ``word``, one step per word in every modality; ``native``, each modality
+            at its own rate (text per word).
+        frame_rate: Pictures looked at per second.
+        audio_rate: Steps of sound per second in ``native``; frames at 100/s are averaged.
+        text_model: Hub id or folder of the text encoder; None takes a packaged one.
+        speech_model: Hub id or folder of the recogniser; None takes a packaged one.
+        face_model: File of the face landmarker; None takes a packaged one.
+        language: Of the speech, two letters; None lets the recogniser say.
+        pause: Silence between two words, in seconds, that ends an utterance.
+        longest: An utterance is cut at its longest pause when it lasts longer, in seconds.
+        versions: Of the packages and weights that were used, filled in by extraction.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    alignment: Literal["word", "native"] = "word"
+    frame_rate: float = Field(10.0, gt=0, le=60)
+    audio_rate: float = Field(10.0, gt=0, le=100)
+    text_model: str | None = None
+    speech_model: str | None = None
+    face_model: str | None = None
+    language: str | None = None
+    pause: float = Field(0.6, gt=0)
+    longest: float = Field(15.0, gt=0)
+    versions: dict[str, str] = Field(default_factory=dict)

@@ -1,0 +1,1 @@
+"""Stand-ins that a process of its own can import."""

@@ -1,0 +1,404 @@
+"""The timeline of a recording: page, subtitles, table and picture, and what makes it."""
+
+import json
+import struct
+from html.parser import HTMLParser
+from types import SimpleNamespace
+
+import numpy as np
+import pytest
+
+from mmcl.corpus.plant import plant_card, plant_clips
+from mmcl.corpus.schema import Task
+from mmcl.corpus.store import pack_corpus
+from mmcl.errors import DatasetError, MediaError, MissingExtraError, RunError
+from mmcl.evaluation.run import Run, train
+from mmcl.explain import timeline_page as page_module
+from mmcl.explain.timeline import (
+    draw_timeline,
+    predict_media,
+    recipe_of,
+    subtitles,
+    timeline_table,
+)
+from mmcl.explain.timeline_page import timeline_page
+from mmcl.media.recipe import Recipe
+
+CLASSES = Task(kind="classes", names=("calm", "cross"))
+
+
+class _Page(HTMLParser):
+    """Elements with their attributes, and the text outside scripts and styles."""
+
+    def __init__(self, page):
+        super().__init__()
+        self.elements, self.texts, self._open = [], [], None
+        self.feed(page)
+
+    def handle_starttag(self, tag, attrs):
+        self.elements.append((tag, dict(attrs)))
+        self._open = tag
+
+    def handle_endtag(self, tag):
+        self._open = None
+
+    def handle_data(self, data):
+        if self._open not in ("script", "style"):
+            self.texts.append(data)
+
+    def of(self, kind):
+        """Attributes of the elements of a class."""
+        return [a for _, a in self.elements if kind in (a.get("class") or "").split()]
+
+    @property
+    def text(self):
+        return " ".join(" ".join(self.texts).split())
+
+
+@pytest.fixture
+def media(tmp_path):
+    path = tmp_path / "a film.mp4"
+    path.write_bytes(b"film")
+    return path
+
+
+def _as_classes(timeline, moments_like):
+    moments = tuple(
+        moments_like(name, {"text": 0.3, "audio": -0.1}, [0.1]) for name in ("calm", "cross")
+    )
+    return timeline._replace(task=CLASSES, moments=moments, error=None)
+
+
+# ---------------------------------------------------------------- the page
+
+
+def test_page_shows_every_utterance(timeline):
+    page = _Page(timeline_page(timeline))
+    assert "2 utterances: on average neutral (−0.4 of −3…3), from −2.0 to +1.3." in page.text
+    assert "0:00 +1.3 rather positive ± 0.6 on validation, ± 0.2 between seeds" in page.text
+    assert "1:15 −2.0 negative ± 0.6 on validation, ± 0.5 between seeds" in page.text
+    assert "Text raised it most (+0.9), above all by “wonderful”" in page.text
+    assert "no <b>face</b> in any picture" in page.text
+    assert [a["id"] for a in page.of("utterance")] == ["u1", "u2"]
+    assert len(page.of("word")) == 4
+
+
+def test_page_keeps_hostile_words_as_text(timeline, media):
+    hostile = timeline._replace(name='"><script>alert(2)</script>')
+    page = timeline_page(hostile, media=media)
+    assert "<script>alert" not in page
+    parsed = _Page(page)
+    assert [tag for tag, _ in parsed.elements].count("script") == 1
+    assert "<script>alert(1)</script>" in parsed.text
+
+
+def test_page_asks_the_network_for_nothing(timeline, media):
+    page = timeline_page(timeline, media=media)
+    for _, attributes in _Page(page).elements:
+        for name in ("src", "href", "poster", "data"):
+            assert (attributes.get(name) or "#")[:5] in ("#", "#u1", "#u2", "data:")
+    assert "url(" not in page
+    assert "@import" not in page
+    assert "Plotly" not in page
+
+
+@pytest.mark.parametrize(
+    ("name", "kind", "mime"),
+    [("film.mp4", "video", "video/mp4"), ("talk.WAV", "audio", "audio/x-wav")],
+)
+def test_small_recording_is_in_the_page(timeline, tmp_path, name, kind, mime):
+    media = tmp_path / name
+    media.write_bytes(b"film")
+    page = _Page(timeline_page(timeline, media=media))
+    (player,) = [(tag, a) for tag, a in page.elements if a.get("id") == "player"]
+    assert player[0] == kind
+    assert player[1]["src"] == f"data:{mime};base64,ZmlsbQ=="
+    assert "too large" not in page.text
+
+
+def test_large_recording_is_linked_to(timeline, media, tmp_path, monkeypatch):
+    monkeypatch.setattr(page_module, "MOST_EMBEDDED", 3)
+    page = _Page(timeline_page(timeline, media=media, beside=tmp_path / "out"))
+    (source,) = [a["src"] for _, a in page.elements if a.get("id") == "player"]
+    assert source == "../a%20film.mp4"
+    assert "The recording is too large to be part of this page" in page.text
+
+
+def test_words_and_utterances_play_where_there_is_a_recording(timeline, media):
+    page = _Page(timeline_page(timeline, media=media))
+    buttons = [a for tag, a in page.elements if tag == "button"]
+    assert [a["data-at"] for a in buttons] == ["0.5", "0.5", "1.0", "1.5", "75.25", "75.25"]
+    # One stop per utterance for its words; arrows lead on.
+    assert [a.get("tabindex") for a in buttons] == [None, None, "-1", "-1", None, None]
+    steps = [a for tag, a in page.elements if tag == "a"]
+    assert [(a["href"], a["data-at"]) for a in steps] == [("#u1", "0.5"), ("#u2", "75.25")]
+
+
+def test_page_without_a_recording_has_no_player(timeline):
+    page = _Page(timeline_page(timeline))
+    assert not [a for tag, a in page.elements if tag in ("video", "audio", "button")]
+
+
+def test_cells_are_the_steps_of_each_word(timeline):
+    page = _Page(timeline_page(timeline))
+    common, action = ([a.get("style") for a in page.of(k)] for k in ("common", "action"))
+    assert common[:3] == ["--v:50%", "--v:0%", None]  # the first word: text, voice, no face
+    assert action[:3] == ["--v:100%", "--v:0%", None]
+    assert common[3:6] == ["--v:25%", "--v:50%", "--v:20%"]
+    # Two steps of the voice in the time of one word are their mean.
+    assert common[9:] == ["--v:50%", "--v:50%", None]
+    assert action[9:] == ["--v:100%", "--v:50%", None]
+
+
+def test_step_belongs_to_the_word_its_middle_lies_in(timeline, clip_like, moments_like):
+    steps = {"audio": np.array([0.0, 0.3, 0.9], dtype=np.float32)}
+    found = {"audio": np.ones(3, dtype=bool)}
+    moments = moments_like(1.0, {"audio": 1.0}, commonality=steps, action=steps, found=found)
+    alone = timeline._replace(
+        clips=(clip_like("so it"),), spans=((7.0, 8.0),), moments=(moments,), notes=()
+    )
+    page = _Page(timeline_page(alone))
+    assert [a["style"] for a in page.of("common")] == ["--v:0%", "--v:60%"]
+
+
+def test_weak_words_are_pale(timeline, clip_like, moments_like):
+    moments = moments_like(1.0, {"text": 0.1}, [0.03, -0.15])
+    pale = timeline._replace(
+        clips=(clip_like("so it"),), spans=((7.0, 8.0),), moments=(moments,), notes=()
+    )
+    words = _Page(timeline_page(pale)).of("word")
+    # Full colour from 0.3 on, which is three times the least change worth a word.
+    assert [(w["class"], w["style"]) for w in words] == [
+        ("word positive", "--v: 10%"),
+        ("word negative", "--v: 50%"),
+    ]
+
+
+def test_timeline_lies_where_the_utterances_are(timeline):
+    page = _Page(timeline_page(timeline))
+    bands, steps = page.of("band"), page.of("step")
+    assert [b["x"] for b in bands] == ["0.66%", "99.34%"]
+    # 6% is +3 and 94% is -3: 1.26 lies at 50 - 1.26 / 6 * 88.
+    assert [s["y1"] for s in steps] == ["31.52%", "79.33%"]
+    assert [b["y"] for b in bands] == ["22.54%", "70.36%"]
+    assert [b["height"] for b in bands] == ["17.95%", "17.95%"]
+
+
+def test_page_of_classes(timeline, moments_like):
+    page = _Page(timeline_page(_as_classes(timeline, moments_like)))
+    assert "2 utterances: 1 × calm, 1 × cross." in page.text
+    assert "calm 71% probability 71%" in page.text
+    assert "Height: the probability of what is predicted." in page.text
+    assert page.of("band") == []
+
+
+def test_utterance_without_words_shows_seconds(timeline):
+    clip = timeline.clips[1].model_copy(update={"text": None, "words": None})
+    span = (61.0, 63.5)
+    silent = timeline._replace(clips=(timeline.clips[0], clip), spans=(timeline.spans[0], span))
+    page = _Page(timeline_page(silent))
+    assert len(page.of("word")) == 3 + 3
+    assert "1:01" in page.text
+    assert "1:03" in page.text
+
+
+# ---------------------------------------------------------------- subtitles and table
+
+
+def test_subtitles(timeline):
+    clip = timeline.clips[0].model_copy(update={"text": "a wonderful\n\nmess --> so"})
+    spans = ((0.5, 2.0004), (3675.25, 3675.9996))
+    changed = timeline._replace(clips=(clip, timeline.clips[1]), spans=spans)
+    assert subtitles(changed) == (
+        "1\n00:00:00,500 --> 00:00:02,000\n[+1.3 rather positive] a wonderful mess → so\n"
+        "\n"
+        "2\n01:01:15,250 --> 01:01:16,000\n[−2.0 negative] <script>alert(1)</script>\n"
+    )
+
+
+def test_table_has_a_row_per_utterance(timeline):
+    assert timeline_table(timeline).to_pylist() == [
+        {
+            "utterance": 1,
+            "start": 0.5,
+            "end": 2.0,
+            "text": "a wonderful mess",
+            "prediction": 1.26,
+            "spread": 0.25,
+            "probability": None,
+            "missing_modalities": [],
+            "share_text": 0.9,
+            "share_audio": -0.2,
+            "share_vision": 0.04,
+            "strongest_words": ["wonderful", "mess"],
+        },
+        {
+            "utterance": 2,
+            "start": 75.25,
+            "end": 75.75,
+            "text": "<script>alert(1)</script>",
+            "prediction": -2.0,
+            "spread": 0.5,
+            "probability": None,
+            "missing_modalities": ["vision"],
+            "share_text": -1.0,
+            "share_audio": -0.5,
+            "share_vision": 0.0,
+            "strongest_words": ["<script>alert(1)</script>"],
+        },
+    ]
+
+
+def test_table_of_classes(timeline, moments_like):
+    rows = timeline_table(_as_classes(timeline, moments_like)).to_pylist()
+    assert [row["prediction"] for row in rows] == ["calm", "cross"]
+    assert {row["share_vision"] for row in rows} == {None}  # the run does not use it
+
+
+# ---------------------------------------------------------------- the picture
+
+
+def _pixels(path):
+    content = path.read_bytes()
+    assert content[:8] == b"\x89PNG\r\n\x1a\n"
+    return struct.unpack(">II", content[16:24])
+
+
+@pytest.mark.parametrize("kind", ["scores", "classes"])
+def test_picture_is_drawn(timeline, moments_like, tmp_path, kind):
+    pytest.importorskip("matplotlib")
+    shown = timeline._replace(name="$\\broken$ film")
+    if kind == "classes":
+        shown = _as_classes(shown, moments_like)
+    draw_timeline(shown, tmp_path / "new" / "film.png")
+    assert _pixels(tmp_path / "new" / "film.png") == (1500, 750)
+
+
+def test_picture_that_cannot_be_written(timeline, tmp_path):
+    pytest.importorskip("matplotlib")
+    (tmp_path / "file").write_text("")
+    with pytest.raises(DatasetError) as caught:
+        draw_timeline(timeline, tmp_path / "file" / "film.png")
+    assert str(caught.value) == f"{tmp_path}/file/film.png: cannot be written (File exists)."
+
+
+def test_picture_needs_matplotlib(timeline, tmp_path, monkeypatch):
+    monkeypatch.setitem(__import__("sys").modules, "matplotlib.figure", None)
+    with pytest.raises(MissingExtraError) as caught:
+        draw_timeline(timeline, tmp_path / "film.png")
+    assert str(caught.value) == (
+        "drawing a timeline needs matplotlib, which is not installed.\n"
+        '  Install it: pip install "mmcl[media]"'
+    )
+
+
+# ---------------------------------------------------------------- a recording through a run
+
+
+class _Extractor:
+    """Finds the first clips of the planted corpus in every file, none of which has a face."""
+
+    def __init__(self, clips, versions=None):
+        self.recipe = Recipe(versions=versions or {})
+        self.clips, self.asked = clips, []
+
+    def extract(self, path, *, transcript=None):
+        self.asked.append((path, transcript))
+        clips = [
+            clip.model_copy(
+                update={
+                    "split": "test",
+                    "features": {m: x for m, x in clip.features.items() if m != "vision"},
+                }
+            )
+            for clip in self.clips
+        ]
+        spans = [(2.0 * at, 2.0 * at + 1.5) for at in range(len(clips))]
+        return SimpleNamespace(clips=clips, spans=spans, notes=("no face", "no face"))
+
+
+@pytest.fixture(scope="module")
+def run(tmp_path_factory, tiny_settings, tiny_config):
+    recipe = {"extraction": Recipe(versions={"av": "1", "mmcl": "2"}).model_dump()}
+    card = plant_card(tiny_settings).model_copy(update={"recipe": recipe})
+    corpus = pack_corpus(card, list(plant_clips(tiny_settings)))
+    folder = tmp_path_factory.mktemp("timeline") / "run"
+    return train(corpus, tiny_config("learning.epochs=1"), out=folder, seeds=(1, 2))
+
+
+@pytest.fixture
+def clips(tiny_settings):
+    return list(plant_clips(tiny_settings))[:3]
+
+
+def test_recording_is_predicted_like_a_corpus(run, clips, media):
+    extractor, told = _Extractor(clips), []
+    timeline = predict_media(
+        run, media, transcript="said", extractor=extractor, progress=told.append
+    )
+    assert extractor.asked == [(media, "said")]
+    assert told == ["extracting words, voice and face", "predicting"]
+    bare = [
+        clip.model_copy(update={"features": {m: clip.features[m] for m in ("text", "audio")}})
+        for clip in clips
+    ]
+    expected = run.predict(pack_corpus(run.card, bare)).column("prediction").to_pylist()
+    assert [m.prediction for m in timeline.moments] == expected
+    assert [m.present for m in timeline.moments] == [("text", "audio")] * 3
+    assert timeline.spans == ((0.0, 1.5), (2.0, 3.5), (4.0, 5.5))
+    assert (timeline.name, timeline.error) == ("a film.mp4", run.validation_error)
+    assert timeline.notes == ("no face",)
+    assert np.isfinite(timeline.moments[0].word_share).all()
+
+
+def test_other_versions_are_noted(run, clips, media):
+    extractor = _Extractor(clips, {"av": "1", "mmcl": "3"})
+    assert predict_media(run, media, extractor=extractor).notes == (
+        "no face",
+        "extracted with mmcl 3, the corpus of the run with 2",
+    )
+
+
+def test_recording_without_an_utterance_is_refused(run, media):
+    with pytest.raises(MediaError) as caught:
+        predict_media(run, media, extractor=_Extractor([]))
+    assert str(caught.value) == (
+        '"a film.mp4": no utterance was found in it, so there is none to predict.'
+    )
+
+
+def test_recording_of_other_widths_is_refused(run, clips, media):
+    text = clips[0].features["text"][:, :7]
+    other = clips[0].model_copy(update={"features": {"text": text}})
+    with pytest.raises(RunError) as caught:
+        predict_media(run, media, extractor=_Extractor([other]))
+    assert str(caught.value).splitlines()[:2] == [
+        f"{run.folder}: the corpus 'a film.mp4' does not fit.",
+        "  text: 7 features per step, the run was trained on 96",
+    ]
+
+
+@pytest.mark.parametrize(
+    ("recipe", "message"),
+    [
+        pytest.param(
+            {},
+            "{}: was trained on features that mmcl did not extract, so it cannot read "
+            '"a film.mp4".\n'
+            "  Train on a corpus made by mmcl extract, or give a corpus with features like its own",
+            id="foreign",
+        ),
+        pytest.param(
+            {"extraction": {"frame_rate": -1, "colour": "red"}},
+            "{}: its recipe of extraction has 2 problems, so another version wrote it.\n"
+            "  Make its corpus again with mmcl extract, and train again",
+            id="other-version",
+        ),
+    ],
+)
+def test_run_without_a_recipe_is_refused(run, media, tmp_path, recipe, message):
+    description = json.loads((run.folder / "run.json").read_text())
+    description["corpus"]["recipe"] = recipe
+    with pytest.raises(RunError) as caught:
+        recipe_of(Run(tmp_path, description), media)
+    assert str(caught.value) == message.format(tmp_path)

@@ -1,0 +1,293 @@
+"""Batches: what fails, what is kept, what is not done twice, and the corpus they become."""
+
+import csv
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from fakes.extractors import FakeExtractor
+from mmcl.corpus.check import corpus_clips, faults
+from mmcl.corpus.schema import Task, Word
+from mmcl.corpus.store import open_corpus
+from mmcl.errors import DatasetError, MediaError, MissingExtraError
+from mmcl.media import batch as home
+from mmcl.media.batch import extract_batch
+from mmcl.media.folder import Failure, gather
+from mmcl.media.recipe import Recipe
+
+
+@pytest.fixture(autouse=True)
+def fixed_versions(monkeypatch):
+    monkeypatch.setattr(home, "with_versions", lambda recipe: recipe)
+
+
+@pytest.fixture
+def write(tmp_path):
+    """Write fake recordings and gather them: ``write(one="yes no", two="bad")``."""
+    folder = tmp_path / "src"
+    folder.mkdir()
+
+    def make(**texts):
+        for name, text in texts.items():
+            (folder / f"{name}.mp4").write_text(text)
+        return gather([folder])
+
+    return make
+
+
+@pytest.fixture
+def out(tmp_path):
+    return tmp_path / "made" / "talks.arrow"
+
+
+@pytest.fixture
+def extract(out):
+    def run(gathered, recipe=None, **options):
+        return extract_batch(gathered, out, recipe or Recipe(), make=FakeExtractor, **options)
+
+    return run
+
+
+def calls(tmp_path):
+    return sorted((tmp_path / "src" / "calls.log").read_text().split())
+
+
+def errors(out):
+    with out.with_name("errors.csv").open(newline="") as file:
+        return list(csv.reader(file))
+
+
+def test_files_become_a_corpus(write, extract, out):
+    outcome = extract(write(one="yes no\nwell then so", two="text"))
+    corpus = open_corpus(out)
+    assert sorted(os.listdir(out.parent)) == ["talks.arrow"]
+    assert faults(corpus) == []
+    card = corpus.card
+    assert card == outcome.card
+    assert (card.name, card.counts, card.dims) == ("talks", {"test": 3}, {"text": 2, "audio": 2})
+    assert (card.aligned, card.missing_as_zero, card.language) == (True, True, "en")
+    assert card.task == Task(kind="regression", low=-3, high=3)
+    assert card.recipe == {
+        "extraction": Recipe().model_dump(mode="json"),
+        "spans": {"one/0": [0.0, 1.5], "one/1": [2.0, 3.5], "two/0": [0.0, 1.5]},
+    }
+    assert card.notes == (
+        "no label.csv: the clips have no labels and are all in the test split",
+        '"one.mp4" and 1 more: no face in any picture: vision is left out',
+    )
+    clips = list(corpus_clips(corpus))
+    assert [clip.id for clip in clips] == ["one/0", "one/1", "two/0"]
+    assert [clip.text for clip in clips] == ["yes no", "well then so", "text"]
+    assert clips[0].words == (
+        Word(text="yes", start=0.0, end=0.5),
+        Word(text="no", start=0.5, end=1.0),
+    )
+    assert list(clips[2].features) == ["text"]
+    np.testing.assert_array_equal(clips[0].features["audio"], [[-1, -2], [-3, -4]])
+    assert outcome.failures == []
+    assert outcome.duration == 20.0
+    assert outcome.timings == dict.fromkeys(home.STAGES, 0.5)
+
+
+def test_many_notes_are_cut_short(write, extract, out, monkeypatch):
+    monkeypatch.setattr(home, "MOST_NOTES", 2)
+    lines = {f"f{count}": "\n".join(["so"] * count) for count in (2, 3, 4, 5)}
+    notes = extract(write(**lines)).card.notes
+    assert notes[1:] == (
+        '"f2.mp4": no face in any picture: vision is left out',
+        '"f3.mp4": 3 lines',
+        "and 2 more notes on files",
+    )
+
+
+def test_labels_come_from_the_table(tmp_path, extract, out):
+    folder = tmp_path / "src"
+    rows = ["a,1,yes no,1.5,test,1", "a,2,so,-1,train,", "b,1,,,valid,0.5"]
+    (folder / "Raw" / "a").mkdir(parents=True)
+    (folder / "Raw" / "b").mkdir()
+    table = "video_id,clip_id,text,label,mode,label_V\n" + "\n".join(rows)
+    (folder / "label.csv").write_text(table)
+    for name in ("a/1", "a/2", "b/1"):
+        (folder / "Raw" / f"{name}.mp4").write_text("heard it")
+    extract(gather([folder]))
+    corpus = open_corpus(out)
+    assert corpus.card.counts == {"train": 1, "valid": 1, "test": 1}
+    assert "spans" not in corpus.card.recipe
+    clips = list(corpus_clips(corpus))
+    assert [clip.id for clip in clips] == ["a/2", "b/1", "a/1"]
+    assert [clip.split for clip in clips] == ["train", "valid", "test"]
+    assert [clip.label for clip in clips] == [-1.0, None, 1.5]
+    assert [clip.modality_labels for clip in clips] == [None, {"vision": 0.5}, {"vision": 1.0}]
+    assert [clip.text for clip in clips] == ["so", "heard it", "yes no"]
+    assert [(clip.video_id, clip.clip_id) for clip in clips] == [("a", "2"), ("b", "1"), ("a", "1")]
+
+
+# ---------------------------------------------------------------- what fails
+
+
+def test_failures_are_listed_and_the_rest_goes_on(write, extract, out):
+    good = {f"good{at}": "yes" for at in range(6)}
+    outcome = extract(write(**good, x="bad", y="bug", z="die", zz="quit"), max_failures=0.5)
+    assert open_corpus(out).card.counts == {"test": 6}
+    assert errors(out) == [
+        ["item", "cause"],
+        ["x.mp4", '"x.mp4" is bad. Make it good.'],
+        ["y.mp4", "RuntimeError: a library has a fault"],
+        ["z.mp4", "its process died (signal SIGKILL; memory may have run out)"],
+        ["zz.mp4", "its process died (exit code 3)"],
+    ]
+    assert [failure.item for failure in outcome.failures] == ["x.mp4", "y.mp4", "z.mp4", "zz.mp4"]
+    assert outcome.card.notes[-1] == "4 of 10 items failed and are not in it"
+    assert not out.with_name("talks.arrow.parts").exists()
+
+
+def test_process_that_dies_is_replaced_beside_others(write, extract, out):
+    good = {f"good{at}": "yes" for at in range(5)}
+    outcome = extract(write(a="die", b="die", **good), workers=2, max_failures=0.9)
+    assert sorted(failure.item for failure in outcome.failures) == ["a.mp4", "b.mp4"]
+    assert [clip.video_id for clip in corpus_clips(open_corpus(out))] == sorted(good)
+
+
+def test_batch_is_given_up_when_too_many_fail(tmp_path, write, extract, out):
+    bad = {f"b{at}": "bad" for at in range(2)}
+    good = {f"c{at}": "yes" for at in range(20)}
+    with pytest.raises(MediaError) as caught:
+        extract(write(**bad, **good))
+    assert str(caught.value) == (
+        "2 of 5 items failed, more than 20%: stopped early.\n"
+        '  b0.mp4: "b0.mp4" is bad.\n'
+        '  b1.mp4: "b1.mp4" is bad.\n'
+        f"  All of them: {out.with_name('errors.csv')}\n"
+        "  What is done is kept; the same command goes on. To allow more: --max-failures 0.9"
+    )
+    assert not out.exists()
+    assert len(os.listdir(out.with_name("talks.arrow.parts"))) == 3
+    assert len(errors(out)) == 3
+    extract(write(), max_failures=0.5)
+    assert open_corpus(out).card.counts == {"test": 20}
+    assert all(calls(tmp_path).count(f"{name}.mp4") == 1 for name in good)
+
+
+def test_too_many_failures_in_the_end(write, extract, out):
+    with pytest.raises(MediaError) as caught:
+        extract(write(a="yes", b="bad", c="yes"))
+    assert str(caught.value) == (
+        "1 of 3 items failed, more than 20%: no corpus was written.\n"
+        '  b.mp4: "b.mp4" is bad.\n'
+        f"  All of them: {out.with_name('errors.csv')}\n"
+        "  What is done is kept; the same command goes on. To allow more: --max-failures 0.9"
+    )
+    assert not out.exists()
+
+
+def test_nothing_but_failures_is_no_success_whatever_is_allowed(write, extract, out):
+    with pytest.raises(MediaError, match=r"1 of 1 items failed, more than 100%"):
+        extract(write(a="bad"), max_failures=1.0)
+    assert not out.exists()
+
+
+def test_rows_at_fault_count_before_anything_is_done(tmp_path, write, extract, out):
+    gathered = write(a="yes", b="yes")
+    gathered = gathered._replace(failures=[Failure("v/1", "label.csv, row 2: no file")])
+    with pytest.raises(MediaError, match=r"1 of 3 items failed, more than 20%"):
+        extract(gathered)
+    assert errors(out) == [["item", "cause"], ["v/1", "label.csv, row 2: no file"]]
+    assert not (tmp_path / "src" / "calls.log").exists()
+    outcome = extract(gathered, max_failures=0.4)
+    assert outcome.failures == gathered.failures
+
+
+def test_missing_package_ends_the_batch(write, extract):
+    with pytest.raises(MissingExtraError, match="hearing needs ears"):
+        extract(write(a="lacking", b="yes"))
+
+
+def test_errors_of_an_earlier_batch_go_when_there_are_none(write, extract, out):
+    out.parent.mkdir()
+    out.with_name("errors.csv").write_text("item,cause\nold.mp4,old\n")
+    extract(write(a="yes"))
+    assert not out.with_name("errors.csv").exists()
+    out.with_name("errors.csv").write_text("of,someone,else\n")
+    extract(write(a="yes"))
+    assert out.with_name("errors.csv").exists()
+
+
+def test_target_that_cannot_be_written(tmp_path, write):
+    (tmp_path / "made").write_text("a file")
+    with pytest.raises(DatasetError) as caught:
+        extract_batch(write(a="yes"), tmp_path / "made" / "x.arrow", Recipe(), make=FakeExtractor)
+    assert str(caught.value) == (
+        f"{tmp_path}/made/x.arrow.parts: cannot be made (Not a directory).\n"
+        "  Give a corpus in a folder you may write to: --out CORPUS"
+    )
+
+
+# ---------------------------------------------------------------- going on
+
+
+def test_what_is_done_is_not_done_again(tmp_path, write, extract, out):
+    gathered = write(a="yes", b="bad", c="no")
+    for _ in range(2):
+        with pytest.raises(MediaError):
+            extract(gathered)
+    assert calls(tmp_path) == ["a.mp4", "b.mp4", "b.mp4", "c.mp4"]
+    seen = []
+    extract(gathered, max_failures=0.5, progress=lambda *numbers: seen.append(numbers))
+    assert calls(tmp_path).count("a.mp4") == 1
+    assert seen == [(2, 3, 0), (3, 3, 1)]
+
+
+@pytest.mark.parametrize("change", ["recipe", "file", "text"])
+def test_what_has_changed_is_done_again(tmp_path, write, extract, change):
+    gathered = write(a="yes", b="bad", c="no")
+    with pytest.raises(MediaError):
+        extract(gathered)
+    recipe = Recipe(frame_rate=5) if change == "recipe" else Recipe()
+    if change == "file":
+        (tmp_path / "src" / "a.mp4").write_text("yes yes")
+    if change == "text":
+        items = [gathered.items[0]._replace(text="said"), *gathered.items[1:]]
+        gathered = gathered._replace(items=items)
+    with pytest.raises(MediaError):
+        extract(gathered, recipe)
+    assert calls(tmp_path).count("a.mp4") == 2
+    assert calls(tmp_path).count("c.mp4") == (2 if change == "recipe" else 1)
+
+
+def test_a_killed_batch_goes_on(tmp_path, write, extract, out):
+    gathered = write(a="yes", b="no", c="wait")
+    script = (
+        "from pathlib import Path\n"
+        "from fakes.extractors import FakeExtractor\n"
+        "from mmcl.media import batch\n"
+        "from mmcl.media.folder import gather\n"
+        "from mmcl.media.recipe import Recipe\n"
+        "batch.with_versions = lambda recipe: recipe\n"
+        "if __name__ == '__main__':\n"
+        f"    batch.extract_batch(gather([Path({str(tmp_path / 'src')!r})]), Path({str(out)!r}),"
+        " Recipe(), make=FakeExtractor)\n"
+    )
+    (tmp_path / "killed.py").write_text(script)
+    path = os.pathsep.join([str(Path(__file__).parents[2]), *filter(None, sys.path)])
+    process = subprocess.Popen(
+        [sys.executable, str(tmp_path / "killed.py")], env={**os.environ, "PYTHONPATH": path}
+    )
+    log, deadline = tmp_path / "src" / "calls.log", time.monotonic() + 60
+    while "c.mp4" not in (log.read_text() if log.exists() else ""):
+        assert time.monotonic() < deadline
+        assert process.poll() is None
+        time.sleep(0.05)
+    process.send_signal(signal.SIGKILL)
+    process.wait()
+    assert not out.exists()
+
+    (tmp_path / "src" / "c.mp4").write_text("well")
+    extract(gathered)
+    assert calls(tmp_path) == ["a.mp4", "b.mp4", "c.mp4", "c.mp4"]
+    assert [clip.text for clip in corpus_clips(open_corpus(out))] == ["yes", "no", "well"]

@@ -1,0 +1,343 @@
+"""Extraction with stand-ins for the models: what is cut where, what is left out, what is said."""
+
+import time
+from types import SimpleNamespace
+
+import numpy as np
+import pytest
+
+from mmcl.corpus.schema import Word
+from mmcl.errors import MediaError
+from mmcl.media import extract as home
+from mmcl.media.extract import Extractor, card_of
+from mmcl.media.face import FACE_COLUMNS, FaceTrack
+from mmcl.media.recipe import SAMPLE_RATE, Recipe
+from mmcl.media.voice import VOICE_COLUMNS, voice_steps
+
+SAID = (("hello", 0.1, 0.4), ("there", 0.5, 0.8), ("bye", 2.0, 2.4))
+
+
+class FakeText:
+    """A vector of a word is its length and the place it has in its sentence."""
+
+    def encode(self, sentences):
+        return [
+            np.array([[len(w), at] for at, w in enumerate(words)], np.float32).reshape(-1, 2)
+            for words in sentences
+        ]
+
+
+class FakeRecogniser:
+    """Hears what it is told, where that lies in the sound it is given."""
+
+    def __init__(self, said):
+        self.said = said
+        self.given = []
+
+    def transcribe(self, audio, language=None):
+        self.given.append((len(audio) / SAMPLE_RATE, language))
+        words = tuple(Word(text=t, start=a, end=b) for t, a, b in self.said)
+        return SimpleNamespace(words=words, language=language or "en")
+
+
+class FakeTracker:
+    """A face whose columns are all the time plus one, but in some pictures."""
+
+    def __init__(self, hidden=lambda time: False, note=None):
+        self.hidden, self.note = hidden, note
+
+    def track(self, frames, loudness):
+        self.loudness = loudness
+        times = np.array([frame.time for frame in frames], np.float64)
+        found = np.array([not self.hidden(time) for time in times], bool)
+        steps = np.ones((len(times), len(FACE_COLUMNS)), np.float32) * (times[:, None] + 1)
+        steps = (steps * found[:, None]).astype(np.float32)
+        return FaceTrack(times, steps, found, found.astype(np.int64), self.note)
+
+
+@pytest.fixture
+def make_extractor(monkeypatch):
+    monkeypatch.setattr(home, "with_versions", lambda recipe: recipe)
+
+    def make(said=SAID, *, tracker=None, **recipe):
+        models = SimpleNamespace(
+            text=FakeText(), recogniser=FakeRecogniser(said), tracker=tracker or FakeTracker()
+        )
+        return Extractor(Recipe(**recipe), models)
+
+    return make
+
+
+@pytest.fixture
+def talk(make_media, grey_pictures, tone):
+    """Three seconds of pictures, ten a second, and a tone."""
+    pictures = [picture for picture in grey_pictures(6) for _ in range(5)]
+    return make_media("talk.mp4", pictures=pictures, sound=[(0.0, tone(3.0))])
+
+
+def test_a_step_per_word_and_a_clip_per_utterance(talk, make_extractor):
+    found = make_extractor().extract(talk)
+    assert found.spans == [(0.1, 0.8), (2.0, 2.4)]
+    first, second = found.clips
+    assert [clip.id for clip in found.clips] == ["talk/0", "talk/1"]
+    assert (first.text, second.text) == ("hello there", "bye")
+    assert first.words == (
+        Word(text="hello", start=0.0, end=0.3),
+        Word(text="there", start=0.4, end=0.7),
+    )
+    assert {m: steps.shape for m, steps in first.features.items()} == {
+        "text": (2, 2),
+        "audio": (2, len(VOICE_COLUMNS)),
+        "vision": (2, len(FACE_COLUMNS)),
+    }
+    # Pictures at .1, .2 and .3 lie in "hello"; the face is the time plus one.
+    np.testing.assert_allclose(first.features["vision"][:, 0], [1.2, 1.6], rtol=0, atol=1e-6)
+    np.testing.assert_array_equal(second.features["text"], [[3, 0]])
+    assert (found.notes, found.language) == ((), "en")
+    assert found.duration == pytest.approx(3.0, abs=0.1)  # of a codec's frame
+    assert list(found.timings) == list(home.STAGES)
+    assert min(found.timings.values()) >= 0
+
+
+def test_native_keeps_every_modality_at_its_rate(talk, make_extractor):
+    found = make_extractor(alignment="native", audio_rate=20.0, frame_rate=5.0).extract(talk)
+    shapes = {m: len(steps) for m, steps in found.clips[0].features.items()}
+    assert shapes == {"text": 2, "audio": 14, "vision": 4}  # of .7 seconds
+
+
+def test_word_without_a_face_is_a_step_of_zeros(talk, make_extractor):
+    tracker = FakeTracker(hidden=lambda time: time > 0.45)
+    found = make_extractor(tracker=tracker).extract(talk)
+    vision = found.clips[0].features["vision"]
+    assert vision[0].all()
+    assert not vision[1].any()
+    assert "vision" not in found.clips[1].features
+    assert found.notes == ("vision is missing in 1 of 2 utterances",)
+
+
+def test_all_of_a_file_can_be_one_clip(talk, make_extractor):
+    found = make_extractor().extract(talk, span=(0.0, float("inf")), video_id="v")
+    (clip,) = found.clips
+    assert (clip.id, clip.text, len(clip.words)) == ("v/0", "hello there bye", 3)
+    assert clip.words[0] == Word(text="hello", start=0.1, end=0.4)
+    assert found.spans[0][0] == 0.0
+
+
+def test_a_stretch_has_a_clock_of_its_own(talk, make_extractor):
+    extractor = make_extractor(said=(("late", 0.0, 0.4),))
+    found = extractor.extract(talk, span=(1.5, 2.5))
+    (clip,) = found.clips
+    assert found.spans == [(1.5, 2.5)]
+    assert clip.words == (Word(text="late", start=0.0, end=0.4),)
+    np.testing.assert_allclose(clip.features["vision"][:, 0], [1.5 + 1.15], rtol=0, atol=1e-6)
+    assert extractor.models.recogniser.given == [(1.0, None)]
+
+
+def test_the_voice_of_a_stretch_is_the_one_heard_in_it(make_media, tone, make_extractor):
+    sound = [(0.0, np.concatenate([0.01 * tone(1.5), tone(1.5)]))]
+    path = make_media("louder.wav", sound=sound, sound_codec="pcm_s16le")
+    found = make_extractor(said=(("low", 0.1, 0.3), ("high", 0.7, 0.9))).extract(path, span=(1, 3))
+    loudness = found.clips[0].features["audio"][:, VOICE_COLUMNS.index("log_energy")]
+    np.testing.assert_allclose(loudness, [-49.0, -9.0], rtol=0, atol=0.5)  # of sines, in decibels
+
+
+def test_stretch_outside_the_file(make_media, tone, make_extractor):
+    path = make_media("talk.wav", sound=[(0.0, tone(3.0))], sound_codec="pcm_s16le")
+    with pytest.raises(MediaError) as caught:
+        make_extractor().extract(path, span=(7.0, 8.0))
+    assert str(caught.value) == (
+        '"talk.wav" lasts 3.00 s; expected a stretch inside it, got 7..8 s.'
+    )
+
+
+def test_language_is_the_recipe_s_where_it_has_one(talk, make_extractor):
+    extractor = make_extractor(language="de")
+    assert extractor.extract(talk).language == "de"
+    assert [language for _, language in extractor.models.recogniser.given] == ["de"]
+
+
+def test_decoding_is_not_counted_twice():
+    def slow():
+        for at in range(3):
+            time.sleep(0.03)
+            yield at
+
+    clock = home._Clock()
+    with clock.stage("vision"):
+        assert list(clock.decoding(slow(), "vision")) == [0, 1, 2]
+    assert clock.seconds["decode"] >= 0.09
+    assert 0 <= clock.seconds["vision"] < 0.03
+
+
+# ---------------------------------------------------------------- words that are given
+
+
+def test_text_without_times_is_aligned(talk, make_extractor, monkeypatch):
+    asked = []
+
+    def time_words(audio, text, *, language, recogniser):
+        asked.append((len(audio) / SAMPLE_RATE, text, language))
+        return tuple(
+            Word(text=word, start=at + 0.5, end=at + 1.0) for at, word in enumerate(text.split())
+        )
+
+    monkeypatch.setattr(home, "time_words", time_words)
+    found = make_extractor(language="de").extract(talk, transcript="ja nun", span=(0, 9))
+    assert asked[0][1:] == ("ja nun", "de")
+    assert found.clips[0].words[1] == Word(text="nun", start=1.5, end=2.0)
+    assert found.language == "de"
+
+
+def test_transcript_with_times_is_cut_as_it_is(talk, make_extractor, monkeypatch, tmp_path):
+    path = tmp_path / "talk.srt"
+    path.write_text(
+        "1\n00:00:00,200 --> 00:00:01,000\nso it\n\n2\n00:00:01,500 --> 00:00:02,500\ngoes\n"
+    )
+
+    def time_words(audio, text, *, language, recogniser):
+        words = text.split()
+        step = len(audio) / SAMPLE_RATE / len(words)
+        return tuple(
+            Word(text=w, start=at * step, end=(at + 1) * step) for at, w in enumerate(words)
+        )
+
+    monkeypatch.setattr(home, "time_words", time_words)
+    found = make_extractor().extract(talk, transcript=path)
+    assert found.spans == [(0.2, 1.0), (1.5, 2.5)]
+    assert [clip.text for clip in found.clips] == ["so it", "goes"]
+    assert found.clips[0].words[1] == Word(text="it", start=0.4, end=0.8)
+    assert found.clips[1].words == (Word(text="goes", start=0.0, end=1.0),)
+
+
+def test_text_of_a_file_without_sound_is_spread_evenly(make_media, grey_pictures, make_extractor):
+    path = make_media("mute.mp4", pictures=grey_pictures(10))
+    found = make_extractor().extract(path, transcript="yes no", span=(0, 1))
+    assert found.clips[0].words == (
+        Word(text="yes", start=0.0, end=0.5),
+        Word(text="no", start=0.5, end=1.0),
+    )
+    assert list(found.clips[0].features) == ["text", "vision"]
+    assert found.notes == (
+        "no sound: audio is left out",
+        "the words have no times without sound: spread evenly",
+    )
+
+
+# ---------------------------------------------------------------- what is not there
+
+
+def test_file_without_words_has_steps_of_a_second(talk, make_extractor):
+    found = make_extractor(said=()).extract(talk)
+    (clip,) = found.clips
+    assert list(clip.features) == ["audio", "vision"]
+    assert len(clip.features["audio"]) == len(clip.features["vision"]) == len(clip.words)
+    assert clip.words[:2] == (Word(text="", start=0.0, end=1.0), Word(text="", start=1.0, end=2.0))
+    assert clip.text is None
+    assert found.notes == ("no words: it is one utterance without text, its steps are seconds",)
+    assert found.language is None
+
+
+def test_file_without_words_at_its_own_rates(talk, make_extractor):
+    found = make_extractor(said=(), alignment="native").extract(talk)
+    assert list(found.clips[0].features) == ["audio", "vision"]
+    assert found.clips[0].words is None
+    assert found.notes == ("no words: it is one utterance without text",)
+
+
+def test_sound_without_pictures(make_media, tone, make_extractor):
+    path = make_media("talk.wav", sound=[(0.0, tone(3.0))], sound_codec="pcm_s16le")
+    found = make_extractor().extract(path)
+    assert list(found.clips[0].features) == ["text", "audio"]
+    assert found.notes == ("no pictures: vision is left out",)
+
+
+def test_fifty_milliseconds(make_media, tone, make_extractor):
+    path = make_media("click.wav", sound=[(0.0, tone(0.05))], sound_codec="pcm_s16le")
+    found = make_extractor(said=()).extract(path)
+    assert found.clips[0].features["audio"].shape == (1, len(VOICE_COLUMNS))
+    assert found.spans == [(0.0, 0.05)]
+    assert found.notes == (
+        "no pictures: vision is left out",
+        "no words: it is one utterance without text, its steps are seconds",
+    )
+
+
+def test_silence_and_nobody(make_media, grey_pictures, make_extractor):
+    path = make_media("room.mp4", pictures=grey_pictures(10), sound=[(0.0, np.zeros(16_000))])
+    with pytest.raises(MediaError) as caught:
+        make_extractor(tracker=FakeTracker(hidden=lambda time: True)).extract(path)
+    assert str(caught.value) == (
+        '"room.mp4" holds no words, no sound and no face, so nothing to learn from.\n'
+        "  Expected a recording of someone who speaks."
+    )
+
+
+def test_silence_is_no_sound(make_media, grey_pictures, make_extractor):
+    path = make_media("room.mp4", pictures=grey_pictures(10), sound=[(0.0, np.zeros(16_000))])
+    extractor = make_extractor()
+    found = extractor.extract(path)
+    assert list(found.clips[0].features) == ["vision"]
+    assert found.notes[0] == "its sound is silence: audio is left out"
+    assert extractor.models.tracker.loudness is None
+
+
+def test_no_face_and_the_tracker_s_own_words(talk, make_extractor):
+    nobody = FakeTracker(hidden=lambda time: True, note="no face in any of the 30 pictures")
+    found = make_extractor(tracker=nobody).extract(talk)
+    assert found.notes == ("no face in any of the 30 pictures: vision is left out",)
+    three = FakeTracker(note="3 faces; followed the largest, at the left")
+    assert make_extractor(tracker=three).extract(talk).notes == (three.note,)
+    assert three.loudness(1.0) == pytest.approx(-9.0, abs=0.5)  # half of full scale, a sine
+
+
+# ---------------------------------------------------------------- long files
+
+
+def test_voice_in_blocks_is_voice_of_the_whole():
+    rng = np.random.default_rng(4)
+    audio = rng.normal(0, 0.1, size=50_123).astype(np.float32)
+    whole = voice_steps(audio)
+    for size in (160, 1600, 4800, 16_000, 60_000):
+        blocks = [audio[at : at + size] for at in range(0, len(audio), size)]
+        # The same sums in blocks of other sizes: float32 rounding, and no more.
+        np.testing.assert_allclose(home._voice_of(blocks), whole, rtol=1e-4, atol=1e-4)
+
+
+def test_a_long_file_is_heard_in_pieces_that_end_at_a_pause(talk, make_extractor, monkeypatch):
+    monkeypatch.setattr(home, "LISTEN", 1.0)
+    extractor = make_extractor(said=(("a", 0.0, 0.2), ("b", 0.6, 0.9)))
+    found = extractor.extract(talk, span=(0, 9))
+    # Pieces start at 0, .4 (the middle of the pause), .8 and so on; the last is whole.
+    starts = [word.start for word in found.clips[0].words]
+    assert starts[:3] == [0.0, 0.4, 0.8]
+    assert extractor.models.recogniser.given[1] == (1.0, "en")
+
+
+def test_pictures_are_not_kept(talk, make_extractor):
+    class Watching(FakeTracker):
+        def track(self, frames, loudness):
+            assert iter(frames) is frames
+            return super().track(frames, loudness)
+
+    assert make_extractor(tracker=Watching()).extract(talk).clips
+
+
+# ---------------------------------------------------------------- card
+
+
+def test_card_says_how_it_was_made():
+    from mmcl.corpus.schema import Task
+
+    recipe = Recipe(alignment="native", versions={"av": "1"})
+    card = card_of(
+        recipe,
+        {"vision": len(FACE_COLUMNS), "text": 2},
+        task=Task(kind="regression", low=-3, high=3),
+        counts={"test": 1},
+        name="talks",
+        language="en",
+    )
+    assert card.recipe == {"extraction": recipe.model_dump(mode="json")}
+    assert list(card.dims) == ["text", "vision"]
+    assert card.columns == {"text": ("text_0", "text_1"), "vision": FACE_COLUMNS}
+    assert (card.aligned, card.missing_as_zero, card.language) == (False, True, "en")
