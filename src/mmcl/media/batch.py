@@ -27,6 +27,7 @@ from mmcl.errors import DatasetError, MediaError, MissingExtraError, MMCLError
 from mmcl.media.extract import STAGES, Extracted, Extractor, card_of, with_versions
 from mmcl.media.folder import Failure, Gathered, Item
 from mmcl.media.recipe import Recipe
+from mmcl.media.transcripts import find_transcript
 from mmcl.types import SPLITS, Modality
 
 __all__ = ["ERRORS", "Extracts", "Outcome", "extract_batch"]
@@ -35,6 +36,8 @@ ERRORS = "errors.csv"
 HEADER = ",".join(Failure._fields)
 FEWEST = 5
 """A batch is not given up before so many files were tried."""
+PATIENCE = 5.0
+"""Seconds an idle process has to end by itself."""
 SHOWN = 5
 MOST_NOTES = 20
 _UNLABELLED = Task(kind="regression", low=-1.0, high=1.0)
@@ -163,8 +166,6 @@ class _Batch:
     def _task(self, item: Item) -> _Task:
         transcript: Path | str | None = item.text
         if transcript is None and item.path.is_file():
-            from mmcl.media.transcripts import find_transcript
-
             transcript = find_transcript(item.path)
         key = _key(item, transcript, self.recipe)
         return _Task(item, self.parts / f"{key}.arrow", transcript)
@@ -273,13 +274,18 @@ class _Worker:
         except (EOFError, OSError):
             self.process.join()
             return _death(self.process.exitcode), False
+        self.task = None
         if isinstance(answer, MMCLError):
             raise answer
         return answer, True
 
     def stop(self) -> None:
+        """End the process: an idle one by itself, one that is at work at once."""
         self.connection.close()
-        self.process.terminate()
+        if self.task is not None:
+            self.process.terminate()
+        self.process.join(PATIENCE)
+        self.process.kill()
         self.process.join()
 
 
@@ -312,7 +318,10 @@ def _run(
             for ready in wait(list(busy)):
                 worker = busy.pop(ready)
                 task, (cause, lives) = worker.task, worker.answer()
-                idle.append(worker if lives else _Worker(recipe, make))
+                if lives:
+                    idle.append(worker)
+                elif waiting:
+                    idle.append(_Worker(recipe, make))
                 if task is not None:
                     yield task, cause
     finally:

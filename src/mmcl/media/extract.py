@@ -24,7 +24,7 @@ from mmcl.media.recipe import SAMPLE_RATE, Recipe
 from mmcl.media.recognise import Recogniser
 from mmcl.media.text import TextEncoder
 from mmcl.media.transcripts import Utterance, check_times, read_transcript
-from mmcl.media.utterances import cut_utterances
+from mmcl.media.utterances import cut_utterances, joined
 from mmcl.media.voice import VOICE_COLUMNS, VOICE_RATE, voice_steps, voice_times
 from mmcl.media.weights import face_model, speech_model, text_model
 from mmcl.types import MODALITIES, Modality, SplitName
@@ -32,7 +32,7 @@ from mmcl.types import MODALITIES, Modality, SplitName
 __all__ = ["STAGES", "Extracted", "Extractor", "Models", "card_of", "with_versions"]
 
 STAGES = ("decode", "recognise", "align", "text", "audio", "vision")
-"""What the time of an extraction goes to, in order."""
+"""What the time of an extraction goes to; a model's loading counts where it is first used."""
 
 LISTEN = 300.0
 """Seconds of sound the recogniser is given at once, and so held in memory."""
@@ -112,8 +112,17 @@ class _Series(NamedTuple):
         return self.times[near], self.steps[near], self.found[near]
 
 
+class _Said(NamedTuple):
+    """An utterance whose times in the file are known, and those of its words."""
+
+    start: float
+    end: float
+    text: str
+    words: tuple[Word, ...]
+
+
 class _Spoken(NamedTuple):
-    utterances: list[Utterance]
+    utterances: list[_Said]
     language: str | None
 
 
@@ -258,27 +267,25 @@ class _Extraction:
         if isinstance(transcript, Path):
             given = read_transcript(transcript)
             check_times(given, self.info.duration)
-            if all(_is_timed(utterance) for utterance in given):
+            if all(utterance.start is not None for utterance in given):
                 timed = [self._timed(utterance, heard=heard) for utterance in given]
-                return _Spoken(self._within(timed), self.recipe.language)
+                return _Spoken(self._joined(timed), self.recipe.language)
             transcript = " ".join(utterance.text for utterance in given)
-        if transcript is not None and not transcript.split():
-            transcript = None
-        if transcript is None and not heard:
+        if transcript is not None and transcript.split():
+            words = self._align(transcript, (self.start, self.end), heard=heard)
+            return _Spoken(self._cut(words, transcript), self.recipe.language)
+        if not heard:
             return _Spoken([], None)
-        if transcript is not None:
-            span = (self.start, self.end)
-            words, language = self._align(transcript, span, heard=heard), self.recipe.language
-        else:
-            words, language = self._recognise()
-        return _Spoken(self._cut(words), language)
+        words, language = self._recognise()
+        return _Spoken(self._cut(words, joined(words)), language)
 
-    def _timed(self, utterance: Utterance, *, heard: bool) -> Utterance:
+    def _timed(self, utterance: Utterance, *, heard: bool) -> _Said:
         """The utterance with times for every word of it."""
-        if utterance.words and all(w.start is not None for w in utterance.words):
-            return utterance
-        span = (utterance.start, utterance.end)
-        return utterance._replace(words=self._align(utterance.text, span, heard=heard))
+        span = (utterance.start or 0.0, utterance.end or 0.0)
+        words = utterance.words
+        if not words or any(word.start is None for word in words):
+            words = self._align(utterance.text, span, heard=heard)
+        return _Said(*span, utterance.text, words)
 
     def _align(self, text: str, span: tuple[float, float], *, heard: bool) -> tuple[Word, ...]:
         """The words of a text that is said in a stretch, with their times in the file."""
@@ -313,17 +320,16 @@ class _Extraction:
             at = stop
         return tuple(words), language if words else self.recipe.language
 
-    def _cut(self, words: tuple[Word, ...]) -> list[Utterance]:
+    def _cut(self, words: tuple[Word, ...], text: str) -> list[_Said]:
         if not words:
             return []
         if self.whole:
-            return self._within(
-                [Utterance(self.start, self.end, " ".join(w.text for w in words), words)]
-            )
-        return list(cut_utterances(words, pause=self.recipe.pause, longest=self.recipe.longest))
+            return [_Said(self.start, self.end, text, words)]
+        found = cut_utterances(words, pause=self.recipe.pause, longest=self.recipe.longest)
+        return [_Said(u.start or 0.0, u.end or 0.0, u.text, u.words) for u in found]
 
-    def _within(self, utterances: Sequence[Utterance]) -> list[Utterance]:
-        """All of the stretch as one utterance, where it is not to be cut."""
+    def _joined(self, utterances: Sequence[_Said]) -> list[_Said]:
+        """Those of the stretch as one, where it is not to be cut."""
         if not self.whole:
             return [utterance for utterance in utterances if utterance.words]
         words = tuple(
@@ -332,16 +338,14 @@ class _Extraction:
             for word in utterance.words
             if self.start <= (word.start or 0.0) < self.end
         )
-        if not words:
-            return []
-        return [Utterance(self.start, self.end, " ".join(w.text for w in words), words)]
+        return self._cut(words, joined(words))
 
-    def _wordless(self) -> Utterance:
+    def _wordless(self) -> _Said:
         edges = np.append(np.arange(self.start, self.end, SECOND), self.end)
         seconds = tuple(Word(text="", start=float(a), end=float(b)) for a, b in pairwise(edges))
-        return Utterance(self.start, self.end, "", seconds)
+        return _Said(self.start, self.end, "", seconds)
 
-    def _vectors(self, utterances: Sequence[Utterance]) -> list[_Floats]:
+    def _vectors(self, utterances: Sequence[_Said]) -> list[_Floats]:
         if not any(utterance.text for utterance in utterances):
             return [np.zeros((0, 0), np.float32) for _ in utterances]
         with self.clock.stage("text"):
@@ -352,7 +356,7 @@ class _Extraction:
     def _clip(
         self,
         at: int,
-        utterance: Utterance,
+        utterance: _Said,
         vectors: _Floats,
         sources: Mapping[Modality, _Series | None],
     ) -> Clip:
@@ -378,7 +382,7 @@ class _Extraction:
             words=words if has_steps else None,
         )
 
-    def _pooled(self, series: _Series, utterance: Utterance) -> _Floats | None:
+    def _pooled(self, series: _Series, utterance: _Said) -> _Floats | None:
         measured = series.around(utterance.start, utterance.end)
         if self.recipe.alignment == "word":
             steps, found = steps_per_word(*measured, utterance.words)
@@ -449,10 +453,6 @@ def _loudness_of(voice: _Series) -> Callable[[float], float]:
         return float(np.interp(at, voice.times, voice.steps[:, _LOUDNESS]))
 
     return loudness
-
-
-def _is_timed(utterance: Utterance) -> bool:
-    return utterance.start is not None and utterance.end is not None
 
 
 def _shifted(words: Iterable[Word], by: float) -> tuple[Word, ...]:

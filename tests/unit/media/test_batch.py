@@ -260,6 +260,18 @@ def test_what_has_changed_is_done_again(tmp_path, write, extract, change):
     assert calls(tmp_path).count("c.mp4") == (2 if change == "recipe" else 1)
 
 
+def test_transcript_beside_a_file_is_used_and_its_change_noticed(tmp_path, write, extract, out):
+    gathered = write(a="yes", b="bad")
+    beside = tmp_path / "src" / "a.txt"
+    for said in ("one", "one or two"):
+        beside.write_text(said)
+        with pytest.raises(MediaError):
+            extract(gathered)
+    assert calls(tmp_path).count("a.mp4") == 2
+    tasks = home._Batch(gathered, out, Recipe(), 0.2, None).tasks()
+    assert [task.transcript for task in tasks] == [beside, None]
+
+
 def test_a_killed_batch_goes_on(tmp_path, write, extract, out):
     gathered = write(a="yes", b="no", c="wait")
     script = (

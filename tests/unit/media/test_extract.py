@@ -209,6 +209,43 @@ def test_transcript_with_times_is_cut_as_it_is(talk, make_extractor, monkeypatch
     assert found.clips[1].words == (Word(text="goes", start=0.0, end=1.0),)
 
 
+def test_transcript_of_another_file_is_refused(talk, make_extractor, tmp_path):
+    path = tmp_path / "talk.json"
+    path.write_text(
+        '[{"text": "so", "start": 1, "end": 2}, {"text": "late", "start": 8, "end": 9}]'
+    )
+    with pytest.raises(MediaError) as caught:
+        make_extractor().extract(talk, transcript=path)
+    lines = str(caught.value).splitlines()
+    assert lines[0].startswith("the transcript has 1 times that do not fit a clip of 3.0")
+    assert lines[1].startswith("  utterance 2: ")
+    assert lines[-1] == "  Expected 0 <= start < end <= the clip's length. Is it of another file?"
+
+
+def test_words_of_a_transcript_with_times_are_taken_as_they_are(talk, make_extractor, tmp_path):
+    path = tmp_path / "talk.json"
+    words = '[{"word": "so", "start": 1.0, "end": 1.2}, {"word": "it", "start": 1.5, "end": 1.6}]'
+    path.write_text('[{"text": "So it", "words": ' + words + "}]")
+    (clip,) = make_extractor().extract(talk, transcript=path).clips
+    assert clip.text == "So it"
+    assert clip.words == (Word(text="so", start=0.0, end=0.2), Word(text="it", start=0.5, end=0.6))
+
+
+def test_transcript_without_times_is_aligned(talk, make_extractor, monkeypatch, tmp_path):
+    path = tmp_path / "talk.txt"
+    path.write_text("so it\ngoes\n")
+
+    def time_words(audio, text, *, language, recogniser):
+        assert text == "so it goes"
+        return tuple(
+            Word(text=w, start=float(at), end=at + 0.3) for at, w in enumerate(text.split())
+        )
+
+    monkeypatch.setattr(home, "time_words", time_words)
+    found = make_extractor().extract(talk, transcript=path)
+    assert [clip.text for clip in found.clips] == ["so", "it", "goes"]  # .7 s apart
+
+
 def test_text_of_a_file_without_sound_is_spread_evenly(make_media, grey_pictures, make_extractor):
     path = make_media("mute.mp4", pictures=grey_pictures(10))
     found = make_extractor().extract(path, transcript="yes no", span=(0, 1))

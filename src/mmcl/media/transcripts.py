@@ -1,0 +1,298 @@
+"""What was said, where it is known: transcripts of the usual formats."""
+
+from __future__ import annotations
+
+import csv
+import html
+import json
+import math
+import re
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from mmcl.corpus.schema import Word
+from mmcl.errors import MediaError
+
+__all__ = ["Utterance", "check_times", "find_transcript", "read_transcript"]
+
+SUFFIXES = (".srt", ".vtt", ".json", ".txt", ".csv")
+"""Formats that are read, the first preferred where a file has several beside it."""
+
+PAST_THE_END = 0.5
+"""Seconds a transcript may run past the end of its clip: subtitles are rounded."""
+
+FAULTS_SHOWN = 5
+
+_CLOCK = r"(?:(\d+):)?(\d{1,2}):(\d{1,2}(?:[.,]\d+)?)"
+_CUE = re.compile(rf"\s*{_CLOCK}\s*-->\s*{_CLOCK}(?:\s.*)?$")
+_MARKUP = re.compile(r"<[^<>]*>|\{\\[^{}]*\}")
+_TABLE = re.compile(r'^\s*"?\d+(\.\d+)?"?\s*;\s*"?\d+(\.\d+)?"?\s*;')
+_SIDE_BLOCKS = ("NOTE", "STYLE", "REGION")
+
+
+class Utterance(NamedTuple):
+    """Something said in one go.
+
+    Attributes:
+        start: In seconds from the start of the file; None where not known.
+        end: Likewise, known if ``start`` is.
+        text: What was said.
+        words: Its words; none where only the text is known, and perhaps without times.
+    """
+
+    start: float | None
+    end: float | None
+    text: str
+    words: tuple[Word, ...] = ()
+
+
+def find_transcript(media_path: Path) -> Path | None:
+    """Find the transcript that lies beside a media file under the same name.
+
+    Args:
+        media_path: ``talk.mp4`` finds ``talk.srt``, ``.vtt``, ``.json``, ``.txt`` or ``.csv``,
+            the first of these that is there.
+    """
+    beside = (media_path.with_suffix(suffix) for suffix in SUFFIXES)
+    return next((path for path in beside if path.is_file() and path != media_path), None)
+
+
+def read_transcript(path: Path) -> list[Utterance]:
+    """Read a transcript; its ending tells the format.
+
+    ``.srt`` and ``.vtt`` are subtitles. ``.json`` is a list of ``{"text", "start", "end",
+    "words": [{"text" or "word", "start", "end"}]}`` of which only the text, or the words, must
+    be there, or the same as ``{"segments": [...]}``, as Whisper writes. ``.csv`` and ``.txt``
+    hold lines of ``start;end;text`` or ``start;end;text;label`` with times in seconds (the
+    label is not read); a ``.txt`` of other lines is one utterance a line, without times.
+
+    Args:
+        path: A UTF-8 file.
+
+    Returns:
+        The utterances in the file's order; those without a text are left out.
+
+    Raises:
+        MediaError: If the file is missing, no text, of no known format, broken or empty.
+    """
+    if path.suffix.lower() not in SUFFIXES:
+        raise MediaError(
+            f'"{path.name}" is no transcript that can be read; expected {", ".join(SUFFIXES)}.'
+        )
+    text = _text(path)
+    match path.suffix.lower():
+        case ".srt" | ".vtt":
+            found = list(_cues(path, text))
+        case ".json":
+            found = list(_from_json(path, text))
+        case suffix:
+            found = list(_from_lines(path, text, always_timed=suffix == ".csv"))
+    found = [utterance for utterance in found if utterance.text]
+    if not found:
+        raise MediaError(
+            f'"{path.name}" holds no utterance.\n'
+            "  Leave it out, and what is said is recognised from the sound."
+        )
+    return found
+
+
+def _text(path: Path) -> str:
+    try:
+        return path.read_bytes().decode("utf-8-sig").replace("\r\n", "\n").replace("\r", "\n")
+    except FileNotFoundError:
+        raise MediaError(f'"{path.name}": no such transcript in "{path.parent}".') from None
+    except OSError as fault:
+        raise MediaError(f'"{path.name}" cannot be read: {fault.strerror}.') from None
+    except UnicodeDecodeError as fault:
+        raise MediaError(
+            f'"{path.name}" is not UTF-8 text (byte {fault.start}).\n'
+            f'  Convert it: iconv -f latin1 -t utf8 "{path.name}" > "utf8-{path.name}"'
+        ) from None
+
+
+# ---------------------------------------------------------------- subtitles
+
+
+def _cues(path: Path, text: str) -> Iterator[Utterance]:
+    for first, block in _blocks(text):
+        if block[0].startswith("WEBVTT") or block[0].split()[0] in _SIDE_BLOCKS:
+            continue
+        at = next((at for at, line in enumerate(block[:2]) if "-->" in line), None)
+        timing = None if at is None else _CUE.match(block[at])
+        if at is None or timing is None:
+            number = first + (at or 0)
+            raise MediaError(
+                f'"{path.name}", line {number}: expected "00:00:01,000 --> 00:00:02,500", '
+                f'got "{block[at or 0]}".'
+            )
+        parts = timing.groups()
+        said = " ".join(_MARKUP.sub("", line) for line in block[at + 1 :])
+        said = " ".join(html.unescape(said).split())
+        yield Utterance(_seconds(*parts[:3]), _seconds(*parts[3:]), said)
+
+
+def _blocks(text: str) -> Iterator[tuple[int, list[str]]]:
+    """Lines between empty ones, with the number of the first."""
+    block: list[str] = []
+    for number, line in enumerate([*text.split("\n"), ""], start=1):
+        if line.strip():
+            block.append(line)
+        elif block:
+            yield number - len(block), block
+            block = []
+
+
+def _seconds(hours: str | None, minutes: str, seconds: str) -> float:
+    return round(int(hours or 0) * 3600 + int(minutes) * 60 + float(seconds.replace(",", ".")), 6)
+
+
+# ---------------------------------------------------------------- lines
+
+
+def _from_lines(path: Path, text: str, *, always_timed: bool) -> Iterator[Utterance]:
+    lines = [(number, line) for number, line in enumerate(text.split("\n"), 1) if line.strip()]
+    if lines and lines[0][1].lstrip(' "').startswith("#"):
+        lines = lines[1:]
+    if not always_timed and not (lines and _TABLE.match(lines[0][1])):
+        yield from (Utterance(None, None, " ".join(line.split())) for _, line in lines)
+        return
+    for number, line in lines:
+        fields = next(csv.reader([line], delimiter=";"))
+        times = _two_numbers(fields[:2])
+        if len(fields) not in (3, 4) or times is None:
+            raise MediaError(
+                f'"{path.name}", line {number}: expected start;end;text or '
+                f'start;end;text;label with times in seconds, got "{line}".'
+            )
+        yield Utterance(*times, " ".join(fields[2].split()))
+
+
+def _two_numbers(fields: Sequence[str]) -> tuple[float, float] | None:
+    try:
+        start, end = (float(field) for field in fields)
+    except ValueError:
+        return None
+    return (start, end) if math.isfinite(start) and math.isfinite(end) else None
+
+
+# ---------------------------------------------------------------- JSON
+
+
+def _from_json(path: Path, text: str) -> Iterator[Utterance]:
+    try:
+        content = json.loads(text)
+    except json.JSONDecodeError as fault:
+        raise MediaError(
+            f'"{path.name}", line {fault.lineno}: not JSON ({fault.msg}).\n'
+            f'  Look at it: python -m json.tool "{path.name}"'
+        ) from None
+    items = content.get("segments") if isinstance(content, dict) else content
+    if not isinstance(items, list):
+        raise MediaError(
+            f'"{path.name}": expected a list of utterances or {{"segments": [...]}}, '
+            f"got {_kind(content)}."
+        )
+    for number, item in enumerate(items, start=1):
+        try:
+            yield _utterance(item)
+        except ValueError as fault:
+            raise MediaError(f'"{path.name}", utterance {number}: {fault}') from None
+
+
+def _kind(value: Any) -> str:
+    if isinstance(value, dict):
+        return f"an object with the keys {sorted(value)}"
+    return f"a {type(value).__name__}"
+
+
+def _utterance(item: Any) -> Utterance:
+    if not isinstance(item, dict):
+        raise ValueError(f'expected an object with "text", got {item!r}.')
+    words = tuple(_word(number, word) for number, word in enumerate(item.get("words") or [], 1))
+    words = tuple(word for word in words if word.text)
+    text = item.get("text", " ".join(word.text for word in words) if words else None)
+    if not isinstance(text, str):
+        raise ValueError(f'expected "text" to be a string, got {text!r}.')
+    start, end = _span(item)
+    if start is None and words and words[0].start is not None:
+        start, end = words[0].start, words[-1].end
+    return Utterance(start, end, " ".join(text.split()), words)
+
+
+def _word(number: int, item: Any) -> Word:
+    text = item.get("text", item.get("word")) if isinstance(item, dict) else None
+    if not isinstance(text, str):
+        raise ValueError(f'word {number}: expected an object with "text" or "word", got {item!r}.')
+    try:
+        start, end = _span(item)
+    except ValueError as fault:
+        raise ValueError(f"word {number}: {fault}") from None
+    return Word(text=text.strip(), start=start, end=end)
+
+
+def _span(item: dict[str, Any]) -> tuple[float | None, float | None]:
+    start, end = item.get("start"), item.get("end")
+    for value in (start, end):
+        is_number = isinstance(value, int | float) and not isinstance(value, bool)
+        if value is not None and not (is_number and math.isfinite(value)):
+            raise ValueError(f"expected start and end in seconds, got {start!r} and {end!r}.")
+    if (start is None) != (end is None):
+        raise ValueError(f"expected both start and end or neither, got {start!r} and {end!r}.")
+    return start, end
+
+
+# ---------------------------------------------------------------- checks
+
+
+def check_times(utterances: Sequence[Utterance], duration: float) -> None:
+    """Refuse a transcript whose times do not fit its clip.
+
+    Half a second past the end is let through, since subtitles are rounded; utterances and
+    words without times are not looked at.
+
+    Args:
+        utterances: Of one clip.
+        duration: Of the clip, in seconds.
+
+    Raises:
+        MediaError: If a time lies outside the clip or an end is not after its start.
+    """
+    faults = [
+        fault for at, each in enumerate(utterances, 1) for fault in _faults(at, each, duration)
+    ]
+    if not faults:
+        return
+    shown = "".join(f"  {fault}\n" for fault in faults[:FAULTS_SHOWN])
+    more = len(faults) - FAULTS_SHOWN
+    raise MediaError(
+        f"the transcript has {len(faults)} times that do not fit a clip of {duration:.2f} s\n"
+        + shown
+        + (f"  and {more} more\n" if more > 0 else "")
+        + "  Expected 0 <= start < end <= the clip's length. Is it of another file?"
+    )
+
+
+def _faults(number: int, utterance: Utterance, duration: float) -> Iterator[str]:
+    if utterance.start is not None and utterance.end is not None:
+        fault = _fault(utterance.start, utterance.end, duration)
+        if fault is not None or utterance.end == utterance.start:
+            yield f"utterance {number}: {fault or _reversed(utterance.start, utterance.end)}"
+    for at, word in enumerate(utterance.words, 1):
+        if word.start is None or word.end is None:
+            continue
+        fault = _fault(word.start, word.end, duration)  # Whisper gives words of no length
+        if fault is not None:
+            yield f'utterance {number}, word {at} "{word.text}": {fault}'
+
+
+def _fault(start: float, end: float, duration: float) -> str | None:
+    if end < start:
+        return _reversed(start, end)
+    if start < 0 or end > duration + PAST_THE_END:
+        return f"{start:g}..{end:g} s lies outside the clip"
+    return None
+
+
+def _reversed(start: float, end: float) -> str:
+    return f"{start:g}..{end:g} s does not end after it starts"

@@ -1,0 +1,166 @@
+"""Words of a known text: mapped from what was heard, searched for, and filled in between."""
+
+import sys
+
+import numpy as np
+import pytest
+
+from mmcl.corpus.schema import Word
+from mmcl.errors import MediaError, MissingExtraError
+from mmcl.media import align
+from mmcl.media.align import align_words, time_words, words_by_recogniser
+from mmcl.media.recognise import Recognised
+
+RATE = 16_000
+SOUND = np.ones(10 * RATE, np.float32)
+
+
+class Hears:
+    """A recogniser that hears what it is told."""
+
+    def __init__(self, *timed, language="es"):
+        self.words = tuple(Word(text=text, start=start, end=end) for text, start, end in timed)
+        self.language = language
+        self.asked = []
+
+    def transcribe(self, audio, language=None):
+        self.asked.append(language)
+        return Recognised(self.words, language or self.language, 1.0, (1.0,) * len(self.words))
+
+
+def spans(words):
+    return [(word.start, word.end) for word in words]
+
+
+# As the recogniser hears them
+
+
+def test_words_take_the_times_at_which_they_are_heard():
+    heard = Hears(("Está", 1.0, 1.5), ("muy,", 2.0, 2.5), ("BIEN.", 3.0, 4.0))
+    words = words_by_recogniser(heard, SOUND, "esta m:uy bien", "es")
+    assert [word.text for word in words] == ["esta", "m:uy", "bien"]
+    assert spans(words) == [(1.0, 1.5), (2.0, 2.5), (3.0, 4.0)]
+
+
+def test_words_heard_otherwise_share_the_time_by_their_letters():
+    heard = Hears(("one", 0.0, 1.0), ("too", 2.0, 2.5), ("tree", 2.5, 4.0), ("four", 5.0, 6.0))
+    words = words_by_recogniser(heard, SOUND, "one t hre four", "en")
+    assert spans(words) == [(0.0, 1.0), (2.0, 2.5), (2.5, 4.0), (5.0, 6.0)]
+
+
+def test_words_not_heard_lie_between_their_neighbours():
+    heard = Hears(("b", 2.0, 3.0), ("e", 5.0, 6.0))
+    words = words_by_recogniser(heard, SOUND, "a b cc d e f", "en")
+    assert spans(words) == [(0, 2), (2, 3), (3, 4.333), (4.333, 5), (5, 6), (6, 10)]
+
+
+def test_nothing_heard_spreads_the_words():
+    words = words_by_recogniser(Hears(), SOUND, "a bb cc", "en")
+    assert spans(words) == [(0, 2), (2, 6), (6, 10)]
+
+
+def test_words_heard_that_are_not_in_the_text_are_passed_over():
+    heard = Hears(("a", 1.0, 2.0), ("uh", 2.0, 3.0), ("b", 3.0, 4.0))
+    assert spans(words_by_recogniser(heard, SOUND, "a b", "en")) == [(1, 2), (3, 4)]
+
+
+# The choice
+
+
+@pytest.fixture
+def searched(monkeypatch):
+    """Whether the sound is searched, and that the search fails."""
+    found = []
+    monkeypatch.setattr(align, "_forced", lambda audio, tokens: found.append(tokens))
+    return found
+
+
+@pytest.mark.parametrize(
+    ("language", "heard", "is_searched", "asked"),
+    [
+        ("en", "es", True, ["en"]),
+        ("es", "en", False, ["es"]),
+        (None, "en", True, [None, "en"]),
+        (None, "es", False, [None, "es"]),
+    ],
+)
+def test_english_is_searched_for(searched, language, heard, is_searched, asked):
+    recogniser = Hears(("a", 1.0, 2.0), language=heard)
+    words = time_words(SOUND, "a b", language=language, recogniser=recogniser)
+    assert spans(words) == [(1, 2), (2, 10)]
+    assert bool(searched) == is_searched
+    assert recogniser.asked == asked
+
+
+def test_long_sound_is_not_searched(searched):
+    time_words(np.zeros(181 * RATE, np.float32), "a", language="en", recogniser=Hears())
+    assert searched == []
+
+
+def test_no_text_has_no_words():
+    assert time_words(SOUND, " ", language=None, recogniser=None) == ()
+
+
+def test_no_sound_spreads_over_nothing():
+    words = time_words(SOUND[:0], "a b", language=None, recogniser=Hears())
+    assert spans(words) == [(0, 0), (0, 0)]
+
+
+# Searched for in the sound
+
+
+@pytest.mark.parametrize(
+    ("token", "parts"),
+    [
+        ("Don't,", ["don't"]),
+        ("rock’n’roll", ["rock'n'roll"]),
+        ("well-known", ["well", "known"]),
+        ("2:30", ["two", "three", "zero"]),
+        ("Café", ["cafe"]),
+        ("--", []),
+        ("'", []),
+    ],
+)
+def test_how_a_token_is_spoken(token, parts):
+    assert align._spoken(token) == parts
+
+
+def test_an_unknown_word_is_spoken_by_its_letters():
+    decoder = align._decoder()
+    assert decoder.lookup_word("phlaxquee") is None
+    align._teach(decoder, "phlaxquee")
+    assert decoder.lookup_word("phlaxquee") == "F L AE K S K W EH"
+    align._teach(decoder, "now")  # known: left as it is
+    assert decoder.lookup_word("now") == "N AW"
+
+
+def test_every_letter_alone_can_be_spoken():
+    decoder = align._decoder()
+    for letter in "abcdefghijklmnopqrstuvwxyz":
+        align._teach(decoder, f"{letter}zzyz")
+        assert decoder.lookup_word(f"{letter}zzyz")
+
+
+def test_what_cannot_be_found_is_said():
+    with pytest.raises(MediaError) as caught:
+        align_words(SOUND[:800], "far too many words for this")
+    assert str(caught.value) == (
+        "the 6 words of the text cannot be found in 0.05 s of sound.\n"
+        "  Expected a transcript of this sound, in English. See what is said: "
+        "leave the transcript out."
+    )
+
+
+def test_a_text_without_a_word_to_speak_is_spread():
+    assert spans(align_words(SOUND, "-- ...")) == [(0, 4), (4, 10)]
+
+
+def test_without_the_package(monkeypatch):
+    monkeypatch.setitem(sys.modules, "pocketsphinx", None)
+    align._decoder.cache_clear()
+    with pytest.raises(MissingExtraError) as caught:
+        align_words(SOUND, "now")
+    assert str(caught.value) == (
+        "aligning English words needs pocketsphinx, which is not installed.\n"
+        '  Install it: pip install "mmcl[media]"'
+    )
