@@ -10,7 +10,6 @@ from mmcl.corpus.schema import Clip, Word
 from mmcl.errors import MediaError, MissingExtraError
 from mmcl.media.extract import STAGES, Extracted
 
-
 FACELESS = "no face in any picture: vision is left out"
 
 
