@@ -16,7 +16,7 @@ from mmcl.config import (
 )
 from mmcl.errors import ConfigError
 
-PRESETS = ["iemocap", "mosei", "mosi", "planted", "sims"]
+PRESETS = ["iemocap", "mosei", "mosi", "planted", "sims", "video"]
 VARIANTS = ["calibrated", "released"]
 
 
@@ -268,11 +268,11 @@ def test_unknown_variant_is_refused():
 def test_missing_file_offers_the_nearest_preset():
     assert _message(source="mose") == (
         'mose: neither a file nor a preset; did you mean "mosei"?\n'
-        "  Presets: iemocap, mosei, mosi, planted, sims"
+        "  Presets: iemocap, mosei, mosi, planted, sims, video"
     )
     assert _message(source="folder/of/mine.toml") == (
         "folder/of/mine.toml: neither a file nor a preset\n"
-        "  Presets: iemocap, mosei, mosi, planted, sims"
+        "  Presets: iemocap, mosei, mosi, planted, sims, video"
     )
 
 

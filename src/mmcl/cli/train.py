@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from mmcl.errors import UsageError
 from mmcl.types import Variant
+
+if TYPE_CHECKING:
+    from mmcl.corpus.schema import Card
 
 __all__ = ["train_command"]
 
@@ -34,7 +37,7 @@ def train_command(
     end. RUN holds metrics.json, predictions.parquet, and a folder per seed.
 
     Without --config the preset named like the corpus is used, if there is one: planted,
-    mosi, mosei, iemocap, sims.
+    mosi, mosei, iemocap, sims; for a corpus that mmcl extract has made, video.
 
     Examples:
 
@@ -52,7 +55,7 @@ def train_command(
     chosen_variant = _variant(variant)
     chosen_seeds = _seeds(seeds)
     loaded = read_corpus(corpus)
-    source = config or _preset_for(loaded.card.name)
+    source = config or _preset_for(loaded.card)
     settings = resolve_config(variant=chosen_variant, source=source, overrides=overrides or [])
     with training_progress() as progress:
         run = train(loaded, settings, out=out, seeds=chosen_seeds, resume=resume, progress=progress)
@@ -63,10 +66,12 @@ def train_command(
     console.print(f"{run.folder}/metrics.json", markup=False)
 
 
-def _preset_for(name: str) -> str | None:
+def _preset_for(card: Card) -> str | None:
     from mmcl.config import preset_names
 
-    return name if name in preset_names() else None
+    if card.name in preset_names():
+        return card.name
+    return "video" if "extraction" in card.recipe else None
 
 
 def _variant(text: str | None) -> Variant | None:
