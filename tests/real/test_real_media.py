@@ -88,6 +88,9 @@ def test_words_are_found_where_they_are_said():
     audio = read_audio(real("grid/id2_vcd_swwp2s.mpg"))
     words = align_words(audio, " ".join(word for word, _, _ in truth))
     assert boundary_error(words, truth) <= 0.030  # 0.025 when written; 0.080 is asked for
+    assert all(word.end == after.start for word, after in pairwise(words))
+    align_words(read_audio(real("grid/bbaf2n.mpg")), "bin blue at f two now")
+    assert align_words(audio, "set white with p two soon") == words  # whatever came between
 
 
 def test_an_unknown_word_breaks_nothing():

@@ -2,6 +2,7 @@
 
 import resource
 import sys
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -121,6 +122,16 @@ def test_no_picture_before_the_first(make_media, grey_pictures, tone):
     assert levels(found)[:2] == [0, 1]
 
 
+def test_a_clock_that_starts_late_is_set_to_nought(make_media, grey_pictures):
+    path = make_media("clip.ts", pictures=grey_pictures(10), rate=10)
+    assert times(frames(path))[0] == 0.0  # its container begins at 1.4 s
+
+
+def test_a_stream_without_times_goes_by_its_rate(make_media, grey_pictures):
+    path = make_media("clip.h264", pictures=grey_pictures(10), rate=25)
+    assert levels(frames(path, rate=25)) == list(range(10))
+
+
 @pytest.mark.parametrize("start", [0.0, 0.35, 1.0, 2.04])
 @pytest.mark.parametrize("name", ["clip.mp4", "clip.mkv", "clip.ts", "clip.mpg"])
 def test_frames_from_the_middle_are_those_of_the_whole(make_media, name, start):
@@ -228,6 +239,44 @@ def test_exact_place_of_a_click_after_a_gap(make_media, grey_pictures):
     assert int(read_audio(path).argmax()) == 1.25 * RATE + 400
 
 
+def test_a_clock_that_jumps_by_an_hour_is_not_believed(make_media, tone):
+    pieces = [(0.0, tone(0.512)), (3600.0, tone(0.512))]
+    path = make_media("a.mkv", sound=pieces, sound_codec="pcm_s16le")
+    assert len(read_audio(path)) == 2 * 8192
+
+
+def test_silence_before_unsigned_samples_is_silent(make_media, grey_pictures):
+    rate = 11_025  # 301 ms are no whole number of its samples
+    path = make_media(
+        "a.mkv",
+        pictures=grey_pictures(5),
+        sound=[(0.301, np.zeros(2048))],
+        sound_codec="pcm_u8",
+        sound_rate=rate,
+    )
+    found = read_audio(path)
+    assert len(found) > 0.45 * RATE
+    assert np.abs(found).max() < 0.02  # two of 256 steps
+
+
+def test_a_rate_that_changes_on_the_way(tone):
+    import av
+
+    from mmcl.media.decode import _Line
+
+    line, pieces = _Line(0), []
+    for time, rate, layout in ((0.0, 44_100, "mono"), (0.1, 8000, "stereo")):
+        channels = 1 if layout == "mono" else 2
+        whole = np.round(tone(0.1, pitch=100, rate=rate) * 32767).astype(np.int16)
+        frame = av.AudioFrame.from_ndarray(np.repeat(whole, channels)[None], "s16", layout)
+        frame.sample_rate = rate
+        pieces += [*line.add(frame, time)]
+    found = np.concatenate([*pieces, *line.finish()])
+    assert len(found) == 3200
+    # 0.05: near the seam, where one filter ends and the other begins.
+    np.testing.assert_allclose(found, tone(0.2, pitch=100), atol=0.05)
+
+
 @pytest.mark.parametrize("start", [0.0, 0.3, 1.0, 3.21])
 @pytest.mark.parametrize(
     ("name", "codec"),
@@ -311,6 +360,21 @@ def test_a_name_with_spaces_colons_and_other_letters(make_media, grey_pictures, 
     assert probe(other).width == 48
     assert len(read_audio(other)) > 0
     assert len(list(frames(other))) == 3
+
+
+def test_a_name_that_looks_like_an_address(make_media, monkeypatch, tone):
+    path = wav(make_media, [(0, tone(0.1))])
+    path.rename(path.with_name("http: a.wav"))
+    monkeypatch.chdir(path.parent)
+    assert len(read_audio(Path("http: a.wav"))) == 1600
+
+
+def test_a_title_that_is_no_utf8(make_media, tone):
+    path = wav(make_media, [(0, tone(0.1))])
+    sound = path.read_bytes()
+    title = b"LIST" + (4 + 8 + 4).to_bytes(4, "little") + b"INFOINAM" + (4).to_bytes(4, "little")
+    path.write_bytes(sound[:12] + title + b"caf\xe9" + sound[12:])
+    assert len(read_audio(path)) == 1600
 
 
 def refused(path, function=probe):
