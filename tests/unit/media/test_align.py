@@ -70,8 +70,9 @@ def test_words_that_overlap_leave_no_negative_time():
 
 
 def test_a_word_said_again_and_again_keeps_its_places():
-    said = [("no", at**1.1, at**1.1 + 0.5) for at in range(250)]
-    words = words_by_recogniser(Hears(*said), SOUND, "no " * 250, "en")
+    said = [("no", at**1.1, at**1.1 + 0.5) for at in range(1, 250)]
+    heard = Hears(("uh", 0.0, 0.5), *said)
+    words = words_by_recogniser(heard, SOUND, "no " * 249, "en")
     # Times are rounded to a millisecond.
     np.testing.assert_allclose([w.start for w in words], [start for _, start, _ in said], atol=1e-3)
 

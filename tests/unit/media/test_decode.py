@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 
 from mmcl.errors import MediaError, MissingExtraError
+from mmcl.media import decode
 from mmcl.media.decode import audio_blocks, frames, probe, read_audio
 
 RATE = 16_000
@@ -123,8 +124,10 @@ def test_no_picture_before_the_first(make_media, grey_pictures, tone):
 
 
 def test_a_clock_that_starts_late_is_set_to_nought(make_media, grey_pictures):
-    path = make_media("clip.ts", pictures=grey_pictures(10), rate=10)
-    assert times(frames(path))[0] == 0.0  # its container begins at 1.4 s
+    late = [2 + at / 10 for at in range(10)]
+    path = make_media("clip.ts", pictures=grey_pictures(10), times=late)
+    assert times(frames(path))[:3] == [0.0, 0.1, 0.2]
+    assert levels(frames(path, start=0.7))[0] == 7
 
 
 def test_a_stream_without_times_goes_by_its_rate(make_media, grey_pictures):
@@ -132,17 +135,32 @@ def test_a_stream_without_times_goes_by_its_rate(make_media, grey_pictures):
     assert levels(frames(path, rate=25)) == list(range(10))
 
 
-@pytest.mark.parametrize("start", [0.0, 0.35, 1.0, 2.04])
+@pytest.mark.parametrize("start", [0.0, 0.35, 1.0, 1.45, 2.04])
 @pytest.mark.parametrize("name", ["clip.mp4", "clip.mkv", "clip.ts", "clip.mpg"])
 def test_frames_from_the_middle_are_those_of_the_whole(make_media, name, start):
-    pictures = [np.full((32, 48, 3), 30 + 3 * at, np.uint8) for at in range(60)]
+    random = np.random.default_rng(5)  # noise, so that a picture fills more than a packet
+    pictures = [random.integers(0, 255, (64, 96, 3), np.uint8) for _ in range(60)]
     codec = "mpeg1video" if name.endswith("mpg") else "h264"
-    path = make_media(name, pictures=pictures, rate=25, picture_codec=codec)
+    every = 40 if name.endswith("mpg") else 12  # a seek in mpg lands after what was asked for
+    path = make_media(name, pictures=pictures, rate=25, picture_codec=codec, key_every=every)
     whole = list(frames(path, rate=10))
     found = list(frames(path, rate=10, start=start, end=2.2))
     expected = [each for each in whole if start <= each.time < 2.2]
     assert times(found) == times(expected)
     assert [each.image.mean() for each in found] == [each.image.mean() for each in expected]
+
+
+def test_a_seek_that_lands_too_late_is_made_good(make_media, grey_pictures, monkeypatch):
+    path = make_media("clip.mp4", pictures=grey_pictures(12))
+    original, calls = decode._with_times, []
+
+    def late(*given):
+        calls.append(given)
+        return (each for each in original(*given) if len(calls) > 1 or each[0] > 0.95)
+
+    monkeypatch.setattr(decode, "_with_times", late)
+    assert levels(frames(path, start=0.8)) == [8, 9, 10, 11]
+    assert len(calls) == 2
 
 
 @pytest.mark.parametrize(("rotation", "corner"), [(90, (-1, 0)), (180, (-1, -1)), (-90, (0, -1))])
