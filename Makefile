@@ -6,9 +6,9 @@ INSTALLED := $(VENV)/installed
 export OMP_WAIT_POLICY := PASSIVE
 export GOMP_SPINCOUNT := 0
 
-.PHONY: help demo test check bench format clean
+.PHONY: help demo test check bench bench-media format clean
 help: ## Show this help
-	@grep -E '^[a-z]+:.*## ' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 10
+	@grep -E '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 13
 
 demo: $(INSTALLED) ## Train both variants on the planted corpus and write demo/report.html
 	$(BIN)/mmcl demo --out demo
@@ -24,6 +24,9 @@ check: $(INSTALLED) ## Format, lint, types and import direction
 
 bench: $(INSTALLED) ## Clips per second of both variants beside the machine's own floor
 	$(BIN)/python benchmarks/speed.py
+
+bench-media: $(INSTALLED) ## What extraction costs on real recordings; needs MMCL_REAL_DATA
+	$(BIN)/python benchmarks/media.py --long
 
 format: $(INSTALLED) ## Format and mend what can be mended
 	$(BIN)/ruff format .

@@ -1,4 +1,4 @@
-"""Write the README's tables from the newest files of benchmarks/results.
+"""Write the tables of the README and of docs from the newest files of benchmarks/results.
 
 A table stands between ``<!-- table:NAME -->`` and ``<!-- end:NAME -->``; no number in it is
 typed by hand. The benchmarks call this when they are done.
@@ -14,23 +14,25 @@ from typing import Any
 from mmcl.cli.show import format_summary
 
 HERE = Path(__file__).parent
-README = HERE.parent / "README.md"
+PAGES = (HERE.parent / "README.md", HERE.parent / "docs/your-own-video.md")
 MARKED = re.compile(r"<!-- table:([\w-]+) -->\n(.*?)<!-- end:\1 -->", re.S)
 
 
 def render() -> None:
     """Rewrite every table whose results there are."""
-    README.write_text(MARKED.sub(_fresh, README.read_text()))
+    for page in PAGES:
+        page.write_text(MARKED.sub(_fresh, page.read_text()))
 
 
 def _fresh(found: re.Match[str]) -> str:
     name = found[1]
-    kind = "speed" if name == "speed" else f"accuracy.{name}"
+    tables = {"speed": speed_table, "media": media_table}
+    kind = name if name in tables else f"accuracy.{name}"
     files = sorted((HERE / "results").glob(f"*-{kind}.json"), key=lambda f: f.stat().st_mtime)
     if not files:
         return found[0]
     content = json.loads(files[-1].read_text())
-    table = speed_table(content) if name == "speed" else accuracy_table(name, content)
+    table = tables[name](content) if name in tables else accuracy_table(name, content)
     return f"<!-- table:{name} -->\n{table}<!-- end:{name} -->"
 
 
@@ -86,6 +88,42 @@ def speed_table(content: dict[str, Any]) -> str:
     said = ", ".join(f"{step} {ratio:.2f}" for step, ratio in ratios.items())
     lines += ["", f"calibrated / released, median of rounds: {said}."]
     return "\n".join(lines) + "\n\n"
+
+
+def media_table(content: dict[str, Any]) -> str:
+    """Seconds of every stage of extraction, and how right it was."""
+    results = content["results"]
+    stages = [stage for stage in next(iter(results.values()))["stages"] if stage != "align"]
+    lines = [
+        f"Seconds per second of recording, models loaded, {content['environment']['machine']} "
+        f"(load {content['load'][0]} by other work); `make bench-media`. Clock: the "
+        f"median of {content['rounds']} rounds; processor: what all threads took together.",
+        "",
+        f"| recording | {' | '.join(stages)} | clock | asked | processor | pictures with a face |",
+        "|---" * (len(stages) + 5) + "|",
+    ]
+    for name, r in results.items():
+        cells = [f"{r['stages'][stage]:.3f}" for stage in stages]
+        each = r["seconds"] / r["recordings"]
+        lines.append(
+            f"| {name}, {r['recordings']} × {each:.0f} s, {r['size']} | {' | '.join(cells)} | "
+            f"**{r['wall']:.2f}** | {r['asked']:.2f} | {r['cpu']:.2f} | {r['face_share']:.0%} |"
+        )
+    return "\n".join([*lines, "", *_media_notes(content)]) + "\n\n"
+
+
+def _media_notes(content: dict[str, Any]) -> list[str]:
+    error = content["align_error"]
+    lines = [
+        f"- Recognised words of GRID: {content['word_error_rate']:.1%} of them wrong "
+        f"({content['versions']['speech_model']}).",
+        f"- Aligned words: their starts and ends are {1000 * error['mean']:.0f} ms off on average, "
+        f"{1000 * error['largest']:.0f} ms at most (one sentence of GRID).",
+    ]
+    if "memory" in content:
+        peaks = [f"{name} {each['peak_mib']} MiB" for name, each in content["memory"].items()]
+        lines.append(f"- Peak memory of the process: {', '.join(peaks)}.")
+    return lines
 
 
 if __name__ == "__main__":

@@ -22,6 +22,7 @@ from mmcl.explain.figures import COLOURS
 from mmcl.explain.sentences import (
     NAMES,
     ends,
+    hardly,
     label,
     level,
     shared,
@@ -37,6 +38,7 @@ if TYPE_CHECKING:
     from mmcl.media.extract import Extractor
 
 __all__ = [
+    "LEAST_STRONG",
     "TINTS",
     "Timeline",
     "clock",
@@ -53,6 +55,9 @@ TINTS = {
     "neutral": "rgb(128, 136, 148)",
 }
 """Green and purple: told apart with every kind of colour vision."""
+
+LEAST_STRONG = 3
+"""So many times what is worth a word has the full colour, even where nothing is stronger."""
 
 STRONGEST = 3
 MOST_LABELLED = 24
@@ -284,12 +289,13 @@ def _draw_predictions(axes: Any, timeline: Timeline) -> None:
 def _draw_shares(axes: Any, timeline: Timeline) -> None:
     """A row per modality, a cell per utterance: the stronger, the further it moved it."""
     used = [m for m in MODALITIES if any(m in each.share for each in timeline.moments)]
-    most = max((abs(s) for m in timeline.moments for s in m.share.values()), default=0.0)
+    shares = [abs(share) for each in timeline.moments for share in each.share.values()]
+    most = max([LEAST_STRONG * hardly(timeline.task), *shares])
     for (start, end), moments in zip(timeline.spans, timeline.moments, strict=True):
         for row, modality in enumerate(used):
             share = moments.share.get(modality, 0.0)
             kind = "positive" if share > 0 else "negative" if share < 0 else "neutral"
-            alpha = 0.08 + 0.7 * abs(share) / (most or 1.0)
+            alpha = 0.08 + 0.7 * abs(share) / most
             cell, rows = [(start, end - start)], (row - 0.42, 0.84)
             axes.broken_barh(cell, rows, color=_rgb(TINTS[kind]), alpha=alpha, linewidth=0)
             if len(timeline.clips) <= MOST_LABELLED:

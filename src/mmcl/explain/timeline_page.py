@@ -35,16 +35,13 @@ from mmcl.explain.sentences import (
     signed,
     tint,
 )
-from mmcl.explain.timeline import TINTS, Timeline, clock
+from mmcl.explain.timeline import LEAST_STRONG, TINTS, Timeline, clock
 from mmcl.types import MODALITIES, Modality
 
 __all__ = ["MOST_EMBEDDED", "timeline_page"]
 
 MOST_EMBEDDED = 25 * 2**20
 """A larger recording, in bytes, is linked to and not put into the page."""
-
-LEAST_STRONG = 3
-"""So many times what is worth a word has the full colour, even where nothing is stronger."""
 
 _TOP, _BOTTOM = 6.0, 94.0  # where the ends of the scale lie, in percent of the plot's height
 

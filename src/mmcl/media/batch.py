@@ -112,7 +112,8 @@ def extract_batch(
 
     Raises:
         MediaError: If a larger share fails, of the first five files or of more, or in the
-            end; or if nothing was extracted. Finished parts are kept.
+            end; or if nothing was extracted. Finished parts are kept. Of a single item it is
+            the item's own.
         MissingExtraError: If a package is not installed.
         DatasetError: If the corpus cannot be written.
     """
@@ -125,6 +126,8 @@ def extract_batch(
             batch.note(task, cause)
     finally:
         _write_errors(out.with_name(ERRORS), batch.failures)
+        if not any(batch.parts.iterdir()):
+            batch.parts.rmdir()
     batch.check_end()
     outcome = _merge(batch, [task for task in tasks if task.part.exists()], name or out.stem)
     shutil.rmtree(batch.parts)
@@ -192,6 +195,8 @@ class _Batch:
         failed = len(self.failures)
         if failed == self.total or failed > self.max_failures * self.total:
             _write_errors(self.out.with_name(ERRORS), self.failures)
+            if self.total == 1:
+                raise MediaError(self.failures[0].cause)
             raise MediaError(self._given_up(failed, self.total, "no corpus was written"))
 
     def _tell(self) -> None:

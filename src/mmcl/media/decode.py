@@ -254,21 +254,25 @@ class _Line:
         """Lay down one frame that begins at ``time`` seconds."""
         off = abs(time - self.due)
         if self.resampler is None or JITTER < off < MAX_GAP:
-            yield from self.finish()
-            self._start(time)
+            yield from self._start(frame, time)
         try:
             resampled = self.resampler.resample(frame)
         except ValueError:  # another rate, format or number of channels from here on
-            yield from self.finish()
-            self._start(time)
+            yield from self._start(frame, time)
             resampled = self.resampler.resample(frame)
         self.due += frame.samples / frame.sample_rate
         yield from self._laid(resampled)
 
-    def _start(self, time: float) -> None:
+    def _start(self, frame: Any, time: float) -> Iterator[NDArray[np.float32]]:
+        """Begin afresh, with as much silence first as puts the samples on whole places."""
+        yield from self.finish()
         av = load("av", "reading video and sound")
         self.resampler = av.AudioResampler(format="s16", layout="mono", rate=SAMPLE_RATE)
-        self.place, self.due = round(time * SAMPLE_RATE), time
+        rate = frame.sample_rate
+        at, cycle = round(time * rate), rate // math.gcd(rate, SAMPLE_RATE)
+        self.place, self.due = (at - at % cycle) * SAMPLE_RATE // rate, time
+        if at % cycle:
+            yield from self._laid(self.resampler.resample(_silence(frame, at % cycle)))
 
     def finish(self) -> Iterator[NDArray[np.float32]]:
         """Hand out what the resampler still holds."""
@@ -286,6 +290,16 @@ class _Line:
             self.written = max(self.written, self.place)
             if len(samples):
                 yield samples
+
+
+def _silence(like: Any, samples: int) -> Any:
+    av = load("av", "reading video and sound")
+    frame = av.AudioFrame(format=like.format.name, layout=like.layout.name, samples=samples)
+    frame.sample_rate = like.sample_rate
+    nothing = b"\x80" if like.format.name.startswith("u8") else b"\x00"
+    for plane in frame.planes:
+        plane.update(nothing * plane.buffer_size)
+    return frame
 
 
 def _timed(path: Path, kind: _Kind, start: float) -> Iterator[tuple[float, Any]]:

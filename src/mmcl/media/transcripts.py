@@ -55,7 +55,7 @@ def find_transcript(media_path: Path) -> Path | None:
             the first of these that is there.
     """
     beside = (media_path.with_suffix(suffix) for suffix in SUFFIXES)
-    return next((path for path in beside if path.is_file() and path != media_path), None)
+    return next((path for path in beside if path.is_file()), None)
 
 
 def read_transcript(path: Path) -> list[Utterance]:

@@ -274,6 +274,17 @@ def test_picture_is_drawn(timeline, moments_like, tmp_path, kind):
     assert _pixels(tmp_path / "new" / "film.png") == (1500, 750)
 
 
+def test_picture_is_pale_where_nothing_moved_much(timeline, moments_like, tmp_path):
+    plt = pytest.importorskip("matplotlib.image")
+    pictures = []
+    for name, share in (("weak", 0.01), ("strong", 1.0)):
+        moments = tuple(moments_like(m.prediction, {"text": share}, []) for m in timeline.moments)
+        draw_timeline(timeline._replace(moments=moments), tmp_path / f"{name}.png")
+        pictures.append(plt.imread(tmp_path / f"{name}.png")[500:700, :, :3])
+    weak, strong = (picture.max(axis=-1) - picture.min(axis=-1) for picture in pictures)
+    assert 0 < weak.max() < strong.max() / 2  # of colour: 0 is grey
+
+
 def test_picture_that_cannot_be_written(timeline, tmp_path):
     pytest.importorskip("matplotlib")
     (tmp_path / "file").write_text("")

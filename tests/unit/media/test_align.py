@@ -64,6 +64,19 @@ def test_words_heard_that_are_not_in_the_text_are_passed_over():
     assert spans(words_by_recogniser(heard, SOUND, "a b", "en")) == [(1, 2), (3, 4)]
 
 
+def test_words_that_overlap_leave_no_negative_time():
+    heard = Hears(("a", 1.0, 3.0), ("c", 2.0, 4.0))
+    assert spans(words_by_recogniser(heard, SOUND, "a b c", "en")) == [(1, 3), (3, 3), (2, 4)]
+
+
+def test_a_word_said_again_and_again_keeps_its_places():
+    said = [("no", at**1.1, at**1.1 + 0.5) for at in range(1, 250)]
+    heard = Hears(("uh", 0.0, 0.5), *said)
+    words = words_by_recogniser(heard, SOUND, "no " * 249, "en")
+    # Times are rounded to a millisecond.
+    np.testing.assert_allclose([w.start for w in words], [start for _, start, _ in said], atol=1e-3)
+
+
 # The choice
 
 

@@ -187,9 +187,16 @@ def test_too_many_failures_in_the_end(write, extract, out):
 
 
 def test_nothing_but_failures_is_no_success_whatever_is_allowed(write, extract, out):
-    with pytest.raises(MediaError, match=r"1 of 1 items failed, more than 100%"):
-        extract(write(a="bad"), max_failures=1.0)
-    assert not out.exists()
+    with pytest.raises(MediaError, match=r"2 of 2 items failed, more than 100%"):
+        extract(write(a="bad", b="bad"), max_failures=1.0)
+    assert os.listdir(out.parent) == ["errors.csv"]
+
+
+def test_a_single_file_fails_in_its_own_words(write, extract, out):
+    with pytest.raises(MediaError) as caught:
+        extract(write(a="bad"))
+    assert str(caught.value) == '"a.mp4" is bad.\n  Make it good.'
+    assert errors(out) == [["item", "cause"], ["a.mp4", '"a.mp4" is bad. Make it good.']]
 
 
 def test_rows_at_fault_count_before_anything_is_done(tmp_path, write, extract, out):

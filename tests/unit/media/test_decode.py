@@ -2,11 +2,13 @@
 
 import resource
 import sys
+from pathlib import Path
 
 import numpy as np
 import pytest
 
 from mmcl.errors import MediaError, MissingExtraError
+from mmcl.media import decode
 from mmcl.media.decode import audio_blocks, frames, probe, read_audio
 
 RATE = 16_000
@@ -121,17 +123,44 @@ def test_no_picture_before_the_first(make_media, grey_pictures, tone):
     assert levels(found)[:2] == [0, 1]
 
 
-@pytest.mark.parametrize("start", [0.0, 0.35, 1.0, 2.04])
+def test_a_clock_that_starts_late_is_set_to_nought(make_media, grey_pictures):
+    late = [2 + at / 10 for at in range(10)]
+    path = make_media("clip.ts", pictures=grey_pictures(10), times=late)
+    assert times(frames(path))[:3] == [0.0, 0.1, 0.2]
+    assert levels(frames(path, start=0.7))[0] == 7
+
+
+def test_a_stream_without_times_goes_by_its_rate(make_media, grey_pictures):
+    path = make_media("clip.h264", pictures=grey_pictures(10), rate=25)
+    assert levels(frames(path, rate=25)) == list(range(10))
+
+
+@pytest.mark.parametrize("start", [0.0, 0.35, 1.0, 1.45, 2.04])
 @pytest.mark.parametrize("name", ["clip.mp4", "clip.mkv", "clip.ts", "clip.mpg"])
 def test_frames_from_the_middle_are_those_of_the_whole(make_media, name, start):
-    pictures = [np.full((32, 48, 3), 30 + 3 * at, np.uint8) for at in range(60)]
+    random = np.random.default_rng(5)  # noise, so that a picture fills more than a packet
+    pictures = [random.integers(0, 255, (64, 96, 3), np.uint8) for _ in range(60)]
     codec = "mpeg1video" if name.endswith("mpg") else "h264"
-    path = make_media(name, pictures=pictures, rate=25, picture_codec=codec)
+    every = 40 if name.endswith("mpg") else 12  # a seek in mpg lands after what was asked for
+    path = make_media(name, pictures=pictures, rate=25, picture_codec=codec, key_every=every)
     whole = list(frames(path, rate=10))
     found = list(frames(path, rate=10, start=start, end=2.2))
     expected = [each for each in whole if start <= each.time < 2.2]
     assert times(found) == times(expected)
     assert [each.image.mean() for each in found] == [each.image.mean() for each in expected]
+
+
+def test_a_seek_that_lands_too_late_is_made_good(make_media, grey_pictures, monkeypatch):
+    path = make_media("clip.mp4", pictures=grey_pictures(12))
+    original, calls = decode._with_times, []
+
+    def late(*given):
+        calls.append(given)
+        return (each for each in original(*given) if len(calls) > 1 or each[0] > 0.95)
+
+    monkeypatch.setattr(decode, "_with_times", late)
+    assert levels(frames(path, start=0.8)) == [8, 9, 10, 11]
+    assert len(calls) == 2
 
 
 @pytest.mark.parametrize(("rotation", "corner"), [(90, (-1, 0)), (180, (-1, -1)), (-90, (0, -1))])
@@ -228,6 +257,44 @@ def test_exact_place_of_a_click_after_a_gap(make_media, grey_pictures):
     assert int(read_audio(path).argmax()) == 1.25 * RATE + 400
 
 
+def test_a_clock_that_jumps_by_an_hour_is_not_believed(make_media, tone):
+    pieces = [(0.0, tone(0.512)), (3600.0, tone(0.512))]
+    path = make_media("a.mkv", sound=pieces, sound_codec="pcm_s16le")
+    assert len(read_audio(path)) == 2 * 8192
+
+
+def test_silence_before_unsigned_samples_is_silent(make_media, grey_pictures):
+    rate = 11_025  # 301 ms are no whole number of its samples
+    path = make_media(
+        "a.mkv",
+        pictures=grey_pictures(5),
+        sound=[(0.301, np.zeros(2048))],
+        sound_codec="pcm_u8",
+        sound_rate=rate,
+    )
+    found = read_audio(path)
+    assert len(found) > 0.45 * RATE
+    assert np.abs(found).max() < 0.02  # two of 256 steps
+
+
+def test_a_rate_that_changes_on_the_way(tone):
+    import av
+
+    from mmcl.media.decode import _Line
+
+    line, pieces = _Line(0), []
+    for time, rate, layout in ((0.0, 44_100, "mono"), (0.1, 8000, "stereo")):
+        channels = 1 if layout == "mono" else 2
+        whole = np.round(tone(0.1, pitch=100, rate=rate) * 32767).astype(np.int16)
+        frame = av.AudioFrame.from_ndarray(np.repeat(whole, channels)[None], "s16", layout)
+        frame.sample_rate = rate
+        pieces += [*line.add(frame, time)]
+    found = np.concatenate([*pieces, *line.finish()])
+    assert len(found) == 3200
+    # 0.05: near the seam, where one filter ends and the other begins.
+    np.testing.assert_allclose(found, tone(0.2, pitch=100), atol=0.05)
+
+
 @pytest.mark.parametrize("start", [0.0, 0.3, 1.0, 3.21])
 @pytest.mark.parametrize(
     ("name", "codec"),
@@ -235,15 +302,18 @@ def test_exact_place_of_a_click_after_a_gap(make_media, grey_pictures):
         ("a.wav", "pcm_s16le"),
         ("a.mp4", "aac"),
         ("a.mkv", "pcm_s16le"),
+        ("b.wav", "pcm_s16le"),
         ("a.mp3", "mp3"),
         ("a.ogg", "libopus"),
         ("a.mpg", "mp2"),
     ],
 )
 def test_sound_from_the_middle_is_that_of_the_whole(make_media, name, codec, start):
-    rate = 48_000 if codec == "libopus" else RATE
-    noise = np.random.default_rng(4).normal(size=4 * rate).cumsum()
-    noise = np.clip(noise / np.abs(noise).max(), -1, 1)
+    rate = {"libopus": 48_000, "mp2": 44_100}.get(codec, RATE)
+    rate = 44_100 if name == "b.wav" else rate
+    noise = np.random.default_rng(4).normal(size=4 * rate) / 5
+    if codec == "mp3":  # it fills what its bits cannot hold by chance
+        noise = np.cumsum(noise) / 100
     path = make_media(name, sound=[(0, noise)], sound_codec=codec, sound_rate=rate)
     whole = read_audio(path)
     found = read_audio(path, start, start + 0.5)
@@ -308,6 +378,21 @@ def test_a_name_with_spaces_colons_and_other_letters(make_media, grey_pictures, 
     assert probe(other).width == 48
     assert len(read_audio(other)) > 0
     assert len(list(frames(other))) == 3
+
+
+def test_a_name_that_looks_like_an_address(make_media, monkeypatch, tone):
+    path = wav(make_media, [(0, tone(0.1))])
+    path.rename(path.with_name("http: a.wav"))
+    monkeypatch.chdir(path.parent)
+    assert len(read_audio(Path("http: a.wav"))) == 1600
+
+
+def test_a_title_that_is_no_utf8(make_media, tone):
+    path = wav(make_media, [(0, tone(0.1))])
+    sound = path.read_bytes()
+    title = b"LIST" + (4 + 8 + 4).to_bytes(4, "little") + b"INFOINAM" + (4).to_bytes(4, "little")
+    path.write_bytes(sound[:12] + title + b"caf\xe9" + sound[12:])
+    assert len(read_audio(path)) == 1600
 
 
 def refused(path, function=probe):

@@ -58,6 +58,7 @@ def test_nothing_is_sampled(whisper):
     recogniser.transcribe(np.ones(RATE, np.float32), language="en")
     options = recogniser._model.options
     assert options["temperature"] == 0.0
+    assert not options["condition_on_previous_text"]
     assert options["vad_filter"] is options["word_timestamps"] is True
 
 

@@ -63,6 +63,7 @@ def written(tmp_path):
         ("a.vtt", VTT),
         ("a.txt", LINES),
         ("a.csv", LINES),
+        ("a.csv", "\ufeff" + LINES[LINES.index("0.5") :]),
         ("a.json", json.dumps([each._asdict() for each in TWO])),
         ("a.json", json.dumps({"language": "en", "segments": [each._asdict() for each in TWO]})),
     ],
