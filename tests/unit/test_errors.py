@@ -12,6 +12,7 @@ PARENTS = {
     "DatasetError": "MMCLError",
     "UnsafePickleError": "DatasetError",
     "SealedSplitError": "DatasetError",
+    "MediaError": "MMCLError",
     "ShapeError": "MMCLError",
     "TrainingError": "MMCLError",
     "RunError": "MMCLError",

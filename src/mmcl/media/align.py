@@ -18,7 +18,7 @@ from mmcl.media.extras import load
 from mmcl.media.recipe import SAMPLE_RATE
 from mmcl.media.recognise import Recogniser
 
-__all__ = ["align_words", "time_words", "words_by_recogniser"]
+__all__ = ["ENGLISH", "align_words", "time_words", "words_by_recogniser"]
 
 ENGLISH = "en"
 STEPS_PER_SECOND = 100  # of pocketsphinx

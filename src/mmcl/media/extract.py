@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 
 from mmcl.corpus.schema import Card, Clip, Task, Word
 from mmcl.errors import MediaError
-from mmcl.media.align import time_words
+from mmcl.media.align import ENGLISH, time_words
 from mmcl.media.decode import Frame, MediaInfo, audio_blocks, frames, probe, read_audio
 from mmcl.media.face import FACE_COLUMNS, FaceTrack, FaceTracker
 from mmcl.media.rates import steps_at_rate, steps_per_word
@@ -290,17 +290,23 @@ class _Extraction:
     def _align(self, text: str, span: tuple[float, float], *, heard: bool) -> tuple[Word, ...]:
         """The words of a text that is said in a stretch, with their times in the file."""
         if not heard:
-            note = "the words have no times without sound: spread evenly"
-            if note not in self.notes:
-                self.notes.append(note)
-            return _spread(text.split(), *span)
+            return self._evenly(text, span, "the words have no times without sound")
+        language = self.recipe.language
+        if language not in (None, ENGLISH) and not self.models.recogniser.hears(language):
+            return self._evenly(text, span, f'the speech model does not hear "{language}"')
         with self.clock.stage("decode"):
             audio = read_audio(self.path, *span)
         with self.clock.stage("align"):
-            words = time_words(
-                audio, text, language=self.recipe.language, recogniser=self.models.recogniser
-            )
+            recogniser = self.models.recogniser
+            words = time_words(audio, text, language=language, recogniser=recogniser)
         return _shifted(words, span[0])
+
+    def _evenly(self, text: str, span: tuple[float, float], why: str) -> tuple[Word, ...]:
+        """The words spread over a stretch, and a note that says so once."""
+        note = f"{why}: words are spread evenly over what was said"
+        if note not in self.notes:
+            self.notes.append(note)
+        return _spread(text.split(), *span)
 
     def _recognise(self) -> tuple[tuple[Word, ...], str | None]:
         """Words of the stretch, heard in pieces that end at a pause."""

@@ -34,6 +34,9 @@ class FakeRecogniser:
         self.said = said
         self.given = []
 
+    def hears(self, language):
+        return language == "en"
+
     def transcribe(self, audio, language=None):
         self.given.append((len(audio) / SAMPLE_RATE, language))
         words = tuple(Word(text=t, start=a, end=b) for t, a, b in self.said)
@@ -256,7 +259,18 @@ def test_text_of_a_file_without_sound_is_spread_evenly(make_media, grey_pictures
     assert list(found.clips[0].features) == ["text", "vision"]
     assert found.notes == (
         "no sound: audio is left out",
-        "the words have no times without sound: spread evenly",
+        "the words have no times without sound: words are spread evenly over what was said",
+    )
+
+
+def test_text_in_a_language_the_model_does_not_hear_is_spread_evenly(talk, make_extractor):
+    found = make_extractor(language="es").extract(talk, transcript="si no", span=(0, 1))
+    assert found.clips[0].words == (
+        Word(text="si", start=0.0, end=0.5),
+        Word(text="no", start=0.5, end=1.0),
+    )
+    assert found.notes == (
+        'the speech model does not hear "es": words are spread evenly over what was said',
     )
 
 
