@@ -47,8 +47,6 @@ class ModelSettings(_Settings):
         dropout: In the transformer blocks.
         head_dropout: In the head.
         input_dropout: Of whole input features, before the projection.
-        input_shift: In training, an offset drawn once per clip and feature, of this many standard
-            deviations: as if someone else had said it. For speakers never seen in training.
         positions: Add sinusoidal positions after the decoupling (fault F8).
         standardise: Standardise features by the training split (fault F4).
         calibrate: Centre and scale each projected space before cosines (fault F4).
@@ -60,8 +58,6 @@ class ModelSettings(_Settings):
         threshold: Agreement at which commonality is one half, at the start.
         temperature: Width of the passage from specific to common, at the start.
         attention: Attend within each modality's common part.
-        spread: Pool the standard deviation of the specific part over its steps, too: how much
-            a voice moves, beside where it lies.
         steps: ``released`` only: the equal length every modality is brought to where the
             corpus is not aligned.
     """
@@ -74,7 +70,6 @@ class ModelSettings(_Settings):
     dropout: float = Field(0.1, ge=0, lt=1)
     head_dropout: float = Field(0.1, ge=0, lt=1)
     input_dropout: float = Field(0.0, ge=0, lt=1)
-    input_shift: float = Field(0.0, ge=0)
     positions: bool = False
     standardise: bool = True
     calibrate: bool = True
@@ -86,7 +81,6 @@ class ModelSettings(_Settings):
     threshold: float = Field(0.6, gt=-1, lt=1)
     temperature: float = Field(0.1, gt=0)
     attention: bool = True
-    spread: bool = False
     steps: int = Field(20, ge=1)
 
     @model_validator(mode="after")

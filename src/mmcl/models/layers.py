@@ -19,7 +19,6 @@ __all__ = [
     "ModalityNorm",
     "SelfAttention",
     "sinusoidal_positions",
-    "weighted_deviation",
     "weighted_mean",
 ]
 
@@ -181,17 +180,6 @@ def weighted_mean(x: Tensor, weight: Tensor) -> Tensor:
     """
     total = weight.sum(dim=-1, keepdim=True).clamp(min=1.0)
     return torch.einsum("...nd,...n->...d", x, weight / total)
-
-
-def weighted_deviation(x: Tensor, weight: Tensor) -> Tensor:
-    """Standard deviation over steps about their :func:`weighted_mean`, counted like it.
-
-    A variance of .001 is added, so that the gradient of a single step is finite.
-
-    Shapes: ``x`` ``[..., n, d]``, ``weight`` ``[..., n]``; returns ``[..., d]``.
-    """
-    apart = x - weighted_mean(x, weight).unsqueeze(-2)
-    return (weighted_mean(apart.square(), weight) + 1e-3).sqrt()
 
 
 def sinusoidal_positions(num_steps: int, width: int, device: torch.device) -> Tensor:

@@ -29,14 +29,7 @@ from mmcl.models.decoupling import (
     softmax_decoupling,
 )
 from mmcl.models.fusion import CalibratedHead, GatedFusion, ReleasedHead
-from mmcl.models.layers import (
-    NEVER,
-    ModalityBlock,
-    ModalityLinear,
-    sinusoidal_positions,
-    weighted_deviation,
-    weighted_mean,
-)
+from mmcl.models.layers import NEVER, ModalityBlock, sinusoidal_positions, weighted_mean
 from mmcl.models.policy import Decision, PolicyModels
 from mmcl.models.projection import Projection
 from mmcl.types import MODALITIES, Modality
@@ -139,7 +132,6 @@ class MMCL(
             width,
             standardise=settings.standardise,
             input_dropout=settings.input_dropout,
-            input_shift=settings.input_shift,
         )
         self.calibration = Calibration(count, width) if settings.calibrate else None
         self.elementwise = settings.decoupling == "elementwise" and not self.released
@@ -153,7 +145,6 @@ class MMCL(
             count, width, refinement_steps=policy.refinement_steps, hard=policy.kind == "rloo"
         )
         self.block = ModalityBlock(count, width, settings.heads, self.inner_width, settings.dropout)
-        self.spread = ModalityLinear(count, 2 * width, width) if settings.spread else None
         self.fusion = GatedFusion(count, width)
         head: type[nn.Module] = ReleasedHead if self.released else CalibratedHead
         self.head = head(width, self.task.output_dim, settings.head_dropout)
@@ -242,11 +233,7 @@ class MMCL(
         kept = actions.unsqueeze(-1) * encoded.parts.specific
         weight = actions if not self.released else encoded.step_mask.to(kept.dtype)
         steps = self.block(self._with_positions(kept), _key_bias(weight))
-        pooled = weighted_mean(steps, weight)
-        if self.spread is not None:
-            deviation = weighted_deviation(encoded.parts.specific, actions)
-            pooled = self.spread(torch.cat([pooled, deviation], dim=-1))
-        return pooled
+        return weighted_mean(steps, weight)
 
     def unimodal_scores(self, output: Output) -> Tensor:
         """Scores each modality would give alone, ``[m, b, ...]``: for separate rewards."""

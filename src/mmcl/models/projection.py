@@ -71,20 +71,12 @@ class Projection(nn.Module):
         width: Width d of the common space.
         standardise: Whether a :class:`Standardiser` comes first.
         input_dropout: Of features, before the projection.
-        input_shift: S.d. of an offset that a clip's features get in training, all steps the same.
     """
 
     def __init__(
-        self,
-        dims: Mapping[Modality, int],
-        width: int,
-        *,
-        standardise: bool,
-        input_dropout: float,
-        input_shift: float = 0.0,
+        self, dims: Mapping[Modality, int], width: int, *, standardise: bool, input_dropout: float
     ) -> None:
         super().__init__()
-        self.input_shift = input_shift
         self.modalities = tuple(dims)
         self.linear = nn.ModuleDict({m: nn.Linear(dim, width) for m, dim in dims.items()})
         self.standardisers = nn.ModuleDict(
@@ -115,8 +107,6 @@ class Projection(nn.Module):
                 )
             if modality in self.standardisers:
                 x = self.standardisers[modality](x)
-            if self.training and self.input_shift:
-                x = x + self.input_shift * torch.randn_like(x[:, :1])
             z = linear(self.dropout(x))
             projected.append(F.pad(z, (0, 0, 0, longest - z.shape[1])))
         return torch.stack(projected)

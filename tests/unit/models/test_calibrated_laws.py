@@ -40,7 +40,6 @@ NETWORKS = {
         "decoupling": "both",
         "attention": False,
         "positions": True,
-        "spread": True,
     },
 }
 
@@ -178,7 +177,7 @@ def test_permuted_clips_give_permuted_results(network, clips):
 
 @pytest.mark.parametrize("task", ["regression", "classes", "emotions"])
 def test_one_clip_alone_is_as_in_company(make_model, clips, task):
-    model = make_model(task=task, aligned=False, spread=task == "classes")
+    model = make_model(task=task, aligned=False)
     together = model(*clips)
     for row in range(CLIPS):
         # Cut to its own lengths, too: no company, no padding.
@@ -293,11 +292,10 @@ def test_dropped_steps_cannot_influence_the_prediction(hard, clips, generator):
     )
 
 
-@pytest.mark.parametrize("spread", [False, True])
 @pytest.mark.parametrize("kind", ["rloo", "task"])
-def test_dropped_steps_are_as_if_never_there(make_model, clips, kind, spread):
+def test_dropped_steps_are_as_if_never_there(make_model, clips, kind):
     # No other step attends to them, nor do they count in the mean: soft actions, too.
-    model = make_model(aligned=False, policy={"kind": kind}, spread=spread)
+    model = make_model(aligned=False, policy={"kind": kind})
     encoded = model.encode(*clips)
     actions = (
         0.2 + 0.6 * encoded.parts.commonality if kind == "task" else encoded.step_mask.double()

@@ -15,7 +15,6 @@ from mmcl.models.layers import (
     ModalityNorm,
     SelfAttention,
     sinusoidal_positions,
-    weighted_deviation,
     weighted_mean,
 )
 
@@ -33,20 +32,6 @@ def test_weighted_mean_worked_by_hand():
     mean = weighted_mean(x, torch.tensor([[1.0, 0.0, 0.5]]))
     # (1 * 1 + 0.5 * 4) / 1.5 and (1 * 10 + 0.5 * 50) / 1.5; float32, two terms.
     torch.testing.assert_close(mean, torch.tensor([[2.0, 35 / 1.5]]), rtol=0.0, atol=1e-5)
-
-
-def test_weighted_deviation_worked_by_hand():
-    x = torch.tensor([[1.0, 10.0], [2.0, 20.0], [4.0, 50.0]], dtype=torch.float64)
-    found = weighted_deviation(x, torch.tensor([1.0, 0.0, 3.0], dtype=torch.float64))
-    # Means 3.25 and 40; squares 2.25^2 and 3 * .75^2, 30^2 and 3 * 10^2, over 4.
-    expected = torch.tensor([(6.75 / 4 + 1e-3) ** 0.5, (300 + 1e-3) ** 0.5], dtype=torch.float64)
-    torch.testing.assert_close(found, expected, **TOLERANCE)
-
-
-def test_weighted_deviation_of_one_step_has_a_gradient():
-    x = torch.ones(1, 4, requires_grad=True)
-    weighted_deviation(x, torch.ones(1)).sum().backward()
-    assert x.grad.isfinite().all()
 
 
 def test_weighted_mean_fades_where_little_is_kept():

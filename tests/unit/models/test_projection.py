@@ -97,22 +97,6 @@ def test_input_dropout_acts_in_training_only(generator):
     assert dropped.all(dim=-1).float().mean() > 0.5  # .9 ** 3 = .73 of the steps lose all
 
 
-def test_input_shift_moves_all_steps_of_a_clip_alike(generator):
-    projection = Projection(
-        {"audio": 6}, 6, standardise=False, input_dropout=0.0, input_shift=0.5
-    ).train()
-    with torch.no_grad():
-        projection.linear["audio"].weight.copy_(torch.eye(6))
-        projection.linear["audio"].bias.zero_()
-    x = torch.randn(3000, 4, 6, generator=generator)
-    torch.manual_seed(1)
-    moved = projection({"audio": x})[0] - x
-    # One offset per clip and feature; float32 sums of two terms.
-    torch.testing.assert_close(moved, moved[:, :1].expand_as(moved), rtol=0.0, atol=1e-5)
-    assert moved[:, 0].std().item() == pytest.approx(0.5, abs=0.02)  # of 18,000 draws
-    torch.testing.assert_close(projection.eval()({"audio": x})[0], x, **TOLERANCE)
-
-
 def test_projection_refuses_another_width():
     projection = Projection({"text": 3, "audio": 2}, 8, standardise=False, input_dropout=0.0)
     with pytest.raises(ShapeError) as caught:
