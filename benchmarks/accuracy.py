@@ -141,21 +141,30 @@ def call(*words: str) -> None:
 
 
 def save(name: str, commands: dict[str, str], results: dict[str, Any]) -> None:
-    """Write the results of one experiment with the machine, replacing its older ones."""
+    """Write the results of one experiment with the machine, replacing its older ones.
+
+    A variant that was not run stays as it was, with the commit it was trained at.
+    """
     about = environment()
-    day = datetime.now(UTC).date().isoformat()
     folder = HERE / "results"
     folder.mkdir(exist_ok=True)
-    for older in folder.glob(f"????-??-??-*-accuracy.{name}.json"):
-        older.unlink()
-    path = folder / f"{day}-{about['commit']}-accuracy.{name}.json"
+    older = sorted(folder.glob(f"????-??-??-*-accuracy.{name}.json"))
+    content = json.loads(older[-1].read_text()) if older else {"results": {}, "commands": {}}
+    commits = content.get("commits") or dict.fromkeys(
+        content["results"], content.get("environment", {}).get("commit")
+    )
+    for path in older:
+        path.unlink()
+    everything = {**content["results"], **results}
     content = {
         "title": EXPERIMENTS[name].title,
         "shown": EXPERIMENTS[name].shown,
-        "commands": commands,
-        "results": results,
+        "commands": {**content["commands"], **commands},
+        "commits": {**commits, **dict.fromkeys(results, about["commit"])},
+        "results": {variant: everything[variant] for variant in VARIANTS if variant in everything},
         "environment": about,
     }
+    path = folder / f"{datetime.now(UTC).date()}-{about['commit']}-accuracy.{name}.json"
     path.write_text(json.dumps(content, indent=2) + "\n")
     print(path)
 

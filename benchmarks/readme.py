@@ -54,6 +54,9 @@ def accuracy_table(name: str, content: dict[str, Any]) -> str:
         cells = ["-" if value is None else f"{value:.3f}" for value in values]
         lines.append(f"| {row} | " + " | ".join(cells) + " |")
     said = [f"{v}: {note}" for v, report in results.items() for note in report["notes"]]
+    commits = content.get("commits", {})
+    if len(set(commits.values())) > 1:
+        said += [f"{v}: trained at commit {commit}" for v, commit in commits.items()]
     lines += ["", *(f"- {note}" for note in said)]
     return "\n".join(lines).rstrip() + "\n\n"
 
