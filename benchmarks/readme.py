@@ -97,7 +97,7 @@ def media_table(content: dict[str, Any]) -> str:
     lines = [
         f"Seconds per second of recording, models loaded, {content['environment']['machine']} "
         f"(load {content['load'][0]} by other work); `make bench-media`. Clock: the "
-        f"median of {content['rounds']} rounds; processor: what all threads took together.",
+        f"median of {content['rounds']} rounds; processor: all threads together, least of the rounds.",
         "",
         f"| recording | {' | '.join(stages)} | clock | asked | processor | pictures with a face |",
         "|---" * (len(stages) + 5) + "|",
@@ -122,7 +122,9 @@ def _media_notes(content: dict[str, Any]) -> list[str]:
     ]
     if "memory" in content:
         peaks = [f"{name} {each['peak_mib']} MiB" for name, each in content["memory"].items()]
-        lines.append(f"- Peak memory of the process: {', '.join(peaks)}.")
+        lines.append(
+            f"- Peak memory of the process by length of the recording: {', '.join(peaks)}."
+        )
     return lines
 
 
