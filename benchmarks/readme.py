@@ -100,7 +100,7 @@ def media_table(content: dict[str, Any]) -> str:
     lines = [
         f"Seconds per second of recording, models loaded, {content['environment']['machine']} "
         f"(load {content['load'][0]} by other work); `make bench-media`. Clock: the "
-        f"median of {content['rounds']} rounds; processor: what all threads took together.",
+        f"median of {content['rounds']} rounds; processor: all threads, least of the rounds.",
         "",
         f"| recording | {' | '.join(stages)} | clock | asked | processor | pictures with a face |",
         "|---" * (len(stages) + 5) + "|",
@@ -124,8 +124,8 @@ def _media_notes(content: dict[str, Any]) -> list[str]:
         f"{1000 * error['largest']:.0f} ms at most (one sentence of GRID).",
     ]
     if "memory" in content:
-        peaks = [f"{name} {each['peak_mib']} MiB" for name, each in content["memory"].items()]
-        lines.append(f"- Peak memory of the process: {', '.join(peaks)}.")
+        peaks = (f"{name} {each['peak_mib']} MiB" for name, each in content["memory"].items())
+        lines.append(f"- Peak memory by length of the recording: {', '.join(peaks)}.")
     return lines
 
 
