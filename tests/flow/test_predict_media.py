@@ -26,7 +26,7 @@ class FakeExtractor:
         self.recipe = recipe
 
     def extract(self, path, *, transcript=None):
-        self.asked.append((self.recipe.frame_rate, str(path), transcript))
+        self.asked.append((self.recipe.frame_rate, str(path), transcript, self.recipe.language))
         clips = []
         for at, (clip, text) in enumerate(zip(plant_clips(SETTINGS), TEXTS, strict=False)):
             words = tuple(
@@ -108,6 +108,11 @@ def test_recording_is_shown_as_a_table(folder, run):
 def test_transcript_goes_to_the_extractor(folder, run):
     assert run("predict", "extracted", "film.MP4", "--transcript", "film.srt")[0] == 0
     assert str(FakeExtractor.asked[0][2]) == "film.srt"
+
+
+def test_language_goes_to_the_extractor(folder, run):
+    assert run("predict", "extracted", "film.MP4", "--language", "es")[0] == 0
+    assert FakeExtractor.asked[0][3] == "es"
 
 
 @pytest.mark.parametrize("ending", ["csv", "jsonl"])

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -40,6 +40,9 @@ def predict_command(
         Path | None,
         typer.Option(help="Of a recording: what is said, .srt, .vtt, .json or .txt."),
     ] = None,
+    language: Annotated[
+        str | None, typer.Option(help="Of a recording's speech, as es; the run's by default.")
+    ] = None,
 ) -> None:
     """Predict a recording, utterance by utterance, or every clip of a corpus.
 
@@ -61,15 +64,16 @@ def predict_command(
     from mmcl.media.folder import MEDIA_ENDINGS
 
     if source.suffix.lower() in MEDIA_ENDINGS:
-        _predict_media(run, source, out, plot, transcript)
+        _predict_media(run, source, out, plot, transcript, language)
     else:
-        _predict_corpus(run, source, out, plot, transcript)
+        of_recordings = {"--plot": plot, "--transcript": transcript, "--language": language}
+        _predict_corpus(run, source, out, of_recordings)
 
 
 def _predict_corpus(
-    run: Path, corpus: Path, out: Path | None, plot: Path | None, transcript: Path | None
+    run: Path, corpus: Path, out: Path | None, of_recordings: Mapping[str, object]
 ) -> None:
-    for option, given in (("--plot", plot), ("--transcript", transcript)):
+    for option, given in of_recordings.items():
         if given is not None:
             raise UsageError(f'{option} is of a recording, and "{corpus.name}" is none')
     if out is None:
@@ -96,7 +100,12 @@ def _predict_corpus(
 
 
 def _predict_media(
-    run: Path, media: Path, out: Path | None, plot: Path | None, transcript: Path | None
+    run: Path,
+    media: Path,
+    out: Path | None,
+    plot: Path | None,
+    transcript: Path | None,
+    language: str | None,
 ) -> None:
     _check_ending("--out", out, OUTPUTS)
     _check_ending("--plot", plot, (".png",))
@@ -106,7 +115,9 @@ def _predict_media(
 
     with _stages() as stage:
         opened = Run.load(run)
-        timeline = predict_media(opened, media, transcript=transcript, progress=stage)
+        timeline = predict_media(
+            opened, media, transcript=transcript, language=language, progress=stage
+        )
         if out is not None:
             stage(f"writing {out}")
             _write(timeline, out, media)

@@ -91,6 +91,7 @@ def predict_media(
     path: Path,
     *,
     transcript: Path | str | None = None,
+    language: str | None = None,
     extractor: Extractor | None = None,
     progress: Callable[[str], None] | None = None,
 ) -> Timeline:
@@ -100,6 +101,7 @@ def predict_media(
         run: Trained on a corpus that ``mmcl extract`` made.
         path: A video or sound file.
         transcript: A file, or what is said; recognised where not given.
+        language: Of this file, two letters, where it is not the run's own.
         extractor: One of the run's recipe that is already loaded.
         progress: Told the name of each stage.
 
@@ -110,6 +112,8 @@ def predict_media(
     """
     tell = progress or (lambda stage: None)
     recipe = recipe_of(run, path)
+    if language is not None:
+        recipe = recipe.model_copy(update={"language": language})
     if extractor is None:
         from mmcl.media.extract import Extractor
 

@@ -63,7 +63,7 @@ def time_words(
     if not text.split():
         return ()
     if language is None and len(audio):
-        language = recogniser.transcribe(audio).language
+        language = recogniser.language_of(audio)
     if language == ENGLISH and len(audio) <= LONGEST * SAMPLE_RATE:
         found = _forced(audio, text.split())
         if found is not None:

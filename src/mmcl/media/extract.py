@@ -42,6 +42,9 @@ MARGIN = 10
 """Steps of voice at either end of a block that are worked out with the block beside it."""
 NEAR = 2.0
 """Seconds around an utterance in which the nearest step to a short word may lie."""
+UNSURE = 0.6
+"""Recognised words that are less probable on average are doubtful. English that was heard right
+had .6 to .96, Spanish taken for English .54."""
 SILENCE = -80.0
 """A file whose sound never gets louder, in decibels of full scale, has no sound."""
 SECOND = 1.0
@@ -311,6 +314,7 @@ class _Extraction:
     def _recognise(self) -> tuple[tuple[Word, ...], str | None]:
         """Words of the stretch, heard in pieces that end at a pause."""
         words: list[Word] = []
+        sure: list[float] = []
         language, at = self.recipe.language, self.start
         while at < self.end:
             stop = min(at + LISTEN, self.end)
@@ -319,11 +323,17 @@ class _Extraction:
             with self.clock.stage("recognise"):
                 heard = self.models.recogniser.transcribe(audio, language=language)
             language = language or heard.language
+            sure += heard.word_probabilities
             piece = _shifted(heard.words, at)
             if stop < self.end:
                 piece, stop = _up_to_a_pause(piece, stop)
             words += piece
             at = stop
+        if sure and np.mean(sure) < UNSURE:
+            self.notes.append(
+                f"the words are doubtful (probability {np.mean(sure):.2f} on average): give a "
+                "transcript, or a language and a speech model that hears it"
+            )
         return tuple(words), language if words else self.recipe.language
 
     def _cut(self, words: tuple[Word, ...], text: str) -> list[_Said]:

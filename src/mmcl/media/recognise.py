@@ -73,6 +73,14 @@ class Recogniser:
         """Whether the model knows a language, two letters."""
         return language in self._model.supported_languages
 
+    def language_of(self, audio: NDArray[np.float32]) -> str:
+        """The likeliest language of a sound, two letters; its own where it knows but one."""
+        known: list[str] = self._model.supported_languages
+        if len(known) == 1:
+            return known[0]
+        language, _, _ = self._model.detect_language(audio)
+        return str(language)
+
     def transcribe(self, audio: NDArray[np.float32], language: str | None = None) -> Recognised:
         """Recognise the words of a sound; silence has none.
 

@@ -30,8 +30,8 @@ class FakeText:
 class FakeRecogniser:
     """Hears what it is told, where that lies in the sound it is given."""
 
-    def __init__(self, said):
-        self.said = said
+    def __init__(self, said, sure=0.9):
+        self.said, self.sure = said, sure
         self.given = []
 
     def hears(self, language):
@@ -40,7 +40,9 @@ class FakeRecogniser:
     def transcribe(self, audio, language=None):
         self.given.append((len(audio) / SAMPLE_RATE, language))
         words = tuple(Word(text=t, start=a, end=b) for t, a, b in self.said)
-        return SimpleNamespace(words=words, language=language or "en")
+        return SimpleNamespace(
+            words=words, language=language or "en", word_probabilities=(self.sure,) * len(words)
+        )
 
 
 class FakeTracker:
@@ -271,6 +273,15 @@ def test_text_in_a_language_the_model_does_not_hear_is_spread_evenly(talk, make_
     )
     assert found.notes == (
         'the speech model does not hear "es": words are spread evenly over what was said',
+    )
+
+
+def test_doubtful_words_are_said_to_be(talk, make_extractor):
+    extractor = make_extractor()
+    extractor.models.recogniser.sure = 0.54
+    assert extractor.extract(talk).notes == (
+        "the words are doubtful (probability 0.54 on average): give a transcript, or a language "
+        "and a speech model that hears it",
     )
 
 

@@ -22,6 +22,9 @@ class FakeWhisper:
             raise ValueError("Invalid model size 'not-there'\nexpected one of")
         self.options = options
 
+    def detect_language(self, audio):
+        return "es", 0.8, [("es", 0.8), ("en", 0.2)]
+
     def transcribe(self, audio, **options):
         self.options = options
         words = [
@@ -96,6 +99,13 @@ def test_an_unknown_language_is_refused(whisper, monkeypatch, known, said):
         f'speech model "model" hears {said}; expected one that knows "xx".\n'
         "  Name one by speech_model, a hub id or a folder: Systran/faster-whisper-tiny"
     )
+
+
+def test_language_is_asked_for_only_where_there_are_several(whisper, monkeypatch):
+    sound = np.ones(RATE, np.float32)
+    assert Recogniser("some/model").language_of(sound) == "es"
+    monkeypatch.setattr(FakeWhisper, "supported_languages", ["en"])
+    assert Recogniser("some/model").language_of(sound) == "en"
 
 
 def test_without_the_package(monkeypatch):
