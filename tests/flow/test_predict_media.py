@@ -87,7 +87,7 @@ def run(capsys):
 def test_recording_is_shown_as_a_table(folder, run):
     code, out, err = run("predict", "extracted", "film.MP4")
     assert (code, err) == (0, "")
-    assert FakeExtractor.asked == [(7.0, "film.MP4", None)]
+    assert FakeExtractor.asked == [(7.0, "film.MP4", None, None)]
     flat = " ".join(out.split())
     assert "film.MP4: 2 utterances: on average" in flat
     assert "what a [bold]wonderful[/] film" in out
