@@ -35,6 +35,10 @@ def extract_command(
         Literal["word", "native"], typer.Option(help="A step per word, or each at its own rate.")
     ] = "word",
     frame_rate: Annotated[float, typer.Option(help="Pictures looked at per second.")] = 10.0,
+    voice: Annotated[
+        Literal["mfcc", "egemaps"],
+        typer.Option(help="Features of the voice; egemaps needs openSMILE (research licence)."),
+    ] = "mfcc",
     language: Annotated[str | None, typer.Option(help="Of the speech, as en.")] = None,
     text_model: Annotated[str | None, typer.Option(help="Hub id or folder.")] = None,
     speech_model: Annotated[str | None, typer.Option(help="Hub id or folder.")] = None,
@@ -69,6 +73,7 @@ def extract_command(
     recipe = _recipe(
         alignment=alignment,
         frame_rate=frame_rate,
+        voice=voice,
         language=language,
         text_model=text_model,
         speech_model=speech_model,

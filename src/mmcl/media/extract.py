@@ -25,7 +25,14 @@ from mmcl.media.recognise import Recogniser
 from mmcl.media.text import TextEncoder
 from mmcl.media.transcripts import Utterance, check_times, read_transcript
 from mmcl.media.utterances import cut_utterances, joined
-from mmcl.media.voice import VOICE_COLUMNS, VOICE_RATE, voice_steps, voice_times
+from mmcl.media.voice import (
+    EGEMAPS_COLUMNS,
+    VOICE_COLUMNS,
+    VOICE_RATE,
+    egemaps_steps,
+    voice_steps,
+    voice_times,
+)
 from mmcl.media.weights import face_model, speech_model, text_model
 from mmcl.types import MODALITIES, Modality, SplitName
 
@@ -194,7 +201,7 @@ class _Extraction:
         faces = self._faces(voice)
         utterances = spoken.utterances or [self._wordless()]
         vectors = self._vectors(utterances)
-        sources: dict[Modality, _Series | None] = {"audio": voice, "vision": faces}
+        sources: dict[Modality, _Series | None] = {"audio": self._described(voice), "vision": faces}
         clips = [
             self._clip(at, utterance, vectors[at], sources)
             for at, utterance in enumerate(utterances)
@@ -233,6 +240,20 @@ class _Extraction:
             return None
         found = np.ones(len(steps), dtype=bool)
         return _Series(self.start + voice_times(len(steps)), steps, found, self.recipe.audio_rate)
+
+    def _described(self, voice: _Series | None) -> _Series | None:
+        """The voice as the recipe wants it; pieces keep openSMILE's memory flat."""
+        if voice is None or self.recipe.voice == "mfcc":
+            return voice
+        times, steps = [], []
+        for start in np.arange(self.start, self.end, LISTEN):
+            with self.clock.stage("decode"):
+                audio = read_audio(self.path, start, min(start + LISTEN, self.end))
+            with self.clock.stage("audio"):
+                steps.append(egemaps_steps(audio))
+            times.append(start + voice_times(len(steps[-1])))
+        found = np.ones(sum(map(len, steps)), dtype=bool)
+        return _Series(np.concatenate(times), np.concatenate(steps), found, voice.rate)
 
     def _sound(self) -> Iterator[_Floats]:
         if self.start > 0:
@@ -510,7 +531,8 @@ def _up_to_a_pause(words: tuple[Word, ...], stop: float) -> tuple[tuple[Word, ..
 
 def with_versions(recipe: Recipe) -> Recipe:
     """The recipe with the versions of the packages and weights it would use here."""
-    versions = {name: _version(name) for name in _PACKAGES}
+    packages = (*_PACKAGES, "opensmile") if recipe.voice == "egemaps" else _PACKAGES
+    versions = {name: _version(name) for name in packages}
     for key, locate in (
         ("text_model", text_model),
         ("speech_model", speech_model),
@@ -555,7 +577,7 @@ def card_of(
     """
     columns: dict[Modality, tuple[str, ...]] = {
         "text": tuple(f"text_{at}" for at in range(dims.get("text", 0))),
-        "audio": VOICE_COLUMNS,
+        "audio": VOICE_COLUMNS if recipe.voice == "mfcc" else EGEMAPS_COLUMNS,
         "vision": FACE_COLUMNS,
     }
     present = [modality for modality in MODALITIES if modality in dims]

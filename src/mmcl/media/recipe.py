@@ -20,6 +20,8 @@ class Recipe(BaseModel):
             at its own rate (text per word).
         frame_rate: Pictures looked at per second.
         audio_rate: Steps of sound per second in ``native``; frames at 100/s are averaged.
+        voice: ``mfcc``, 48 columns of our own (timbre, loudness, pitch, spectrum); or
+            ``egemaps``, the 25 low-level descriptors of openSMILE (research licence).
         text_model: Hub id or folder of the text encoder; None takes a packaged one.
         speech_model: Hub id or folder of the recogniser; None takes a packaged one.
         face_model: File of the face landmarker; None takes a packaged one.
@@ -34,6 +36,7 @@ class Recipe(BaseModel):
     alignment: Literal["word", "native"] = "word"
     frame_rate: float = Field(10.0, gt=0, le=60)
     audio_rate: float = Field(10.0, gt=0, le=100)
+    voice: Literal["mfcc", "egemaps"] = "mfcc"
     text_model: str | None = None
     speech_model: str | None = None
     face_model: str | None = None

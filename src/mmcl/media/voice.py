@@ -6,8 +6,8 @@ the four steps either side), so a recording can be read block by block.
 
 from __future__ import annotations
 
+import warnings
 from functools import cache
-from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -18,9 +18,9 @@ from mmcl.media.extras import load
 from mmcl.media.recipe import SAMPLE_RATE
 
 __all__ = [
+    "EGEMAPS_COLUMNS",
     "VOICE_COLUMNS",
     "VOICE_RATE",
-    "Egemaps",
     "egemaps_steps",
     "voice_steps",
     "voice_times",
@@ -52,6 +52,35 @@ full scale; ``log_f0`` the natural log of the pitch in hertz, 0 where unvoiced; 
 alike two periods are, 0..1; ``centroid``, ``bandwidth`` and ``rolloff`` in hertz; ``flatness``
 0..1, 1 for noise; ``zero_crossings`` per sample.
 """
+
+EGEMAPS_COLUMNS: tuple[str, ...] = (
+    "Loudness_sma3",
+    "alphaRatio_sma3",
+    "hammarbergIndex_sma3",
+    "slope0-500_sma3",
+    "slope500-1500_sma3",
+    "spectralFlux_sma3",
+    "mfcc1_sma3",
+    "mfcc2_sma3",
+    "mfcc3_sma3",
+    "mfcc4_sma3",
+    "F0semitoneFrom27.5Hz_sma3nz",
+    "jitterLocal_sma3nz",
+    "shimmerLocaldB_sma3nz",
+    "HNRdBACF_sma3nz",
+    "logRelF0-H1-H2_sma3nz",
+    "logRelF0-H1-A3_sma3nz",
+    "F1frequency_sma3nz",
+    "F1bandwidth_sma3nz",
+    "F1amplitudeLogRelF0_sma3nz",
+    "F2frequency_sma3nz",
+    "F2bandwidth_sma3nz",
+    "F2amplitudeLogRelF0_sma3nz",
+    "F3frequency_sma3nz",
+    "F3bandwidth_sma3nz",
+    "F3amplitudeLogRelF0_sma3nz",
+)
+"""What each column of :func:`egemaps_steps` is, by openSMILE's own names."""
 
 HOP = SAMPLE_RATE // VOICE_RATE
 WINDOW = SAMPLE_RATE // 40  # 25 ms
@@ -226,22 +255,14 @@ def _deltas(columns: _Floats, first: int, stop: int) -> _Doubles:
     return total / (2 * sum(reach**2 for reach in range(1, DELTA_REACH + 1)))
 
 
-class Egemaps(NamedTuple):
-    """Low-level descriptors of eGeMAPS: ``times [T]`` (s), ``steps [T, d]``, column names."""
-
-    times: _Doubles
-    steps: _Floats
-    columns: tuple[str, ...]
-
-
-def egemaps_steps(audio: _Floats) -> Egemaps:
+def egemaps_steps(audio: _Floats) -> _Floats:
     """The low-level descriptors of eGeMAPSv02, by openSMILE (its licence: research only).
 
     Args:
         audio: Samples at 16 kHz, mono, -1..1, shape ``[samples]``.
 
     Returns:
-        One row per 10 ms, what openSMILE could not tell as 0.
+        One row per 10 ms, ``[T, 25]``; what openSMILE could not tell is 0.
 
     Raises:
         MissingExtraError: If opensmile is not installed.
@@ -251,6 +272,8 @@ def egemaps_steps(audio: _Floats) -> Egemaps:
         feature_set=opensmile.FeatureSet.eGeMAPSv02,
         feature_level=opensmile.FeatureLevel.LowLevelDescriptors,
     )
-    table = smile.process_signal(audio, SAMPLE_RATE)
-    steps = np.nan_to_num(table.to_numpy(dtype=np.float32))
-    return Egemaps(voice_times(len(steps)), steps, tuple(smile.feature_names))
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", UserWarning)  # too short a sound is a row of nothing
+        table = smile.process_signal(audio, SAMPLE_RATE)
+    steps: _Floats = np.nan_to_num(table.to_numpy(dtype=np.float32))
+    return steps

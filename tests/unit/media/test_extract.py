@@ -6,7 +6,7 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 
-from mmcl.corpus.schema import Word
+from mmcl.corpus.schema import Task, Word
 from mmcl.errors import MediaError
 from mmcl.media import extract as home
 from mmcl.media.extract import Extractor, card_of
@@ -108,6 +108,33 @@ def test_native_keeps_every_modality_at_its_rate(talk, make_extractor):
     found = make_extractor(alignment="native", audio_rate=20.0, frame_rate=5.0).extract(talk)
     shapes = {m: len(steps) for m, steps in found.clips[0].features.items()}
     assert shapes == {"text": 2, "audio": 14, "vision": 4}  # of .7 seconds
+
+
+def test_egemaps_take_the_place_of_the_voice(talk, make_extractor, monkeypatch, tmp_path):
+    path = tmp_path / "talk.json"
+    path.write_text(
+        '[{"text": "hello", "words": [{"word": "hello", "start": 0.1, "end": 0.4}]},'
+        ' {"text": "bye", "words": [{"word": "bye", "start": 2.0, "end": 2.4}]}]'
+    )
+
+    def steps(audio):
+        return np.arange(100 * len(audio) // SAMPLE_RATE, dtype=np.float32)[:, None] * np.ones(25)
+
+    monkeypatch.setattr(home, "egemaps_steps", steps)
+    monkeypatch.setattr(home, "LISTEN", 2.0)  # two pieces
+    extractor = make_extractor(voice="egemaps")
+    first, second = extractor.extract(talk, transcript=path).clips
+    # Steps .1 to .4 s, and those from 2 s on, which are the first of the second piece.
+    assert first.features["audio"][0, 0] == pytest.approx(24.5, abs=1.0)
+    assert second.features["audio"][0, 0] == pytest.approx(19.5, abs=1.0)
+    card = home.card_of(
+        extractor.recipe,
+        {"audio": 25},
+        task=Task(kind="regression", low=-3, high=3),
+        counts={"test": 2},
+        name="talk",
+    )
+    assert card.columns["audio"][0] == "Loudness_sma3"
 
 
 def test_word_without_a_face_is_a_step_of_zeros(talk, make_extractor):
