@@ -154,7 +154,7 @@ def weighted_f1(
     Example:
         >>> majority = np.array([0]), np.array([317]), Counts(140, 317)
         >>> [weighted_f1(*majority, swapped=s).round(2).tolist() for s in (False, True)]
-        [[56.82], [81.92]]
+        [[56.82], [81.91]]
     """
     positives, negatives = counts
     called_positive = true_positives + negatives - true_negatives  # [k]
@@ -289,14 +289,16 @@ def _f1_of_runs(counts: Counts, accuracy: Printed, *, swapped: bool) -> _Floats:
 
 
 def _mean_interval(counts: Counts, accuracy: Printed, *, swapped: bool) -> Interval:
+    """F1 of means: from the lower side at the least accuracy to the upper side at the largest.
+
+    Both sides rise, since the hull's lowest point is its first (nothing right, F1 0) and its
+    highest its last; beyond them ``interp`` stays at the end.
+    """
     slack = accuracy.half_unit + SEED_ROUNDING
-    ends = [_clips(accuracy.value + sign * slack, counts) for sign in (-1, 1)]
-    low, high = np.clip([float(end) for end in ends], 0, sum(counts))
+    lowest = float(_clips(accuracy.value - slack, counts))
+    highest = float(_clips(accuracy.value + slack, counts))
     lower, upper = _hull(counts, swapped=swapped)
-    return Interval(
-        float(_along(lower, low, high).min()),
-        float(_along(upper, low, high).max()),
-    )
+    return Interval(float(np.interp(lowest, *lower)), float(np.interp(highest, *upper)))
 
 
 class _Chain(NamedTuple):
@@ -304,13 +306,6 @@ class _Chain(NamedTuple):
 
     num_right: _Floats  # [v]
     f1: _Floats  # [v]
-
-
-def _along(chain: _Chain, low: float, high: float) -> _Floats:
-    """F1 of a side at both ends of a range and at the corners in between."""
-    inside = (chain.num_right > low) & (chain.num_right < high)
-    ends = np.interp([low, high], chain.num_right, chain.f1)
-    return np.concatenate([ends, chain.f1[inside]])
 
 
 @lru_cache(maxsize=32)
