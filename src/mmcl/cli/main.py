@@ -11,6 +11,7 @@ from mmcl.cli import corpus
 from mmcl.cli.demo import demo_command
 from mmcl.cli.evaluate import evaluate_command
 from mmcl.cli.extract import extract_command
+from mmcl.cli.lint_table import lint_table_command
 from mmcl.cli.predict import predict_command
 from mmcl.cli.train import train_command
 from mmcl.errors import MMCLError
@@ -39,6 +40,7 @@ app.command("train")(train_command)
 app.command("evaluate")(evaluate_command)
 app.command("predict")(predict_command)
 app.command("extract")(extract_command)
+app.command("lint-table")(lint_table_command)
 app.add_typer(corpus.app, name="corpus")
 
 
