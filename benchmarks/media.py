@@ -33,6 +33,8 @@ from mmcl.media.decode import probe, read_audio
 from mmcl.media.extract import Extracted, Extractor
 from mmcl.media.face import FaceTrack, FaceTracker
 from mmcl.media.recipe import Recipe
+from mmcl.media.recognise import Recogniser
+from mmcl.media.weights import speech_model
 from mmcl.runtime import environment
 from readme import render
 
@@ -82,6 +84,9 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--long", action="store_true", help="memory over 3 and 30 minutes, too")
+    parser.add_argument(
+        "--also", action="append", default=[], help="another speech model: a folder or a hub id"
+    )
     parser.add_argument("--no-save", action="store_true")
     parser.add_argument("--memory-of", type=Path, help=argparse.SUPPRESS)
     chosen = parser.parse_args()
@@ -91,6 +96,10 @@ def main() -> None:
     root = Path(os.environ.get("MMCL_REAL_DATA") or sys.exit("MMCL_REAL_DATA is not set"))
     paths = {name: sorted(root.glob(pattern)) for name, pattern in GROUPS.items()}
     content = {"command": "make bench-media", **measure(paths, chosen.rounds)}
+    for model in chosen.also:
+        content["word_error_rates"][speech_model(model)[1]] = word_error_rate(
+            paths["grid"], recognised(paths["grid"], model)
+        )
     content["align_error"] = align_error(root / ALIGNED)
     if chosen.long:
         content["memory"] = long_memory(paths["grid"][0])
@@ -122,7 +131,9 @@ def measure(paths: dict[str, list[Path]], rounds: int) -> dict[str, Any]:
         "rounds": rounds,
         "versions": extractor.recipe.versions,
         "results": results,
-        "word_error_rate": word_error_rate(paths["grid"], texts),
+        "word_error_rates": {
+            extractor.recipe.versions["speech_model"]: word_error_rate(paths["grid"], texts)
+        },
         "load": [round(each, 1) for each in os.getloadavg()],
     }
 
@@ -154,6 +165,13 @@ def summary(first: Path, rounds: list[Round]) -> dict[str, Any]:
 
 
 # ---------------------------------------------------------------- how right it is
+
+
+def recognised(paths: list[Path], model: str) -> list[str]:
+    """What another model hears."""
+    recogniser = Recogniser(speech_model(model)[0])
+    heard = [recogniser.transcribe(read_audio(path), "en").words for path in paths]
+    return [" ".join(word.text for word in words) for words in heard]
 
 
 def word_error_rate(paths: list[Path], texts: list[str]) -> float:
@@ -261,7 +279,8 @@ def report(content: dict[str, Any]) -> None:
         rows[key] = [r[key] for r in results.values()]
     for row, values in rows.items():
         print(f"{row:20}" + "".join(f"{value:12.3f}" for value in values))
-    print(f"word error rate on GRID: {content['word_error_rate']:.3f}")
+    for model, rate in content["word_error_rates"].items():
+        print(f"word error rate on GRID: {rate:.3f} ({model})")
     error = content["align_error"]
     print(f"aligned words: {error['mean']:.3f} s off on average, {error['largest']:.3f} at most")
     print(f"load of the machine: {content['load']}")

@@ -118,8 +118,9 @@ def media_table(content: dict[str, Any]) -> str:
 def _media_notes(content: dict[str, Any]) -> list[str]:
     error = content["align_error"]
     lines = [
-        f"- Recognised words of GRID: {content['word_error_rate']:.1%} of them wrong "
-        f"({content['versions']['speech_model']}).",
+        "- Recognised words of GRID that are wrong: "
+        + ", ".join(f"{r:.1%} ({model})" for model, r in content["word_error_rates"].items())
+        + ".",
         f"- Aligned words: their starts and ends are {1000 * error['mean']:.0f} ms off on average, "
         f"{1000 * error['largest']:.0f} ms at most (one sentence of GRID).",
     ]
