@@ -48,6 +48,18 @@ def test_rows_become_items(make_folder):
     assert (third.split, third.label) == ("test", -3.0)
 
 
+def test_file_of_another_kind_is_named(make_folder):
+    folder = make_folder(
+        "video_id,clip_id,text,label\nv,[1],yes,1\nv,2,yes,1\n",
+        ["v/[1].srt", "v/[1].jpg", "v/2.txt", "v/2.1.jpg"],
+    )
+    assert [failure.cause for failure in read_labels(folder).failures] == [
+        'label.csv, row 2: no file "Raw/v/[1].mp4", but "[1].jpg", whose ending is of no video '
+        "or sound",
+        'label.csv, row 3: no file "Raw/v/2.mp4", nor one with another ending',
+    ]
+
+
 def test_faulty_rows_fail_all_at_once_with_their_numbers(make_folder):
     folder = make_folder(
         "video_id,clip_id,text,label,label_A,mode\n"
