@@ -257,7 +257,7 @@ def _write_errors(path: Path, failures: Sequence[Failure]) -> None:
         return
     path.parent.mkdir(parents=True, exist_ok=True)
     unfinished = path.with_name(f".{path.name}.unfinished")
-    with unfinished.open("w", newline="", encoding="utf-8") as file:
+    with unfinished.open("w", newline="", encoding="utf-8", errors="backslashreplace") as file:
         writer = csv.writer(file, lineterminator="\n")
         file.write(f"{HEADER}\n")
         writer.writerows((f.item, " ".join(f.cause.split())) for f in failures)

@@ -130,9 +130,18 @@ def _plain_items(sources: Iterable[Path]) -> list[Item]:
     paths = list(dict.fromkeys(path for source in sources for path in _media_of(source)))
     stems = Counter(path.stem for path in paths)
     return [
-        Item(path, path.name, path.stem if stems[path.stem] == 1 else path.as_posix())
+        Item(
+            path,
+            _legible(path.name),
+            _legible(path.stem if stems[path.stem] == 1 else path.as_posix()),
+        )
         for path in paths
     ]
+
+
+def _legible(name: str) -> str:
+    """The name of a file, which may be no UTF-8 on disk, as text that can be stored."""
+    return name.encode("utf-8", "backslashreplace").decode("utf-8")
 
 
 def _media_of(source: Path) -> list[Path]:
