@@ -156,7 +156,7 @@ def test_moud_transcript():
     found = find_transcript(path)
     assert found == real("moud/101_movies.csv")
     utterances = read_transcript(found)
-    check_times(utterances, probe(path).duration)
+    check_times(found, utterances, probe(path).duration)
     edges = [0.0, 6.643, 17.29, 23.475, 26.714, 33.367]
     assert [(each.start, each.end) for each in utterances] == list(pairwise(edges))
     assert utterances[3].text == (

@@ -188,7 +188,8 @@ class _Batch:
             self.failures.append(Failure(task.item.name, cause))
         self._tell()
         if self.tried >= FEWEST and self.failed > self.max_failures * self.tried:
-            raise MediaError(self._given_up(self.failed, self.tried, "stopped early"))
+            tried = self.failures[len(self.gathered.failures) :]
+            raise MediaError(self._given_up(tried, self.tried, "files tried", "stopped early"))
 
     def check_end(self) -> None:
         """Refuse a result of which too much is missing."""
@@ -197,21 +198,30 @@ class _Batch:
             _write_errors(self.out.with_name(ERRORS), self.failures)
             if self.total == 1:
                 raise MediaError(self.failures[0].cause)
-            raise MediaError(self._given_up(failed, self.total, "no corpus was written"))
+            what = "no corpus was written"
+            raise MediaError(self._given_up(self.failures, self.total, "items", what))
 
     def _tell(self) -> None:
         if self.progress is not None:
             known = len(self.gathered.failures)
             self.progress(known + self.tried, self.total, known + self.failed)
 
-    def _given_up(self, failed: int, of: int, what: str) -> str:
+    def _given_up(self, failures: Sequence[Failure], of: int, kind: str, what: str) -> str:
+        failed = len(failures)
+        beyond = f", more than {self.max_failures:.0%}" if failed > self.max_failures * of else ""
+        enough = "0.9" if failed <= 0.9 * of else "1"
+        fix = (
+            "What is done is kept; the same command goes on. "
+            f"To allow more: --max-failures {enough}"
+        )
+        if len(self.failures) == self.total:
+            fix = "Mend one of them at least, and give the same command again."
         return "\n".join(
             [
-                f"{failed} of {of} items failed, more than {self.max_failures:.0%}: {what}.",
-                *(f"  {line}" for line in _summary(self.failures)),
+                f"{failed} of {of} {kind} failed{beyond}: {what}.",
+                *(f"  {line}" for line in _summary(failures)),
                 f"  All of them: {self.out.with_name(ERRORS)}",
-                "  What is done is kept; the same command goes on. "
-                "To allow more: --max-failures 0.9",
+                f"  {fix}",
             ]
         )
 
@@ -247,7 +257,7 @@ def _write_errors(path: Path, failures: Sequence[Failure]) -> None:
         return
     path.parent.mkdir(parents=True, exist_ok=True)
     unfinished = path.with_name(f".{path.name}.unfinished")
-    with unfinished.open("w", newline="", encoding="utf-8") as file:
+    with unfinished.open("w", newline="", encoding="utf-8", errors="backslashreplace") as file:
         writer = csv.writer(file, lineterminator="\n")
         file.write(f"{HEADER}\n")
         writer.writerows((f.item, " ".join(f.cause.split())) for f in failures)

@@ -290,7 +290,7 @@ class _Extraction:
         """The utterances and their words, with times in the file."""
         if isinstance(transcript, Path):
             given = read_transcript(transcript)
-            check_times(given, self.info.duration)
+            check_times(transcript, given, self.info.duration)
             if all(utterance.start is not None for utterance in given):
                 timed = [self._timed(utterance, heard=heard) for utterance in given]
                 return _Spoken(self._joined(timed), self.recipe.language)

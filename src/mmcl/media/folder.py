@@ -11,11 +11,13 @@ import hashlib
 import math
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
+from glob import escape
 from pathlib import Path
 from typing import Literal, NamedTuple
 
 from mmcl.corpus.schema import Label, Task
 from mmcl.errors import MediaError, did_you_mean
+from mmcl.media.transcripts import TRANSCRIPT_ENDINGS
 from mmcl.types import SPLITS, Modality, SplitName
 
 __all__ = ["MEDIA_ENDINGS", "Failure", "Gathered", "Item", "gather", "read_labels", "split_of"]
@@ -128,9 +130,18 @@ def _plain_items(sources: Iterable[Path]) -> list[Item]:
     paths = list(dict.fromkeys(path for source in sources for path in _media_of(source)))
     stems = Counter(path.stem for path in paths)
     return [
-        Item(path, path.name, path.stem if stems[path.stem] == 1 else path.as_posix())
+        Item(
+            path,
+            _legible(path.name),
+            _legible(path.stem if stems[path.stem] == 1 else path.as_posix()),
+        )
         for path in paths
     ]
+
+
+def _legible(name: str) -> str:
+    """The name of a file, which may be no UTF-8 on disk, as text that can be stored."""
+    return name.encode("utf-8", "backslashreplace").decode("utf-8")
 
 
 def _media_of(source: Path) -> list[Path]:
@@ -297,7 +308,13 @@ class _Row:
                 if path.is_file():
                     return path
         shown = f"{RAW}/{video_id}/{clip_id}{MEDIA_ENDINGS[0]}"
-        self.faults.append(f'no file "{shown}", nor one with another ending')
+        other = _other(wanted)
+        if other is None:
+            self.faults.append(f'no file "{shown}", nor one with another ending')
+        else:
+            self.faults.append(
+                f'no file "{shown}", but "{other.name}", whose ending is of no video or sound'
+            )
         return wanted
 
     def _split(self, video_id: str) -> SplitName:
@@ -337,6 +354,14 @@ class _Row:
                 "(for another range: --label-range LOW HIGH)"
             )
         return score
+
+
+def _other(wanted: Path) -> Path | None:
+    """A file of the same name that is neither media nor a transcript, as a picture."""
+    for path in sorted(wanted.parent.glob(f"{escape(wanted.stem)}.*")):
+        if path.stem == wanted.stem and path.suffix.lower() not in TRANSCRIPT_ENDINGS:
+            return path
+    return None
 
 
 def _split_notes(rows: Sequence[Mapping[str, str]], items: Sequence[Item]) -> tuple[str, ...]:

@@ -14,9 +14,9 @@ from typing import Any, NamedTuple
 from mmcl.corpus.schema import Word
 from mmcl.errors import MediaError
 
-__all__ = ["Utterance", "check_times", "find_transcript", "read_transcript"]
+__all__ = ["TRANSCRIPT_ENDINGS", "Utterance", "check_times", "find_transcript", "read_transcript"]
 
-SUFFIXES = (".srt", ".vtt", ".json", ".txt", ".csv")
+TRANSCRIPT_ENDINGS = (".srt", ".vtt", ".json", ".txt", ".csv")
 """Formats that are read, the first preferred where a file has several beside it."""
 
 PAST_THE_END = 0.5
@@ -54,7 +54,7 @@ def find_transcript(media_path: Path) -> Path | None:
         media_path: ``talk.mp4`` finds ``talk.srt``, ``.vtt``, ``.json``, ``.txt`` or ``.csv``,
             the first of these that is there.
     """
-    beside = (media_path.with_suffix(suffix) for suffix in SUFFIXES)
+    beside = (media_path.with_suffix(suffix) for suffix in TRANSCRIPT_ENDINGS)
     return next((path for path in beside if path.is_file()), None)
 
 
@@ -76,9 +76,10 @@ def read_transcript(path: Path) -> list[Utterance]:
     Raises:
         MediaError: If the file is missing, no text, of no known format, broken or empty.
     """
-    if path.suffix.lower() not in SUFFIXES:
+    if path.suffix.lower() not in TRANSCRIPT_ENDINGS:
         raise MediaError(
-            f'"{path.name}" is no transcript that can be read; expected {", ".join(SUFFIXES)}.'
+            f'"{path.name}" is no transcript that can be read; '
+            f"expected {', '.join(TRANSCRIPT_ENDINGS)}."
         )
     text = _text(path)
     match path.suffix.lower():
@@ -245,15 +246,16 @@ def _span(item: dict[str, Any]) -> tuple[float | None, float | None]:
 # ---------------------------------------------------------------- checks
 
 
-def check_times(utterances: Sequence[Utterance], duration: float) -> None:
+def check_times(path: Path, utterances: Sequence[Utterance], duration: float) -> None:
     """Refuse a transcript whose times do not fit its clip.
 
     Half a second past the end is let through, since subtitles are rounded; utterances and
     words without times are not looked at.
 
     Args:
-        utterances: Of one clip.
-        duration: Of the clip, in seconds.
+        path: The transcript, to name it.
+        utterances: What it says.
+        duration: Of its clip, in seconds.
 
     Raises:
         MediaError: If a time lies outside the clip or an end is not after its start.
@@ -263,13 +265,15 @@ def check_times(utterances: Sequence[Utterance], duration: float) -> None:
     ]
     if not faults:
         return
-    shown = "".join(f"  {fault}\n" for fault in faults[:FAULTS_SHOWN])
+    found = "1 time that does" if len(faults) == 1 else f"{len(faults)} times that do"
+    shown = "".join(f"  {fault}.\n" for fault in faults[:FAULTS_SHOWN])
     more = len(faults) - FAULTS_SHOWN
     raise MediaError(
-        f"the transcript has {len(faults)} times that do not fit a clip of {duration:.2f} s\n"
+        f'"{path.name}" has {found} not fit its clip of {duration:.2f} s:\n'
         + shown
-        + (f"  and {more} more\n" if more > 0 else "")
-        + "  Expected 0 <= start < end <= the clip's length. Is it of another file?"
+        + (f"  And {more} more.\n" if more > 0 else "")
+        + "  Expected 0 <= start < end <= the clip's length. Is it of another file?\n"
+        "  Correct it, or take it away: what is said is recognised then."
     )
 
 

