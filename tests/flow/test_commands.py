@@ -160,7 +160,7 @@ def test_train_takes_a_file_and_a_variant(folder, run, small):
             ["train", "planted.arrow", "--out", "new", "--config", "plantd"],
             2,
             'ConfigError: plantd: neither a file nor a preset; did you mean "planted"?\n'
-            "  Presets: iemocap, mosei, mosi, planted, sims\n",
+            "  Presets: iemocap, mosei, mosi, planted, sims, video\n",
             id="config",
         ),
         pytest.param(
