@@ -236,3 +236,23 @@ def test_egemaps_of_opensmile_itself():
     # Pitch is in semitones over 27.5 Hz.
     pitch = steps[20:80, EGEMAPS_COLUMNS.index("F0semitoneFrom27.5Hz_sma3nz")]
     np.testing.assert_allclose(pitch, 12 * np.log2(200 / 27.5), rtol=0, atol=0.2)
+
+
+def test_timbre_and_brightness_are_those_of_librosa():
+    librosa = pytest.importorskip("librosa")
+    sound = (tone(200, 1.0) + noise(1.0)).astype(np.float64)
+    steps = voice_steps(sound.astype(np.float32))
+    # librosa centres a window of 400 in 512 samples: so far before it, and 120 before a step.
+    padded = np.pad(sound, (56 + 120, 512))
+    spectrum = librosa.stft(padded, n_fft=512, hop_length=160, win_length=400, center=False)
+    power = np.abs(spectrum[:, :100]) ** 2
+    bands = librosa.filters.mel(
+        sr=RATE, n_fft=512, n_mels=40, fmin=20.0, htk=True, norm=None, dtype=np.float64
+    )
+    decibels = librosa.power_to_db(bands @ power, amin=voice.FLOOR, top_db=None)
+    mfcc = librosa.feature.mfcc(S=decibels, n_mfcc=20)
+    # Sums of 257 products, logarithms, and a float32 at the end.
+    np.testing.assert_allclose(steps[:, :20], mfcc.T, rtol=1e-5, atol=1e-3)
+    centroid = librosa.feature.spectral_centroid(S=power, sr=RATE, n_fft=512)[0]
+    found = steps[:, VOICE_COLUMNS.index("centroid")]
+    np.testing.assert_allclose(found, centroid, rtol=1e-4)
