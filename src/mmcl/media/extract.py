@@ -22,7 +22,7 @@ from mmcl.media.face import FACE_COLUMNS, FaceTrack, FaceTracker
 from mmcl.media.rates import steps_at_rate, steps_per_word
 from mmcl.media.recipe import SAMPLE_RATE, Recipe
 from mmcl.media.recognise import Recogniser
-from mmcl.media.text import TextEncoder
+from mmcl.media.text import TextEncoder, text_columns
 from mmcl.media.transcripts import Utterance, check_times, read_transcript
 from mmcl.media.utterances import cut_utterances, joined
 from mmcl.media.voice import (
@@ -576,7 +576,7 @@ def card_of(
         notes: What a user should know.
     """
     columns: dict[Modality, tuple[str, ...]] = {
-        "text": tuple(f"text_{at}" for at in range(dims.get("text", 0))),
+        "text": text_columns(dims.get("text", 0)),
         "audio": VOICE_COLUMNS if recipe.voice == "mfcc" else EGEMAPS_COLUMNS,
         "vision": FACE_COLUMNS,
     }

@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from mmcl.errors import MediaError
 from mmcl.media.extras import load
 
-__all__ = ["TextEncoder"]
+__all__ = ["TextEncoder", "text_columns"]
 
 _Floats = NDArray[np.float32]
 
@@ -53,7 +53,7 @@ class TextEncoder:
     @property
     def columns(self) -> tuple[str, ...]:
         """Names of the columns: ``text_0``, ``text_1`` and so on."""
-        return tuple(f"text_{at}" for at in range(self.dim))
+        return text_columns(self.dim)
 
     def encode(self, sentences: Sequence[Sequence[str]]) -> list[_Floats]:
         """Encode every word of every sentence.
@@ -114,6 +114,11 @@ class TextEncoder:
             torch.set_num_threads(before)
         vectors: _Floats = hidden.float().numpy()
         return vectors
+
+
+def text_columns(dim: int) -> tuple[str, ...]:
+    """Names of so many columns: ``text_0``, ``text_1`` and so on."""
+    return tuple(f"text_{at}" for at in range(dim))
 
 
 def _means(sums: _Floats, counts: _Floats) -> _Floats:
