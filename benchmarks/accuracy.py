@@ -21,12 +21,11 @@ from typing import Any, NamedTuple
 
 from mmcl.cli.main import main as mmcl
 from mmcl.runtime import environment
-from mmcl.types import Variant
+from mmcl.types import VARIANTS
 from readme import render
 
 HERE = Path(__file__).parent
 ROOT = HERE.parent
-VARIANTS: tuple[Variant, ...] = ("released", "calibrated")
 REAL_DATA = "MMCL_REAL_DATA"
 
 
@@ -124,7 +123,7 @@ def run(name: str, experiment: Experiment, variants: list[str]) -> None:
     commands: dict[str, str] = {}
     for variant in variants:
         out = f"runs/bench/{name}-{variant}"
-        words = ("train", "{corpus}", "--out", out, "--variant", variant)
+        words = ("train", "{corpus}", "--out", out, "--model", variant)
         words = (*words, "--seeds", experiment.seeds, "--config", experiment.config)
         commands[variant] = "mmcl " + " ".join(words).format(corpus=experiment.corpus)
         call(*(corpus if word == "{corpus}" else word for word in words), "--resume")

@@ -32,13 +32,12 @@ from mmcl.learning.inference import targets_of
 from mmcl.learning.learner import Learner, make_learner
 from mmcl.learning.loop import build_model
 from mmcl.runtime import environment, make_fabric, prepare_process, seed_everything
-from mmcl.types import MODALITIES, Variant
+from mmcl.types import MODALITIES, VARIANTS
 from readme import render
 
 DIMS = dict(zip(MODALITIES, (300, 74, 35), strict=True))
 EMOTIONS = ("neutral", "happy", "sad", "angry")
 NUM_STEPS, NUM_CLIPS = 20, 256
-VARIANTS: tuple[Variant, ...] = ("released", "calibrated")
 
 
 def main() -> None:
@@ -71,13 +70,13 @@ def main() -> None:
 class Bench:
     """One variant: its training step and its prediction step."""
 
-    def __init__(self, variant: Variant, chosen: argparse.Namespace) -> None:
+    def __init__(self, variant: str, chosen: argparse.Namespace) -> None:
         overrides = [
             f"model.width={chosen.width}",
             f"learning.batch_size={chosen.batch_size}",
             *chosen.overrides,
         ]
-        self.config: Config = resolve_config(variant=variant, overrides=overrides)
+        self.config: Config = resolve_config(model=variant, overrides=overrides)
         self.split = random_split()
         corpus = pack_corpus(self.split.card, self.split.clips())
         fabric = make_fabric(self.config.runtime)

@@ -93,8 +93,8 @@ def tiny_config():
     """Make the settings of such a network: ``tiny_config("policy.kind=task")``."""
     from mmcl.config import resolve_config
 
-    def make(*overrides, variant="calibrated"):
-        return resolve_config(variant=variant, overrides=[*TINY, *overrides])
+    def make(*overrides, model="calibrated"):
+        return resolve_config(model=model, overrides=[*TINY, *overrides])
 
     return make
 

@@ -1,23 +1,30 @@
 """Settings: one frozen, validated tree, from presets, a TOML file and ``--set a.b=c``.
 
-Later sources win: the defaults below (those of ``calibrated``), the variant's own
+Later sources win: the defaults below (those of ``calibrated``), those of ``released``
 (``presets/_released.toml``), the named preset or file, then each ``--set``. A preset may hold
-tables that count for one variant only: ``[calibrated.learning]``. Every fault of all sources is
-reported at once.
+tables that count for some models only: ``[calibrated.learning]``, ``[released.learning]``, and
+``[baselines.learning]`` for all others. Every fault of all sources is reported at once.
 """
 
 from __future__ import annotations
 
 import tomllib
 from collections.abc import Mapping, Sequence
-from importlib import resources
+from importlib import metadata, resources
 from pathlib import Path
-from typing import Any, Literal, Self, get_args
+from typing import Any, Literal, Self
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+from pydantic import (
+    BaseModel,
+    ConfigDict,
+    Field,
+    ValidationError,
+    field_validator,
+    model_validator,
+)
 
 from mmcl.errors import ConfigError, did_you_mean
-from mmcl.types import MODALITIES, Modality, Variant
+from mmcl.types import BASELINES, MODALITIES, VARIANTS, Modality
 
 __all__ = [
     "Config",
@@ -26,9 +33,16 @@ __all__ = [
     "ModelSettings",
     "PolicySettings",
     "RuntimeSettings",
+    "model_names",
     "preset_names",
     "resolve_config",
 ]
+
+
+ENTRY_POINTS = "mmcl.models"
+"""Group of entry points under which other packages register a model by name."""
+
+_TABLES = (*VARIANTS, "baselines")
 
 
 class _Settings(BaseModel):
@@ -38,8 +52,13 @@ class _Settings(BaseModel):
 class ModelSettings(_Settings):
     """What the network is made of.
 
+    A baseline takes ``modalities``, ``standardise`` and its own ``options``; everything else
+    is of ``calibrated`` and ``released``.
+
     Attributes:
-        variant: ``calibrated`` (repaired) or ``released`` (the equations of the authors' code).
+        name: ``calibrated`` (MMCL, repaired), ``released`` (the equations of the authors' code),
+            a baseline, or a model that another package registers.
+        options: Settings of a baseline's own, by name.
         modalities: Those to use, out of the corpus's own.
         width: Width d of every modality's space.
         heads: Attention heads; must divide the width.
@@ -62,7 +81,8 @@ class ModelSettings(_Settings):
             corpus is not aligned.
     """
 
-    variant: Variant = "calibrated"
+    name: str = "calibrated"
+    options: dict[str, bool | int | float | str] = Field(default_factory=dict)
     modalities: tuple[Modality, ...] = MODALITIES
     width: int = Field(64, ge=4)
     heads: int = Field(4, ge=1)
@@ -82,6 +102,13 @@ class ModelSettings(_Settings):
     temperature: float = Field(0.1, gt=0)
     attention: bool = True
     steps: int = Field(20, ge=1)
+
+    @field_validator("name")
+    @classmethod
+    def _is_known(cls, name: str) -> str:
+        if name not in model_names():
+            raise ValueError(f'unknown model "{name}"{did_you_mean(name, model_names())}')
+        return name
 
     @model_validator(mode="after")
     def _fits(self) -> Self:
@@ -206,6 +233,12 @@ class Config(_Settings):
     runtime: RuntimeSettings = Field(default_factory=RuntimeSettings)
 
 
+def model_names() -> list[str]:
+    """Names of all models: both variants of MMCL, the baselines, and those of other packages."""
+    others = sorted(entry.name for entry in metadata.entry_points(group=ENTRY_POINTS))
+    return list(dict.fromkeys([*VARIANTS, *BASELINES, *others]))
+
+
 def preset_names() -> list[str]:
     """Names of the presets that come with the package."""
     folder = resources.files("mmcl") / "presets"
@@ -215,14 +248,14 @@ def preset_names() -> list[str]:
 
 def resolve_config(
     *,
-    variant: Variant | None = None,
+    model: str | None = None,
     source: str | Path | None = None,
     overrides: Sequence[str] = (),
 ) -> Config:
     """Build a configuration from presets, a file and single settings.
 
     Args:
-        variant: The variant asked for; wins over the file's.
+        model: Name of the model asked for; wins over the file's.
         source: Name of a preset or path of a TOML file.
         overrides: ``a.b=c`` settings; values are read as TOML, and as text where they
             are not TOML.
@@ -242,24 +275,25 @@ def resolve_config(
     asked: dict[str, Any] = {}
     for override in overrides:
         asked = _merge(asked, _parse_override(override))
-    special = {v: tree.pop(v) for v in get_args(Variant) if isinstance(tree.get(v), dict)}
-    chosen = variant or _variant_of(asked) or _variant_of(tree) or "calibrated"
+    special = {name: tree.pop(name) for name in _TABLES if isinstance(tree.get(name), dict)}
+    chosen = model or _model_of(asked) or _model_of(tree) or "calibrated"
     base = _load_preset("_released") if chosen == "released" else {}
+    own = special.get(chosen if chosen in VARIANTS else "baselines", {})
     merged = base
-    for layer in (tree, special.get(chosen, {}), asked):
+    for layer in (tree, own, asked):
         merged = _merge(merged, layer)
     if isinstance(merged.setdefault("model", {}), dict):
-        merged = _merge(merged, {"model": {"variant": chosen}})
+        merged = _merge(merged, {"model": {"name": chosen}})
     try:
         return Config.model_validate(merged)
     except ValidationError as faults:
         raise ConfigError(_explain(faults, label)) from None
 
 
-def _variant_of(tree: Mapping[str, Any]) -> str | None:
+def _model_of(tree: Mapping[str, Any]) -> str | None:
     model = tree.get("model", {})
-    variant = model.get("variant") if isinstance(model, dict) else None
-    return variant if isinstance(variant, str) else None
+    name = model.get("name") if isinstance(model, dict) else None
+    return name if isinstance(name, str) else None
 
 
 def _load_preset(name: str) -> dict[str, Any]:

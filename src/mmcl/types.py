@@ -4,15 +4,44 @@ from __future__ import annotations
 
 from typing import Literal
 
-__all__ = ["MODALITIES", "SPLITS", "Modality", "SplitName", "TaskKind", "Variant"]
+__all__ = [
+    "BASELINES",
+    "MODALITIES",
+    "SPLITS",
+    "VARIANTS",
+    "Modality",
+    "SplitName",
+    "TaskKind",
+]
 
 Modality = Literal["text", "audio", "vision"]
 SplitName = Literal["train", "valid", "test"]
 TaskKind = Literal["regression", "classes", "emotions"]
-Variant = Literal["released", "calibrated"]
 
 MODALITIES: tuple[Modality, ...] = ("text", "audio", "vision")
 """The three modalities, always in this order."""
 
 SPLITS: tuple[SplitName, ...] = ("train", "valid", "test")
 """The three splits, in the order they lie on disk."""
+
+VARIANTS: tuple[str, ...] = ("released", "calibrated")
+"""MMCL as its authors released it, and repaired."""
+
+BASELINES: tuple[str, ...] = (
+    "ef_lstm",
+    "lf_dnn",
+    "tfn",
+    "lmf",
+    "mult",
+    "misa",
+    "self_mm",
+    "almt",
+    "mvcl",
+    "caml",
+    "co_sa",
+    "late_fusion",
+    "text_only",
+    "audio_only",
+    "vision_only",
+)
+"""What MMCL is compared with; a file each in ``models/baselines``."""

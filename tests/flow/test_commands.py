@@ -90,7 +90,7 @@ def test_train_takes_the_preset_of_the_corpus(folder, run, small):
 
 def test_train_takes_a_file_and_a_variant(folder, run, small):
     (folder / "mine.toml").write_text("[policy]\nreplay_capacity = 7\n")
-    words = ("--config", "mine.toml", "--variant", "released", "--seeds", "4,5")
+    words = ("--config", "mine.toml", "--model", "released", "--seeds", "4,5")
     code, out, _ = run("train", "planted.arrow", "--out", "new", *words, *small)
     assert code == 0
     assert out.splitlines()[0].strip() == "released on planted, 2 seeds (mean ± s.d.)"
@@ -104,11 +104,11 @@ def test_train_takes_a_file_and_a_variant(folder, run, small):
     ("words", "code", "message"),
     [
         pytest.param(
-            ["train", "planted.arrow", "--out", "new", "--variant", "calibratd"],
+            ["train", "planted.arrow", "--out", "new", "--model", "calibratd"],
             2,
-            'UsageError: --variant must be "calibrated" or "released", got "calibratd"; '
-            'did you mean "calibrated"?\n',
-            id="variant",
+            "ConfigError: preset planted has 1 problem\n"
+            '  model.name: unknown model "calibratd"; did you mean "calibrated"?\n',
+            id="model",
         ),
         pytest.param(
             ["train", "planted.arrow", "--out", "new", "--seeds", "1,x"],

@@ -150,7 +150,7 @@ def test_plan_keeps_the_architectures_of_the_preset(quick):
         planned = resolve_config(
             variant=variant, source="planted", overrides=plan.overrides[variant]
         )
-        assert planned.model == resolve_config(variant=variant, source="planted").model
+        assert planned.model == resolve_config(model=variant, source="planted").model
 
 
 def test_quick_plants_and_trains_less():

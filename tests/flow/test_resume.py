@@ -110,7 +110,7 @@ def _epochs_done(run):
 )
 def test_killed_and_resumed_ends_as_if_never_killed(folder, corpus, variant, kind):
     asked = {"policy__kind": kind, "policy__replay_capacity": 50}
-    given = ("--seeds", "7", "--variant", variant)
+    given = ("--seeds", "7", "--model", variant)
     whole, killed = folder / "whole", folder / "killed"
     checkpoint, done = killed / "seed-7/checkpoint.safetensors", killed / "seed-7/done.json"
 

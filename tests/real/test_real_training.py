@@ -32,7 +32,7 @@ def real_data():
 @pytest.mark.parametrize("variant", ["released", "calibrated"])
 def test_text_never_seen_in_training_is_said(real_data, tmp_path, variant):
     corpus = read_corpus(real_data / "mmmo/mmmo_published_split.pkl.gz")
-    config = resolve_config(variant=variant, overrides=SMALL)
+    config = resolve_config(model=variant, overrides=SMALL)
     report = train(corpus, config, out=tmp_path / "run").metrics
     assert (
         "text was never seen in training: no training clip has it, so prediction ignores it"
@@ -45,7 +45,7 @@ def test_text_never_seen_in_training_is_said(real_data, tmp_path, variant):
 @pytest.mark.parametrize("variant", ["released", "calibrated"])
 def test_classes_of_unequal_lengths_train(real_data, tmp_path, variant):
     corpus = read_corpus(real_data / "ravdess/ravdess_av.pkl.gz")
-    config = resolve_config(variant=variant, overrides=SMALL)
+    config = resolve_config(model=variant, overrides=SMALL)
     report = train(corpus, config, out=tmp_path / "run").metrics
     resampled = any(note.startswith("released needs equal lengths") for note in report["notes"])
     assert resampled == (variant == "released")

@@ -11,13 +11,14 @@ from mmcl.config import (
     LearningSettings,
     ModelSettings,
     PolicySettings,
+    model_names,
     preset_names,
     resolve_config,
 )
 from mmcl.errors import ConfigError
+from mmcl.types import BASELINES, VARIANTS
 
 PRESETS = ["iemocap", "mosei", "mosi", "planted", "sims", "video"]
-VARIANTS = ["calibrated", "released"]
 
 
 def _message(**sources):
@@ -49,8 +50,8 @@ def test_presets_are_these():
 @pytest.mark.parametrize("variant", VARIANTS)
 @pytest.mark.parametrize("name", PRESETS)
 def test_every_preset_loads_and_says_something(name, variant):
-    config = resolve_config(source=name, variant=variant)
-    assert config.model.variant == variant
+    config = resolve_config(source=name, model=variant)
+    assert config.model.name == variant
     text = (resources.files("mmcl") / "presets" / f"{name}.toml").read_text()
     tree = tomllib.loads(text)
     special = tree.pop("calibrated", {}) if variant == "calibrated" else {}
@@ -64,8 +65,8 @@ def test_every_preset_loads_and_says_something(name, variant):
 @pytest.mark.parametrize("name", PRESETS)
 def test_presets_leave_released_as_its_authors_have_it(name):
     ours, theirs = (
-        resolve_config(source=name, variant="released"),
-        resolve_config(variant="released"),
+        resolve_config(source=name, model="released"),
+        resolve_config(model="released"),
     )
     assert ours.policy == theirs.policy
     free = {"epochs", "patience"}
@@ -79,7 +80,7 @@ def test_sims_is_judged_as_sims():
 
 
 def test_released_is_what_the_paper_code_has():
-    config = resolve_config(variant="released")
+    config = resolve_config(model="released")
     assert (config.model.width, config.model.heads, config.model.inner_width) == (128, 4, 2048)
     assert not config.model.standardise
     assert not config.model.calibrate
@@ -93,8 +94,8 @@ def test_released_is_what_the_paper_code_has():
 
 
 def test_defaults_are_those_of_calibrated():
-    assert resolve_config() == Config() == resolve_config(variant="calibrated")
-    assert Config().model.variant == "calibrated"
+    assert resolve_config() == Config() == resolve_config(model="calibrated")
+    assert Config().model.name == "calibrated"
 
 
 # ---------------------------------------------------------------- order
@@ -112,7 +113,7 @@ def test_later_sources_win(toml):
     assert (calibrated.dropout, calibrated.head_dropout) == (0.4, 0.125)
     assert calibrated.heads == 4  # a default
 
-    released = resolve_config(source=path, variant="released", overrides=overrides[:1]).model
+    released = resolve_config(source=path, model="released", overrides=overrides[:1]).model
     assert (released.width, released.inner_width) == (32, 7)  # over 128 and 2048 of _released
     assert (released.dropout, released.head_dropout) == (0.3, 0.5)
     assert not released.standardise  # of _released
@@ -135,10 +136,10 @@ def test_path_may_be_text(toml):
     ],
 )
 def test_variant_asked_for_wins(toml, variant, override, in_file, expected):
-    path = toml(f'[model]\nvariant = "{in_file}"\n' if in_file else "")
-    overrides = [f"model.variant={override}"] if override else []
-    config = resolve_config(variant=variant, source=path, overrides=overrides)
-    assert config.model.variant == expected
+    path = toml(f'[model]\nname = "{in_file}"\n' if in_file else "")
+    overrides = [f"model.name={override}"] if override else []
+    config = resolve_config(model=variant, source=path, overrides=overrides)
+    assert config.model.name == expected
     # The base of the variant comes with it.
     assert config.policy.kind == ("ddpg" if expected == "released" else PolicySettings().kind)
 
@@ -254,14 +255,20 @@ def test_fault_of_a_preset_names_it():
 def test_fault_under_a_variant_that_is_not_chosen_is_not_looked_at(toml):
     path = toml("[released.model]\nwidth = -1\n")
     assert resolve_config(source=path) == Config()
-    assert "model.width" in _message(source=path, variant="released")
+    assert "model.width" in _message(source=path, model="released")
 
 
-def test_unknown_variant_is_refused():
-    assert _message(overrides=["model.variant=calibratd"]) == (
+def test_table_of_the_baselines_counts_for_every_one_of_them(toml):
+    path = toml("[learning]\nepochs = 7\n[baselines.learning]\nepochs = 5\n")
+    found = {m: resolve_config(source=path, model=m).learning.epochs for m in model_names()}
+    assert {found[m] for m in VARIANTS} == {7}
+    assert {found[m] for m in BASELINES} == {5}
+
+
+def test_unknown_model_is_refused():
+    assert _message(overrides=["model.name=calibratd"]) == (
         "settings has 1 problem\n"
-        '  model.variant: must be one of released, calibrated, got "calibratd"; '
-        'did you mean "calibrated"?'
+        '  model.name: unknown model "calibratd"; did you mean "calibrated"?'
     )
 
 
@@ -304,7 +311,7 @@ def test_settings_are_frozen():
 
 @pytest.mark.parametrize("variant", VARIANTS)
 def test_settings_come_back_from_json(variant):
-    config = resolve_config(variant=variant, source="mosi")
+    config = resolve_config(model=variant, source="mosi")
     assert Config.model_validate_json(config.model_dump_json()) == config
     assert Config.model_validate(config.model_dump(mode="json")) == config
 

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Annotated, NamedTuple
 import typer
 
 from mmcl.errors import DatasetError, RunError
-from mmcl.types import Variant
+from mmcl.types import VARIANTS
 
 if TYPE_CHECKING:
     from rich.table import Table
@@ -22,7 +22,6 @@ if TYPE_CHECKING:
 
 __all__ = ["Plan", "demo_command", "make_plan", "run_demo"]
 
-VARIANTS: tuple[Variant, ...] = ("released", "calibrated")
 SEED = 1
 CORPUS, REPORT, METRICS = "planted.arrow", "report.html", "metrics.json"
 
@@ -36,7 +35,7 @@ class Plan(NamedTuple):
     """
 
     settings: PlantSettings
-    overrides: Mapping[Variant, tuple[str, ...]]
+    overrides: Mapping[str, tuple[str, ...]]
 
 
 def demo_command(
@@ -116,13 +115,13 @@ def _plant(path: Path, plan: Plan) -> Corpus:
     return open_corpus(path)
 
 
-def _train(corpus: Corpus, variant: Variant, folder: Path, plan: Plan) -> Run:
+def _train(corpus: Corpus, variant: str, folder: Path, plan: Plan) -> Run:
     from mmcl.cli.show import training_progress
     from mmcl.config import resolve_config
     from mmcl.evaluation.run import train
 
     config = resolve_config(
-        variant=variant, source="planted", overrides=plan.overrides.get(variant, ())
+        model=variant, source="planted", overrides=plan.overrides.get(variant, ())
     )
     with training_progress() as tell:
 

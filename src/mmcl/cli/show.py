@@ -71,7 +71,7 @@ def metrics_table(report: Mapping[str, Any]) -> Table:
     split = "test" if report["test"] else "valid"
     references = report["references"]
     count = len(report["seeds"])
-    title = f"{report['variant']} on {report['corpus']}, {count} seed{'s' * (count != 1)}"
+    title = f"{report['model']} on {report['corpus']}, {count} seed{'s' * (count != 1)}"
     table = Table(title=f"{title} (mean ± s.d.)", caption=f"{', '.join(references)}: {split} split")
     table.add_column("metric", no_wrap=True)
     for name in ("valid", "test", *references):

@@ -8,7 +8,6 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from mmcl.errors import UsageError
-from mmcl.types import Variant
 
 if TYPE_CHECKING:
     from mmcl.corpus.schema import Card
@@ -21,7 +20,9 @@ def train_command(
         Path, typer.Argument(metavar="CORPUS", help="A corpus, or a foreign file read as one.")
     ],
     out: Annotated[Path, typer.Option(help="Run folder to make.")],
-    variant: Annotated[str | None, typer.Option(help="calibrated (default) or released.")] = None,
+    model: Annotated[
+        str | None, typer.Option(help="calibrated (default), released or a baseline; see below.")
+    ] = None,
     seeds: Annotated[str, typer.Option(help="Seeds, as 1,2,3.")] = "1",
     config: Annotated[
         str | None, typer.Option(help="A preset's name or a TOML file; see below.")
@@ -31,7 +32,7 @@ def train_command(
     ] = None,
     resume: Annotated[bool, typer.Option("--resume", help="Go on where it was stopped.")] = False,
 ) -> None:
-    """Train MMCL on a corpus.
+    """Train a model on a corpus.
 
     The best epoch is chosen on the validation split; the test split is scored once, at the
     end. RUN holds metrics.json, predictions.parquet, and a folder per seed.
@@ -39,24 +40,27 @@ def train_command(
     Without --config the preset named like the corpus is used, if there is one: planted,
     mosi, mosei, iemocap, sims; for a corpus that mmcl extract has made, video.
 
+    Models: calibrated and released (MMCL, repaired and as its authors released it); ef_lstm,
+    lf_dnn, tfn, lmf, mult, misa, self_mm, almt, mvcl, caml, co_sa; late_fusion, text_only,
+    audio_only, vision_only; and those that other packages register.
+
     Examples:
 
       mmcl train planted.arrow --out runs/planted --seeds 1,2,3
 
       mmcl train unaligned_50.pkl --out runs/mosi --config mosi --set model.width=128
 
-      mmcl train planted.arrow --out runs/released --variant released
+      mmcl train planted.arrow --out runs/released --model released
     """
     from mmcl.cli.show import console, metrics_table, training_progress
     from mmcl.config import resolve_config
     from mmcl.corpus.readers import read_corpus
     from mmcl.evaluation.run import train
 
-    chosen_variant = _variant(variant)
     chosen_seeds = _seeds(seeds)
     loaded = read_corpus(corpus)
     source = config or _preset_for(loaded.card)
-    settings = resolve_config(variant=chosen_variant, source=source, overrides=overrides or [])
+    settings = resolve_config(model=model, source=source, overrides=overrides or [])
     with training_progress() as progress:
         run = train(loaded, settings, out=out, seeds=chosen_seeds, resume=resume, progress=progress)
     report = run.metrics
@@ -72,19 +76,6 @@ def _preset_for(card: Card) -> str | None:
     if card.name in preset_names():
         return card.name
     return "video" if "extraction" in card.recipe else None
-
-
-def _variant(text: str | None) -> Variant | None:
-    if text is None:
-        return None
-    if text == "released":
-        return "released"
-    if text == "calibrated":
-        return "calibrated"
-    from mmcl.errors import did_you_mean
-
-    near = did_you_mean(text, ["released", "calibrated"])
-    raise UsageError(f'--variant must be "calibrated" or "released", got "{text}"{near}')
 
 
 def _seeds(text: str) -> list[int]:

@@ -20,7 +20,7 @@ from mmcl.corpus.schema import Task
 from mmcl.corpus.store import Split
 from mmcl.evaluation.protocol import answers
 from mmcl.learning.inference import Scored, score_split
-from mmcl.models.mmcl import MMCL
+from mmcl.models.network import Network
 from mmcl.types import Modality
 
 __all__ = [
@@ -69,7 +69,7 @@ class Moments(NamedTuple):
     word_share: NDArray[np.float64]
 
 
-def moments_of(models: Sequence[MMCL], split: Split, *, batch_size: int = 256) -> list[Moments]:
+def moments_of(models: Sequence[Network], split: Split, *, batch_size: int = 256) -> list[Moments]:
     """Predict every clip and mask it bit by bit; labels are not looked at.
 
     Args:
@@ -169,7 +169,7 @@ def _by_name(task: Task, mean: NDArray[np.float64]) -> dict[str, float]:
 
 
 def _modality_shares(
-    models: Sequence[MMCL],
+    models: Sequence[Network],
     split: Split,
     whole: NDArray[np.float64],
     chosen: NDArray[np.int64],
@@ -232,7 +232,7 @@ def _mean_arrays(
 
 
 def _word_share(
-    models: Sequence[MMCL],
+    models: Sequence[Network],
     split: Split,
     row: int,
     whole: NDArray[np.float64],
@@ -251,7 +251,9 @@ def _word_share(
     return share
 
 
-def _scores_without_words(model: MMCL, split: Split, row: int, count: int) -> NDArray[np.float64]:
+def _scores_without_words(
+    model: Network, split: Split, row: int, count: int
+) -> NDArray[np.float64]:
     """Scores of a clip with each step of text masked in turn, ``[n, ...]``."""
     device = next(model.parameters()).device
     held = [m for m in model.modalities if m in split.card.dims]

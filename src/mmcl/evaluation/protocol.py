@@ -20,7 +20,7 @@ from mmcl.evaluation.metrics import Metrics, task_metrics
 from mmcl.evaluation.planted import role_metrics
 from mmcl.evaluation.references import reference_rows
 from mmcl.learning.inference import Scored, score_split
-from mmcl.models.mmcl import MMCL
+from mmcl.models.network import Network
 from mmcl.types import Modality
 
 __all__ = [
@@ -58,7 +58,7 @@ def judged_split(corpus: Corpus, name: JudgedSplit) -> Split:
 
 
 def judge(
-    model: MMCL, corpus: Corpus, name: JudgedSplit, *, preset: str, batch_size: int
+    model: Network, corpus: Corpus, name: JudgedSplit, *, preset: str, batch_size: int
 ) -> Judged:
     """Score a trained network on a split.
 
@@ -72,7 +72,8 @@ def judge(
     split = judged_split(corpus, name)
     scored = score_split(model, split, batch_size=batch_size)
     metrics = task_metrics(corpus.card.task, split.labels(), scored.scores, preset=preset)
-    metrics.values.update(role_metrics(split, scored, model.modalities))
+    if scored.actions:
+        metrics.values.update(role_metrics(split, scored, model.modalities))
     return Judged(split, scored, metrics)
 
 

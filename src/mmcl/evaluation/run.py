@@ -46,6 +46,8 @@ from mmcl.learning.checkpoints import write_json
 from mmcl.learning.inference import score_split
 from mmcl.learning.loop import DONE, Fitted, Progress, fit, read_fitted
 from mmcl.models.mmcl import MMCL
+from mmcl.models.network import Network
+from mmcl.models.registry import load_network
 from mmcl.runtime import environment
 
 __all__ = ["Run", "train"]
@@ -67,7 +69,7 @@ def train(
     Args:
         corpus: What to learn from.
         config: All settings; the defaults are those of ``calibrated``.
-        out: Run folder; by default the first free ``runs/<corpus>-<variant>-<k>``.
+        out: Run folder; by default the first free ``runs/<corpus>-<model>-<k>``.
         seeds: One training each.
         resume: Go on with a run that was interrupted; finished seeds are not trained again.
         progress: Told how far it is.
@@ -119,10 +121,10 @@ class Run:
         self.config = Config.model_validate(description["config"])
         self.card = Card.model_validate(description["corpus"])
         self.seeds: tuple[int, ...] = tuple(description["seeds"])
-        self._models: dict[int, MMCL] = {}
+        self._models: dict[int, Network] = {}
 
     def __repr__(self) -> str:
-        return f"Run({str(self.folder)!r}, {self.config.model.variant}, {len(self.seeds)} seeds)"
+        return f"Run({str(self.folder)!r}, {self.config.model.name}, {len(self.seeds)} seeds)"
 
     @classmethod
     def load(cls, folder: str | Path) -> Self:
@@ -157,12 +159,12 @@ class Run:
         report: dict[str, Any] = json.loads(path.read_text())
         return report
 
-    def model(self, seed: int | None = None) -> MMCL:
+    def model(self, seed: int | None = None) -> Network:
         """The network of one seed (the first by default), in evaluation mode."""
         seed = self.seeds[0] if seed is None else seed
         if seed not in self._models:
             folder = self.folder / f"seed-{seed}" / "model"
-            self._models[seed] = MMCL.from_pretrained(folder).eval()
+            self._models[seed] = load_network(folder)
         return self._models[seed]
 
     def evaluate(self, corpus: Corpus) -> dict[str, Any]:
@@ -220,10 +222,15 @@ class Run:
             corpus: Same task and feature widths as the run's own.
 
         Raises:
-            RunError: If the corpus does not fit the run.
+            RunError: If the corpus does not fit the run, or its model has no policies.
         """
         self._check_fits(corpus)
         models = [self.model(seed) for seed in self.seeds]
+        if not isinstance(models[0], MMCL):
+            raise RunError(
+                f"{self.folder}: {self.config.model.name} predicts, and does not say from which "
+                "moments.\n  Only calibrated and released do: mmcl train CORPUS --model calibrated"
+            )
         size = self.config.evaluation.batch_size
         return moments_of(models, corpus.every_clip(), batch_size=size)
 
@@ -269,7 +276,7 @@ class Run:
         report |= {
             "references": references,
             "preset": settings.preset if corpus.card.task.kind == "regression" else None,
-            "variant": self.config.model.variant,
+            "model": self.config.model.name,
             "corpus": corpus.card.name,
             "seeds": list(self.seeds),
             "training": self._training_figures(),
@@ -313,7 +320,7 @@ class Run:
         for modality in model.modalities:
             if modality not in corpus.card.dims:
                 notes.append(f"the corpus has no {modality}: predicted without it")
-        if model.released and not model.aligned:
+        if isinstance(model, MMCL) and model.released and not model.aligned:
             notes.append(
                 "released needs equal lengths: every modality was brought to "
                 f"{model.settings.steps} steps (longer ones averaged in segments, "
@@ -372,7 +379,7 @@ def _name_seed(progress: Progress | None, seed: int, seeds: Sequence[int]) -> Pr
 def _free_folder(corpus: Corpus, config: Config) -> Path:
     number = 1
     while True:
-        folder = Path("runs") / f"{corpus.card.name}-{config.model.variant}-{number}"
+        folder = Path("runs") / f"{corpus.card.name}-{config.model.name}-{number}"
         if not folder.exists():
             return folder
         number += 1

@@ -13,7 +13,8 @@ from torch import Tensor
 from mmcl.corpus.batches import batch_rows, collate, move_batch
 from mmcl.corpus.store import Split
 from mmcl.learning.objectives import item_losses
-from mmcl.models.mmcl import MMCL, Output
+from mmcl.models.mmcl import Output
+from mmcl.models.network import Network, Scoring
 
 __all__ = ["Scored", "score_split", "targets_of", "validation_loss"]
 
@@ -27,6 +28,8 @@ class Scored(NamedTuple):
             the corpus's own, also where ``released`` worked on another number of them.
         commonality: Per clip ``[m, n]`` float32.
         keep_probability: Per clip ``[m, n]`` float32: what the actions were decided from.
+
+    The last three are empty for a network that has no policies.
     """
 
     scores: NDArray[np.float64]
@@ -42,7 +45,7 @@ def targets_of(split: Split) -> Tensor:
 
 
 def score_split(
-    model: MMCL,
+    model: Network,
     split: Split,
     *,
     batch_size: int = 256,
@@ -60,10 +63,11 @@ def score_split(
     seen: tuple[list[NDArray[np.float32]], ...] = ([], [], [])
     for output in _outputs(model, split, np.arange(len(split)), batch_size):
         scores.append(output.scores.double().cpu().numpy())
-        decision, parts = output.decision, output.encoded.parts
-        kinds = (decision.actions, parts.commonality, decision.keep_probability)
-        for held, values in zip(seen, kinds, strict=True):
-            held.extend(values.transpose(0, 1).float().cpu().numpy())
+        if isinstance(output, Output):
+            decision, parts = output.decision, output.encoded.parts
+            kinds = (decision.actions, parts.commonality, decision.keep_probability)
+            for held, values in zip(seen, kinds, strict=True):
+                held.extend(values.transpose(0, 1).float().cpu().numpy())
         if advance is not None:
             advance(len(output.scores))
     if model.released and not model.aligned:
@@ -74,7 +78,7 @@ def score_split(
 
 
 def _own_steps(
-    held: list[NDArray[np.float32]], model: MMCL, split: Split
+    held: list[NDArray[np.float32]], model: Network, split: Split
 ) -> list[NDArray[np.float32]]:
     """Values of equalised steps, handed back to the steps they were made of."""
     lengths = np.stack([split.lengths(m) for m in model.modalities], axis=1)  # [clips, m]
@@ -89,7 +93,7 @@ def _own_steps(
 
 
 def validation_loss(
-    model: MMCL, split: Split, rows: NDArray[np.int64], targets: Tensor, batch_size: int
+    model: Network, split: Split, rows: NDArray[np.int64], targets: Tensor, batch_size: int
 ) -> float:
     """Task loss averaged over the clips, not over the batches.
 
@@ -111,8 +115,8 @@ def validation_loss(
 
 
 def _outputs(
-    model: MMCL, split: Split, rows: NDArray[np.int64], batch_size: int
-) -> Iterator[Output]:
+    model: Network, split: Split, rows: NDArray[np.int64], batch_size: int
+) -> Iterator[Scoring]:
     """Outputs batch by batch, in evaluation mode; the model's own mode comes back after."""
     device = next(model.parameters()).device
     was_training = model.training

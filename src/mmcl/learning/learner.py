@@ -1,8 +1,9 @@
-"""Learners: what one training step does, with a soft gate, with RLOO and with DDPG."""
+"""Learners: what one training step does, with a soft gate, with RLOO, with DDPG, with none."""
 
 from __future__ import annotations
 
 import copy
+import math
 from collections.abc import Mapping
 from typing import Any, NamedTuple
 
@@ -23,8 +24,16 @@ from mmcl.learning.objectives import (
 from mmcl.learning.replay import Replay, Transitions, fit_steps
 from mmcl.models.critic import Critic
 from mmcl.models.mmcl import MMCL, Encoded, Output
+from mmcl.models.network import Network
 
-__all__ = ["DdpgLearner", "Learner", "StepReport", "make_learner", "soft_update"]
+__all__ = [
+    "BaselineLearner",
+    "DdpgLearner",
+    "Learner",
+    "StepReport",
+    "make_learner",
+    "soft_update",
+]
 
 
 class StepReport(NamedTuple):
@@ -129,15 +138,21 @@ class Learner:
         fabric: Places it.
     """
 
-    def __init__(self, model: MMCL, config: Config, fabric: Fabric) -> None:
+    model: Any
+
+    def __init__(self, model: Network, config: Config, fabric: Fabric) -> None:
         self.config, self.fabric = config, fabric
-        module = JointLoss(model, config)
+        module = self._losses(model, config)
         optimizer = _adamw(module, config.learning.learning_rate, config.learning.weight_decay)
         self.joint, self.optimizer = fabric.setup(module, optimizer)
         self.model = model
 
-    def start_epoch(self) -> None:
-        """Called before the first batch of an epoch."""
+    def _losses(self, model: Any, config: Config) -> nn.Module:
+        return JointLoss(model, config)
+
+    def start_epoch(self, epoch: int) -> None:
+        """Called before the first batch of an epoch, counted from 0."""
+        self.model.start_epoch(epoch, self.config.learning.epochs)
 
     def step(self, batch: Batch) -> StepReport:
         """Learn from one batch."""
@@ -147,12 +162,17 @@ class Learner:
 
     def state_dict(self) -> dict[str, Any]:
         """Everything needed to go on, beside the random state."""
-        return {"model": self.model.state_dict(), "optimizer": self.optimizer.state_dict()}
+        return {
+            "model": self.model.state_dict(),
+            "optimizer": self.optimizer.state_dict(),
+            "network": self.model.training_state(),
+        }
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
         """Go on from what :meth:`state_dict` returned."""
         self.model.load_state_dict(state["model"])
         self.optimizer.load_state_dict(state["optimizer"])
+        self.model.load_training_state(state["network"])
 
     def _descend(self, loss: Tensor) -> None:
         self.optimizer.zero_grad(set_to_none=True)
@@ -182,6 +202,36 @@ class Learner:
         return StepReport(total, task, alignment, critic_loss, mean_reward, mean_action)
 
 
+class BaselineLoss(nn.Module):
+    """A network without policies, with its task loss and what it adds to it."""
+
+    def __init__(self, model: Network, config: Config) -> None:
+        super().__init__()
+        self.model, self.learning = model, config.learning
+
+    def forward(self, batch: Batch) -> tuple[Tensor, Tensor]:
+        """Loss of a batch, and the task loss in it."""
+        output = self.model(batch.features, batch.masks)
+        assert batch.targets is not None
+        task_loss = item_losses(output.scores, batch.targets, self.model.task).mean()
+        added = self.model.auxiliary_loss(output, batch.targets, batch.rows)
+        return self.learning.task_weight * task_loss + added, task_loss
+
+
+class BaselineLearner(Learner):
+    """Trains a network that has no policies: nothing is paid, kept or aligned."""
+
+    def _losses(self, model: Any, config: Config) -> nn.Module:
+        return BaselineLoss(model, config)
+
+    def step(self, batch: Batch) -> StepReport:
+        """Learn from one batch."""
+        loss, task_loss = self.joint(batch)
+        self._descend(loss)
+        nothing = math.nan
+        return StepReport(float(loss), float(task_loss), nothing, nothing, nothing, nothing)
+
+
 class DdpgLearner(Learner):
     """Adds the joint critic and the policy's step towards what the critic values.
 
@@ -207,8 +257,9 @@ class DdpgLearner(Learner):
         self.replay = Replay(policy.replay_capacity)
         self._carried: tuple[Transitions, Tensor] | None = None
 
-    def start_epoch(self) -> None:
+    def start_epoch(self, epoch: int) -> None:
         """Forget the batch before: an epoch starts on the raw state, as the first one did."""
+        super().start_epoch(epoch)
         self._carried = None
 
     def step(self, batch: Batch) -> StepReport:
@@ -319,13 +370,15 @@ class DdpgLearner(Learner):
         self.replay.load_state_dict(state["replay"])
 
 
-def make_learner(model: MMCL, config: Config, fabric: Fabric) -> Learner:
+def make_learner(model: Network, config: Config, fabric: Fabric) -> Learner:
     """The learner the settings ask for.
 
     Raises:
         ConfigError: If the reward asked for does not exist for the policy or the task.
     """
     policy = config.policy
+    if not isinstance(model, MMCL):
+        return BaselineLearner(model, config, fabric)
     _check_reward(policy, model)
     return (DdpgLearner if policy.kind == "ddpg" else Learner)(model, config, fabric)
 

@@ -30,7 +30,8 @@ from mmcl.errors import DatasetError, MissingExtraError, TrainingError
 from mmcl.learning.checkpoints import load_state, replace_atomically, save_state, write_json
 from mmcl.learning.inference import targets_of, validation_loss
 from mmcl.learning.learner import Learner, StepReport, make_learner
-from mmcl.models.mmcl import MMCL
+from mmcl.models.network import Network
+from mmcl.models.registry import build_network, load_network
 from mmcl.runtime import make_fabric, prepare_process, seed_everything
 from mmcl.types import Modality
 
@@ -66,7 +67,7 @@ class Fitted(NamedTuple):
         never_seen: Modalities no training clip had.
     """
 
-    model: MMCL
+    model: Network
     history: list[EpochRow]
     best_epoch: int
     clips_per_second: float
@@ -122,10 +123,10 @@ def fit(
     return training.finish()
 
 
-def build_model(corpus: Corpus, config: Config) -> MMCL:
+def build_model(corpus: Corpus, config: Config) -> Network:
     """A fresh network for a corpus, with the statistics of its training split."""
     card = corpus.card
-    model = MMCL(
+    model = build_network(
         {str(m): d for m, d in card.dims.items()},
         card.task,
         aligned=card.aligned,
@@ -140,7 +141,7 @@ def build_model(corpus: Corpus, config: Config) -> MMCL:
 def _all_steps(split: Split, modality: Modality) -> Tensor:
     """Real steps of a split, ``[k, d_m]``; evenly thinned out beyond 200,000.
 
-    Steps that are missing are no steps, whatever the variant: zeros in their place would
+    Steps that are missing are no steps, whatever the model: zeros in their place would
     pull every centre towards them.
     """
     lengths = split.lengths(modality)
@@ -176,6 +177,7 @@ class _Training:
         self.fabric = make_fabric(config.runtime, loggers=_loggers(config, folder))
         self.fabric.launch()
         self.model = build_model(corpus, config)
+        self.model.prepare_training(self.train.targets)
         self.learner: Learner = make_learner(self.model, config, self.fabric)
         self.schedule = _Schedule(self.learner.optimizer, config.learning)
         self.history: list[EpochRow] = []
@@ -197,7 +199,7 @@ class _Training:
         order = epoch_order(self.train.rows, seed=self.seed, epoch=self.epoch)
         blocks = list(batch_rows(order, learning.batch_size, drop_last=learning.drop_last))
         self.model.train()
-        self.learner.start_epoch()
+        self.learner.start_epoch(self.epoch)
         reports, counts = [], []
         started = time.perf_counter()
         for done, block in enumerate(blocks, start=1):
@@ -303,7 +305,7 @@ def read_fitted(folder: Path) -> Fitted:
     numbers = EpochRow._fields[1:]
     rows = [EpochRow(int(row["epoch"]), *(float(row[key]) for key in numbers)) for row in table]
     speed = float(np.median([row.clips_per_second for row in rows]))
-    model = MMCL.from_pretrained(folder / MODEL).eval()
+    model = load_network(folder / MODEL)
     return Fitted(model, rows, done["best_epoch"], speed, tuple(done["never_seen"]))
 
 

@@ -6,10 +6,13 @@ Everything is stacked as ``[m, b, n, d]``: modalities, clips, steps, width.
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
+
+from mmcl.types import Modality
 
 __all__ = [
     "BatchNorm",
@@ -18,6 +21,7 @@ __all__ = [
     "ModalityLinear",
     "ModalityNorm",
     "SelfAttention",
+    "equalise_lengths",
     "sinusoidal_positions",
     "weighted_mean",
 ]
@@ -189,3 +193,39 @@ def sinusoidal_positions(num_steps: int, width: int, device: torch.device) -> Te
     angle = at * torch.exp(-math.log(10_000.0) * pair / width)  # [n, ceil(d/2)]
     both = torch.stack([angle.sin(), angle.cos()], dim=-1).flatten(1)
     return math.sqrt(2.0) * both[:, :width]
+
+
+def equalise_lengths(
+    features: Mapping[Modality, Tensor], masks: Mapping[Modality, Tensor], num_steps: int
+) -> tuple[dict[Modality, Tensor], dict[Modality, Tensor]]:
+    """Bring every modality to one length, for a model that knows no other case.
+
+    A longer sequence is cut into equal segments whose steps are averaged, a shorter one
+    repeats its steps; a modality that is absent is zero.
+
+    Args:
+        features: Per modality ``[b, n_m, d_m]``.
+        masks: Per modality bool ``[b, n_m]``, the real steps first.
+        num_steps: Length n wanted.
+
+    Returns:
+        Features ``[b, n, d_m]`` and masks ``[b, n]``, all real.
+
+    Source:
+        Ours: the released code cannot take unequal lengths (fault F10).
+    """
+    equal: dict[Modality, Tensor] = {}
+    every: dict[Modality, Tensor] = {}
+    for modality, x in features.items():
+        length = masks[modality].sum(dim=1, keepdim=True)  # [b, 1]
+        at = torch.arange(num_steps, device=x.device)
+        start = at * length // num_steps  # [b, n]
+        end = torch.maximum((at + 1) * length // num_steps, start + 1).clamp(max=x.shape[1])
+        total = F.pad(x.double().cumsum(dim=1), (0, 0, 1, 0))  # [b, n_m + 1, d_m]
+        width = (-1, -1, x.shape[-1])
+        segment = total.gather(1, end.unsqueeze(-1).expand(width)) - total.gather(
+            1, start.unsqueeze(-1).expand(width)
+        )
+        equal[modality] = (segment / (end - start).unsqueeze(-1)).to(x.dtype)
+        every[modality] = torch.ones_like(start, dtype=torch.bool)
+    return equal, every

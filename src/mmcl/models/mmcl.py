@@ -7,13 +7,9 @@ parts, act on the specific parts, fuse, predict.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from pathlib import Path
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import torch
-from huggingface_hub import PyTorchModelHubMixin, hf_hub_download
-from huggingface_hub.constants import SAFETENSORS_SINGLE_FILE
-from safetensors.torch import load_file
 from torch import Tensor, nn
 from torch.nn import functional as F
 
@@ -29,12 +25,19 @@ from mmcl.models.decoupling import (
     softmax_decoupling,
 )
 from mmcl.models.fusion import CalibratedHead, GatedFusion, ReleasedHead
-from mmcl.models.layers import NEVER, ModalityBlock, sinusoidal_positions, weighted_mean
+from mmcl.models.layers import (
+    NEVER,
+    ModalityBlock,
+    equalise_lengths,
+    sinusoidal_positions,
+    weighted_mean,
+)
+from mmcl.models.network import Network
 from mmcl.models.policy import Decision, PolicyModels
-from mmcl.models.projection import Projection
-from mmcl.types import MODALITIES, Modality
+from mmcl.models.projection import Projection, Standardiser
+from mmcl.types import Modality
 
-__all__ = ["MMCL", "Encoded", "Output", "equalise_lengths"]
+__all__ = ["MMCL", "Encoded", "Output"]
 
 SOFTMAX_TEMPERATURE = 0.1
 """Of the calibrated softmax maps, an ablation of the element-wise form (METHOD 2)."""
@@ -64,27 +67,20 @@ class Output(NamedTuple):
     Attributes:
         scores: ``[b]`` for regression, logits ``[b, c]`` for classes, ``[b, e, 2]`` for
             emotions.
+        hidden: Fused representation that they were read from, ``[b, 2d]``.
         decision: What the policies did.
         complementary: Pooled specific part under the actions, ``[m, b, d]``.
         encoded: The rest.
     """
 
     scores: Tensor
+    hidden: Tensor
     decision: Decision
     complementary: Tensor
     encoded: Encoded
 
 
-class MMCL(
-    nn.Module,
-    PyTorchModelHubMixin,
-    library_name="mmcl",
-    coders={
-        Task: (lambda t: t.model_dump(), lambda d: Task(**d)),
-        ModelSettings: (lambda s: s.model_dump(), lambda d: ModelSettings(**d)),
-        PolicySettings: (lambda s: s.model_dump(), lambda d: PolicySettings(**d)),
-    },
-):
+class MMCL(Network):
     """The network, usable alone: ``MMCL.from_pretrained(folder)``.
 
     Args:
@@ -113,22 +109,13 @@ class MMCL(
         model: ModelSettings | None = None,
         policy: PolicySettings | None = None,
     ) -> None:
-        super().__init__()
-        # Plain dictionaries come from config.json, through from_pretrained.
-        self.settings = settings = ModelSettings.model_validate(model or {})
-        self.policy_settings = policy = PolicySettings.model_validate(policy or {})
-        self.task, self.aligned = Task.model_validate(task), aligned
-        used = [m for m in MODALITIES if m in dims and m in settings.modalities]
-        self.modalities: tuple[Modality, ...] = tuple(used)
-        if not used:
-            raise ShapeError(
-                f"none of the modalities {list(settings.modalities)} is in {list(dims)}"
-            )
-        self.released = settings.variant == "released"
-        count, width = len(used), settings.width
+        super().__init__(dims, task, aligned=aligned, model=model, policy=policy)
+        settings, policy = self.settings, self.policy_settings
+        self.released = settings.name == "released"
+        count, width = len(self.modalities), settings.width
         self.inner_width = settings.inner_width or 2 * width
         self.projection = Projection(
-            {m: dims[m] for m in used},
+            self.dims,
             width,
             standardise=settings.standardise,
             input_dropout=settings.input_dropout,
@@ -148,8 +135,6 @@ class MMCL(
         self.fusion = GatedFusion(count, width)
         head: type[nn.Module] = ReleasedHead if self.released else CalibratedHead
         self.head = head(width, self.task.output_dim, settings.head_dropout)
-        self.register_buffer("seen", torch.ones(count, dtype=torch.bool))
-        self.seen: Tensor
 
     def forward(
         self,
@@ -187,7 +172,7 @@ class MMCL(
         self, features: Mapping[Modality, Tensor], masks: Mapping[Modality, Tensor] | None = None
     ) -> Encoded:
         """Project, calibrate, decouple and attend: all that comes before the actions."""
-        complete, complete_masks = self._complete(features, masks)
+        complete, complete_masks = self.complete(features, masks)
         if self.released and not self.aligned:
             complete, complete_masks = equalise_lengths(
                 complete, complete_masks, self.settings.steps
@@ -222,7 +207,8 @@ class MMCL(
         """Apply the actions, fuse and predict."""
         complementary = self.complement(encoded, decision.actions)
         hidden = self.fusion(encoded.enhanced, complementary, encoded.present)
-        return Output(self._shape_scores(self.head(hidden)), decision, complementary, encoded)
+        scores = self.shape_scores(self.head(hidden))
+        return Output(scores, hidden, decision, complementary, encoded)
 
     def complement(self, encoded: Encoded, actions: Tensor) -> Tensor:
         """Pool the specific part under the actions, ``U(S, a) = a * S``: ``[m, b, d]``.
@@ -238,73 +224,12 @@ class MMCL(
     def unimodal_scores(self, output: Output) -> Tensor:
         """Scores each modality would give alone, ``[m, b, ...]``: for separate rewards."""
         gated = self.fusion.gated(output.encoded.enhanced, output.complementary)
-        return torch.stack([self._shape_scores(self.head(hidden)) for hidden in gated])
-
-    def fit_standardisation(self, steps: Mapping[Modality, Tensor]) -> None:
-        """Learn centre and scale of the features, and which modalities training has at all.
-
-        Args:
-            steps: Real steps of the training split, per modality ``[k, d_m]``; none of a
-                modality that training never sees, which is then ignored for good.
-        """
-        for at, modality in enumerate(self.modalities):
-            self.seen[at] = len(steps[modality]) > 0
-            if modality in self.projection.standardisers:
-                standardiser: Any = self.projection.standardisers[modality]
-                standardiser.fit(steps[modality])
-
-    @classmethod
-    def _from_pretrained(
-        cls, *, model_id: str, map_location: str = "cpu", strict: bool = True, **given: Any
-    ) -> MMCL:
-        """Load from a folder or a hub id: safetensors only, every weight, without a word.
-
-        The library would leave missing weights as they are, fall back to a pickle, and print
-        to stdout, where a command's result goes.
-        """
-        hub = ("revision", "cache_dir", "force_download", "local_files_only", "token")
-        options = {name: given.pop(name, None) for name in hub}
-        file = Path(model_id) / SAFETENSORS_SINGLE_FILE
-        if not Path(model_id).is_dir():
-            file = Path(hf_hub_download(model_id, SAFETENSORS_SINGLE_FILE, **options))
-        model = cls(**given)
-        model.load_state_dict(load_file(file, device=map_location), strict=strict)
-        return model.eval()
+        return torch.stack([self.shape_scores(self.head(hidden)) for hidden in gated])
 
     @property
-    def never_seen(self) -> tuple[Modality, ...]:
-        """Modalities the training split had no step of; prediction ignores them."""
-        return tuple(m for m, seen in zip(self.modalities, self.seen, strict=True) if not seen)
-
-    def _complete(
-        self, features: Mapping[Modality, Tensor], masks: Mapping[Modality, Tensor] | None
-    ) -> tuple[dict[Modality, Tensor], dict[Modality, Tensor]]:
-        """Put an empty step where a modality is left out or was never seen in training."""
-        given = next((features[m] for m in self.modalities if m in features), None)
-        if given is None:
-            raise ShapeError(f"features must hold one of {list(self.modalities)}, got none of them")
-        complete: dict[Modality, Tensor] = {}
-        complete_masks: dict[Modality, Tensor] = {}
-        for at, modality in enumerate(self.modalities):
-            linear: Any = self.projection.linear[modality]
-            x = features.get(modality)
-            if x is None:
-                x = given.new_zeros(given.shape[0], 1, linear.in_features)
-                mask = torch.zeros(x.shape[:2], dtype=torch.bool, device=x.device)
-            elif masks is None:
-                mask = torch.ones(x.shape[:2], dtype=torch.bool, device=x.device)
-            elif modality in masks:
-                mask = masks[modality]
-            else:
-                raise ShapeError(f"masks must hold {modality}, as features do; got {list(masks)}")
-            if x.ndim != 3 or mask.shape != x.shape[:2] or len(x) != len(given):
-                raise ShapeError(
-                    f"{modality} must be [clips, steps, features] with a mask [clips, steps] and "
-                    f"{len(given)} clips, got {list(x.shape)} and {list(mask.shape)}"
-                )
-            complete_masks[modality] = mask & self.seen[at]
-            complete[modality] = x.masked_fill(~complete_masks[modality].unsqueeze(-1), 0.0)
-        return complete, complete_masks
+    def standardisers(self) -> Mapping[Modality, Standardiser]:
+        """What centres and scales the features before their projection."""
+        return self.projection.standardisers  # type: ignore[return-value]
 
     def _stack_masks(self, masks: Mapping[Modality, Tensor], z: Tensor) -> Tensor:
         longest = z.shape[2]
@@ -369,51 +294,8 @@ class MMCL(
             return steps
         return steps + sinusoidal_positions(steps.shape[-2], steps.shape[-1], steps.device)
 
-    def _shape_scores(self, raw: Tensor) -> Tensor:
-        if self.task.kind == "regression":
-            return raw.squeeze(-1)
-        if self.task.kind == "classes":
-            return raw
-        return raw.view(*raw.shape[:-1], len(self.task.names), 2)
-
 
 def _key_bias(weight: Tensor) -> Tensor:
     """Attention bias that lets a key count by its weight; none at all for weight 0."""
     counts = weight > 0
     return torch.where(counts, weight.where(counts, 1.0).log(), NEVER)
-
-
-def equalise_lengths(
-    features: Mapping[Modality, Tensor], masks: Mapping[Modality, Tensor], num_steps: int
-) -> tuple[dict[Modality, Tensor], dict[Modality, Tensor]]:
-    """Bring every modality to one length, for a model that knows no other case.
-
-    A longer sequence is cut into equal segments whose steps are averaged, a shorter one
-    repeats its steps; a modality that is absent is zero.
-
-    Args:
-        features: Per modality ``[b, n_m, d_m]``.
-        masks: Per modality bool ``[b, n_m]``, the real steps first.
-        num_steps: Length n wanted.
-
-    Returns:
-        Features ``[b, n, d_m]`` and masks ``[b, n]``, all real.
-
-    Source:
-        Ours: the released code cannot take unequal lengths (fault F10).
-    """
-    equal: dict[Modality, Tensor] = {}
-    every: dict[Modality, Tensor] = {}
-    for modality, x in features.items():
-        length = masks[modality].sum(dim=1, keepdim=True)  # [b, 1]
-        at = torch.arange(num_steps, device=x.device)
-        start = at * length // num_steps  # [b, n]
-        end = torch.maximum((at + 1) * length // num_steps, start + 1).clamp(max=x.shape[1])
-        total = F.pad(x.double().cumsum(dim=1), (0, 0, 1, 0))  # [b, n_m + 1, d_m]
-        width = (-1, -1, x.shape[-1])
-        segment = total.gather(1, end.unsqueeze(-1).expand(width)) - total.gather(
-            1, start.unsqueeze(-1).expand(width)
-        )
-        equal[modality] = (segment / (end - start).unsqueeze(-1)).to(x.dtype)
-        every[modality] = torch.ones_like(start, dtype=torch.bool)
-    return equal, every

@@ -154,7 +154,7 @@ def test_probability_is_of_what_is_predicted(tmp_path, planted, tiny_config, tas
 @pytest.mark.parametrize("aligned", [True, False])
 def test_released_has_moments_of_its_own_steps(tmp_path, planted, tiny_config, aligned):
     corpus = planted(aligned=aligned)
-    config = tiny_config("model.steps=12", variant="released")
+    config = tiny_config("model.steps=12", model="released")
     run = train(corpus, config, out=tmp_path / "run")
     for clip, moment in zip(corpus_clips(corpus), run.moments(corpus), strict=True):
         assert {m: len(v) for m, v in moment.action.items()} == {

@@ -53,7 +53,7 @@ def test_metrics_layout(run):
         "test",
         "references",
         "preset",
-        "variant",
+        "model",
         "corpus",
         "seeds",
         "training",
@@ -82,7 +82,7 @@ def test_metrics_layout(run):
         assert list(row) == ["valid", "test"]
         assert list(row["test"]) == metrics[:-2]
     assert report["references"]["constant"]["test"]["corr"] is None
-    assert (report["preset"], report["variant"]) == ("mmsa", "calibrated")
+    assert (report["preset"], report["model"]) == ("mmsa", "calibrated")
     assert (report["corpus"], report["seeds"], report["notes"]) == ("planted", [3, 1], [])
     training = report["training"]
     assert list(training) == ["clips_per_second", "best_epochs", "epochs", "parameters"]
@@ -349,7 +349,7 @@ def test_corpus_without_split_or_labels_is_scored_as_far_as_it_goes(run):
 
 
 def test_released_on_unaligned_says_what_it_was_given(tmp_path, planted, tiny_config):
-    config = tiny_config("model.steps=12", variant="released")
+    config = tiny_config("model.steps=12", model="released")
     run = train(planted(aligned=False), config, out=tmp_path / "run")
     note = (
         "released needs equal lengths: every modality was brought to 12 steps (longer ones "
@@ -363,7 +363,7 @@ def test_released_on_unaligned_says_what_it_was_given(tmp_path, planted, tiny_co
 def test_released_on_aligned_says_nothing_and_takes_no_other(
     tmp_path, tiny_corpus, planted, tiny_config
 ):
-    run = train(tiny_corpus, tiny_config(variant="released"), out=tmp_path / "run")
+    run = train(tiny_corpus, tiny_config(model="released"), out=tmp_path / "run")
     assert not [note for note in run.metrics["notes"] if "released" in note]
     with pytest.raises(RunError) as caught:
         run.evaluate(planted(aligned=False))
@@ -394,7 +394,7 @@ def test_modality_never_seen_in_training_is_noted_and_ignored(
         return clip.model_copy(update={"features": rest})
 
     corpus = _changed(tiny_settings, take_text, recipe={})
-    run = train(corpus, tiny_config(variant=variant), out=tmp_path / "run")
+    run = train(corpus, tiny_config(model=variant), out=tmp_path / "run")
     note = "text was never seen in training: no training clip has it, so prediction ignores it"
     assert run.metrics["notes"][0] == note
     assert run.model().never_seen == ("text",)
@@ -434,7 +434,7 @@ def test_released_says_that_missing_steps_are_zeros_to_it(
     tmp_path, tiny_settings, tiny_config, variant
 ):
     corpus = _changed(tiny_settings, lambda clip: clip, missing_as_zero=True)
-    config = tiny_config("learning.epochs=1", variant=variant)
+    config = tiny_config("learning.epochs=1", model=variant)
     run = train(corpus, config, out=tmp_path / "run")
     note = (
         "released knows one length per clip: steps that are missing are zeros to it, "

@@ -51,9 +51,7 @@ class _Elements(HTMLParser):
 
 def _train_both(corpus, folder):
     return {
-        variant: train(
-            corpus, resolve_config(variant=variant, overrides=SMALL), out=folder / variant
-        )
+        variant: train(corpus, resolve_config(model=variant, overrides=SMALL), out=folder / variant)
         for variant in ("released", "calibrated")
     }
 
@@ -115,7 +113,7 @@ def test_page_shows_every_part(parsed, corpus, runs):
 def test_page_says_that_epochs_differ(corpus, runs, parsed, tmp_path):
     assert "Epochs are fewer" not in parsed.text
 
-    config = resolve_config(variant="calibrated", overrides=(*SMALL, "learning.epochs=1"))
+    config = resolve_config(model="calibrated", overrides=(*SMALL, "learning.epochs=1"))
     shorter = train(corpus, config, out=tmp_path / "shorter")
     page = demo_page(corpus, {**runs, "calibrated": shorter}, command="mmcl demo")
     assert "released at most 2, calibrated at most 1" in _Elements(page).text

@@ -16,7 +16,7 @@ TOLERANCE = {"rtol": 0.0, "atol": 1e-5}
 CLIPS, STEPS = 4, 5
 DDPG = {"kind": "ddpg", "critic": "clip"}
 CARRIED = {"kind": "ddpg", "critic": "carried"}
-RELEASED = {"variant": "released", "standardise": False, "calibrate": False}
+RELEASED = {"name": "released", "standardise": False, "calibrate": False}
 
 
 # Which learner, and which settings it refuses
@@ -243,7 +243,7 @@ def test_carried_transition_links_a_batch_to_the_next(make_toy_learner, make_bat
 def test_carried_actions_are_forgotten_at_the_start_of_an_epoch(make_toy_learner, make_batch):
     learner = make_toy_learner(model=RELEASED, policy=CARRIED)
     learner.step(make_batch())
-    learner.start_epoch()
+    learner.start_epoch(0)
     learner.step(make_batch())
     assert len(learner.replay) == 0
 
@@ -454,7 +454,7 @@ def test_learner_goes_on_bit_for_bit_from_its_state(make_toy_learner, make_batch
     ends = []
     for each in (learner, other):
         torch.set_rng_state(random)
-        each.start_epoch()  # a state is taken between epochs
+        each.start_epoch(0)  # a state is taken between epochs
         reports = [each.step(batch) for batch in batches[3:]]
         ends.append((reports, each.state_dict()))
 

@@ -84,7 +84,7 @@ def test_a_step_size_of_nearly_nothing_learns_nothing(tmp_path, development, tin
 def test_same_seed_same_weights_and_another_seed_others(
     tmp_path, development, tiny_config, variant, kind
 ):
-    config = tiny_config(f"policy.kind={kind}", "learning.modality_dropout=0.2", variant=variant)
+    config = tiny_config(f"policy.kind={kind}", "learning.modality_dropout=0.2", model=variant)
     one, same, other = (
         fit(development, config, seed=seed, folder=tmp_path / name)
         for name, seed in (("one", 1), ("same", 1), ("other", 2))
@@ -530,7 +530,7 @@ def test_missing_tensorboard_is_named(tmp_path, development, tiny_config, monkey
 @pytest.mark.parametrize("variant", ["calibrated", "released"])
 @pytest.mark.parametrize("kind", KINDS)
 def test_every_policy_trains(tmp_path, planted, tiny_config, kind, variant, aligned):
-    config = tiny_config(f"policy.kind={kind}", "policy.refinement_steps=2", variant=variant)
+    config = tiny_config(f"policy.kind={kind}", "policy.refinement_steps=2", model=variant)
     fitted = fit(planted(aligned=aligned).development(), config, seed=1, folder=tmp_path)
     values = np.array([row[1:] for row in fitted.history])
     assert values.shape == (2, len(EpochRow._fields) - 1)
@@ -543,7 +543,7 @@ def test_every_policy_trains(tmp_path, planted, tiny_config, kind, variant, alig
 @pytest.mark.parametrize("task", ["regression", "classes", "emotions"])
 @pytest.mark.parametrize(("variant", "kind"), [("calibrated", "rloo"), ("released", "ddpg")])
 def test_every_task_trains(tmp_path, planted, tiny_config, task, variant, kind):
-    config = tiny_config(f"policy.kind={kind}", variant=variant)
+    config = tiny_config(f"policy.kind={kind}", model=variant)
     fitted = fit(planted(task=task).development(), config, seed=1, folder=tmp_path)
     assert np.isfinite(np.array(fitted.history)).all()
     assert fitted.model.task.kind == task
@@ -651,7 +651,7 @@ def test_missing_steps_are_not_part_of_the_statistics(with_holes):
 
 @pytest.mark.parametrize("variant", ["calibrated", "released"])
 def test_corpus_with_missing_steps_trains(tmp_path, with_holes, tiny_config, variant):
-    config = tiny_config(variant=variant)
+    config = tiny_config(model=variant)
     fitted = fit(with_holes.development(), config, seed=1, folder=tmp_path)
     assert np.isfinite(np.array(fitted.history)).all()
     scored = score_split(fitted.model, with_holes.split("valid"))

@@ -15,7 +15,7 @@ TASKS = {
     "emotions": Task(kind="emotions", names=("Neutral", "Happy", "Sad", "Angry")),
 }
 AS_RELEASED = {
-    "variant": "released",
+    "name": "released",
     "standardise": False,
     "calibrate": False,
     "dropout": 0.0,

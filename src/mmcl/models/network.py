@@ -1,0 +1,224 @@
+"""What training, scoring and comparing ask of any model, and what models share.
+
+MMCL and every baseline is a :class:`Network`. What is common to them lives here: which
+modalities are used, what happens where one is absent, the shape of scores, and saving.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, ClassVar, Protocol, Self
+
+import torch
+from huggingface_hub import PyTorchModelHubMixin, hf_hub_download
+from huggingface_hub.constants import SAFETENSORS_SINGLE_FILE
+from safetensors.torch import load_file
+from torch import Tensor, nn
+
+from mmcl.config import ModelSettings, PolicySettings
+from mmcl.corpus.schema import Task
+from mmcl.errors import DatasetError, ShapeError
+from mmcl.models.projection import Standardiser
+from mmcl.types import MODALITIES, Modality
+
+__all__ = ["Network", "Scoring"]
+
+_CODERS: dict[type, Any] = {
+    Task: (lambda t: t.model_dump(), lambda d: Task(**d)),
+    ModelSettings: (lambda s: s.model_dump(), lambda d: ModelSettings(**d)),
+    PolicySettings: (lambda s: s.model_dump(), lambda d: PolicySettings(**d)),
+}
+
+
+class Scoring(Protocol):
+    """What every network returns, whatever else it says."""
+
+    @property
+    def scores(self) -> Tensor:
+        """``[b]`` for regression, logits ``[b, c]`` for classes, ``[b, e, 2]`` for emotions."""
+
+    @property
+    def hidden(self) -> Tensor:
+        """The fused representation that the scores were read from, ``[b, h]``."""
+
+
+class Network(nn.Module, PyTorchModelHubMixin):
+    """A model of clips: dictionaries of modalities in, scores out.
+
+    Args:
+        dims: Feature width per modality of the corpus; those that are not used are ignored.
+        task: What is predicted.
+        aligned: Whether step i of every modality is the same stretch of time.
+        model: Its settings.
+        policy: Settings of its policies, where it has any.
+
+    Raises:
+        ShapeError: If the corpus has none of the modalities that it uses.
+    """
+
+    takes: ClassVar[tuple[Modality, ...]] = MODALITIES
+    """The modalities it can use at all."""
+
+    released: bool = False
+    """Whether a missing step is one of zeros to it: it knows one length per clip."""
+
+    without_gradient: ClassVar[tuple[str, ...]] = ()
+    """Beginnings of the names of parameters that the task loss does not reach, and why it may
+    be so is said where the class names them."""
+
+    def __init_subclass__(cls, **given: Any) -> None:
+        super().__init_subclass__(library_name="mmcl", coders=_CODERS, **given)
+
+    def __init__(
+        self,
+        dims: dict[str, int],
+        task: Task,
+        *,
+        aligned: bool = False,
+        model: ModelSettings | None = None,
+        policy: PolicySettings | None = None,
+    ) -> None:
+        super().__init__()
+        # Plain dictionaries come from config.json, through from_pretrained.
+        self.settings = ModelSettings.model_validate(model or {})
+        self.policy_settings = PolicySettings.model_validate(policy or {})
+        self.task, self.aligned = Task.model_validate(task), aligned
+        wanted = [m for m in self.settings.modalities if m in self.takes]
+        used = [m for m in MODALITIES if m in dims and m in wanted]
+        self.modalities: tuple[Modality, ...] = tuple(used)
+        if not used:
+            raise ShapeError(f"none of the modalities {wanted} is in {list(dims)}")
+        self.dims = {m: dims[m] for m in used}
+        self.register_buffer("seen", torch.ones(len(used), dtype=torch.bool))
+        self.seen: Tensor
+
+    @property
+    def standardisers(self) -> Mapping[Modality, Standardiser]:
+        """What centres and scales the features, by modality; empty where nothing does."""
+        return {}
+
+    def fit_standardisation(self, steps: Mapping[Modality, Tensor]) -> None:
+        """Learn centre and scale of the features, and which modalities training has at all.
+
+        Args:
+            steps: Real steps of the training split, per modality ``[k, d_m]``; none of a
+                modality that training never sees, which is then ignored for good.
+        """
+        for at, modality in enumerate(self.modalities):
+            self.seen[at] = len(steps[modality]) > 0
+            if modality in self.standardisers:
+                self.standardisers[modality].fit(steps[modality])
+
+    @property
+    def never_seen(self) -> tuple[Modality, ...]:
+        """Modalities the training split had no step of; prediction ignores them."""
+        return tuple(m for m, seen in zip(self.modalities, self.seen, strict=True) if not seen)
+
+    def prepare_training(self, targets: Tensor) -> None:
+        """Called once before training with the targets of the whole training split."""
+
+    def start_epoch(self, epoch: int, epochs: int) -> None:
+        """Called before the first batch of every epoch, counted from 0."""
+
+    def auxiliary_loss(self, output: Any, targets: Tensor, rows: Tensor) -> Tensor:
+        """What is added to the task loss in training; nothing by default.
+
+        Args:
+            output: What :meth:`forward` returned.
+            targets: Of the batch.
+            rows: Row of every clip in the training split, ``[b]``.
+        """
+        return targets.new_zeros((), dtype=torch.float32)
+
+    def training_state(self) -> dict[str, Any]:
+        """What training must keep beside the parameters; see :meth:`load_training_state`."""
+        return {}
+
+    def load_training_state(self, state: Mapping[str, Any]) -> None:
+        """Go on from what :meth:`training_state` returned."""
+
+    @classmethod
+    def _from_pretrained(
+        cls, *, model_id: str, map_location: str = "cpu", strict: bool = True, **given: Any
+    ) -> Self:
+        """Load from a folder or a hub id: safetensors only, every weight, without a word.
+
+        The library would leave missing weights as they are, fall back to a pickle, and print
+        to stdout, where a command's result goes.
+        """
+        hub = ("revision", "cache_dir", "force_download", "local_files_only", "token")
+        options = {name: given.pop(name, None) for name in hub}
+        file = Path(model_id) / SAFETENSORS_SINGLE_FILE
+        if not Path(model_id).is_dir():
+            file = Path(hf_hub_download(model_id, SAFETENSORS_SINGLE_FILE, **options))
+        model = cls(**given)
+        model.load_state_dict(load_file(file, device=map_location), strict=strict)
+        return model.eval()
+
+    def complete(
+        self, features: Mapping[Modality, Tensor], masks: Mapping[Modality, Tensor] | None
+    ) -> tuple[dict[Modality, Tensor], dict[Modality, Tensor]]:
+        """Check what was given, and put an empty step where a modality is left out.
+
+        The same is done to a modality that training never saw.
+
+        Returns:
+            Features ``[b, n_m, d_m]``, 0 where there is no step, and masks ``[b, n_m]``, of
+            every modality in use.
+
+        Raises:
+            ShapeError: If shapes do not fit each other.
+            DatasetError: If a real step holds NaN or infinity.
+        """
+        given = next((features[m] for m in self.modalities if m in features), None)
+        if given is None:
+            raise ShapeError(f"features must hold one of {list(self.modalities)}, got none of them")
+        complete: dict[Modality, Tensor] = {}
+        complete_masks: dict[Modality, Tensor] = {}
+        for at, modality in enumerate(self.modalities):
+            x = features.get(modality)
+            if x is None:
+                x = given.new_zeros(given.shape[0], 1, self.dims[modality])
+                mask = torch.zeros(x.shape[:2], dtype=torch.bool, device=x.device)
+            elif masks is None:
+                mask = torch.ones(x.shape[:2], dtype=torch.bool, device=x.device)
+            elif modality in masks:
+                mask = masks[modality]
+            else:
+                raise ShapeError(f"masks must hold {modality}, as features do; got {list(masks)}")
+            if x.ndim != 3 or mask.shape != x.shape[:2] or len(x) != len(given):
+                raise ShapeError(
+                    f"{modality} must be [clips, steps, features] with a mask [clips, steps] and "
+                    f"{len(given)} clips, got {list(x.shape)} and {list(mask.shape)}"
+                )
+            if x.shape[-1] != self.dims[modality]:
+                raise ShapeError(
+                    f"{modality} must have {self.dims[modality]} features per step, "
+                    f"got {x.shape[-1]}"
+                )
+            mask = mask & self.seen[at]
+            complete_masks[modality] = mask
+            complete[modality] = _finite(modality, x.masked_fill(~mask.unsqueeze(-1), 0.0))
+        return complete, complete_masks
+
+    def shape_scores(self, raw: Tensor) -> Tensor:
+        """Raw numbers ``[..., output_dim]`` as the task's scores."""
+        if self.task.kind == "regression":
+            return raw.squeeze(-1)
+        if self.task.kind == "classes":
+            return raw
+        return raw.view(*raw.shape[:-1], len(self.task.names), 2)
+
+
+def _finite(modality: Modality, x: Tensor) -> Tensor:
+    """The features themselves; one sum finds what is not finite, whatever the batch."""
+    if torch.isfinite(x.sum()):
+        return x
+    bad = ~torch.isfinite(x).flatten(1).all(dim=1)
+    if not bad.any():  # large numbers whose sum overflows are numbers all the same
+        return x
+    raise DatasetError(
+        f"{modality} holds NaN or infinity in clip {int(bad.nonzero()[0])} of the batch.\n"
+        "  A corpus that was converted has none: mmcl corpus convert SRC DST"
+    )
