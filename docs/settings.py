@@ -16,8 +16,9 @@ HEADER = """# Settings
 `mmcl train CORPUS --out RUN --config FILE --set section.key=value`. Later sources win: the
 defaults below (those of `calibrated`), `released`'s own, the preset or file, then each `--set`. A
 TOML file has the sections below as tables; `[released.learning]` or `[calibrated.model]` count for
-that variant only, `[baselines.learning]` for every baseline. Presets: {presets}; without `--config` the one named like
-the corpus is used. Every run keeps its whole configuration in `run.json`.
+that variant only, `[baselines.learning]` for every baseline. Presets: {presets};
+without `--config` the one named like the corpus is used. Every run keeps its whole
+configuration in `run.json`.
 
 This page is written by `python docs/settings.py`.
 """

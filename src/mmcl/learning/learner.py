@@ -228,8 +228,8 @@ class BaselineLearner(Learner):
         """Learn from one batch."""
         loss, task_loss = self.joint(batch)
         self._descend(loss)
-        nothing = math.nan
-        return StepReport(float(loss), float(task_loss), nothing, nothing, nothing, nothing)
+        total, task = torch.stack([loss.detach(), task_loss.detach()]).tolist()
+        return StepReport(total, task, *[math.nan] * 4)
 
 
 class DdpgLearner(Learner):
