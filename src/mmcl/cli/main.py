@@ -8,6 +8,7 @@ from collections.abc import Sequence
 import typer
 
 from mmcl.cli import corpus
+from mmcl.cli.compare import ablate_command, compare_command
 from mmcl.cli.demo import demo_command
 from mmcl.cli.evaluate import evaluate_command
 from mmcl.cli.extract import extract_command
@@ -20,7 +21,7 @@ __all__ = ["app", "main"]
 
 INTERRUPTED = 130  # what typer makes of Ctrl-C
 STOPPED = (
-    "Stopped. A training goes on where it was with --resume, an extraction by the same command.\n"
+    "Stopped. A training goes on where it was with --resume, everything else by the same command.\n"
 )
 
 app = typer.Typer(
@@ -40,6 +41,8 @@ app.command("train")(train_command)
 app.command("evaluate")(evaluate_command)
 app.command("predict")(predict_command)
 app.command("extract")(extract_command)
+app.command("compare")(compare_command)
+app.command("ablate")(ablate_command)
 app.command("lint-table")(lint_table_command)
 app.add_typer(corpus.app, name="corpus")
 

@@ -12,7 +12,7 @@ from mmcl.errors import UsageError
 if TYPE_CHECKING:
     from mmcl.corpus.schema import Card
 
-__all__ = ["train_command"]
+__all__ = ["preset_for", "read_seeds", "train_command"]
 
 
 def train_command(
@@ -57,9 +57,9 @@ def train_command(
     from mmcl.corpus.readers import read_corpus
     from mmcl.evaluation.run import train
 
-    chosen_seeds = _seeds(seeds)
+    chosen_seeds = read_seeds(seeds)
     loaded = read_corpus(corpus)
-    source = config or _preset_for(loaded.card)
+    source = config or preset_for(loaded.card)
     settings = resolve_config(model=model, source=source, overrides=overrides or [])
     with training_progress() as progress:
         run = train(loaded, settings, out=out, seeds=chosen_seeds, resume=resume, progress=progress)
@@ -70,7 +70,8 @@ def train_command(
     console.print(f"{run.folder}/metrics.json", markup=False)
 
 
-def _preset_for(card: Card) -> str | None:
+def preset_for(card: Card) -> str | None:
+    """The preset named like a corpus, or that of corpora made from recordings."""
     from mmcl.config import preset_names
 
     if card.name in preset_names():
@@ -78,7 +79,8 @@ def _preset_for(card: Card) -> str | None:
     return "video" if "extraction" in card.recipe else None
 
 
-def _seeds(text: str) -> list[int]:
+def read_seeds(text: str) -> list[int]:
+    """Seeds as typed: ``1,2,3``."""
     try:
         return [int(part) for part in text.split(",")]
     except ValueError:

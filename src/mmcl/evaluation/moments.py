@@ -29,6 +29,7 @@ __all__ = [
     "in_words",
     "moments_of",
     "spread_over_seeds",
+    "without_modality",
 ]
 
 MASKED_AT_ONCE = 64
@@ -180,7 +181,7 @@ def _modality_shares(
     used = [m for m in models[0].modalities if m not in models[0].never_seen]
     shares = {m: np.zeros(len(split)) for m in used}
     for modality in [m for m in used if m in split.card.dims]:
-        masked = _without(split, modality)
+        masked = without_modality(split, modality)
         each = [
             as_probability(task, score_split(model, masked, batch_size=batch_size).scores)
             for model in models
@@ -189,7 +190,7 @@ def _modality_shares(
     return shares
 
 
-def _without(split: Split, modality: Modality) -> Split:
+def without_modality(split: Split, modality: Modality) -> Split:
     """The same clips, none of which has the modality."""
     name = f"features_{modality}"
     field = split.table.schema.field(name)

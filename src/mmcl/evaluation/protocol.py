@@ -7,6 +7,7 @@ asks a corpus for its test clips, and a test of this project reads the sources t
 
 from __future__ import annotations
 
+import time
 from collections.abc import Sequence
 from typing import Any, Literal, NamedTuple
 
@@ -18,7 +19,7 @@ from mmcl.corpus.schema import Task
 from mmcl.corpus.store import Corpus, Split
 from mmcl.evaluation.metrics import Metrics, task_metrics
 from mmcl.evaluation.planted import role_metrics
-from mmcl.evaluation.references import reference_rows
+from mmcl.evaluation.references import Reference, reference_rows, reference_scores
 from mmcl.learning.inference import Scored, score_split
 from mmcl.models.network import Network
 from mmcl.types import Modality
@@ -26,12 +27,14 @@ from mmcl.types import Modality
 __all__ = [
     "JUDGED",
     "Judged",
+    "JudgedSplit",
     "answers",
     "judge",
     "judged_split",
     "pooled_features",
     "prediction_table",
     "reference_metrics",
+    "reference_predictions",
 ]
 
 JudgedSplit = Literal["valid", "test"]
@@ -45,11 +48,13 @@ class Judged(NamedTuple):
         split: The clips.
         scored: Scores, actions and commonality of every clip.
         metrics: What they come to; planted corpora add their AUROCs.
+        clips_per_second: How fast they were predicted, reading and padding included.
     """
 
     split: Split
     scored: Scored
     metrics: Metrics
+    clips_per_second: float
 
 
 def judged_split(corpus: Corpus, name: JudgedSplit) -> Split:
@@ -70,11 +75,13 @@ def judge(
         batch_size: Clips per step.
     """
     split = judged_split(corpus, name)
+    started = time.perf_counter()
     scored = score_split(model, split, batch_size=batch_size)
+    speed = len(split) / (time.perf_counter() - started)
     metrics = task_metrics(corpus.card.task, split.labels(), scored.scores, preset=preset)
     if scored.actions:
         metrics.values.update(role_metrics(split, scored, model.modalities))
-    return Judged(split, scored, metrics)
+    return Judged(split, scored, metrics, speed)
 
 
 def reference_metrics(corpus: Corpus, name: JudgedSplit, *, preset: str) -> dict[str, Metrics]:
@@ -83,16 +90,26 @@ def reference_metrics(corpus: Corpus, name: JudgedSplit, *, preset: str) -> dict
     Ridge (logistic regression for classes and emotions) sees the mean over time of every
     modality; its penalty is chosen on the validation split.
     """
-    train, valid, target = corpus.split("train"), corpus.split("valid"), judged_split(corpus, name)
-    return reference_rows(
-        corpus.card.task,
-        pooled_features(train),
-        train.labels(),
-        pooled_features(target),
-        target.labels(),
-        preset=preset,
-        valid_features=pooled_features(valid),
-        valid_truth=valid.labels(),
+    train, target, valid = _pooled(corpus, name)
+    labels = judged_split(corpus, name).labels()
+    return reference_rows(corpus.card.task, *train, target, labels, preset=preset, **valid)
+
+
+def reference_predictions(corpus: Corpus, name: JudgedSplit) -> dict[str, Reference]:
+    """The scores behind :func:`reference_metrics`; no label of the split is looked at."""
+    train, target, valid = _pooled(corpus, name)
+    return reference_scores(corpus.card.task, *train, target, **valid)
+
+
+def _pooled(
+    corpus: Corpus, name: JudgedSplit
+) -> tuple[tuple[NDArray[Any], NDArray[Any]], NDArray[Any], dict[str, NDArray[Any]]]:
+    """Pooled training clips with labels, pooled clips to judge, and validation by keyword."""
+    train, valid = corpus.split("train"), corpus.split("valid")
+    return (
+        (pooled_features(train), train.labels()),
+        pooled_features(judged_split(corpus, name)),
+        {"valid_features": pooled_features(valid), "valid_truth": valid.labels()},
     )
 
 

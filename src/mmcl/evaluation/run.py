@@ -35,6 +35,7 @@ from mmcl.evaluation.moments import (
 from mmcl.evaluation.protocol import (
     JUDGED,
     Judged,
+    JudgedSplit,
     answers,
     judge,
     prediction_table,
@@ -50,9 +51,12 @@ from mmcl.models.network import Network
 from mmcl.models.registry import load_network
 from mmcl.runtime import environment
 
-__all__ = ["Run", "train"]
+__all__ = ["DIVERGED", "METRICS", "PREDICTIONS", "Run", "finish_run", "open_run", "train"]
 
 RUN, METRICS, PREDICTIONS = "run.json", "metrics.json", "predictions.parquet"
+
+DIVERGED = "diverged.json"
+"""Beside a seed's checkpoint: that its loss stopped being finite, and where."""
 
 
 def train(
@@ -86,8 +90,7 @@ def train(
     """
     config = config or Config()
     folder = Path(out) if out is not None else _free_folder(corpus, config)
-    _check_seeds(seeds)
-    _open_folder(folder, corpus, config, seeds, resume)
+    open_run(folder, corpus, config, seeds=seeds, resume=resume)
     development = corpus.development()
     for seed in seeds:
         fit(
@@ -98,11 +101,7 @@ def train(
             resume=resume,
             progress=_name_seed(progress, seed, seeds),
         )
-    run = Run.load(folder)
-    report, judged = run.score(corpus)
-    _write_predictions(folder / PREDICTIONS, judged)
-    write_json(folder / METRICS, report)
-    return run
+    return finish_run(folder, corpus)
 
 
 class Run:
@@ -112,7 +111,9 @@ class Run:
         folder: Where it lies.
         config: Its configuration.
         card: The card of the corpus it was trained on.
-        seeds: Its seeds.
+        seeds: Its seeds that were trained to their end.
+        diverged: Its other seeds, whose loss stopped being finite, and what was said of it;
+            only a comparison keeps them.
     """
 
     def __init__(self, folder: Path, description: dict[str, Any]) -> None:
@@ -120,7 +121,12 @@ class Run:
         self.description = description
         self.config = Config.model_validate(description["config"])
         self.card = Card.model_validate(description["corpus"])
-        self.seeds: tuple[int, ...] = tuple(description["seeds"])
+        self.diverged: dict[int, str] = {
+            seed: json.loads(path.read_text())["message"]
+            for seed in description["seeds"]
+            if (path := folder / f"seed-{seed}" / DIVERGED).exists()
+        }
+        self.seeds = tuple(seed for seed in description["seeds"] if seed not in self.diverged)
         self._models: dict[int, Network] = {}
 
     def __repr__(self) -> str:
@@ -136,6 +142,11 @@ class Run:
         folder = Path(folder)
         run = cls(folder, _read_description(folder))
         missing = [s for s in run.seeds if not (folder / f"seed-{s}" / DONE).exists()]
+        if not run.seeds:
+            raise RunError(
+                f"{folder}: every seed diverged; seed {min(run.diverged)}: "
+                f"{next(iter(run.diverged.values()))}"
+            )
         if missing:
             raise RunError(
                 f"{folder}: seeds {missing} of {list(run.seeds)} have not finished training.\n"
@@ -248,26 +259,16 @@ class Run:
         settings = self.config.evaluation
         report: dict[str, Any] = {"valid": {}, "test": {}}
         everything: list[tuple[int, Judged]] = []
+        speeds: list[float] = []
         notes: list[str] = list(self.notes(corpus))
         references: dict[str, dict[str, Any]] = {}
         for name in JUDGED:
             if not corpus.card.counts.get(name):
                 notes.append(f'the corpus has no split "{name}"')
                 continue
-            judged = [
-                (
-                    s,
-                    judge(
-                        self.model(s),
-                        corpus,
-                        name,
-                        preset=settings.preset,
-                        batch_size=settings.batch_size,
-                    ),
-                )
-                for s in self.seeds
-            ]
+            judged = [(seed, self._judge(seed, corpus, name)) for seed in self.seeds]
             everything += judged
+            speeds += [j.clips_per_second for _, j in judged]
             report[name] = _summaries([j.metrics.values for _, j in judged])
             notes += _warnings(name, [j.metrics for _, j in judged])
             if len(labelled_rows(corpus.split("train"))):
@@ -280,9 +281,20 @@ class Run:
             "corpus": corpus.card.name,
             "seeds": list(self.seeds),
             "training": self._training_figures(),
+            "prediction": {"clips_per_second": summarise(speeds).as_dict()},
             "notes": notes,
         }
         return report, everything
+
+    def _judge(self, seed: int, corpus: Corpus, name: JudgedSplit) -> Judged:
+        settings = self.config.evaluation
+        return judge(
+            self.model(seed),
+            corpus,
+            name,
+            preset=settings.preset,
+            batch_size=settings.batch_size,
+        )
 
     def fitted(self, seed: int) -> Fitted:
         """History and network of one seed."""
@@ -339,6 +351,7 @@ class Run:
             "clips_per_second": summarise([f.clips_per_second for f in fitted]).as_dict(),
             "best_epochs": [f.best_epoch for f in fitted],
             "epochs": [len(f.history) for f in fitted],
+            "seconds": summarise([f.seconds for f in fitted]).as_dict(),
             "parameters": sum(p.numel() for p in self.model().parameters()),
         }
 
@@ -385,9 +398,17 @@ def _free_folder(corpus: Corpus, config: Config) -> Path:
         number += 1
 
 
-def _open_folder(
-    folder: Path, corpus: Corpus, config: Config, seeds: Sequence[int], resume: bool
+def open_run(
+    folder: Path, corpus: Corpus, config: Config, *, seeds: Sequence[int], resume: bool
 ) -> None:
+    """Make a run folder that trainings can be put into, or see that the one there fits.
+
+    Raises:
+        UsageError: If a seed is negative or named twice.
+        RunError: If the folder holds a run and ``resume`` is not set, or holds one of
+            another configuration or corpus.
+    """
+    _check_seeds(seeds)
     description = {
         "config": config.model_dump(mode="json"),
         "seeds": list(seeds),
@@ -407,6 +428,15 @@ def _open_folder(
             f"{folder}: no run can be kept here ({fault.strerror or fault}).\n"
             "  Give a new folder where you may write: --out"
         ) from None
+
+
+def finish_run(folder: Path, corpus: Corpus) -> Run:
+    """Score the trained seeds of a run folder once, and write what they came to."""
+    run = Run.load(folder)
+    report, judged = run.score(corpus)
+    _write_predictions(folder / PREDICTIONS, judged)
+    write_json(folder / METRICS, report)
+    return run
 
 
 def _check_resumable(folder: Path, description: dict[str, Any], resume: bool) -> None:

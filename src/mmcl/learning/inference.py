@@ -123,7 +123,10 @@ def _outputs(
     held = [m for m in model.modalities if m in split.card.dims]  # a corpus may lack one
     model.eval()
     try:
-        with torch.inference_mode():
+        # A policy that acts at random (an ablation) neither depends on what was drawn before
+        # nor changes what is drawn after.
+        with torch.inference_mode(), torch.random.fork_rng(devices=[]):
+            torch.default_generator.manual_seed(0)
             for block in batch_rows(rows, batch_size):
                 batch = collate(split, block, held, keep_missing=model.released)
                 batch = move_batch(batch, device)

@@ -35,7 +35,16 @@ from mmcl.models.registry import build_network, load_network
 from mmcl.runtime import make_fabric, prepare_process, seed_everything
 from mmcl.types import Modality
 
-__all__ = ["EpochRow", "Fitted", "Progress", "build_model", "fit", "read_fitted"]
+__all__ = [
+    "DONE",
+    "EpochRow",
+    "Fitted",
+    "Progress",
+    "build_model",
+    "fit",
+    "read_fitted",
+    "read_history",
+]
 
 CHECKPOINT, HISTORY, MODEL, DONE = "checkpoint.safetensors", "history.csv", "model", "done.json"
 MOST_STEPS_FOR_STATISTICS = 200_000
@@ -64,6 +73,7 @@ class Fitted(NamedTuple):
         history: A row per epoch.
         best_epoch: The epoch it is from.
         clips_per_second: Clips trained on per second, median over epochs.
+        seconds: Spent on training alone, all epochs together.
         never_seen: Modalities no training clip had.
     """
 
@@ -71,6 +81,7 @@ class Fitted(NamedTuple):
     history: list[EpochRow]
     best_epoch: int
     clips_per_second: float
+    seconds: float
     never_seen: tuple[Modality, ...]
 
 
@@ -194,10 +205,8 @@ class _Training:
         return self.epoch >= self.config.learning.epochs or (self.epoch > 0 and waited >= patience)
 
     def run_epoch(self) -> None:
-        learning = self.config.learning
         rate = self.schedule.start_epoch(self.epoch)
-        order = epoch_order(self.train.rows, seed=self.seed, epoch=self.epoch)
-        blocks = list(batch_rows(order, learning.batch_size, drop_last=learning.drop_last))
+        blocks = self._blocks(self.epoch)
         self.model.train()
         self.learner.start_epoch(self.epoch)
         reports, counts = [], []
@@ -210,6 +219,11 @@ class _Training:
             self._tell(f"epoch {self.epoch + 1}", done, len(blocks), report._asdict())
         seconds = time.perf_counter() - started
         self._conclude_epoch(reports, counts, seconds, rate)
+
+    def _blocks(self, epoch: int) -> list[np.ndarray]:
+        learning = self.config.learning
+        order = epoch_order(self.train.rows, seed=self.seed, epoch=epoch)
+        return list(batch_rows(order, learning.batch_size, drop_last=learning.drop_last))
 
     def _conclude_epoch(
         self, reports: list[StepReport], counts: list[int], seconds: float, rate: float
@@ -289,6 +303,7 @@ class _Training:
             self.folder / DONE,
             {
                 "seed": self.seed,
+                "clips": sum(len(block) for block in self._blocks(0)),
                 "best_epoch": self.best_epoch,
                 "best_valid_loss": self.best_loss,
                 "never_seen": list(self.model.never_seen),
@@ -300,13 +315,22 @@ class _Training:
 def read_fitted(folder: Path) -> Fitted:
     """What a finished training left in its folder."""
     done = json.loads((folder / DONE).read_text())
-    with (folder / HISTORY).open(newline="") as file:
-        table = list(csv.DictReader(file))
-    numbers = EpochRow._fields[1:]
-    rows = [EpochRow(int(row["epoch"]), *(float(row[key]) for key in numbers)) for row in table]
+    rows = read_history(folder)
     speed = float(np.median([row.clips_per_second for row in rows]))
     model = load_network(folder / MODEL)
-    return Fitted(model, rows, done["best_epoch"], speed, tuple(done["never_seen"]))
+    seconds = sum(done["clips"] / row.clips_per_second for row in rows)
+    return Fitted(model, rows, done["best_epoch"], speed, seconds, tuple(done["never_seen"]))
+
+
+def read_history(folder: Path) -> list[EpochRow]:
+    """The epochs a training has behind it, none where it has not ended its first."""
+    try:
+        with (folder / HISTORY).open(newline="") as file:
+            table = list(csv.DictReader(file))
+    except FileNotFoundError:
+        return []
+    numbers = EpochRow._fields[1:]
+    return [EpochRow(int(row["epoch"]), *(float(row[key]) for key in numbers)) for row in table]
 
 
 def _part(corpus: Corpus, name: Any) -> _Part:

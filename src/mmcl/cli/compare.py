@@ -1,0 +1,231 @@
+"""``mmcl compare`` and ``mmcl ablate``: many trainings, one table, and what can be said of it."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from mmcl.cli.train import preset_for, read_seeds
+from mmcl.errors import UsageError
+
+if TYPE_CHECKING:
+    from rich.table import Table
+
+    from mmcl.evaluation.comparison import Status, Tell
+
+__all__ = ["ablate_command", "compare_command"]
+
+_Corpus = Annotated[
+    Path, typer.Argument(metavar="CORPUS", help="A corpus, or a foreign file read as one.")
+]
+_Out = Annotated[Path, typer.Option(help="Folder of the comparison.")]
+_Seeds = Annotated[str, typer.Option(help="How many seeds (3 means 1, 2, 3), or which: 4,7,9.")]
+_Metrics = Annotated[
+    str, typer.Option(help="Metrics as mae,corr; the first is primary. Default: the task's usual.")
+]
+_Config = Annotated[str | None, typer.Option(help="A preset's name or a TOML file.")]
+_Set = Annotated[
+    list[str] | None, typer.Option("--set", help="A setting of every row, as section.key=value.")
+]
+_Workers = Annotated[
+    int | None, typer.Option(help="Trainings at a time; one per core by default.", min=1)
+]
+
+
+def compare_command(
+    corpus: _Corpus,
+    out: _Out,
+    models: Annotated[str, typer.Option(help="Models as a,b,c; every one by default.")] = "",
+    seeds: _Seeds = "3",
+    reference: Annotated[
+        str | None, typer.Option(help="Row the others are held against; default calibrated.")
+    ] = None,
+    metrics: _Metrics = "",
+    config: _Config = None,
+    overrides: _Set = None,
+    workers: _Workers = None,
+) -> None:
+    """Train many models with the same seeds, and test which differences are real.
+
+    Every model is chosen on validation and scored on the test split once. Rows that need no
+    training (ridge, majority, constant) are always there. The same command goes on where it
+    was stopped: a seed that has finished is not trained again.
+
+    OUT holds comparison.json, the table in Markdown, LaTeX and CSV, report.html, and a run
+    folder per model.
+
+    Examples:
+
+      mmcl compare planted.arrow --out runs/compare
+
+      mmcl compare mosi.arrow --models calibrated,released,mult,misa --seeds 5 --out runs/mosi
+
+      mmcl compare planted.arrow --models mult,tfn --reference mult --metrics mae,corr --out c
+    """
+    from mmcl.evaluation.comparison import compare, model_entries, prepare_corpus
+
+    loaded, path = prepare_corpus(corpus, out)
+    source = config or preset_for(loaded.card)
+    entries, notes = model_entries(
+        _words(models), loaded.card, source=source, overrides=overrides or []
+    )
+    with _live_table() as tell:
+        content = compare(
+            path,
+            entries,
+            seeds=_seeds(seeds),
+            out=out,
+            metrics=_words(metrics),
+            reference=reference,
+            command=_typed(),
+            workers=workers or _cores(),
+            notes=notes,
+            tell=tell,
+        )
+    _show(content, out)
+
+
+def ablate_command(
+    corpus: _Corpus,
+    out: _Out,
+    only: Annotated[str, typer.Option(help="Only these ablations, as 'DDPG,mean for min'.")] = "",
+    seeds: _Seeds = "3",
+    metrics: _Metrics = "",
+    config: _Config = None,
+    overrides: _Set = None,
+    workers: _Workers = None,
+) -> None:
+    """Change one thing of calibrated at a time, and test what it earned.
+
+    Decoupling, calibration, alignment loss, attention, policies, reward, refinement steps,
+    each modality in training and at test, and released as a whole. The same command goes on
+    where it was stopped.
+
+    Examples:
+
+      mmcl ablate planted.arrow --out runs/ablate
+
+      mmcl ablate planted.arrow --only "DDPG,task loss only" --seeds 5 --out runs/policies
+    """
+    from mmcl.evaluation.ablation import ablation_entries, modalities_left_out
+    from mmcl.evaluation.comparison import compare, prepare_corpus
+
+    loaded, path = prepare_corpus(corpus, out)
+    source = config or preset_for(loaded.card)
+    entries = ablation_entries(
+        loaded.card, source=source, overrides=overrides or [], names=_words(only)
+    )
+    rescored = [] if only else modalities_left_out(entries[0].config, loaded.card)
+    with _live_table() as tell:
+        content = compare(
+            path,
+            entries,
+            seeds=_seeds(seeds),
+            out=out,
+            metrics=_words(metrics),
+            kind="ablation",
+            command=_typed(),
+            workers=workers or _cores(),
+            rescored=rescored,
+            tell=tell,
+        )
+    _show(content, out)
+
+
+def _words(text: str) -> list[str]:
+    return [word.strip() for word in text.split(",") if word.strip()]
+
+
+def _seeds(text: str) -> list[int]:
+    """``3`` is three seeds, ``4,7`` are these two."""
+    seeds = read_seeds(text)
+    if "," in text:
+        return seeds
+    if seeds[0] < 1:
+        raise UsageError(f"--seeds: at least one seed is needed, got {text}")
+    return list(range(1, seeds[0] + 1))
+
+
+def _cores() -> int:
+    import os
+
+    return os.cpu_count() or 1
+
+
+def _typed() -> str:
+    import shlex
+
+    return shlex.join(["mmcl", *sys.argv[1:]])
+
+
+@contextmanager
+def _live_table() -> Iterator[Tell]:
+    """A table on stderr that follows the trainings; silent where there is no terminal."""
+    from rich.console import Console
+    from rich.live import Live
+
+    screen = Console(file=sys.stderr)
+    if not screen.is_terminal:
+        yield lambda states: None
+        return
+    with Live(console=screen, transient=True, auto_refresh=False) as live:
+        yield lambda states: live.update(_status_table(states), refresh=True)
+
+
+def _status_table(states: list[Status]) -> Table:
+    from rich.table import Table
+
+    done = sum(state.done + state.diverged for state in states)
+    table = Table(title=f"{done} of {sum(state.seeds for state in states)} trainings are over")
+    for column in ("model", "seeds", "diverged", "epoch", "best validation loss"):
+        table.add_column(column, justify="left" if column == "model" else "right")
+    for state in states:
+        table.add_row(
+            state.name,
+            f"{state.done} of {state.seeds}",
+            str(state.diverged or ""),
+            "" if state.epoch is None else str(state.epoch),
+            "" if state.valid_loss is None else f"{state.valid_loss:.3f}",
+        )
+    return table
+
+
+def _show(content: dict[str, Any], out: Path) -> None:
+    """The table, the notes and where everything lies."""
+    from rich.table import Table
+
+    from mmcl.cli.show import console, format_summary
+    from mmcl.explain.dossier import write_report
+
+    count = len(content["seeds"])
+    title = f"{content['corpus']['name']}, test split, {count} seed{'s' * (count != 1)}"
+    table = Table(title=f"{title} (mean ± s.d.)", caption=_CAPTION.format(**content))
+    table.add_column("model")
+    for key in content["metrics"]:
+        table.add_column(key, justify="right")
+    tested = {(test["name"], test["metric"]): test for test in content["tests"]}
+    for row in content["rows"]:
+        cells = [
+            format_summary(row["test"].get(key)) + _mark(tested.get((row["name"], key)), content)
+            for key in content["metrics"]
+        ]
+        table.add_row(row["name"], *cells)
+    console.print(table)
+    for note in content["notes"]:
+        console.print(f"note: {note}", markup=False)
+    report = write_report(out)
+    console.print(f"{out}/comparison.json, .md, .tex, .csv; {report}", markup=False)
+
+
+_CAPTION = "- worse than {reference}, + better (bootstrap over seeds and clips, Holm, .05)"
+
+
+def _mark(test: dict[str, Any] | None, content: dict[str, Any]) -> str:
+    if test is None or test["better"] is None:
+        return "  "
+    return " -" if test["better"] == content["reference"] else " +"
