@@ -34,13 +34,19 @@ __all__ = [
     "LABEL_DECIMALS",
     "PRESETS",
     "UNKNOWN",
+    "Choices",
     "Metrics",
+    "Pairs",
     "auroc",
+    "chosen_class",
     "class_indices",
     "class_metrics",
+    "corr_fault",
     "emotion_metrics",
     "higher_is_better",
+    "regression_choices",
     "regression_metrics",
+    "regression_pairs",
     "task_metrics",
 ]
 
@@ -102,7 +108,7 @@ def higher_is_better(key: str) -> bool:
         (False, True)
     """
     stem = key.split("_")[0]
-    if stem not in _STEMS:
+    if stem not in _STEMS and not key.endswith("_auroc"):
         raise ConfigError(f'unknown metric "{key}"{did_you_mean(stem, _STEMS)}')
     return stem != "mae"
 
@@ -193,7 +199,7 @@ def _f1(truth: NDArray[Any], prediction: NDArray[Any], average: str = "weighted"
     return float(f1_score(truth, prediction, labels=labels, average=average, zero_division=0.0))
 
 
-def _argmax(scores: _Floats) -> _Integers:
+def chosen_class(scores: _Floats) -> _Integers:
     """Index of the largest score along the last axis, the first of equals; -1 beside a nan."""
     has_nan = np.isnan(scores).any(axis=-1)
     return np.where(has_nan, UNKNOWN, scores.argmax(axis=-1)).astype(np.int64)
@@ -203,23 +209,35 @@ def _is_flat(values: _Floats, size: float) -> bool:
     return size == 0.0 or float(np.ptp(values / size)) <= NEARLY_CONSTANT
 
 
-def _corr(truth: _Floats, prediction: _Floats, warnings: list[str]) -> float:
-    """Pearson r of finite values, or nan with the reason.
+def corr_fault(truth: _Floats, prediction: _Floats) -> str:
+    """Why finite values have no Pearson r; empty where they have one.
 
     A prediction is measured against the truth's size as well as its own: noise of 1e-12
     around zero is as constant as noise of 1e-12 around one.
+
+    Args:
+        truth: Float64, shape ``[n]``, at least one item.
+        prediction: Float64, shape ``[n]``.
     """
     truth_size = float(np.abs(truth).max())
     own_size = float(np.abs(prediction).max())
     if truth.size == 1:
-        warnings.append("corr is undefined: there is only one item")
-    elif _is_flat(truth, truth_size):
-        warnings.append("corr is undefined: the truth is constant or nearly constant")
-    elif _is_flat(prediction, max(own_size, truth_size)):
-        warnings.append("corr is undefined: the prediction is constant or nearly constant")
-    else:  # sizes divided out, so that no square overflows
-        return float(np.corrcoef(truth / truth_size, prediction / own_size)[0, 1])
-    return math.nan
+        return "there is only one item"
+    if _is_flat(truth, truth_size):
+        return "the truth is constant or nearly constant"
+    if _is_flat(prediction, max(own_size, truth_size)):
+        return "the prediction is constant or nearly constant"
+    return ""
+
+
+def _corr(truth: _Floats, prediction: _Floats, warnings: list[str]) -> float:
+    fault = corr_fault(truth, prediction)
+    if fault:
+        warnings.append(f"corr is undefined: {fault}")
+        return math.nan
+    # Sizes divided out, so that no square overflows.
+    sizes = float(np.abs(truth).max()), float(np.abs(prediction).max())
+    return float(np.corrcoef(truth / sizes[0], prediction / sizes[1])[0, 1])
 
 
 def _mae_corr(truth: _Floats, prediction: _Floats, warnings: list[str]) -> dict[str, float]:
@@ -236,77 +254,75 @@ def _mae_corr(truth: _Floats, prediction: _Floats, warnings: list[str]) -> dict[
     return {"mae": mae, "corr": _corr(truth, prediction, warnings)}
 
 
-def _rounded_accuracy(truth: _Floats, prediction: _Floats, limit: int) -> float:
-    """Acc-7, Acc-5, Acc-3: clip both to ±limit, round both half to even, compare."""
-    truth_bin = np.rint(np.clip(truth, -limit, limit))
-    return _share(truth_bin == np.rint(np.clip(prediction, -limit, limit)))
+# ---------------------------------------------------------------- the presets
+
+
+class Choices(NamedTuple):
+    """The two classes that an accuracy or an F1 compares, item by item.
+
+    Attributes:
+        truth: Right class, int64 from 0 on, shape ``[n]``.
+        prediction: Predicted class, or :data:`UNKNOWN`, shape ``[n]``.
+        counted: Whether the metric looks at the item, bool, shape ``[n]``.
+        num_classes: How many classes there are.
+    """
+
+    truth: _Integers
+    prediction: _Integers
+    counted: _Bools
+    num_classes: int
+
+    def accuracy(self) -> float:
+        """Share of the items counted that are right; nan where there is none."""
+        return _share((self.truth == self.prediction)[self.counted])
+
+    def f1(self, *, swapped: bool = False) -> float:
+        """Weighted F1 of the items counted, by the counts in the truth; nan for none.
+
+        Args:
+            swapped: Exchange truth and prediction, as MulT does.
+        """
+        truth, prediction = self.truth[self.counted], self.prediction[self.counted]
+        return _f1(prediction, truth) if swapped else _f1(truth, prediction)
+
+
+_Judge = Callable[[_Floats, _Floats], Choices]
+
+
+def _sides(truth: _Bools, prediction: _Bools, counted: _Bools | None = None) -> Choices:
+    everything = np.ones(truth.shape, dtype=np.bool_)
+    kept = everything if counted is None else counted
+    return Choices(truth.astype(np.int64), prediction.astype(np.int64), kept, 2)
 
 
 def _is_zero(truth: _Floats) -> _Bools:
     return np.equal(np.round(truth, LABEL_DECIMALS), 0.0)
 
 
-# ---------------------------------------------------------------- the presets
+def _positive(truth: _Floats, prediction: _Floats) -> Choices:
+    return _sides(np.round(truth, LABEL_DECIMALS) > 0.0, prediction > 0.0)
 
 
-class _Sides(NamedTuple):
-    truth: _Bools  # [n]
-    prediction: _Bools  # [n]
-
-    def values(self, name: str, *, swapped: bool = False) -> dict[str, float]:
-        found = {
-            f"acc2_{name}": _share(self.truth == self.prediction),
-            f"f1_{name}": _f1(self.truth.astype(np.int64), self.prediction.astype(np.int64)),
-        }
-        if swapped:
-            found[f"f1_{name}_swapped"] = _f1(
-                self.prediction.astype(np.int64), self.truth.astype(np.int64)
-            )
-        return found
+def _positive_unless_zero(truth: _Floats, prediction: _Floats) -> Choices:
+    return _positive(truth, prediction)._replace(counted=~_is_zero(truth))
 
 
-def _positive(truth: _Floats, prediction: _Floats) -> _Sides:
-    return _Sides(np.round(truth, LABEL_DECIMALS) > 0.0, prediction > 0.0)
+def _non_negative(truth: _Floats, prediction: _Floats) -> Choices:
+    return _sides(np.round(truth, LABEL_DECIMALS) >= 0.0, prediction >= 0.0)
 
 
-def _non_negative(truth: _Floats, prediction: _Floats) -> _Sides:
-    return _Sides(np.round(truth, LABEL_DECIMALS) >= 0.0, prediction >= 0.0)
+def _rounded(limit: int) -> _Judge:
+    """Acc-7, Acc-5, Acc-3: clip both to ±limit, round both half to even, compare."""
 
+    def bins(values: _Floats) -> _Integers:
+        rounded = np.rint(np.clip(values, -limit, limit)) + limit
+        return np.where(np.isnan(values), UNKNOWN, rounded).astype(np.int64)
 
-def _non0(truth: _Floats, prediction: _Floats, warnings: list[str]) -> _Sides:
-    kept = ~_is_zero(truth)
-    if not kept.any():
-        warnings.append("acc2_non0 and f1_non0 are undefined: every label is zero")
-    return _positive(truth[kept], prediction[kept])
+    def judge(truth: _Floats, prediction: _Floats) -> Choices:
+        everything = np.ones(truth.shape, dtype=np.bool_)
+        return Choices(bins(truth), bins(prediction), everything, 2 * limit + 1)
 
-
-def _mmsa(truth: _Floats, prediction: _Floats, warnings: list[str]) -> dict[str, float]:
-    return {
-        **_mae_corr(truth, prediction, warnings),
-        "acc7": _rounded_accuracy(truth, prediction, 3),
-        "acc5": _rounded_accuracy(truth, prediction, 2),
-        "acc3": _rounded_accuracy(truth, prediction, 1),
-        **_non_negative(truth, prediction).values("has0"),
-        **_non0(truth, prediction, warnings).values("non0"),
-    }
-
-
-def _mult(truth: _Floats, prediction: _Floats, warnings: list[str]) -> dict[str, float]:
-    return {
-        **_mae_corr(truth, prediction, warnings),
-        "acc7": _rounded_accuracy(truth, prediction, 3),
-        "acc5": _rounded_accuracy(truth, prediction, 2),
-        **_positive(truth, prediction).values("has0", swapped=True),
-        **_non0(truth, prediction, warnings).values("non0", swapped=True),
-    }
-
-
-def _magbert(truth: _Floats, prediction: _Floats, warnings: list[str]) -> dict[str, float]:
-    return {
-        **_mae_corr(truth, prediction, warnings),
-        "acc7": _rounded_accuracy(truth, prediction, 3),
-        **_non_negative(truth, prediction).values("non0"),
-    }
+    return judge
 
 
 def _sims_bin(values: _Floats, edges: Sequence[float]) -> _Integers:
@@ -314,39 +330,112 @@ def _sims_bin(values: _Floats, edges: Sequence[float]) -> _Integers:
     return np.where(np.isnan(values), UNKNOWN, bins).astype(np.int64)
 
 
-def _sims(truth: _Floats, prediction: _Floats, warnings: list[str]) -> dict[str, float]:
-    # An infinite prediction is not clipped into a plausible one: MAE must see it.
-    finite = np.isfinite(prediction)
-    truth = np.clip(truth, -1.0, 1.0)
-    prediction = np.where(finite, np.clip(prediction, -1.0, 1.0), prediction)
-    truth_grid = np.round(truth, LABEL_DECIMALS)
-    prediction_grid = np.round(prediction, LABEL_DECIMALS)
-    side = _sims_bin(truth_grid, SIMS_EDGES["acc2"])
-    # Zero is exact in every float type, so only the other edges need the rounded prediction.
-    prediction_side = _sims_bin(prediction, SIMS_EDGES["acc2"])
-    accuracies = {
-        name: _share(
-            _sims_bin(truth_grid, SIMS_EDGES[name]) == _sims_bin(prediction_grid, SIMS_EDGES[name])
-        )
-        for name in ("acc3", "acc5")
-    }
-    return {
-        "acc2": _share(side == prediction_side),
-        **accuracies,
-        "f1": _f1(side, prediction_side),
-        **_mae_corr(truth, prediction, warnings),
-    }
+def _sims_bins(name: str) -> _Judge:
+    edges = SIMS_EDGES[name]
+
+    def judge(truth: _Floats, prediction: _Floats) -> Choices:
+        # Zero is exact in every float type, so only the other edges need the rounded prediction.
+        near = prediction if name == "acc2" else np.round(prediction, LABEL_DECIMALS)
+        everything = np.ones(truth.shape, dtype=np.bool_)
+        right = _sims_bin(np.round(truth, LABEL_DECIMALS), edges)
+        return Choices(right, _sims_bin(near, edges), everything, len(edges) + 1)
+
+    return judge
 
 
-_PRESET_TO_SCORING: dict[str, Callable[[_Floats, _Floats, list[str]], dict[str, float]]] = {
-    "mmsa": _mmsa,
-    "sims": _sims,
-    "mult": _mult,
-    "magbert": _magbert,
+_PRESET_TO_JUDGES: dict[str, dict[str, _Judge]] = {
+    "mmsa": {
+        "acc7": _rounded(3),
+        "acc5": _rounded(2),
+        "acc3": _rounded(1),
+        "has0": _non_negative,
+        "non0": _positive_unless_zero,
+    },
+    "sims": {name: _sims_bins(name) for name in ("acc2", "acc3", "acc5")},
+    "mult": {
+        "acc7": _rounded(3),
+        "acc5": _rounded(2),
+        "has0": _positive,
+        "non0": _positive_unless_zero,
+    },
+    "magbert": {"acc7": _rounded(3), "non0": _non_negative},
 }
 
-PRESETS: tuple[str, ...] = tuple(_PRESET_TO_SCORING)
+PRESETS: tuple[str, ...] = tuple(_PRESET_TO_JUDGES)
 """Names of the regression presets; the first is the default."""
+
+
+class Pairs(NamedTuple):
+    """Truths and predictions of the items that a regression preset scores.
+
+    Attributes:
+        truth: Finite, shape ``[k]``.
+        prediction: May hold nan and infinities, shape ``[k]``.
+        kept: Which of the ``n`` items they are, bool, shape ``[n]``.
+        known: Which have a truth, bool, shape ``[n]``.
+    """
+
+    truth: _Floats
+    prediction: _Floats
+    kept: _Bools
+    known: _Bools
+
+
+def regression_pairs(truth: ArrayLike, prediction: ArrayLike, *, preset: str = "mmsa") -> Pairs:
+    """Leave out what a preset leaves out, and clip what it clips.
+
+    Args:
+        truth: Labels, float, shape ``[n]``; nan where unknown.
+        prediction: Predicted scores, float, shape ``[n]``.
+        preset: One of :data:`PRESETS`.
+
+    Raises:
+        ConfigError: If no preset is called so.
+        ShapeError: If ``truth`` is not ``[n]`` or ``prediction`` has another shape.
+
+    Example:
+        >>> regression_pairs([-2.0, 0.0], [0.5, 0.5], preset="magbert").kept.tolist()
+        [True, False]
+    """
+    _check_preset(preset)
+    labels = np.asarray(truth, dtype=np.float64)
+    scores = np.asarray(prediction, dtype=np.float64)
+    _check_axes("truth", labels, "clips")
+    _check_match("prediction", scores, "clips", "truth", labels)
+    known = np.isfinite(labels)
+    kept = known & ~_is_zero(np.where(known, labels, 0.0)) if preset == "magbert" else known
+    labels, scores = labels[kept], scores[kept]
+    if preset == "sims":
+        labels = np.clip(labels, -1.0, 1.0)
+        # An infinite prediction is not clipped into a plausible one: MAE must see it.
+        scores = np.where(np.isfinite(scores), np.clip(scores, -1.0, 1.0), scores)
+    return Pairs(labels, scores, kept, known)
+
+
+def regression_choices(pairs: Pairs, *, preset: str = "mmsa") -> dict[str, Choices]:
+    """The classes that a preset makes of scores.
+
+    Args:
+        pairs: Of the same preset.
+        preset: One of :data:`PRESETS`.
+
+    Returns:
+        Choices by name: ``acc7, acc5, acc3`` (also what the accuracy is called), ``has0`` and
+        ``non0`` (of ``acc2_…`` and ``f1_…``), and ``acc2`` of ``sims`` (of ``acc2`` and ``f1``).
+    """
+    judges = _PRESET_TO_JUDGES[preset]
+    return {name: judge(pairs.truth, pairs.prediction) for name, judge in judges.items()}
+
+
+def _side_values(name: str, choices: Choices, *, swapped: bool) -> dict[str, float]:
+    values = {f"acc2_{name}": choices.accuracy(), f"f1_{name}": choices.f1()}
+    return values | ({f"f1_{name}_swapped": choices.f1(swapped=True)} if swapped else {})
+
+
+def _choice_values(preset: str, name: str, choices: Choices) -> dict[str, float]:
+    if name in ("has0", "non0"):
+        return _side_values(name, choices, swapped=preset == "mult")
+    return {name: choices.accuracy()}
 
 
 def regression_metrics(truth: ArrayLike, prediction: ArrayLike, *, preset: str = "mmsa") -> Metrics:
@@ -395,18 +484,19 @@ def regression_metrics(truth: ArrayLike, prediction: ArrayLike, *, preset: str =
         >>> round(found.values["acc2_has0"], 3), found.values["acc2_non0"]
         (0.667, 1.0)
     """
-    _check_preset(preset)
-    labels = np.asarray(truth, dtype=np.float64)
-    scores = np.asarray(prediction, dtype=np.float64)
-    _check_axes("truth", labels, "clips")
-    _check_match("prediction", scores, "clips", "truth", labels)
-    known = np.isfinite(labels)
-    kept = known & ~_is_zero(np.where(known, labels, 0.0)) if preset == "magbert" else known
+    pairs = regression_pairs(truth, prediction, preset=preset)
     warnings: list[str] = []
-    values = _PRESET_TO_SCORING[preset](labels[kept], scores[kept], warnings)
-    if not kept.any():
+    real = _mae_corr(pairs.truth, pairs.prediction, warnings)
+    choices = regression_choices(pairs, preset=preset)
+    chosen: dict[str, float] = {}
+    for name, each in choices.items():
+        chosen |= _choice_values(preset, name, each)
+    if "non0" in choices and not choices["non0"].counted.any():
+        warnings.append("acc2_non0 and f1_non0 are undefined: every label is zero")
+    values = {**chosen, "f1": choices["acc2"].f1(), **real} if preset == "sims" else real | chosen
+    if not pairs.kept.any():
         warnings = [NOTHING_LEFT]
-    return Metrics(values, (*_left_out(known), *warnings), preset, int(kept.sum()))
+    return Metrics(values, (*_left_out(pairs.known), *warnings), preset, int(pairs.kept.sum()))
 
 
 # ---------------------------------------------------------------- classes and emotions
@@ -450,7 +540,7 @@ def class_metrics(
     keys = _name_keys(names, num_classes, "classes", logits) if names is not None else []
     labels = class_indices(truth, num_classes)
     known = labels != UNKNOWN
-    labels, prediction = labels[known], _argmax(logits[known])
+    labels, prediction = labels[known], chosen_class(logits[known])
     recalls = _recalls(labels, prediction, num_classes)
     values = {
         "accuracy": _share(labels == prediction),
@@ -544,7 +634,7 @@ def emotion_metrics(truth: ArrayLike, scores: ArrayLike, names: Sequence[str]) -
     labels = class_indices(truth, 2)
     known = (labels != UNKNOWN).all(axis=1)
     labels, logits = labels[known], logits[known]
-    judged = _argmax(logits)  # [n, e]
+    judged = chosen_class(logits)  # [n, e]
     values = _per_emotion(labels, judged, keys)
     if len(keys) > 1 and bool((labels.sum(axis=1) == 1).all()):
         values |= _single_emotion(labels, logits)
@@ -567,7 +657,7 @@ def _per_emotion(labels: _Integers, judged: _Integers, keys: Sequence[str]) -> d
 def _single_emotion(labels: _Integers, logits: _Floats) -> dict[str, float]:
     with np.errstate(invalid="ignore"):  # two infinite logits: a nan margin, counted as wrong
         margin = logits[:, :, 1] - logits[:, :, 0]  # [n, e]
-    shown, chosen = labels.argmax(axis=1), _argmax(margin)
+    shown, chosen = labels.argmax(axis=1), chosen_class(margin)
     return {
         "accuracy_single": _share(shown == chosen),
         "f1_macro_single": _f1(shown, chosen, "macro"),

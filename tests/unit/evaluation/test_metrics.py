@@ -863,3 +863,8 @@ def test_emotion_names_that_collide_are_refused(name):
     with pytest.raises(ConfigError) as caught:
         emotion_metrics([[0, 1]], np.zeros((1, 2, 2)), ["Sad", name])
     assert str(caught.value) == f'the name "{name}" of emotions is taken already'
+
+
+def test_areas_of_a_planted_corpus_have_a_direction():
+    assert higher_is_better("common_auroc")
+    assert higher_is_better("action_auroc")
