@@ -9,7 +9,7 @@ from mmcl.config import Config, resolve_config
 from mmcl.corpus.schema import Card
 from mmcl.errors import UsageError, did_you_mean
 from mmcl.evaluation.comparison import Entry, Rescored
-from mmcl.types import MODALITIES
+from mmcl.types import MODALITIES, Modality
 
 __all__ = ["ABLATIONS", "REFERENCE", "Ablation", "ablation_entries", "modalities_left_out"]
 
@@ -115,7 +115,7 @@ def _without_in_training(config: Config, card: Card) -> list[Ablation]:
     ]
 
 
-def _used(config: Config, card: Card) -> list[str]:
+def _used(config: Config, card: Card) -> list[Modality]:
     return [m for m in MODALITIES if m in card.dims and m in config.model.modalities]
 
 

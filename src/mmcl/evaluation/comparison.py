@@ -378,16 +378,14 @@ def _trained_row(
         if (path := folder / f"seed-{seed}" / DIVERGED).exists()
     }
     if len(diverged) == len(seeds):
-        return row | {"seeds_done": 0, "diverged": diverged, "valid": {}, "test": {}, "cost": None}
+        nothing: dict[str, Any] = {"valid": {}, "test": {}, "cost": None}
+        return row | {"seeds_done": 0, "diverged": diverged} | nothing
     run = _scored_run(folder, corpus)
     report = run.metrics
     judged.predictions[entry.name] = _predictions(run, corpus)
-    return row | {
-        "seeds_done": len(run.seeds),
-        "diverged": diverged,
-        **{name: report[name] for name in JUDGED},
-        "cost": _cost(run),
-    }
+    results = {name: report[name] for name in JUDGED}
+    counts = {"seeds_done": len(run.seeds), "diverged": diverged, "cost": _cost(run)}
+    return row | counts | results
 
 
 def _scored_run(folder: Path, corpus: Corpus) -> Run:

@@ -11,16 +11,15 @@ import os
 import resource
 import signal
 import sys
-from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
-from concurrent.futures.process import BrokenProcessPool
-from contextlib import contextmanager
+from collections.abc import Callable, Sequence
+from contextlib import suppress
+from multiprocessing.connection import Connection, wait
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from mmcl.config import Config
 from mmcl.corpus.store import open_corpus
-from mmcl.errors import TrainingError
+from mmcl.errors import MMCLError, TrainingError
 from mmcl.evaluation.run import DIVERGED
 from mmcl.learning.checkpoints import write_json
 from mmcl.learning.loop import DONE, fit
@@ -52,62 +51,67 @@ def train_jobs(
 ) -> None:
     """Train every job that is not over, several at a time.
 
-    A training whose loss stops being finite leaves :data:`DIVERGED` in its folder and stops
-    no other.
+    A training whose loss stops being finite leaves :data:`~mmcl.evaluation.run.DIVERGED` in
+    its folder and stops no other.
 
     Args:
         jobs: In the order they are begun.
         workers: Processes at a time; they share the cores evenly.
         look: Called about once a second, and once at the end.
+
+    Raises:
+        TrainingError: If a process was killed.
+        MMCLError: Whatever else a training raised; the others are stopped.
     """
     left = [job for job in jobs if not job.is_over]
     threads = max(1, (os.cpu_count() or 1) // workers)
-    with _pool(min(workers, max(len(left), 1))) as pool:
-        waiting = {pool.submit(_train, job, threads) for job in left}
-        while waiting:
-            done, waiting = wait(waiting, timeout=_LOOK_AGAIN, return_when=FIRST_COMPLETED)
-            for future in done:
-                _check(future)
+    context = _context()
+    busy: list[_Training] = []
+    try:
+        while left or busy:
+            while left and len(busy) < workers:
+                busy.append(_begin(context, left.pop(0), threads))
+            wait([each.process.sentinel for each in busy], timeout=_LOOK_AGAIN)
+            for each in [each for each in busy if not each.process.is_alive()]:
+                busy.remove(each)
+                _check(each)
             if look is not None:
                 look()
-    if look is not None:
-        look()
+    finally:
+        for each in busy:
+            each.process.terminate()
+            each.process.join()
 
 
-@contextmanager
-def _pool(workers: int) -> Iterator[ProcessPoolExecutor]:
-    """Processes that are forked from a clean one that has loaded torch, where that exists."""
-    kinds = multiprocessing.get_all_start_methods()
-    context = multiprocessing.get_context("forkserver" if "forkserver" in kinds else "spawn")
-    if context.get_start_method() == "forkserver":
-        context.set_forkserver_preload([__name__])
-    pool = ProcessPoolExecutor(
-        workers, mp_context=context, initializer=_begin, max_tasks_per_child=1
-    )
-    try:
-        yield pool
-    except BaseException:
-        for process in list((pool._processes or {}).values()):
-            process.terminate()
-        pool.shutdown(wait=False, cancel_futures=True)
-        raise
-    pool.shutdown()
+class _Training(NamedTuple):
+    """A process that trains, and where it says what went wrong."""
+
+    process: Any
+    said: Connection
 
 
-def _begin() -> None:
-    signal.signal(signal.SIGINT, signal.SIG_DFL)  # Ctrl-C ends a training without a traceback
+def _context() -> Any:
+    """Processes are forked from a clean one that has loaded torch, where that can be had."""
+    if "forkserver" not in multiprocessing.get_all_start_methods():
+        return multiprocessing.get_context("spawn")
+    context = multiprocessing.get_context("forkserver")
+    context.set_forkserver_preload([__name__])
+    return context
 
 
-def _train(job: Job, threads: int) -> None:
-    """Train one job in this process and say what the process needed."""
+def _begin(context: Any, job: Job, threads: int) -> _Training:
+    hear, say = context.Pipe(duplex=False)
+    process = context.Process(target=_train, args=(job, threads, say), daemon=True)
+    process.start()
+    say.close()  # the child holds the only other end, so that its death is heard
+    return _Training(process, hear)
+
+
+def _train(job: Job, threads: int, say: Connection) -> None:
+    """Train one job in this process; say what was raised, and what the process needed."""
+    signal.signal(signal.SIGINT, signal.SIG_DFL)  # Ctrl-C ends it without a traceback
     runtime = job.config.runtime.model_copy(update={"threads": threads})
     config = job.config.model_copy(update={"runtime": runtime})
-
-    def stop_when_alone(*_: object) -> None:
-        parent = multiprocessing.parent_process()
-        if parent is not None and not parent.is_alive():
-            sys.exit(1)
-
     try:
         fit(
             open_corpus(job.corpus).development(),
@@ -115,10 +119,13 @@ def _train(job: Job, threads: int) -> None:
             seed=job.seed,
             folder=job.folder,
             resume=True,
-            progress=stop_when_alone,
+            progress=_stop_when_alone,
         )
     except TrainingError as fault:
         write_json(job.folder / DIVERGED, {"message": str(fault).splitlines()[0]})
+    except MMCLError as fault:
+        say.send(fault)
+        return
     used = resource.getrusage(resource.RUSAGE_SELF)
     cost = {
         "peak_memory_mib": used.ru_maxrss / 1024,
@@ -128,11 +135,19 @@ def _train(job: Job, threads: int) -> None:
     write_json(job.folder / COST, cost)
 
 
-def _check(future: Future[None]) -> None:
-    try:
-        future.result()
-    except BrokenProcessPool:
+def _stop_when_alone(*_: object) -> None:
+    """Whoever asked for the training may have been killed: nobody else would end it."""
+    parent = multiprocessing.parent_process()
+    if parent is not None and not parent.is_alive():
+        sys.exit(1)
+
+
+def _check(training: _Training) -> None:
+    if training.said.poll():
+        with suppress(EOFError):  # it has ended and said nothing
+            raise training.said.recv()
+    if training.process.exitcode:
         raise TrainingError(
             "a training was killed before it ended, perhaps for want of memory.\n"
             "  Go on with fewer at a time: the same command with --workers 1"
-        ) from None
+        )

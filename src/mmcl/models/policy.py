@@ -97,7 +97,8 @@ class PolicyModels(nn.Module):
             if not self.hard:
                 decided = keep
             elif sample:
-                decided = torch.bernoulli(keep.detach())
+                # What is no number is dropped here, and ends the training by its loss.
+                decided = torch.bernoulli(keep.detach().nan_to_num(0.0))
                 each = bernoulli_log_probability(keep_logits, decided) * actions
                 log_probability = log_probability + each.sum(dim=-1)
             else:
