@@ -554,7 +554,7 @@ def _labelled(given: Predictions, task: Task) -> Predictions:
     """Leave out the clips without a truth: a resample is of the clips that count."""
     truth = np.asarray(given.truth, dtype=np.float64)
     unknown = np.where(task.kind == "regression", ~np.isfinite(truth), truth < 0)
-    rows = ~unknown.reshape(len(truth), math.prod(truth.shape[1:])).any(axis=1)
+    rows: list[bool] = [not clip.any() for clip in unknown]
     ids = tuple(each for each, kept in zip(given.ids, rows, strict=True) if kept)
     return Predictions(ids, given.truth[rows], given.scores[:, rows], given.seeds)
 
