@@ -9,7 +9,9 @@ from __future__ import annotations
 
 import html
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from contextvars import ContextVar
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -23,10 +25,13 @@ from mmcl.types import Modality
 
 __all__ = [
     "COLOURS",
+    "NEUTRAL",
     "Curve",
     "Strip",
     "curve_figure",
     "figure_html",
+    "finish_figure",
+    "names_under",
     "role_strip",
     "scatter_figure",
     "steps_figure",
@@ -38,11 +43,15 @@ COLOURS = {
     "calibrated": "rgb(31, 157, 115)",
     "common": "rgb(41, 121, 232)",
     "complementary": "rgb(240, 128, 28)",
+    "published": "rgb(214, 72, 104)",
 }
 """Of medium lightness, so that they stand out from white and from near-black alike."""
 
-_NEUTRAL = "rgb(128, 136, 148)"
-_DIAGONAL = {"color": _NEUTRAL, "width": 1.5, "dash": "dot"}
+NEUTRAL = "rgb(128, 136, 148)"
+"""What has no colour of its own."""
+
+_prefix: ContextVar[str] = ContextVar("prefix", default="")
+_DIAGONAL = {"color": NEUTRAL, "width": 1.5, "dash": "dot"}
 _ROLE_NAMES = {
     ROLE_DISTRACTOR: "distractor",
     ROLE_COMMON: "common",
@@ -90,12 +99,18 @@ class Strip(NamedTuple):
     signs: Mapping[Modality, Sequence[str]] | None = None
 
 
-def curve_figure(curves: Mapping[str, Curve], *, x_title: str = "epoch") -> go.Figure:
+def curve_figure(
+    curves: Mapping[str, Curve],
+    *,
+    x_title: str = "epoch",
+    colours: Mapping[str, str] = COLOURS,
+) -> go.Figure:
     """Draw one quantity over the epochs, a line per variant.
 
     Args:
-        curves: By name of a variant; a name in :data:`COLOURS` gets its colour.
+        curves: By name of a variant.
         x_title: Name of the horizontal axis.
+        colours: By name; a name without one is grey.
     """
     figure = go.Figure()
     for name, curve in curves.items():
@@ -106,11 +121,11 @@ def curve_figure(curves: Mapping[str, Curve], *, x_title: str = "epoch") -> go.F
             y=_finite(curve.values),
             mode="lines+markers",
             name=html.escape(name),
-            line={"color": COLOURS.get(name, _NEUTRAL), "width": 2, "dash": _dash(name)},
+            line={"color": colours.get(name, NEUTRAL), "width": 2, "dash": _dash(name)},
             marker={"size": sizes, "line": {"width": 0}, "opacity": 1},
             hovertemplate=f"{html.escape(name)}, {x_title} %{{x}}: %{{y:.3f}}<extra></extra>",
         )
-    _finish(figure, height=_CURVE_HEIGHT)
+    finish_figure(figure, height=_CURVE_HEIGHT)
     figure.update_xaxes(title={"text": x_title, "standoff": 4}, tickformat="d", nticks=8)
     figure.update_yaxes(nticks=5)
     return figure
@@ -142,11 +157,11 @@ def scatter_figure(
         x=np.round(np.asarray(truth, dtype=np.float64), 3).tolist(),
         y=np.round(np.asarray(prediction, dtype=np.float64), 3).tolist(),
         mode="markers",
-        marker={"size": 5, "color": COLOURS.get(name, _NEUTRAL), "opacity": 0.55},
+        marker={"size": 5, "color": COLOURS.get(name, NEUTRAL), "opacity": 0.55},
         text=[html.escape(each) for each in ids],
         hovertemplate="%{text}<br>truth %{x:.2f}, predicted %{y:.2f}<extra></extra>",
     )
-    _finish(figure, height=_SCATTER_HEIGHT)
+    finish_figure(figure, height=_SCATTER_HEIGHT)
     room = 0.06 * (high - low)
     ends = [low - room, high + room]
     figure.update_xaxes(title={"text": "truth", "standoff": 4}, range=ends, nticks=9)
@@ -224,7 +239,7 @@ def steps_figure(strips: Sequence[Strip]) -> go.Figure:
             row=row,
             col=1,
         )
-    _finish(figure, height=height)
+    finish_figure(figure, height=height)
     longest = max((len(each) for strip in strips for each in strip.values.values()), default=1)
     figure.update_xaxes(range=[0.5, longest + 0.5], showgrid=False, tickvals=_ticks(longest))
     figure.update_yaxes(showgrid=False)
@@ -245,8 +260,27 @@ def figure_html(figure: go.Figure, *, name: str) -> Markup:
     """
     # Safe to trust: plotly escapes <, > and / in the JSON it writes.
     return Markup(
-        figure.to_html(full_html=False, include_plotlyjs=False, config=_CONFIG, div_id=name)
+        figure.to_html(
+            full_html=False, include_plotlyjs=False, config=_CONFIG, div_id=_prefix.get() + name
+        )
     )
+
+
+@contextmanager
+def names_under(prefix: str) -> Iterator[None]:
+    """Put a prefix before the name of every figure made meanwhile.
+
+    A page that shows two sections of one kind needs it: of two elements with one id the
+    second stays empty.
+
+    Args:
+        prefix: Letters, digits and hyphens.
+    """
+    before = _prefix.set(prefix)
+    try:
+        yield
+    finally:
+        _prefix.reset(before)
 
 
 def _heatmap(strip: Strip) -> go.Heatmap:
@@ -289,7 +323,7 @@ def _frames(strip: Strip, at: int) -> list[dict[str, Any]]:
             "x1": step + 1.44,
             "y0": row - 0.42,
             "y1": row + 0.42,
-            "line": {"width": 1.6, "color": _NEUTRAL},
+            "line": {"width": 1.6, "color": NEUTRAL},
         }
         for row, cells in enumerate(strip.outlined.values())
         for step in np.flatnonzero(cells).tolist()
@@ -309,9 +343,14 @@ def _finite(values: Sequence[float]) -> list[float | None]:
     return [value if math.isfinite(value) else None for value in values]
 
 
-def _finish(figure: go.Figure, *, height: int) -> None:
-    """What all figures share: no background, no legend, no dragging (a phone must scroll)."""
-    axis = {"zeroline": False, "fixedrange": True, "ticks": "", "gridcolor": _NEUTRAL}
+def finish_figure(figure: go.Figure, *, height: int) -> None:
+    """What all figures share: no background, no legend, no dragging (a phone must scroll).
+
+    Args:
+        figure: Changed in place.
+        height: In pixels; the width is that of the page.
+    """
+    axis = {"zeroline": False, "fixedrange": True, "ticks": "", "gridcolor": NEUTRAL}
     figure.update_layout(
         template="none",
         height=height,
@@ -321,7 +360,7 @@ def _finish(figure: go.Figure, *, height: int) -> None:
         paper_bgcolor="rgba(0, 0, 0, 0)",
         plot_bgcolor="rgba(0, 0, 0, 0)",
         margin={"l": 40, "r": 8, "t": 8, "b": 38},
-        font={"family": _FONT, "size": 11, "color": _NEUTRAL},
+        font={"family": _FONT, "size": 11, "color": NEUTRAL},
         hoverlabel={"bgcolor": "rgb(34, 38, 46)", "font": {"color": "white", "size": 12}},
     )
     figure.update_xaxes(axis)

@@ -44,8 +44,10 @@ __all__ = [
     "Metric",
     "comparison",
     "demo_page",
+    "environment_facts",
     "pick_clips",
     "render_page",
+    "render_section",
     "write_page",
 ]
 
@@ -147,14 +149,32 @@ def render_page(template: str, **context: Any) -> str:
     Returns:
         A whole page, with plotly.js in it once where the template has not left it out.
     """
-    environment = Environment(
-        loader=PackageLoader("mmcl.explain"),
-        autoescape=True,
-        undefined=StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-    )
-    return environment.get_template(template).render(plotly_js=_plotly_js, **context)
+    return _environment().get_template(template).render(plotly_js=_plotly_js, **context)
+
+
+def render_section(template: str, **context: Any) -> Markup:
+    """Fill a template that is a part of a page: the same rules, and no plotly.js.
+
+    Args:
+        template: Name of a file in ``explain/templates``.
+        context: What it asks for; a name it does not find is an error.
+    """
+    return Markup(_environment().get_template(template).render(**context))
+
+
+def environment_facts(environment: Mapping[str, Any]) -> list[tuple[str, str]]:
+    """Versions, machine and commit of a result, named for a reader.
+
+    Args:
+        environment: As :func:`mmcl.runtime.environment` described it.
+    """
+    versions = {name: v for name, v in environment["versions"].items() if v is not None}
+    return [
+        ("versions", ", ".join(f"{name} {version}" for name, version in versions.items())),
+        ("python", str(environment["python"])),
+        ("machine", str(environment["machine"])),
+        ("commit", str(environment["commit"] or "not from a checkout")),
+    ]
 
 
 def write_page(path: Path, page: str) -> None:
@@ -205,6 +225,17 @@ def demo_page(corpus: Corpus, runs: Mapping[str, Run], *, command: str) -> str:
         num_seeds=len(seeds),
         command=command,
         facts=_facts(corpus, runs, seeds),
+    )
+
+
+@cache
+def _environment() -> Environment:
+    return Environment(
+        loader=PackageLoader("mmcl.explain"),
+        autoescape=True,
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
     )
 
 
@@ -338,8 +369,6 @@ def _notes(runs: Mapping[str, Run]) -> list[str]:
 def _facts(corpus: Corpus, runs: Mapping[str, Run], seeds: Sequence[int]) -> list[tuple[str, str]]:
     """What the page depends on, named for a reader who wants to make it again."""
     first = next(iter(runs.values()))
-    environment = first.description["environment"]
-    versions = {name: v for name, v in environment["versions"].items() if v is not None}
     recipe = corpus.card.recipe["planted"]
     epochs = {name: run.metrics["training"]["epochs"] for name, run in runs.items()}
     return [
@@ -347,8 +376,5 @@ def _facts(corpus: Corpus, runs: Mapping[str, Run], seeds: Sequence[int]) -> lis
         ("corpus", ", ".join(f"{key} {value}" for key, value in recipe.items())),
         ("corpus checksum", str(first.description["corpus_checksum"])[:16]),
         ("epochs", ", ".join(f"{name} {each[0]}" for name, each in epochs.items())),
-        ("versions", ", ".join(f"{name} {version}" for name, version in versions.items())),
-        ("python", str(environment["python"])),
-        ("machine", str(environment["machine"])),
-        ("commit", str(environment["commit"] or "not from a checkout")),
+        *environment_facts(first.description["environment"]),
     ]

@@ -1,0 +1,50 @@
+"""``mmcl report``: everything a folder holds, on one page."""
+
+from __future__ import annotations
+
+import shlex
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from mmcl.errors import RunError
+
+__all__ = ["report_command"]
+
+REPORT = "report.html"
+
+
+def report_command(
+    folder: Annotated[Path, typer.Argument(metavar="DIR", help="A folder of results.")],
+    out: Annotated[
+        Path | None, typer.Option(metavar="FILE", help="Page to write; DIR/report.html.")
+    ] = None,
+) -> None:
+    """Put every result in a folder on one page: tables, interactive figures, answers.
+
+    Looks in DIR and in the folders directly in it. The page is one file that asks the
+    network for nothing; open it in a browser.
+
+    Examples:
+
+      mmcl report comparisons/mosi
+
+      mmcl report runs/planted --out planted.html
+    """
+    from mmcl.explain.dossier import dossier_page, find_results, is_dossier
+    from mmcl.explain.report import write_page
+
+    target = out or folder / REPORT
+    found = find_results(folder)
+    if target.exists() and not is_dossier(target):
+        raise RunError(
+            f"{target}: is there already, and mmcl report did not make it; nothing was changed.\n"
+            "  Give another: --out FILE"
+        )
+    command = f"mmcl report {shlex.quote(str(folder))}"
+    if out is not None:
+        command += f" --out {shlex.quote(str(out))}"
+    write_page(target, dossier_page(folder, command=command))
+    names = ", ".join(str(each.path.relative_to(folder)) for each in found)
+    typer.echo(f"{target}: {names}")
