@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from mmcl.cli.report import write_report
 from mmcl.cli.train import preset_for, read_seeds
 from mmcl.errors import UsageError
 
@@ -200,7 +201,6 @@ def _show(content: dict[str, Any], out: Path) -> None:
     from rich.table import Table
 
     from mmcl.cli.show import console, format_summary
-    from mmcl.explain.dossier import write_report
 
     count = len(content["seeds"])
     title = f"{content['corpus']['name']}, test split, {count} seed{'s' * (count != 1)}"

@@ -14,6 +14,7 @@ from mmcl.cli.evaluate import evaluate_command
 from mmcl.cli.extract import extract_command
 from mmcl.cli.lint_table import lint_table_command
 from mmcl.cli.predict import predict_command
+from mmcl.cli.report import report_command
 from mmcl.cli.train import train_command
 from mmcl.errors import MMCLError
 
@@ -43,6 +44,7 @@ app.command("predict")(predict_command)
 app.command("extract")(extract_command)
 app.command("compare")(compare_command)
 app.command("ablate")(ablate_command)
+app.command("report")(report_command)
 app.command("lint-table")(lint_table_command)
 app.add_typer(corpus.app, name="corpus")
 

@@ -10,7 +10,7 @@ import typer
 
 from mmcl.errors import RunError
 
-__all__ = ["report_command"]
+__all__ = ["report_command", "write_report"]
 
 REPORT = "report.html"
 
@@ -32,11 +32,24 @@ def report_command(
 
       mmcl report runs/planted --out planted.html
     """
+    from mmcl.explain.dossier import find_results
+
+    target = write_report(folder, out)
+    names = ", ".join(str(each.path.relative_to(folder)) for each in find_results(folder))
+    typer.echo(f"{target}: {names}")
+
+
+def write_report(folder: Path, out: Path | None = None) -> Path:
+    """Write the page on a folder, in the folder itself by default; what other commands do too.
+
+    Raises:
+        RunError: If the folder holds no result, or something else bears the page's name.
+    """
     from mmcl.explain.dossier import dossier_page, find_results, is_dossier
     from mmcl.explain.report import write_page
 
     target = out or folder / REPORT
-    found = find_results(folder)
+    find_results(folder)
     if target.exists() and not is_dossier(target):
         raise RunError(
             f"{target}: is there already, and mmcl report did not make it; nothing was changed.\n"
@@ -46,5 +59,4 @@ def report_command(
     if out is not None:
         command += f" --out {shlex.quote(str(out))}"
     write_page(target, dossier_page(folder, command=command))
-    names = ", ".join(str(each.path.relative_to(folder)) for each in found)
-    typer.echo(f"{target}: {names}")
+    return target

@@ -354,7 +354,7 @@ def _references(corpus: Corpus, preset: str) -> _Judged:
             "question": None,
             "kind": "reference",
             "settings": [],
-            "seeds_done": None,
+            "seeds_done": 1,
             "diverged": {},
             **{s: _summaries([metrics[s][name].values]) for s in JUDGED},
             "cost": None,
