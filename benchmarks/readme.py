@@ -11,7 +11,7 @@ import re
 from pathlib import Path
 from typing import Any
 
-from mmcl.cli.show import format_summary
+from mmcl.evaluation.comparison_tables import markdown_table
 
 HERE = Path(__file__).parent
 PAGES = (HERE.parent / "README.md", HERE.parent / "docs/your-own-video.md")
@@ -27,46 +27,29 @@ def render() -> None:
 def _fresh(found: re.Match[str]) -> str:
     name = found[1]
     tables = {"speed": speed_table, "media": media_table}
-    kind = name if name in tables else f"accuracy.{name}"
+    kind = name if name in tables else f"result.{name}"
     files = sorted((HERE / "results").glob(f"*-{kind}.json"), key=lambda f: f.stat().st_mtime)
     if not files:
         return found[0]
     content = json.loads(files[-1].read_text())
-    table = tables[name](content) if name in tables else accuracy_table(name, content)
+    table = tables[name](content) if name in tables else result_table(name, content)
     return f"<!-- table:{name} -->\n{table}<!-- end:{name} -->"
 
 
-def accuracy_table(name: str, content: dict[str, Any]) -> str:
-    """One experiment: variants with 95% intervals, the reference rows, the notes."""
-    shown, results = content["shown"], content["results"]
-    lines = [
-        f"**{content['title']}**, test split, mean ± s.d. [95% interval] over seeds; "
-        f"`python benchmarks/accuracy.py {name}`",
-        "",
-        "| | " + " | ".join(shown) + " |",
-        "|---" * (len(shown) + 1) + "|",
-    ]
-    for variant, report in results.items():
-        cells = [with_interval(report["test"].get(key)) for key in shown]
-        lines.append(f"| {variant}, {len(report['seeds'])} seeds | " + " | ".join(cells) + " |")
-    for row, splits in next(iter(results.values()))["references"].items():
-        values = [splits["test"].get(key) for key in shown]
-        cells = ["-" if value is None else f"{value:.3f}" for value in values]
-        lines.append(f"| {row} | " + " | ".join(cells) + " |")
-    said = [f"{v}: {note}" for v, report in results.items() for note in report["notes"]]
-    commits = content.get("commits", {})
-    if len(set(commits.values())) > 1:
-        said += [f"{v}: trained at commit {commit}" for v, commit in commits.items()]
-    lines += ["", *(f"- {note}" for note in said)]
-    return "\n".join(lines).rstrip() + "\n\n"
+def result_table(name: str, content: dict[str, Any]) -> str:
+    """A comparison or an ablation, its command above it."""
+    if content.get("kind") not in ("comparison", "ablation"):
+        return explanation_table(name, content)
+    counts = "/".join(str(count) for count in content["corpus"]["counts"].values())
+    made = f"`python benchmarks/comparisons.py {name}`: `{content['command']}`"
+    return f"{counts} clips. {made}\n\n{markdown_table(content)}\n"
 
 
-def with_interval(summary: dict[str, Any] | None) -> str:
-    """``.312 ± .008 [.302, .322]`` of a summary."""
-    text = format_summary(summary)
-    if not summary or summary.get("low") is None:
-        return text
-    return f"{text} [{summary['low']:.3f}, {summary['high']:.3f}]"
+def explanation_table(name: str, content: dict[str, Any]) -> str:
+    """What an explanation found, in its own words."""
+    made = f"`python benchmarks/comparisons.py {name}`: `{content['command']}`"
+    lines = [made, "", *(f"- {sentence}" for sentence in content["conclusions"])]
+    return "\n".join(lines) + "\n\n"
 
 
 def speed_table(content: dict[str, Any]) -> str:

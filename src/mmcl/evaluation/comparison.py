@@ -28,11 +28,12 @@ from mmcl.config import Config, model_names, resolve_config
 from mmcl.corpus.readers import convert_corpus
 from mmcl.corpus.schema import Card
 from mmcl.corpus.store import Corpus, is_corpus_file, open_corpus
-from mmcl.errors import ConfigError, DatasetError, UsageError, did_you_mean
+from mmcl.errors import ConfigError, DatasetError, ShapeError, UsageError, did_you_mean
 from mmcl.evaluation.comparison_tables import csv_table, latex_table, markdown_table
 from mmcl.evaluation.item_sums import summable_metrics
 from mmcl.evaluation.metrics import task_metrics
 from mmcl.evaluation.moments import without_modality
+from mmcl.evaluation.planted import ROLE_METRICS
 from mmcl.evaluation.protocol import (
     JUDGED,
     judged_split,
@@ -46,7 +47,7 @@ from mmcl.evaluation.tables import write_text
 from mmcl.evaluation.training_pool import COST, Job, train_jobs
 from mmcl.learning.checkpoints import write_json
 from mmcl.learning.inference import score_split
-from mmcl.learning.loop import DONE, read_history
+from mmcl.learning.loop import DONE, build_model, read_history
 from mmcl.models.registry import network_class
 from mmcl.runtime import environment
 from mmcl.types import BASELINES, VARIANTS, Modality
@@ -238,6 +239,7 @@ def compare(
         near = did_you_mean(held_against, [*names, *REFERENCES])
         raise UsageError(f'--reference: no row is called "{held_against}"{near}')
     loaded, path = prepare_corpus(corpus, out)
+    _check_settings(entries, loaded)
     preset = entries[0].config.evaluation.preset
     judged = _references(loaded, preset)
     known = summable_metrics(loaded.card.task, preset=preset)
@@ -258,7 +260,7 @@ def compare(
         "command": command,
         "corpus": _about(loaded),
         "preset": preset if loaded.card.task.kind == "regression" else None,
-        "metrics": chosen,
+        "metrics": [*chosen, *_only_shown(rows)],
         "reference": held_against,
         "seeds": list(seeds),
         "test_clips": loaded.card.counts["test"],
@@ -272,6 +274,24 @@ def compare(
     }
     _write(out, content)
     return content
+
+
+def _only_shown(rows: Sequence[Mapping[str, Any]]) -> list[str]:
+    """Metrics that no test is made of: the areas of planted corpora."""
+    return [key for key in ROLE_METRICS if any(row["test"].get(key) for row in rows)]
+
+
+def _check_settings(entries: Sequence[Entry], corpus: Corpus) -> None:
+    """Build every network once, so that a setting that is wrong is known before the first hour.
+
+    Raises:
+        ConfigError: If one is.
+    """
+    for entry in entries:
+        try:
+            build_model(corpus.development(), entry.config)
+        except (ConfigError, ShapeError) as fault:
+            raise ConfigError(f"{entry.name}: {fault}") from None
 
 
 class _Judged(NamedTuple):

@@ -11,7 +11,10 @@ from mmcl.evaluation.metrics import auroc
 from mmcl.learning.inference import Scored
 from mmcl.types import Modality
 
-__all__ = ["role_metrics"]
+__all__ = ["ROLE_METRICS", "role_metrics"]
+
+ROLE_METRICS = ("common_auroc", "action_auroc")
+"""Keys of what :func:`role_metrics` returns."""
 
 
 def role_metrics(
