@@ -35,6 +35,7 @@ def emotions(generator, count=89, *, single=True):
     if not single:
         truth[0] = 1
     truth[5] = -1
+    truth[6, 1] = -1  # one judgement unknown: the clip does not count
     return truth, generator.normal(0, 1, (count, 4, 2))
 
 
@@ -132,6 +133,20 @@ def test_a_resample_without_spread_has_no_corr():
     sums = item_sums("corr", REGRESSION, [0.1, 0.2, 0.7], [0.3, 0.1, 0.9])
     assert math.isnan(float(sums.value(np.array([0, 3, 0]) @ sums.items)))
     assert math.isnan(float(sums.value(np.array([0, 0, 0]) @ sums.items)))
+    for truth, prediction in (
+        ([0.1, 0.1, 0.7], [0.3, 0.1, 0.9]),
+        ([0.3, 0.1, 0.9], [0.1, 0.1, 0.7]),
+    ):
+        sums = item_sums("corr", REGRESSION, truth, prediction)
+        assert math.isnan(float(sums.value(np.array([2, 1, 0]) @ sums.items)))
+
+
+@pytest.mark.parametrize("size", [1e-160, 1e200])
+def test_corr_of_any_size(size):
+    truth, prediction = np.array([0.1, 0.2, 0.7]), np.array([0.3, 0.1, 0.9])
+    expected = item_sums("corr", REGRESSION, truth, prediction).of_all()
+    found = item_sums("corr", REGRESSION, truth * size, prediction * size).of_all()
+    assert found == pytest.approx(expected, abs=EXACT)
 
 
 def test_single_emotion_is_undefined_where_clips_show_several(generator):

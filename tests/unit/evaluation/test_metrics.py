@@ -868,3 +868,8 @@ def test_emotion_names_that_collide_are_refused(name):
 def test_areas_of_a_planted_corpus_have_a_direction():
     assert higher_is_better("common_auroc")
     assert higher_is_better("action_auroc")
+
+
+def test_nan_is_in_no_bin_not_even_in_that_of_minus_one():
+    found = regression_metrics([-1.0, 2.0, 1.0], [math.nan, 2.0, 1.0]).values
+    assert (found["acc7"], found["acc3"]) == (pytest.approx(2 / 3), pytest.approx(2 / 3))

@@ -114,14 +114,6 @@ def test_wilcoxon_without_pairs_or_differences():
     assert some == (None, "Wilcoxon: a seed has no value")
 
 
-def test_wilcoxon_ranks_equal_differences_equally():
-    # Six pairs that rise by .1, written as sums that float64 rounds apart.
-    before = [0.1, 0.2, 0.3, 0.4, 0.5, 0.7]
-    after = [value + 0.1 for value in before]
-    shifted = wilcoxon_over_seeds([0.0] * 6, [0.1] * 6).p
-    assert wilcoxon_over_seeds(before, after).p == pytest.approx(shifted)
-
-
 def test_floor_worked_by_hand():
     assert binomial_floor(0.8, 400) == pytest.approx(0.02)
     # FIELD's MOSI and CH-SIMS floors, in points: printed with two decimals.
@@ -164,12 +156,22 @@ def test_a_model_does_not_differ_from_itself(truth, generator):
         assert (test["p_bootstrap"], test["p_holm"], test["better"]) == (1.0, 1.0, None)
 
 
-def test_seeds_that_cancel_leave_exactly_nothing(generator):
-    # Differences of seeds +d and -d whose float64 sum is not 0: both tails must hold the tie.
-    truth = np.ones(40)
-    scores = truth + np.array([[0.1], [0.3], [0.2]])
-    first, second = (sums_of("mae", truth, s) for s in (scores, scores[[2, 0, 1]]))
-    assert paired_bootstrap(first, second, samples=300).p > 0.3
+def test_rounding_is_no_difference():
+    # .1 + .2 is .3 and one ulp: every resample would be above zero, and p the least there is.
+    truth = np.zeros(4)
+    first, second = (sums_of("mae", truth, np.full((2, 4), each)) for each in (0.3, 0.1 + 0.2))
+    assert paired_bootstrap(first, second, samples=100).p == 1.0
+    assert wilcoxon_over_seeds([0.3] * 6, [0.1 + 0.2] * 6).p == 1.0
+
+
+def test_one_seed_fewer_than_there_are_is_drawn():
+    # Two seeds that differ by -.1 and +.3: one is drawn, and half the resamples are below zero.
+    # Were both drawn, a quarter would be, and p a half.
+    truth = np.zeros(3)
+    first = sums_of("mae", truth, np.full((2, 3), 0.5))
+    second = sums_of("mae", truth, np.repeat([[0.4], [0.8]], 3, axis=1))
+    # A share of 1/2 in a thousand: five standard errors are .08, twice that for p.
+    assert paired_bootstrap(first, second, samples=1000).p > 0.84
 
 
 def test_order_of_the_clips_matters_no_more_than_the_draw(truth, generator):
@@ -349,6 +351,19 @@ def test_best_must_beat_every_row(truth, generator):
     tied = compare_rows("bad", with_twin, **settings)
     assert tied.best == {"mae": None}
     assert [test["better"] for test in tied.tests] == ["good", "twin"]
+
+
+def test_best_must_win_on_the_seeds_in_common(truth, generator):
+    # The first is best by a seed that the second lacks, and loses on the one they share.
+    lucky = noisy(truth, generator, 0.5, seeds=(1, 2))
+    lucky.scores[0], lucky.scores[1] = truth, truth + generator.normal(0, 2.0, len(truth))
+    other = noisy(truth, generator, 1.2, seeds=(2,))
+    settings = {"task": SCORE, "metrics": ("mae",), "samples": 400}
+    found = compare_rows("lucky", {"lucky": lucky, "other": other}, **settings)
+    mae = [np.abs(p.scores - truth).mean() for p in (lucky, other)]
+    assert mae[0] < mae[1]
+    assert found.tests[0]["better"] == "other"
+    assert found.best == {"mae": None}
 
 
 def test_best_ignores_rows_without_a_value(truth, generator):
