@@ -27,6 +27,7 @@ __all__ = [
     "Strip",
     "curve_figure",
     "figure_html",
+    "finish_figure",
     "role_strip",
     "scatter_figure",
     "steps_figure",
@@ -110,7 +111,7 @@ def curve_figure(curves: Mapping[str, Curve], *, x_title: str = "epoch") -> go.F
             marker={"size": sizes, "line": {"width": 0}, "opacity": 1},
             hovertemplate=f"{html.escape(name)}, {x_title} %{{x}}: %{{y:.3f}}<extra></extra>",
         )
-    _finish(figure, height=_CURVE_HEIGHT)
+    finish_figure(figure, height=_CURVE_HEIGHT)
     figure.update_xaxes(title={"text": x_title, "standoff": 4}, tickformat="d", nticks=8)
     figure.update_yaxes(nticks=5)
     return figure
@@ -146,7 +147,7 @@ def scatter_figure(
         text=[html.escape(each) for each in ids],
         hovertemplate="%{text}<br>truth %{x:.2f}, predicted %{y:.2f}<extra></extra>",
     )
-    _finish(figure, height=_SCATTER_HEIGHT)
+    finish_figure(figure, height=_SCATTER_HEIGHT)
     room = 0.06 * (high - low)
     ends = [low - room, high + room]
     figure.update_xaxes(title={"text": "truth", "standoff": 4}, range=ends, nticks=9)
@@ -224,7 +225,7 @@ def steps_figure(strips: Sequence[Strip]) -> go.Figure:
             row=row,
             col=1,
         )
-    _finish(figure, height=height)
+    finish_figure(figure, height=height)
     longest = max((len(each) for strip in strips for each in strip.values.values()), default=1)
     figure.update_xaxes(range=[0.5, longest + 0.5], showgrid=False, tickvals=_ticks(longest))
     figure.update_yaxes(showgrid=False)
@@ -309,8 +310,13 @@ def _finite(values: Sequence[float]) -> list[float | None]:
     return [value if math.isfinite(value) else None for value in values]
 
 
-def _finish(figure: go.Figure, *, height: int) -> None:
-    """What all figures share: no background, no legend, no dragging (a phone must scroll)."""
+def finish_figure(figure: go.Figure, *, height: int) -> None:
+    """Give a figure what all share: no background, no legend, no dragging (a phone must scroll).
+
+    Args:
+        figure: Changed in place.
+        height: In pixels; the width follows the page.
+    """
     axis = {"zeroline": False, "fixedrange": True, "ticks": "", "gridcolor": _NEUTRAL}
     figure.update_layout(
         template="none",

@@ -10,6 +10,8 @@ __all__ = ["SIGNIFICANT", "conclusions", "probability_text"]
 SIGNIFICANT = 0.05
 """A difference whose p is at least this is called none."""
 
+_THROWN_OFF = 0.05  # share by which an error must exceed that of knowing nothing
+
 _RANKED = {"actions": "what the policies keep", "moments": "what is common or kept"}
 _ORDERS = {"random": "at random", "integrated_gradients": "by integrated gradients"}
 _ACTIONS = {
@@ -40,6 +42,7 @@ def conclusions(content: Mapping[str, Any]) -> list[str]:
             :mod:`mmcl.explain.explanation`.
     """
     found = [_ranking(row) for row in content["curves"]["comparisons"]]
+    found += _thrown_off(content["curves"])
     found += [_policy(content["policies"], row) for row in content["policies"]["comparisons"]]
     if content["probes"] is not None:
         score = content["probes"]["score"]
@@ -64,6 +67,18 @@ def _ranking(row: Mapping[str, Any]) -> str:
         f"{_ORDERS[row['against']]}: area {row['area']:.3f} against {row['other_area']:.3f}, "
         f"{probability_text(row['p'])}."
     )
+
+
+def _thrown_off(curves: Mapping[str, Any]) -> list[str]:
+    """A warning where clips with holes are worse to a network than no clip at all."""
+    errors = curves["deletion"]["actions"]["error"]
+    if max(errors) <= errors[-1] * (1 + _THROWN_OFF):
+        return []
+    return [
+        f"With a part of the steps deleted the error reaches {max(errors):.3f}, above the "
+        f"{errors[-1]:.3f} with none left: the network is also thrown off by what is missing, "
+        "so a large area under deletion is not all due to what the steps tell."
+    ]
 
 
 def _policy(policies: Mapping[str, Any], row: Mapping[str, Any]) -> str:
