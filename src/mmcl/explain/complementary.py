@@ -205,8 +205,8 @@ def linear_cka(x: NDArray[np.float64], y: NDArray[np.float64]) -> float:
 
     Returns:
         0 (nothing linear in common) to 1 (equal up to rotation and scale); nan where a set
-        is constant. Few clips and many features raise it also where nothing is shared: read
-        it beside its value for shuffled clips.
+        is constant or empty. Few clips and many features raise it also where nothing is
+        shared: read it beside its value for shuffled clips.
 
     Raises:
         ShapeError: If the sets differ in the number of clips.
@@ -224,6 +224,8 @@ def linear_cka(x: NDArray[np.float64], y: NDArray[np.float64]) -> float:
             f"x and y must be 2-D [clips, features] of the same clips, "
             f"got {list(x.shape)} and {list(y.shape)}"
         )
+    if not len(x):
+        return math.nan
     x, y = x - x.mean(axis=0), y - y.mean(axis=0)
     size = np.linalg.norm(x.T @ x) * np.linalg.norm(y.T @ y)
     return float(np.linalg.norm(y.T @ x) ** 2 / size) if size > 0 else math.nan

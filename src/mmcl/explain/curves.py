@@ -103,8 +103,8 @@ def paired_bootstrap(
     """
     rng = np.random.default_rng(seed)
     drawn = rng.integers(len(gains), size=(RESAMPLES, len(gains)))
-    means = np.array([_scaled_mean(gains, truth, each) for each in drawn])
-    value = _scaled_mean(gains, truth, np.arange(len(gains)))
+    means = _scaled_mean(gains[drawn], None if truth is None else truth[drawn])
+    value = float(_scaled_mean(gains, truth))
     tail = (1 - CONFIDENCE) / 2
     low, high = np.quantile(means, [tail, 1 - tail])
     beyond = min(int((means <= 0).sum()), int((means >= 0).sum()))
@@ -112,12 +112,14 @@ def paired_bootstrap(
 
 
 def _scaled_mean(
-    gains: NDArray[np.float64], truth: NDArray[np.float64] | None, rows: NDArray[np.int64]
-) -> float:
+    gains: NDArray[np.float64], truth: NDArray[np.float64] | None
+) -> NDArray[np.float64]:
+    """Mean over the last axis, over the labels' variance where they are given."""
+    mean = np.asarray(gains.mean(axis=-1))
     if truth is None:
-        return float(gains[rows].mean())
-    variance = float(truth[rows].var())
-    return float(gains[rows].mean()) / variance if variance > 0 else 0.0
+        return mean
+    variance = truth.var(axis=-1)
+    return np.divide(mean, variance, out=np.zeros_like(mean), where=variance > 0)
 
 
 def areas(errors: NDArray[np.float64]) -> NDArray[np.float64]:
