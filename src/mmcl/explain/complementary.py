@@ -17,6 +17,7 @@ from typing import Any, NamedTuple
 import numpy as np
 import torch
 from numpy.typing import NDArray
+from threadpoolctl import threadpool_limits  # type: ignore[import-untyped]
 
 from mmcl.corpus.batches import batch_rows, collate, labelled_rows, move_batch
 from mmcl.corpus.schema import Task
@@ -151,15 +152,20 @@ def probes(
 def _probe_losses(
     task: Task, train: Labelled, test: Labelled, valid: Labelled | None, *, without: int | None
 ) -> NDArray[np.float64]:
-    """Fit one linear model and return its loss on each test clip, ``[clips]``."""
-    fitted = reference_scores(
-        task,
-        _columns(train[0], without),
-        train[1],
-        _columns(test[0], without),
-        valid_features=None if valid is None else _columns(valid[0], without),
-        valid_truth=None if valid is None else valid[1],
-    )
+    """Fit one linear model and return its loss on each test clip, ``[clips]``.
+
+    On one thread: the matrices are small, and on a busy machine the threads of the linear
+    algebra wait for each other, five times as long as the work takes.
+    """
+    with threadpool_limits(1, user_api="blas"):
+        fitted = reference_scores(
+            task,
+            _columns(train[0], without),
+            train[1],
+            _columns(test[0], without),
+            valid_features=None if valid is None else _columns(valid[0], without),
+            valid_truth=None if valid is None else valid[1],
+        )
     return _losses(task, fitted["ridge"].scores, test[1])
 
 

@@ -118,8 +118,8 @@ def _scaled_mean(
     mean = np.asarray(gains.mean(axis=-1))
     if truth is None:
         return mean
-    variance = truth.var(axis=-1)
-    return np.divide(mean, variance, out=np.zeros_like(mean), where=variance > 0)
+    variance = np.asarray(truth.var(axis=-1))
+    return np.where(variance > 0, mean, 0.0) / np.where(variance > 0, variance, 1.0)
 
 
 def areas(errors: NDArray[np.float64]) -> NDArray[np.float64]:

@@ -5,6 +5,7 @@ from types import SimpleNamespace
 
 import numpy as np
 import pytest
+from threadpoolctl import threadpool_limits
 from torch import nn
 
 from mmcl.corpus.check import corpus_clips
@@ -13,6 +14,7 @@ from mmcl.corpus.store import pack_corpus
 from mmcl.errors import DatasetError, RunError
 from mmcl.evaluation.protocol import judged_split
 from mmcl.evaluation.run import train
+from mmcl.explain import explanation, gradients
 from mmcl.explain.explanation import explain, write_explanation
 from mmcl.explain.explanation_figures import (
     error_figure,
@@ -25,6 +27,15 @@ from mmcl.explain.explanation_figures import (
 MODALITIES = ["text", "audio", "vision"]
 HOSTILE = "</script><img src=x onerror=alert(1)>"
 SCORES = ["actions", "moments", "integrated_gradients", "random"]
+
+
+@pytest.fixture(scope="module", autouse=True)
+def quick():
+    """Fewer orders and points, and no threads that wait for each other over tiny matrices."""
+    with pytest.MonkeyPatch.context() as patch, threadpool_limits(1):
+        patch.setattr(explanation, "NUM_ORDERS", 2)
+        patch.setattr(gradients, "NUM_POINTS", 3)
+        yield
 
 
 @pytest.fixture(scope="module")
@@ -73,8 +84,8 @@ def test_curves_start_and_end_where_they_must(content):
 def test_error_is_the_mean_of_the_seeds(content, run, tiny_corpus):
     split = judged_split(tiny_corpus, "test")
     errors = [
-        np.abs(np.array(run.score(tiny_corpus)[1][at][1].scored.scores) - split.labels())[:6]
-        for at, (_, judged) in enumerate(run.score(tiny_corpus)[1])
+        np.abs(judged.scored.scores - split.labels())[:6]
+        for _, judged in run.score(tiny_corpus)[1]
         if judged.split.name == "test"
     ]
     assert len(errors) == 2
