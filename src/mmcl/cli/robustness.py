@@ -1,0 +1,124 @@
+"""``mmcl robustness``: how a run holds out when parts of its clips are missing."""
+
+from __future__ import annotations
+
+import shlex
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any, Literal
+
+import typer
+
+from mmcl.errors import RunError
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from rich.table import Table
+
+__all__ = ["robustness_command"]
+
+RESULT = "robustness.json"
+
+
+def robustness_command(
+    run: Annotated[Path, typer.Argument(metavar="RUN", help="A run folder.")],
+    corpus: Annotated[
+        Path, typer.Argument(metavar="CORPUS", help="A corpus, or a foreign file read as one.")
+    ],
+    out: Annotated[
+        Path | None,
+        typer.Option(metavar="DIR", help="Folder to write to; RUN/robustness by default."),
+    ] = None,
+    split: Annotated[Literal["test", "valid"], typer.Option(help="Clips to score.")] = "test",
+) -> None:
+    """Score a run with parts of every clip missing.
+
+    Steps are missing at random at rates 0, 0.1, ... 0.9 (three fixed draws, the same for every
+    run), and every subset of the modalities is tried alone. The line to read it against is
+    what a constant scores on the same clips.
+
+    DIR gets robustness.json: every metric at every rate, its mean over the rates (area), the
+    subsets, and where the run is no better than the constant.
+
+    Examples:
+
+      mmcl robustness runs/planted planted.arrow
+
+      mmcl robustness runs/mosi mosi.arrow --split valid --out robust/mosi
+    """
+    from mmcl.cli.show import console, training_progress
+    from mmcl.corpus.readers import read_corpus
+    from mmcl.evaluation.robustness import crossing_sentences, robustness
+    from mmcl.evaluation.run import Run
+
+    opened, loaded = Run.load(run), read_corpus(corpus)
+    folder = run / "robustness" if out is None else out
+    with training_progress() as tell:
+        content = robustness(
+            opened,
+            loaded,
+            split=split,
+            command=_command(run, corpus, out, split),
+            progress=lambda done, total: tell("predicting", done, total, {}),
+        )
+    _write(folder, content)
+    console.print(_table(content))
+    for sentence in crossing_sentences(content):
+        console.print(sentence, markup=False, highlight=False)
+    for note in content["notes"]:
+        console.print(f"note: {note}", markup=False, highlight=False)
+    typer.echo(str(folder / RESULT))
+
+
+def _command(run: Path, corpus: Path, out: Path | None, split: str) -> str:
+    words = ["mmcl", "robustness", str(run), str(corpus)]
+    words += [] if out is None else ["--out", str(out)]
+    words += [] if split == "test" else ["--split", split]
+    return shlex.join(words)
+
+
+def _write(folder: Path, content: Mapping[str, Any]) -> None:
+    from mmcl.learning.checkpoints import write_json
+
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        write_json(folder / RESULT, content)
+    except OSError as fault:
+        raise RunError(
+            f"{folder}: no result can be kept here ({fault.strerror or fault}).\n"
+            "  Give a folder you may write to: --out DIR"
+        ) from None
+
+
+def _table(content: Mapping[str, Any]) -> Table:
+    """A row per rate, their mean, a row per subset, and the line; a column per metric."""
+    from rich import box
+    from rich.table import Table
+
+    from mmcl.evaluation.robustness import headline
+
+    keys, count = headline(content), len(content["seeds"])
+    table = Table(
+        title=f"{content['variant']} on {content['corpus']}, {content['split']} split, "
+        f"mean of {count} seed{'s' * (count != 1)}",
+        caption=f"all metrics, with their spread over seeds: {RESULT}",
+        box=box.SIMPLE,
+    )
+    table.add_column("missing steps", no_wrap=True)
+    for key in keys:
+        table.add_column(key.replace("_", "\n", 1), justify="right", no_wrap=True)
+    for at, rate in enumerate(content["rates"]):
+        table.add_row(f"{rate:g}", *(_number(content["steps"][key][at]["mean"]) for key in keys))
+    table.add_row("area (mean)", *(_number(content["areas"][key]["mean"]) for key in keys))
+    table.add_section()
+    for each in content["subsets"]:
+        means = (_number(each["metrics"][key]["mean"]) for key in keys)
+        table.add_row("+".join(each["modalities"]), *means)
+    table.add_section()
+    lines = [content["line"][key] for key in keys]
+    table.add_row("best constant", *(_number(line["value"] if line else None) for line in lines))
+    return table
+
+
+def _number(value: float | None) -> str:
+    return "-" if value is None else f"{value:.3f}"

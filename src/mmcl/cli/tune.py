@@ -1,0 +1,182 @@
+"""``mmcl tune``: search for settings on validation, train the best with fresh seeds."""
+
+from __future__ import annotations
+
+import shlex
+import sys
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from mmcl.errors import UsageError, did_you_mean
+
+if TYPE_CHECKING:
+    from rich.table import Table
+
+    from mmcl.config import Config
+    from mmcl.learning.loop import Progress
+    from mmcl.learning.tuning import Told
+
+__all__ = ["tune_command"]
+
+MODELS = ("calibrated", "released")
+
+
+def tune_command(
+    corpus: Annotated[
+        Path, typer.Argument(metavar="CORPUS", help="A corpus, or a foreign file read as one.")
+    ],
+    out: Annotated[Path, typer.Option(metavar="DIR", help="Folder of the search.")],
+    model: Annotated[str, typer.Option(help="calibrated or released.")] = "calibrated",
+    trials: Annotated[int, typer.Option(min=1, help="Trainings in all.")] = 30,
+    workers: Annotated[int, typer.Option(min=1, help="Processes that search together.")] = 1,
+    seeds: Annotated[
+        int, typer.Option(min=1, help="Fresh seeds to train the best settings with.")
+    ] = 3,
+    config: Annotated[
+        str | None, typer.Option(help="Settings to start from: a preset's name or a TOML file.")
+    ] = None,
+    overrides: Annotated[
+        list[str] | None,
+        typer.Option("--set", help="A setting, as section.key=value; it is not searched."),
+    ] = None,
+) -> None:
+    """Search for good settings, then train the best of them again.
+
+    Every trial trains once and is judged by its validation loss; the test split is not
+    opened. Trials that do worse than the median so far are stopped early. The best settings
+    and those the search started from are then trained with seeds the search did not use, and
+    scored as mmcl train does.
+
+    The same command again goes on where it was stopped; more --trials add to those done. One
+    command at a time may use DIR, with as many --workers as there are cores.
+
+    DIR gets best.toml (for --config), the runs best and defaults, and tuning.json.
+
+    Examples:
+
+      mmcl tune planted.arrow --out tuned/planted
+
+      mmcl tune mosi.arrow --out tuned/mosi --config mosi --trials 60 --workers 4
+
+      mmcl train mosi.arrow --out runs/mosi --config tuned/mosi/best.toml --seeds 1,2,3
+    """
+    from mmcl.cli.show import console
+    from mmcl.cli.train import _preset_for
+    from mmcl.corpus.readers import read_corpus
+    from mmcl.evaluation.tuned import tune
+
+    loaded = read_corpus(corpus)
+    settings = _settings(model, config or _preset_for(loaded.card), overrides or [])
+    with _watching(trials) as (told, progress):
+        content = tune(
+            loaded,
+            settings,
+            out=out,
+            trials=trials,
+            workers=workers,
+            seeds=seeds,
+            fixed=[override.partition("=")[0].strip() for override in overrides or []],
+            command=shlex.join(["mmcl", *_words(corpus, out, model, config, overrides or [])]),
+            told=told,
+            progress=progress,
+        )
+    console.print(_table(content))
+    typer.echo(_summary(content))
+    for note in content["notes"]:
+        console.print(f"note: {note}", markup=False, highlight=False)
+    typer.echo(f"{out}/best.toml")
+    typer.echo(f"{out}/tuning.json")
+
+
+def _settings(model: str, source: str | None, overrides: Sequence[str]) -> Config:
+    """The settings of a model: all that knows which models there are."""
+    from mmcl.config import resolve_config
+
+    if model == "calibrated":
+        return resolve_config(variant="calibrated", source=source, overrides=overrides)
+    if model == "released":
+        return resolve_config(variant="released", source=source, overrides=overrides)
+    near = did_you_mean(model, MODELS)
+    raise UsageError(f'--model must be "calibrated" or "released", got "{model}"{near}')
+
+
+def _words(
+    corpus: Path, out: Path, model: str, config: str | None, overrides: Sequence[str]
+) -> list[str]:
+    """What decides the result; trials and workers are told by the result itself."""
+    words = ["tune", str(corpus), "--out", str(out)]
+    words += [] if model == "calibrated" else ["--model", model]
+    words += [] if config is None else ["--config", config]
+    return words + [word for override in overrides for word in ("--set", override)]
+
+
+@contextmanager
+def _watching(trials: int) -> Iterator[tuple[Told, Progress]]:
+    """A bar of the trials and one of the training under way, on a terminal's error stream."""
+    from rich.console import Console
+    from rich.progress import BarColumn, MofNCompleteColumn, TextColumn
+    from rich.progress import Progress as Bars
+
+    columns = (
+        TextColumn("{task.description}", markup=False),
+        BarColumn(),
+        MofNCompleteColumn(),
+        TextColumn("{task.fields[numbers]}", markup=False),
+    )
+    errors = Console(file=sys.stderr)
+    hidden = not errors.is_terminal
+    with Bars(*columns, console=errors, transient=True, disable=hidden) as bars:
+        search = bars.add_task("trials", total=trials, numbers="")
+        inner = bars.add_task("training", total=None, numbers="")
+
+        def told(done: int, total: int, best: float | None) -> None:
+            numbers = "" if best is None else f"best {best:.4g}"
+            bars.update(search, completed=done, total=total, numbers=numbers)
+
+        def progress(stage: str, done: int, total: int, numbers: Mapping[str, float]) -> None:
+            valid = f"valid {numbers['valid_loss']:.3g}" if "valid_loss" in numbers else ""
+            if stage.endswith("epochs"):
+                bars.update(inner, description=stage, completed=done, total=total, numbers=valid)
+
+        yield told, progress
+
+
+def _table(content: Mapping[str, Any]) -> Table:
+    """What was searched, what the best trial has, and how much it mattered."""
+    from rich.table import Table
+
+    shares = content["importance"] or {}
+    best = content["best"]
+    table = Table(title=f"best of {len(content['trials'])} trials: trial {best['number']}")
+    table.add_column("setting", no_wrap=True)
+    table.add_column("value", justify="right", no_wrap=True)
+    if shares:
+        table.add_column("importance", justify="right", no_wrap=True)
+    for key in sorted(best["params"], key=lambda each: -shares.get(each, 0.0)):
+        cells = [key, f"{best['params'][key]:.4g}"]
+        table.add_row(*cells, *([f"{shares[key]:.2f}"] if shares else []))
+    return table
+
+
+def _summary(content: Mapping[str, Any]) -> str:
+    """How many trials ended how, and what the best settings are worth."""
+    from mmcl.cli.show import format_summary
+
+    states = [trial["state"] for trial in content["trials"]]
+    counts = ", ".join(
+        f"{states.count(state)} {state}"
+        for state in ("complete", "pruned", "failed")
+        if state in states
+    )
+    validation = content["validation"]
+    count = len(content["fresh_seeds"])
+    return (
+        f"trials: {counts}\n"
+        f"validation loss of the best trial: {validation['search']:.3f} (optimistic)\n"
+        f"over {count} fresh seed{'s' * (count != 1)}: {format_summary(validation['best'])}; "
+        f"settings before: {format_summary(validation['defaults'])}"
+    )
