@@ -11,7 +11,6 @@ from mmcl.config import RuntimeSettings, model_names, resolve_config
 from mmcl.corpus.batches import Batch
 from mmcl.corpus.schema import Task
 from mmcl.learning.learner import make_learner
-from mmcl.models.mmcl import MMCL
 from mmcl.models.registry import build_network, network_class
 from mmcl.runtime import make_fabric
 from mmcl.types import BASELINES, MODALITIES
@@ -84,12 +83,14 @@ def _is_allowed(options, key, value):
     return True
 
 
-def small_config(name, **changes):
-    """Settings of a small network without dropout; ``learning__epochs=3`` changes one."""
+def small_config(name, *, dropout=False, **changes):
+    """Settings of a small network; ``learning__epochs=3`` changes one."""
     options = getattr(network_class(name), "Options", None)
     own = {} if options is None else small_options(options)
+    if dropout:  # as the model has it by itself
+        own = {key: value for key, value in own.items() if "dropout" not in key}
     asked = (
-        SMALL
+        {k: v for k, v in SMALL.items() if not (dropout and "dropout" in k)}
         | {f"model.options.{key}": value for key, value in own.items()}
         | {key.replace("__", "."): value for key, value in changes.items()}
     )
@@ -169,10 +170,6 @@ def take(clips, rows):
     return tuple({m: x[rows] for m, x in each.items()} for each in clips)
 
 
-def layouts(name):
+def layouts(layout):
     """Whether aligned, and lengths that go with it."""
-    return {"aligned": (True, EQUAL_LENGTHS), "unaligned": (False, OWN_LENGTHS)}[name]
-
-
-def is_mmcl(name):
-    return issubclass(network_class(name), MMCL)
+    return {"aligned": (True, EQUAL_LENGTHS), "unaligned": (False, OWN_LENGTHS)}[layout]

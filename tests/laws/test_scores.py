@@ -243,7 +243,6 @@ def test_absent_from_the_corpus_needs_no_weights(name, layout, task):
         scores = scores_of(model, clips)
         assert scores.shape == SHAPES[task]
         assert scores.isfinite().all()
-        assert torch.equal(scores_of(model, (clips[0] | {min(absent): None}, clips[1])), scores)
 
 
 def test_corpus_without_any_of_its_modalities_is_refused(name):
