@@ -71,16 +71,20 @@ def small_options(options):
             small[key] = FEW
         elif type(value) is int and value > WIDE:
             small[key] = WIDE
-    return {key: value for key, value in small.items() if _is_allowed(options, key, value)}
+    return _without_faults(options, small)
 
 
-def _is_allowed(options, key, value):
+def _without_faults(options, small):
+    """What is left when all that the options refuse keeps its default."""
     try:
-        options.model_validate({key: value})
+        options.model_validate(small)
     except ValidationError as faults:
-        # What does not fit because of another option fits once that one is small, too.
-        return all(not fault["loc"] for fault in faults.errors())
-    return True
+        refused = {fault["loc"][0] for fault in faults.errors()} & small.keys()
+        if not refused:
+            raise
+        kept = {key: value for key, value in small.items() if key not in refused}
+        return _without_faults(options, kept)
+    return small
 
 
 def small_config(name, *, dropout=False, **changes):
