@@ -6,6 +6,9 @@ from pathlib import Path
 
 import pytest
 
+from mmcl.models.baselines.baseline import Baseline
+from mmcl.types import BASELINES, VARIANTS
+
 ROOT = Path(__file__).parents[2]
 PAGES = sorted([*ROOT.glob("*.md"), *(ROOT / "docs").glob("*.md")])
 
@@ -36,3 +39,12 @@ def test_method_page_names_files_that_exist():
     assert len(tests) > 8
     assert tests <= known
     assert all((ROOT / "src/mmcl" / source).exists() for source in sources)
+
+
+def test_models_page_has_a_row_for_every_model():
+    text = (ROOT / "docs/models.md").read_text()
+    rows = re.findall(r"^\| `(\w+)` \|", text, re.M)
+    assert sorted(rows) == sorted([*VARIANTS, *BASELINES])
+    methods = set(re.findall(r"`(\w+)(?:\(|`)", text.split("## Your own model")[1]))
+    assert {"predict", "auxiliary_loss", "training_state", "load_training_state"} <= methods
+    assert all(hasattr(Baseline, name) for name in methods if "_" in name and "my" not in name)

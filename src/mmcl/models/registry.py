@@ -31,7 +31,8 @@ def network_class(name: str) -> type[Network]:
     """The class of a model.
 
     Raises:
-        ConfigError: If no model has that name, or the name belongs to something else.
+        ConfigError: If no model has that name, or the name belongs to something else or to
+            nothing that can be imported.
     """
     if name in VARIANTS:
         return MMCL
@@ -44,10 +45,22 @@ def network_class(name: str) -> type[Network]:
                 f'unknown model "{name}"{did_you_mean(name, model_names())}\n'
                 f"  Models: {', '.join(model_names())}"
             )
-        found = entries[0].load()
+        found = _load(entries[0])
     if not (isinstance(found, type) and issubclass(found, Network)):
         raise ConfigError(f'model "{name}" must be a class of mmcl\'s Network, got {found!r}')
     return found
+
+
+def _load(entry: metadata.EntryPoint) -> object:
+    """What another package registers; a package may be older than its entry points say."""
+    try:
+        return entry.load()
+    except (ImportError, AttributeError) as fault:
+        owner = f"{entry.dist.name} {entry.dist.version}" if entry.dist else "a package"
+        raise ConfigError(
+            f'model "{entry.name}" cannot be imported from {entry.value} ({fault}).\n'
+            f"  {owner} registers it: mend its entry point, or remove the package"
+        ) from fault
 
 
 def build_network(

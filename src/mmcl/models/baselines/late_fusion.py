@@ -14,6 +14,7 @@ from torch.nn import functional as F
 
 from mmcl.models.baselines.baseline import Baseline, BaselineOptions
 from mmcl.models.baselines.encoders import TransformerEncoder, masked_mean
+from mmcl.models.baselines.options import heads_must_divide
 from mmcl.models.layers import Dropout
 from mmcl.types import Modality
 
@@ -42,6 +43,7 @@ class LateFusion(Baseline):
         heads: int = Field(4, ge=1)
         layers: int = Field(2, ge=1)
         dropout: float = Field(0.1, ge=0, lt=1)
+        _heads = heads_must_divide()
 
     def build(self) -> None:
         """Make the layers."""

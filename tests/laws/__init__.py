@@ -1,0 +1,1 @@
+"""One battery of laws over every model that the registry knows."""
