@@ -10,7 +10,7 @@ import html
 import math
 import textwrap
 from collections.abc import Mapping, Sequence
-from typing import Any, NamedTuple, Protocol
+from typing import Any, NamedTuple
 
 import plotly.graph_objects as go
 from markupsafe import Markup
@@ -34,7 +34,6 @@ from mmcl.explain.report import environment_facts, render_section
 
 __all__ = [
     "VERDICT_COLOURS",
-    "Published",
     "comparison_section",
     "cost_figure",
     "forest_figure",
@@ -49,25 +48,13 @@ VERDICT_COLOURS: dict[Verdict, str] = {
 }
 """Blue and orange, which the colour-blind tell apart; without colour the dot is also hollow."""
 
+_SELECTIONS = {"V": "validation", "T": "test", "?": "not known", "-": "nothing to choose"}
+
 _ROW_HEIGHT, _LINE_HEIGHT, _TOP, _TICKS, _TITLE = 25, 13, 4, 26, 20
 _COST_HEIGHT = 380
 _NAME_WIDTH = 20  # letters of a name before it is wrapped
 _ROOM = 0.08  # of an axis, left free at its ends
 _SMALLEST_MARKER, _LARGEST_MARKER = 9.0, 34.0  # pixels across
-
-
-class Published(Protocol):
-    """A number someone else reported for a model."""
-
-    dataset: str
-    model: str
-    metric: str
-    value: float
-    text: str
-    alignment: str
-    selection: str
-    source: str
-    note: str
 
 
 class _Cell(NamedTuple):
@@ -90,15 +77,15 @@ class _Line(NamedTuple):
     diverged: list[str]
 
 
-def comparison_section(
-    content: Mapping[str, Any], *, published: Sequence[Published] = ()
-) -> Markup:
+def comparison_section(content: Mapping[str, Any], *, published: Sequence[Any] = ()) -> Markup:
     """A comparison or an ablation, as a part of a page.
 
     Args:
         content: What comparison.json holds.
-        published: Numbers of the same data set that others reported. They stand beside ours
-            in a colour of their own; they are never tested and never bold.
+        published: Numbers of the same data set that others reported, with ``model``,
+            ``metric``, ``value``, ``text``, ``alignment``, ``selection``, ``source`` and
+            ``note``. They stand beside ours in a colour of their own; they are never tested
+            and never bold.
     """
     metrics = list(content["metrics"])
     tests = _tests(content)
@@ -126,6 +113,7 @@ def comparison_section(
         lines=[_line(row, metrics, content, tests) for row in rows],
         every=_every_metric(content, rows),
         tests=_test_rows(content, rows, tests),
+        selections=_SELECTIONS,
         published=[(each, metric_name(each.metric), number(each.value)) for each in shown],
         colours={**COLOURS, **VERDICT_COLOURS},
         notes=_notes(content),
@@ -174,7 +162,7 @@ def seeds_figure(
     metric: str,
     *,
     seeds: Sequence[int],
-    published: Sequence[Published] = (),
+    published: Sequence[Any] = (),
 ) -> go.Figure | None:
     """Every seed of every row as a dot, and their mean as a bar.
 
@@ -400,7 +388,7 @@ def _seed_names(row: Mapping[str, Any], values: Sequence[Any], seeds: Sequence[i
 
 
 def _draw_published(
-    figure: go.Figure, names: Sequence[str], metric: str, published: Sequence[Published]
+    figure: go.Figure, names: Sequence[str], metric: str, published: Sequence[Any]
 ) -> None:
     place = {_bare(name): at for at, name in enumerate(names)}
     found = [p for p in published if p.metric == metric and _bare(p.model) in place]

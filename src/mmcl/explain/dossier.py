@@ -28,10 +28,10 @@ class Part(NamedTuple):
     """A kind of result.
 
     Attributes:
-        title: Heading of its section.
+        title: What the table of contents calls it.
         file: Name of the file that holds it.
-        section: ``module:function`` that makes markup of the content; its headings start
-            at ``<h3>``, and its figures come from ``figures.figure_html``.
+        section: ``module:function`` that makes markup of the content. It begins with its own
+            ``<h2>``, and its figures come from ``figures.figure_html``.
         maker: The command that makes such a file.
         read: ``module:function`` that makes the content of the file's path.
         beside: Name of a file that must lie beside it, for it to be of this kind.
