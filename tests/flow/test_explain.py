@@ -19,7 +19,7 @@ def folder(tmp_path_factory, tiny_overrides):
     corpus = write_corpus(folder / "planted.arrow", plant_card(settings), plant_clips(settings))
     small = [word for pair in tiny_overrides for word in ("--set", pair)]
     for variant in ("calibrated", "released"):
-        words = ["--out", str(folder / variant), "--variant", variant, *small]
+        words = ["--out", str(folder / variant), "--model", variant, *small]
         assert main(["train", str(corpus), *words]) == 0
     return folder
 

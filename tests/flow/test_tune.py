@@ -99,7 +99,7 @@ def test_two_workers_share_one_search(folder, call, small):
 @pytest.mark.parametrize("variant", ["calibrated", "released"])
 def test_toml_of_a_configuration_is_the_configuration(tmp_path, tiny_config, variant):
     config = tiny_config(
-        'model.modalities=["text","vision"]', "learning.weight_decay=1e-5", variant=variant
+        'model.modalities=["text","vision"]', "learning.weight_decay=1e-5", model=variant
     )
     (tmp_path / "mine.toml").write_text(config_toml(config))
     assert resolve_config(source=tmp_path / "mine.toml") == config

@@ -96,7 +96,7 @@ def _table(content: dict[str, Any]) -> Table:
 
     curves = content["curves"]
     table = Table(
-        title=f"{content['variant']} on {content['corpus']}: steps in the order of …",
+        title=f"{content['model']} on {content['corpus']}: steps in the order of …",
         caption=f"area under the {curves['unit']}, {curves['clips']} clips",
     )
     table.add_column("order", no_wrap=True)

@@ -11,11 +11,14 @@ from mmcl.cli import corpus
 from mmcl.cli.compare import ablate_command, compare_command
 from mmcl.cli.demo import demo_command
 from mmcl.cli.evaluate import evaluate_command
+from mmcl.cli.explain import explain_command
 from mmcl.cli.extract import extract_command
 from mmcl.cli.lint_table import lint_table_command
 from mmcl.cli.predict import predict_command
 from mmcl.cli.report import report_command
+from mmcl.cli.robustness import robustness_command
 from mmcl.cli.train import train_command
+from mmcl.cli.tune import tune_command
 from mmcl.errors import MMCLError
 
 __all__ = ["app", "main"]
@@ -44,6 +47,9 @@ app.command("predict")(predict_command)
 app.command("extract")(extract_command)
 app.command("compare")(compare_command)
 app.command("ablate")(ablate_command)
+app.command("explain")(explain_command)
+app.command("robustness")(robustness_command)
+app.command("tune")(tune_command)
 app.command("report")(report_command)
 app.command("lint-table")(lint_table_command)
 app.add_typer(corpus.app, name="corpus")

@@ -99,7 +99,7 @@ def _table(content: Mapping[str, Any]) -> Table:
 
     keys, count = headline(content), len(content["seeds"])
     table = Table(
-        title=f"{content['variant']} on {content['corpus']}, {content['split']} split, "
+        title=f"{content['model']} on {content['corpus']}, {content['split']} split, "
         f"mean of {count} seed{'s' * (count != 1)}",
         caption=f"all metrics, with their spread over seeds: {RESULT}",
         box=box.SIMPLE,

@@ -11,18 +11,13 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from mmcl.errors import UsageError, did_you_mean
-
 if TYPE_CHECKING:
     from rich.table import Table
 
-    from mmcl.config import Config
     from mmcl.learning.loop import Progress
     from mmcl.learning.tuning import Told
 
 __all__ = ["tune_command"]
-
-MODELS = ("calibrated", "released")
 
 
 def tune_command(
@@ -30,7 +25,7 @@ def tune_command(
         Path, typer.Argument(metavar="CORPUS", help="A corpus, or a foreign file read as one.")
     ],
     out: Annotated[Path, typer.Option(metavar="DIR", help="Folder of the search.")],
-    model: Annotated[str, typer.Option(help="calibrated or released.")] = "calibrated",
+    model: Annotated[str, typer.Option(help="calibrated, released or a baseline.")] = "calibrated",
     trials: Annotated[int, typer.Option(min=1, help="Trainings in all.")] = 30,
     workers: Annotated[int, typer.Option(min=1, help="Processes that search together.")] = 1,
     seeds: Annotated[
@@ -65,12 +60,15 @@ def tune_command(
       mmcl train mosi.arrow --out runs/mosi --config tuned/mosi/best.toml --seeds 1,2,3
     """
     from mmcl.cli.show import console
-    from mmcl.cli.train import _preset_for
+    from mmcl.cli.train import preset_for
+    from mmcl.config import resolve_config
     from mmcl.corpus.readers import read_corpus
     from mmcl.evaluation.tuned import tune
 
     loaded = read_corpus(corpus)
-    settings = _settings(model, config or _preset_for(loaded.card), overrides or [])
+    settings = resolve_config(
+        model=model, source=config or preset_for(loaded.card), overrides=overrides or []
+    )
     with _watching(trials) as (told, progress):
         content = tune(
             loaded,
@@ -90,18 +88,6 @@ def tune_command(
         console.print(f"note: {note}", markup=False, highlight=False)
     typer.echo(f"{out}/best.toml")
     typer.echo(f"{out}/tuning.json")
-
-
-def _settings(model: str, source: str | None, overrides: Sequence[str]) -> Config:
-    """The settings of a model: all that knows which models there are."""
-    from mmcl.config import resolve_config
-
-    if model == "calibrated":
-        return resolve_config(variant="calibrated", source=source, overrides=overrides)
-    if model == "released":
-        return resolve_config(variant="released", source=source, overrides=overrides)
-    near = did_you_mean(model, MODELS)
-    raise UsageError(f'--model must be "calibrated" or "released", got "{model}"{near}')
 
 
 def _words(

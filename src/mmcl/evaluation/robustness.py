@@ -13,7 +13,7 @@ has stopped listening.
 
 :func:`robustness` returns, and ``mmcl robustness`` writes to DIR/robustness.json::
 
-    command, run, variant, corpus, split, preset, seeds, mask_seeds, modalities, environment
+    command, run, model, corpus, split, preset, seeds, mask_seeds, modalities, environment
     rates        0, 0.1, ... 0.9
     steps        by metric a summary per rate: mean over mask seeds, then over seeds
     areas        by metric a summary of the mean over the rates
@@ -171,7 +171,7 @@ def robustness(
     content: dict[str, Any] = {
         "command": command,
         "run": str(run.folder),
-        "variant": run.config.model.variant,
+        "model": run.config.model.name,
         "corpus": corpus.card.name,
         "split": split,
         "preset": preset if corpus.card.task.kind == "regression" else None,

@@ -11,7 +11,7 @@ protocol. DIR holds what the search leaves there, and::
 
 ``tuning.json``::
 
-    command, corpus, variant, environment, search_seed, fresh_seeds
+    command, corpus, model, environment, search_seed, fresh_seeds
     trials       number, state, value (validation loss), params, seconds, fault
     best         number, value and params of the best trial
     importance   by setting the share of the differences it explains; null with few trials
@@ -116,7 +116,7 @@ def tune(
     content = {
         "command": command,
         "corpus": corpus.card.name,
-        "variant": config.model.variant,
+        "model": config.model.name,
         "environment": environment(),
         "search_seed": SEARCH_SEED,
         "fresh_seeds": list(fresh),
@@ -182,12 +182,18 @@ def config_toml(config: Config) -> str:
 
     Example:
         >>> print(config_toml(Config()).splitlines()[1])
-        variant = "calibrated"
+        name = "calibrated"
     """
     lines = []
     for section, settings in config.model_dump(mode="json").items():
         lines.append(f"[{section}]")
         # TOML has no word for None, which is every such setting's default.
-        lines += [f"{key} = {json.dumps(v)}" for key, v in settings.items() if v is not None]
+        lines += [f"{key} = {_toml(v)}" for key, v in settings.items() if v is not None]
         lines.append("")
     return "\n".join(lines)
+
+
+def _toml(value: Any) -> str:
+    if isinstance(value, dict):
+        return "{" + ", ".join(f"{key} = {_toml(v)}" for key, v in value.items()) + "}"
+    return json.dumps(value)

@@ -7,7 +7,7 @@
 
 ``explanation.json`` holds numbers that are finite or null::
 
-    command, run, corpus, split, variant, seeds, environment, notes
+    command, run, corpus, split, model, seeds, environment, notes
     conclusions       sentences in plain language
     curves            unit      absolute error, or cross-entropy
                       clips     how many
@@ -159,7 +159,7 @@ def explain(
         "run": str(run.folder),
         "corpus": corpus.card.name,
         "split": split,
-        "variant": run.config.model.variant,
+        "model": run.config.model.name,
         "seeds": list(run.seeds),
         "environment": environment(),
         "curves": _curves(errors, _UNITS[corpus.card.task.kind]),
@@ -198,7 +198,7 @@ def _policy_models(run: Run) -> list[MMCL]:
     found = [model for model in models if isinstance(model, MMCL)]
     if len(found) < len(models):
         raise RunError(
-            f"{run.folder}: {run.config.model.variant} has no policies to explain; "
+            f"{run.folder}: {run.config.model.name} has no policies to explain; "
             "only calibrated and released have."
         )
     return found

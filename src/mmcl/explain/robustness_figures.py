@@ -10,7 +10,7 @@ import plotly.graph_objects as go
 from markupsafe import Markup
 
 from mmcl.evaluation.robustness import crossing_sentences, headline
-from mmcl.explain.figures import COLOURS, _finish, figure_html
+from mmcl.explain.figures import COLOURS, figure_html, finish_figure
 from mmcl.explain.report import render_page
 
 __all__ = ["Measured", "rate_figure", "robustness_section", "subset_figure"]
@@ -86,7 +86,7 @@ def rate_figure(
         marker={"size": 5},
         hovertemplate="%{x:.0%} missing: %{y:.3f}<extra></extra>",
     )
-    _finish(figure, height=_HEIGHT)
+    finish_figure(figure, height=_HEIGHT)
     figure.update_xaxes(
         title={"text": "share of steps missing", "standoff": 4}, tickformat=".0%", nticks=6
     )
@@ -131,7 +131,7 @@ def subset_figure(
             line=_LINE,
             hovertemplate=f"{html.escape(line_name)}: %{{y:.3f}}<extra></extra>",
         )
-    _finish(figure, height=_HEIGHT)
+    finish_figure(figure, height=_HEIGHT)
     figure.update_xaxes(showgrid=False, tickangle=-35)
     figure.update_yaxes(nticks=5)
     figure.update_layout(margin={"b": 84}, bargap=0.35)
@@ -162,7 +162,7 @@ def _figures(content: Mapping[str, Any], key: str) -> tuple[Markup, Markup]:
     given = {
         "line": line["value"] if line else None,
         "line_name": line["row"] if line else "",
-        "name": content["variant"],
+        "name": content["model"],
     }
     curve = [_measured(summary) for summary in content["steps"][key]]
     subsets = {

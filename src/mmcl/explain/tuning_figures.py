@@ -10,7 +10,7 @@ from typing import Any
 import plotly.graph_objects as go
 from markupsafe import Markup
 
-from mmcl.explain.figures import COLOURS, _finish, figure_html
+from mmcl.explain.figures import COLOURS, figure_html, finish_figure
 from mmcl.explain.report import render_page
 
 __all__ = ["course_figure", "importance_figure", "slice_figure", "tuning_section"]
@@ -46,7 +46,7 @@ def course_figure(trials: Sequence[Mapping[str, Any]]) -> go.Figure:
         line={"color": _BEST, "width": 2, "shape": "hv"},
         hovertemplate="best up to trial %{x}: %{y:.4g}<extra></extra>",
     )
-    _finish(figure, height=_HEIGHT)
+    finish_figure(figure, height=_HEIGHT)
     figure.update_xaxes(title={"text": "trial", "standoff": 4}, tickformat="d", nticks=8)
     figure.update_yaxes(nticks=5)
     return figure
@@ -74,7 +74,7 @@ def slice_figure(trials: Sequence[Mapping[str, Any]], key: str, *, best: int) ->
         },
         hovertemplate=f"{html.escape(key)} %{{x:.4g}}: %{{y:.4g}}<extra></extra>",
     )
-    _finish(figure, height=_HEIGHT)
+    finish_figure(figure, height=_HEIGHT)
     wide = bool(values) and min(values) > 0 and max(values) / min(values) >= _LOG_RATIO
     figure.update_xaxes(
         title={"text": html.escape(key.partition(".")[2]), "standoff": 4},
@@ -100,7 +100,7 @@ def importance_figure(shares: Mapping[str, float]) -> go.Figure:
         marker={"color": _COLOUR, "opacity": 0.8},
         hovertemplate="%{y}: %{x:.2f}<extra></extra>",
     )
-    _finish(figure, height=60 + 24 * len(names))
+    finish_figure(figure, height=60 + 24 * len(names))
     figure.update_xaxes(title={"text": "share explained", "standoff": 4}, nticks=6)
     figure.update_yaxes(autorange="reversed", showgrid=False, automargin=True)
     return figure

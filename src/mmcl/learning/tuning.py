@@ -127,7 +127,7 @@ def space_for(config: Config, fixed: Collection[str] = ()) -> tuple[Setting, ...
         >>> [setting.key for setting in space_for(Config(), fixed=["model.width"])][:2]
         ['learning.learning_rate', 'learning.weight_decay']
     """
-    space = CALIBRATED if config.model.variant == "calibrated" else EVERY_MODEL
+    space = CALIBRATED if config.model.name == "calibrated" else EVERY_MODEL
     found = []
     for setting in space:
         if setting.key in fixed:

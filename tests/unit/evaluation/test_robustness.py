@@ -38,7 +38,7 @@ def runs(tmp_path_factory, tiny_corpus, tiny_config):
     return {
         variant: train(
             tiny_corpus,
-            tiny_config("learning.epochs=1", variant=variant),
+            tiny_config("learning.epochs=1", model=variant),
             out=folder / variant,
             seeds=(3, 1),
         )

@@ -57,7 +57,7 @@ def _changed(corpus, change):
 
 
 def test_explanation_says_what_it_is_of(content, run):
-    head = [content[key] for key in ("command", "run", "corpus", "split", "variant", "seeds")]
+    head = [content[key] for key in ("command", "run", "corpus", "split", "model", "seeds")]
     expected = ["mmcl explain run planted.arrow", str(run.folder), "planted", "test"]
     assert head == [*expected, "calibrated", [3, 1]]
     assert content["environment"]["versions"]["torch"]
@@ -214,7 +214,7 @@ def test_corpus_that_does_not_fit_is_refused(run, planted):
 
 
 def test_run_without_policies_is_refused(tiny_corpus):
-    config = SimpleNamespace(model=SimpleNamespace(variant="lf_dnn"))
+    config = SimpleNamespace(model=SimpleNamespace(name="lf_dnn"))
     run = SimpleNamespace(
         folder="runs/x", config=config, seeds=(1,), model=lambda seed: nn.Linear(1, 1)
     )

@@ -21,7 +21,7 @@ def _summary(mean, low=None, high=None):
 def content():
     return {
         "command": f"mmcl robustness {HOSTILE} planted.arrow",
-        "variant": "calibrated",
+        "model": "calibrated",
         "corpus": HOSTILE,
         "split": "test",
         "seeds": [1, 2],

@@ -34,7 +34,7 @@ def content():
     return {
         "command": HOSTILE,
         "corpus": HOSTILE,
-        "variant": "calibrated",
+        "model": "calibrated",
         "fresh_seeds": [101, 102],
         "trials": TRIALS,
         "best": {"number": 4, "value": 1.0, "params": TRIALS[4]["params"]},

@@ -71,7 +71,7 @@ def _rate(config):
 
 def test_space_is_of_the_model(tiny_config):
     assert space_for(Config()) == CALIBRATED
-    assert space_for(tiny_config(variant="released")) == EVERY_MODEL
+    assert space_for(tiny_config(model="released")) == EVERY_MODEL
     fixed = space_for(Config(), fixed=["learning.learning_rate", "evaluation.preset"])
     assert [s.key for s in fixed] == [s.key for s in CALIBRATED[1:]]
 
