@@ -17,7 +17,7 @@ __all__ = ["course_figure", "importance_figure", "slice_figure", "tuning_section
 
 _HEIGHT = 230
 _SYMBOLS = {"complete": "circle", "pruned": "x-thin-open"}
-_LOG_RATIO = 100.0  # values as far apart as this were drawn on a log scale, and are shown on one
+_LOG_RATIO = 20.0  # values as far apart as this were drawn on a log scale, and are shown on one
 _COLOUR = COLOURS["common"]
 _BEST = COLOURS["complementary"]
 
@@ -36,7 +36,12 @@ def course_figure(trials: Sequence[Mapping[str, Any]]) -> go.Figure:
             x=[trial["number"] for trial in of_state],
             y=[trial["value"] for trial in of_state],
             mode="markers",
-            marker={"size": 7, "symbol": symbol, "color": _COLOUR, "line": {"width": 1.5}},
+            marker={
+                "size": 7,
+                "symbol": symbol,
+                "color": _COLOUR,
+                "line": {"width": 1.5, "color": _COLOUR},
+            },
             hovertemplate=f"trial %{{x}}, {state}: %{{y:.4g}}<extra></extra>",
         )
     figure.add_scatter(
@@ -79,6 +84,7 @@ def slice_figure(trials: Sequence[Mapping[str, Any]], key: str, *, best: int) ->
     figure.update_xaxes(
         title={"text": html.escape(key.partition(".")[2]), "standoff": 4},
         type="log" if wide else "linear",
+        exponentformat="e",
         nticks=6,
     )
     figure.update_yaxes(nticks=5)
