@@ -165,6 +165,23 @@ def test_deleting_everything_knows_no_order(fresh):
     assert np.abs(one.deletion[:, 5] - two.deletion[:, 5]).max() > 0
 
 
+def test_a_deleted_step_is_as_if_it_had_never_been(planted, tiny_config):
+    corpus = planted()
+    torch.manual_seed(3)
+    model, split = build_model(corpus, tiny_config()).eval(), corpus.split("valid")
+    late = [np.tile(np.arange(20.0), (3, 1))] * len(split)  # the last steps go first
+    ranks = rank_steps(late, real_steps(model, split), seed=0)
+    curves = curves_along(model, split, ranks)
+    cut = [
+        clip.model_copy(update={"features": {m: x[:18] for m, x in clip.features.items()}})
+        for clip in split.clips()
+    ]
+    card = corpus.card.model_copy(update={"recipe": {}})  # roles have no place in what is cut
+    shorter = pack_corpus(card, cut).split("valid")
+    own = _own_errors(model, shorter)
+    np.testing.assert_allclose(curves.deletion[:, 1], own, rtol=0, atol=TOLERANCE)
+
+
 def test_inserting_is_deleting_backwards(planted, tiny_config):
     corpus = planted()  # sixty steps each, so that every tenth is a whole number of them
     torch.manual_seed(3)
