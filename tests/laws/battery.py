@@ -38,7 +38,6 @@ TASKS = {
 SHAPES = {"regression": (CLIPS,), "classes": (CLIPS, 3), "emotions": (CLIPS, 4, 2)}
 
 SMALL = {
-    "model.width": 8,
     "model.heads": 2,
     "model.inner_width": 12,
     "model.steps": 4,
@@ -47,7 +46,7 @@ SMALL = {
     "learning.weight_decay": 0.0,
     "runtime.threads": 1,
 }
-FEW, WIDE, HEADS = 1, 8, 2
+FEW, WIDTH, HEADS = 1, 8, 2
 
 
 def present(name):
@@ -58,7 +57,7 @@ def present(name):
 NAMES = [name for name in model_names() if present(name)]
 
 
-def small_options(options):
+def small_options(options, width=WIDTH):
     """Options of a baseline made small by what they are called, so that no table is kept."""
     small = {}
     for key, field in options.model_fields.items():
@@ -69,8 +68,8 @@ def small_options(options):
             small[key] = min(value, HEADS)
         elif type(value) is int and ("layer" in key or "depth" in key or "blocks" in key):
             small[key] = FEW
-        elif type(value) is int and value > WIDE:
-            small[key] = WIDE
+        elif type(value) is int and value > width:
+            small[key] = width
     return _without_faults(options, small)
 
 
@@ -87,14 +86,15 @@ def _without_faults(options, small):
     return small
 
 
-def small_config(name, *, dropout=False, **changes):
+def small_config(name, *, width=WIDTH, dropout=False, **changes):
     """Settings of a small network; ``learning__epochs=3`` changes one."""
     options = getattr(network_class(name), "Options", None)
-    own = {} if options is None else small_options(options)
+    own = {} if options is None else small_options(options, width)
     if dropout:  # as the model has it by itself
         own = {key: value for key, value in own.items() if "dropout" not in key}
     asked = (
         {k: v for k, v in SMALL.items() if not (dropout and "dropout" in k)}
+        | {"model.width": width}
         | {f"model.options.{key}": value for key, value in own.items()}
         | {key.replace("__", "."): value for key, value in changes.items()}
     )

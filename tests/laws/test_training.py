@@ -16,19 +16,29 @@ from laws.battery import (
     take,
 )
 from mmcl.corpus.batches import Batch, collate
-from mmcl.corpus.plant import PlantSettings, plant_corpus
+from mmcl.corpus.plant import ROLE_DISTRACTOR, PlantSettings, plant_card, plant_clips
+from mmcl.corpus.store import pack_corpus
 from mmcl.learning.checkpoints import load_state
 from mmcl.learning.inference import targets_of
 from mmcl.learning.loop import build_model, fit
 
-STEPS = 14  # the fewest that a planted clip may have
-MOST_STEPS = 300  # the slowest model of today takes 49
-LEARNT = 0.95  # of the constant's error; today's models reach .87 or less in eight epochs
+LEARNING = {"width": 32, "learning__learning_rate": 0.003}  # at width 8 MISA learns nothing
+MOST_STEPS = 300
+LEARNT = 0.85  # of the constant's error; the models of today reach .32 to .74
 
 
 @cache
 def planted(train, valid):
-    return plant_corpus(PlantSettings(train=train, valid=valid, test=1, steps=STEPS)).development()
+    """A planted corpus without its distractors, five telling steps in every modality."""
+    settings = PlantSettings(train=train, valid=valid, test=1, steps=14, aligned=False)
+    clips = [telling(clip) for clip in plant_clips(settings) if clip.split != "test"]
+    return pack_corpus(plant_card(settings), clips)
+
+
+def telling(clip):
+    kept = {m: role != ROLE_DISTRACTOR for m, role in clip.planted.roles.items()}
+    features = {m: x[kept[m]] for m, x in clip.features.items()}
+    return clip.model_copy(update={"features": features, "planted": None})
 
 
 def error_of_constant(split, reference):
@@ -114,9 +124,7 @@ def test_targets_and_rows_are_not_modified(name, task):
 def test_eight_clips_are_learnt_by_heart(name):
     torch.manual_seed(1)
     corpus = planted(8, 8)
-    config = small_config(
-        name, learning__learning_rate=0.01, learning__alignment_weight=0, policy__sparsity=0
-    )
+    config = small_config(name, **LEARNING, learning__alignment_weight=0, policy__sparsity=0)
     model = build_model(corpus, config)
     split = corpus.split("train")
     targets = targets_of(split)
@@ -127,19 +135,18 @@ def test_eight_clips_are_learnt_by_heart(name):
     assert any(learner.step(batch).task_loss < goal for _ in range(MOST_STEPS))
 
 
-def ratio_to_constant(name, folder, **learning):
+def ratio_to_constant(name, folder, **changes):
     """Best validation error of a short training, over that of a constant."""
     corpus = planted(200, 100)
-    config = small_config(
-        name, learning__epochs=8, learning__batch_size=20, learning__drop_last=False, **learning
-    )
+    given = LEARNING | {"learning__epochs": 6, "learning__batch_size": 20} | changes
+    config = small_config(name, **given, learning__drop_last=False)
     fitted = fit(corpus, config, seed=1, folder=folder)
     constant = error_of_constant(corpus.split("valid"), corpus.split("train"))
     return min(row.valid_loss for row in fitted.history) / constant
 
 
 def test_planted_corpus_is_learnt_better_than_a_constant(name, tmp_path):
-    assert ratio_to_constant(name, tmp_path, learning__learning_rate=0.01) < LEARNT
+    assert ratio_to_constant(name, tmp_path) < LEARNT
 
 
 def test_a_step_size_of_nearly_nothing_does_not_count_as_learnt(tmp_path):
