@@ -20,7 +20,10 @@ if TYPE_CHECKING:
 __all__ = ["environment", "keep_freed_memory", "make_fabric", "prepare_process", "seed_everything"]
 
 _M_TRIM_THRESHOLD, _M_MMAP_MAX = -1, -4  # numbers of glibc's malloc.h
-_RECORDED = ("mmcl", "torch", "lightning-fabric", "numpy", "scikit-learn", "pyarrow", "pydantic")
+_RECORDED = (
+    *("mmcl", "torch", "lightning-fabric", "numpy", "scikit-learn", "pyarrow", "pydantic"),
+    *("optuna", "captum"),
+)
 
 
 def prepare_process(settings: RuntimeSettings) -> None:

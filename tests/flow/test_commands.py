@@ -294,7 +294,7 @@ def test_interrupt_is_a_failure_without_a_traceback(folder, run, monkeypatch, sm
         1,
         "",
         "Stopped. A training goes on where it was with --resume, "
-        "an extraction by the same command.\n",
+        "everything else by the same command.\n",
     )
     monkeypatch.undo()
     monkeypatch.chdir(folder)

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from mmcl.cli.report import write_report
 from mmcl.errors import UsageError, did_you_mean
 
 if TYPE_CHECKING:
@@ -79,6 +80,7 @@ def explain_command(
         console.print(f"note: {note}", markup=False, highlight=False)
     for name in (EXPLANATION, CLIPS):
         typer.echo(str(folder / name))
+    typer.echo(str(write_report(folder)))
 
 
 def _split(text: str) -> JudgedSplit:

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 
+from mmcl.cli.report import write_report
 from mmcl.errors import RunError
 
 if TYPE_CHECKING:
@@ -68,6 +69,7 @@ def robustness_command(
     for note in content["notes"]:
         console.print(f"note: {note}", markup=False, highlight=False)
     typer.echo(str(folder / RESULT))
+    typer.echo(str(write_report(folder)))
 
 
 def _command(run: Path, corpus: Path, out: Path | None, split: str) -> str:

@@ -11,6 +11,8 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from mmcl.cli.report import write_report
+
 if TYPE_CHECKING:
     from rich.table import Table
 
@@ -88,6 +90,7 @@ def tune_command(
         console.print(f"note: {note}", markup=False, highlight=False)
     typer.echo(f"{out}/best.toml")
     typer.echo(f"{out}/tuning.json")
+    typer.echo(str(write_report(out)))
 
 
 def _words(

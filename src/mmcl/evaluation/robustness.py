@@ -160,7 +160,7 @@ def robustness(
         DatasetError: If the split has no clip with a label.
     """
     _check_sweep(rates, mask_seeds)
-    run._check_fits(corpus)
+    run.check_fits(corpus)
     clips = judged_split(corpus, split)
     _check_labels(clips)
     used = tuple(m for m in run.model().modalities if m in corpus.card.dims)

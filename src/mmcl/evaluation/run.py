@@ -201,7 +201,7 @@ class Run:
         Raises:
             RunError: If the corpus does not fit the run.
         """
-        self._check_fits(corpus)
+        self.check_fits(corpus)
         split = corpus.every_clip()
         task = self.card.task
         size = self.config.evaluation.batch_size
@@ -235,7 +235,7 @@ class Run:
         Raises:
             RunError: If the corpus does not fit the run, or its model has no policies.
         """
-        self._check_fits(corpus)
+        self.check_fits(corpus)
         models = [self.model(seed) for seed in self.seeds]
         if not isinstance(models[0], MMCL):
             raise RunError(
@@ -255,7 +255,7 @@ class Run:
 
     def score(self, corpus: Corpus) -> tuple[dict[str, Any], list[tuple[int, Judged]]]:
         """The report of :meth:`evaluate`, and every seed's per-item results."""
-        self._check_fits(corpus)
+        self.check_fits(corpus)
         settings = self.config.evaluation
         report: dict[str, Any] = {"valid": {}, "test": {}}
         everything: list[tuple[int, Judged]] = []
@@ -300,7 +300,12 @@ class Run:
         """History and network of one seed."""
         return read_fitted(self.folder / f"seed-{seed}")
 
-    def _check_fits(self, corpus: Corpus) -> None:
+    def check_fits(self, corpus: Corpus) -> None:
+        """See that a corpus has the run's task and feature widths.
+
+        Raises:
+            RunError: If it does not.
+        """
         mine, theirs = self.card, corpus.card
         used = self.model().modalities
         faults = [

@@ -53,6 +53,24 @@ PARTS: tuple[Part, ...] = (
         "mmcl compare CORPUS --out DIR",
     ),
     Part(
+        "Explanation",
+        "explanation.json",
+        "mmcl.explain.explanation_figures:explanation_section",
+        "mmcl explain RUN CORPUS --out DIR",
+    ),
+    Part(
+        "Robustness",
+        "robustness.json",
+        "mmcl.explain.robustness_figures:robustness_section",
+        "mmcl robustness RUN CORPUS --out DIR",
+    ),
+    Part(
+        "Tuning",
+        "tuning.json",
+        "mmcl.explain.tuning_figures:tuning_section",
+        "mmcl tune CORPUS --out DIR",
+    ),
+    Part(
         "Run",
         "metrics.json",
         "mmcl.explain.run_figures:run_section",

@@ -144,7 +144,7 @@ def explain(
     """
     load_captum()
     models = _policy_models(run)
-    run._check_fits(corpus)
+    run.check_fits(corpus)
     tell = _counted(progress, len(models) * (len(_SCORES) + NUM_ORDERS + 1) + 2)
     assessed = _assess(run, models, corpus, split, num_clips)
     errors = _curve_errors(assessed, tell)

@@ -92,7 +92,7 @@ def run_section(content: Mapping[str, Any]) -> Markup:
     kind = task["kind"]
     return render_section(
         "section_run.html.j2",
-        name=metrics["variant"],
+        name=metrics["model"],
         corpus=run["corpus"],
         split="test" if split == "test" else "validation",
         seeds=metrics["seeds"],
@@ -224,6 +224,6 @@ def _scatter(content: Mapping[str, Any]) -> Markup:
         ids=list(by_clip),
         low=min([task["low"], *prediction]),
         high=max([task["high"], *prediction]),
-        name=content["metrics"]["variant"],
+        name=content["metrics"]["model"],
     )
     return figure_html(figure, name="scatter")

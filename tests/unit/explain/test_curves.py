@@ -69,7 +69,7 @@ def fresh(request, planted, tiny_config):
     variant, aligned = request.param
     corpus = planted(aligned=aligned)
     torch.manual_seed(3)
-    return build_model(corpus, tiny_config(variant=variant)).eval(), corpus.split("valid")
+    return build_model(corpus, tiny_config(model=variant)).eval(), corpus.split("valid")
 
 
 def _random_ranks(model, split, seed):

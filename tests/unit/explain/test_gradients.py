@@ -86,7 +86,7 @@ def test_classes_are_explained_by_the_probability_of_what_is_predicted():
 def test_networks_have_importance_at_their_steps(planted, tiny_config, variant, task):
     corpus = planted(aligned=False, task=task)
     torch.manual_seed(2)
-    model = build_model(corpus, tiny_config(variant=variant)).eval()
+    model = build_model(corpus, tiny_config(model=variant)).eval()
     split = corpus.split("valid")
     for row, found in enumerate(gradient_importance(model, split)):
         for at, modality in enumerate(split.modalities):
