@@ -46,9 +46,10 @@ def test_explain_writes_two_files_and_says_what_it_found(folder, run, variant):
     assert (code, err) == (0, "")
     lines = out.splitlines()
     assert f"{variant} on planted" in lines[0]
-    assert lines[-2:] == [
+    assert lines[-3:] == [
         f"{variant}/explanation/explanation.json",
         f"{variant}/explanation/clips.jsonl",
+        f"{variant}/explanation/report.html",
     ]
     content = json.loads((folder / variant / "explanation" / "explanation.json").read_text())
     joined = " ".join(out.split())

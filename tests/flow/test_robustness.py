@@ -56,13 +56,14 @@ def test_table_words_and_file(call, folder):
     assert rows["area"][2] == f"{content['areas']['mae']['mean']:.3f}"
     assert rows["text+audio"][1] == f"{content['subsets'][3]['metrics']['mae']['mean']:.3f}"
     assert rows["best"][2] == f"{content['line']['mae']['value']:.3f}"
-    assert lines[-1] == "run/robustness/robustness.json"
+    written = ["run/robustness/robustness.json", "run/robustness/report.html"]
+    assert lines[-2:] == written
     assert max(map(len, lines)) <= 80
 
 
 def test_another_split_and_folder(call, folder):
     out, _ = call("run", "planted.arrow", "--split", "valid", "--out", "a b")
-    assert out.splitlines()[-1] == "a b/robustness.json"
+    assert out.splitlines()[-2:] == ["a b/robustness.json", "a b/report.html"]
     content = json.loads((folder / "a b" / "robustness.json").read_text())
     assert content["command"] == "mmcl robustness run planted.arrow --out 'a b' --split valid"
     metrics = json.loads((folder / "run" / "metrics.json").read_text())

@@ -159,6 +159,9 @@ def test_empty_folder_is_refused(tmp_path):
         f"{tmp_path}: holds no result, and neither do the folders in it.\n"
         "  Looked for, and what makes it:\n"
         "  comparison.json: mmcl compare CORPUS --out DIR\n"
+        "  explanation.json: mmcl explain RUN CORPUS --out DIR\n"
+        "  robustness.json: mmcl robustness RUN CORPUS --out DIR\n"
+        "  tuning.json: mmcl tune CORPUS --out DIR\n"
         "  metrics.json: mmcl train CORPUS --out DIR"
     )
 
