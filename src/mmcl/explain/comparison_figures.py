@@ -54,7 +54,10 @@ _ROW_HEIGHT, _LINE_HEIGHT, _TOP, _TICKS, _TITLE = 25, 13, 4, 26, 20
 _COST_HEIGHT = 380
 _NAME_WIDTH = 20  # letters of a name before it is wrapped
 _ROOM = 0.08  # of an axis, left free at its ends
-_SMALLEST_MARKER, _LARGEST_MARKER = 9.0, 34.0  # pixels across
+_SMALLEST_DISC, _LARGEST_DISC = 9.0, 34.0  # pixels across
+_PHONE_WIDTH, _COST_INSIDE = 280.0, 290.0  # of the plot itself, in pixels
+_OUTSIDE = 8.0  # pixels that a name may reach beyond it
+_LETTER = 6.2  # pixels
 
 
 class _Cell(NamedTuple):
@@ -196,26 +199,28 @@ def cost_figure(rows: Sequence[Mapping[str, Any]], metric: str) -> go.Figure | N
     Returns:
         The figure; None where no row has both a cost and a score.
     """
-    points = [_Point(row, metric) for row in rows if _has_cost(row, metric)]
-    if not points:
+    priced = [row for row in rows if _has_cost(row, metric)]
+    if not priced:
         return None
-    most = max(point.parameters for point in points) or 1
+    most = max(row["cost"]["parameters"] for row in priced) or 1
+    points = [_Point(row, metric, most) for row in priced]
+    spread = [math.log10(point.seconds) for point in points]
+    room = max(0.3, 0.14 * (max(spread) - min(spread)))
+    low, high = min(spread) - room, max(spread) + room
     figure = go.Figure()
-    places = _label_places(points)
-    for point, place in zip(points, places, strict=True):
-        share = math.sqrt(point.parameters / most)
+    for point, place in zip(points, _label_places(points, low, high), strict=True):
         figure.add_scatter(
             x=[point.seconds],
             y=[point.score],
             mode="markers+text",
             marker={
-                "size": _SMALLEST_MARKER + (_LARGEST_MARKER - _SMALLEST_MARKER) * share,
+                "size": point.size,
                 "color": COLOURS.get(point.name, NEUTRAL),
                 "opacity": 0.7,
                 "line": {"width": 0},
             },
-            text=[html.escape(point.name)],
-            textposition=place,
+            text=[html.escape(point.name) if place else ""],
+            textposition=place or "top center",
             textfont={"size": 11},
             cliponaxis=False,
             hovertemplate=(
@@ -225,12 +230,10 @@ def cost_figure(rows: Sequence[Mapping[str, Any]], metric: str) -> go.Figure | N
             ),
         )
     finish_figure(figure, height=_COST_HEIGHT)
-    spread = [math.log10(point.seconds) for point in points]
-    room = max(0.3, 0.14 * (max(spread) - min(spread)))
-    ticks = _log_ticks(min(spread) - room, max(spread) + room)
+    ticks = _log_ticks(low, high)
     figure.update_xaxes(
         type="log",
-        range=[min(spread) - room, max(spread) + room],
+        range=[low, high],
         title={"text": "seconds of training per seed", "standoff": 6},
         tickvals=ticks,
         ticktext=[_count(each) for each in ticks],
@@ -241,13 +244,15 @@ def cost_figure(rows: Sequence[Mapping[str, Any]], metric: str) -> go.Figure | N
 
 
 class _Point:
-    """A row as a point of the cost figure."""
+    """A row as a disc of the cost figure; ``size`` is its diameter in pixels."""
 
-    def __init__(self, row: Mapping[str, Any], metric: str) -> None:
+    def __init__(self, row: Mapping[str, Any], metric: str, most_parameters: int) -> None:
         self.name: str = row["name"]
         self.seconds: float = row["cost"]["train_seconds"]
         self.parameters: int = row["cost"]["parameters"]
         self.score: float = row["test"][metric]["mean"]
+        share = math.sqrt(self.parameters / most_parameters)
+        self.size = _SMALLEST_DISC + (_LARGEST_DISC - _SMALLEST_DISC) * share
 
 
 def _has_cost(row: Mapping[str, Any], metric: str) -> bool:
@@ -255,32 +260,54 @@ def _has_cost(row: Mapping[str, Any], metric: str) -> bool:
     return bool(cost and cost["train_seconds"] and summary and summary["mean"] is not None)
 
 
-def _label_places(points: Sequence[_Point]) -> list[str]:
-    """Where to write each name so that it covers no other, on a screen as narrow as a phone's."""
-    x = _unit([math.log10(point.seconds) for point in points])
-    y = _unit([point.score for point in points])
-    centres = [(280 * each, 300 * other) for each, other in zip(x, y, strict=True)]
-    taken = [(cx - 9, cy - 9, cx + 9, cy + 9) for cx, cy in centres]
-    places = []
-    for point, (cx, cy) in zip(points, centres, strict=True):
-        width = 6.2 * len(point.name)
-        boxes = {
-            "top center": (cx - width / 2, cy + 9, cx + width / 2, cy + 23),
-            "bottom center": (cx - width / 2, cy - 23, cx + width / 2, cy - 9),
-            "middle right": (cx + 11, cy - 7, cx + 11 + width, cy + 7),
-            "middle left": (cx - 11 - width, cy - 7, cx - 11, cy + 7),
+def _label_places(points: Sequence[_Point], low: float, high: float) -> list[str | None]:
+    """Where to write each name so that it covers no other, on a screen as narrow as a phone's.
+
+    None where there is no room: pointing at the disc and the table below tell its name.
+
+    Args:
+        points: In the order in which they may choose.
+        low: Lower end of the axis of seconds, as a power of ten.
+        high: Its upper end.
+    """
+    heights = _unit([point.score for point in points])
+    centres = [
+        (_PHONE_WIDTH * (math.log10(point.seconds) - low) / (high - low), _COST_INSIDE * height)
+        for point, height in zip(points, heights, strict=True)
+    ]
+    discs = [
+        (x - r, y - r, x + r, y + r)
+        for (x, y), r in zip(centres, (point.size / 2 for point in points), strict=True)
+    ]
+    written: list[_Box] = []
+    places: list[str | None] = []
+    for point, (x, y) in zip(points, centres, strict=True):
+        boxes = _name_boxes(point, x, y)
+        free = {
+            place: box
+            for place, box in boxes.items()
+            if box[0] >= -_OUTSIDE
+            and box[2] <= _PHONE_WIDTH + _OUTSIDE
+            and not any(_overlap(box, other) for other in written)
         }
-
-        def crowding(place: str, boxes: dict[str, _Box] = boxes) -> float:
-            box = boxes[place]
-            outside = max(0.0, -30 - box[0]) + max(0.0, box[2] - 310)
-            covered = math.fsum(_overlap(box, each) for each in taken)
-            return covered + 14.0 * outside
-
-        chosen = min(boxes, key=crowding)
-        taken.append(boxes[chosen])
+        if not free:
+            places.append(None)
+            continue
+        chosen = min(free, key=lambda place: math.fsum(_overlap(free[place], d) for d in discs))
+        written.append(free[chosen])
         places.append(chosen)
     return places
+
+
+def _name_boxes(point: _Point, x: float, y: float) -> dict[str, _Box]:
+    """The four places of a name around its disc, in pixels from the lower left."""
+    width, half, away = _LETTER * len(point.name), _LINE_HEIGHT / 2, point.size / 2 + 2
+    return {
+        "top center": (x - width / 2, y + away, x + width / 2, y + away + 2 * half),
+        "bottom center": (x - width / 2, y - away - 2 * half, x + width / 2, y - away),
+        "middle right": (x + away, y - half, x + away + width, y + half),
+        "middle left": (x - away - width, y - half, x - away, y + half),
+    }
 
 
 def _log_ticks(low: float, high: float) -> list[float]:

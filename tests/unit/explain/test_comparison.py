@@ -376,6 +376,18 @@ def test_cost_draws_score_over_seconds(content):
     assert list(figure.layout.xaxis.tickvals) == [10, 20, 50, 100, 200, 500]
 
 
+def test_cost_writes_no_name_over_another(changed):
+    rows = [row for row in changed["rows"] if row["cost"]]
+    assert all(trace.text[0] for trace in cost_figure(rows[:4], "mae").data)
+    for row in rows:
+        row["cost"]["train_seconds"] = 90.0
+        row["test"]["mae"]["mean"] = 0.3
+    figure = cost_figure(rows, "mae")
+    written = [trace.textposition for trace in figure.data if trace.text[0]]
+    assert 1 <= len(written) == len(set(written)) < len(rows)
+    assert len(figure.data) == len(rows)
+
+
 def test_cost_of_nothing_is_none(content):
     assert cost_figure([_named(content, "constant")], "mae") is None
 
