@@ -105,8 +105,8 @@ def test_losses_add_up(task, features):
 
 
 def test_the_student_teaches_the_teacher_nothing(features):
-    def slopes(hidden_weight):
-        model = make_model(hidden_weight=hidden_weight).train()
+    def slopes(weight):
+        model = make_model(hidden_weight=weight, score_weight=weight).train()
         loss = model.auxiliary_loss(model(features), TARGETS["regression"], torch.arange(4))
         loss.backward()
         return {name: p.grad for name, p in model.named_parameters()}
