@@ -82,7 +82,8 @@ class CoSA(Baseline):
             inner_width: Inner width of the transformer.
             dropout: In the head.
             temperature: Of the advice's softmaxes; ours.
-            distance_weight: Of the distance loss, the task loss counting 1.
+            distance_weight: Of the distance loss, the task loss counting 1. As published, that
+                loss grows with the number of steps: lower it for sequences of hundreds.
         """
 
         width: int = Field(128, ge=2)

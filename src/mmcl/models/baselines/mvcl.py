@@ -93,8 +93,8 @@ class MVCL(Baseline):
         ours. Decided: the stages are one weighted sum, learnt together with the task, where
         the abstract has them one after the other and the classifier on frozen
         representations; scores count as alike by how close they are (:func:`likeness`), so
-        that no edge cuts through near ones and zero needs no class of its own; a clip takes part in a
-        contrast only where it has the modalities of it.
+        that no edge cuts through near ones and zero needs no class of its own; a clip takes
+        part in a contrast only where it has the modalities of it.
     """
 
     class Options(BaselineOptions):
@@ -185,9 +185,10 @@ class MVCL(Baseline):
         some = torch.stack(list(present.values())).any(dim=0)
         fused = supervised_contrast(extras["fusion"], alike, some, temperature=warmth)
         loss: Tensor = options.modality_weight * torch.stack(each).mean()
+        loss = loss + options.fusion_weight * fused
         if views:
             loss = loss + options.view_weight * torch.stack(views).mean()
-        return loss + options.fusion_weight * fused
+        return loss
 
     def _attend(
         self,
