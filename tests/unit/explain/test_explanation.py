@@ -15,6 +15,7 @@ from mmcl.errors import DatasetError, RunError
 from mmcl.evaluation.protocol import judged_split
 from mmcl.evaluation.run import train
 from mmcl.explain import explanation, gradients
+from mmcl.explain.complementary import probes
 from mmcl.explain.explanation import explain, write_explanation
 from mmcl.explain.explanation_figures import (
     error_figure,
@@ -142,6 +143,22 @@ def test_clips_are_told_one_by_one(content, run, tiny_corpus):
         assert (row["words_kept"], len(row["word_share"])) == (None, 20)
 
 
+def test_clips_without_a_label_are_passed_over(run, tiny_corpus):
+    first = "test_000000"
+    clips = list(corpus_clips(tiny_corpus))
+    hidden = [c.model_copy(update={"label": None}) if c.id == first else c for c in clips]
+    dropped = [c for c in clips if c.id != first]
+    one, other = (
+        explain(run, pack_corpus(tiny_corpus.card, each), num_clips=4) for each in (hidden, dropped)
+    )
+    assert [row["id"] for row in one["clips"]] == [f"test_{at:06d}" for at in (1, 2, 3, 4)]
+    assert one["curves"]["deletion"] == other["curves"]["deletion"]
+
+
+def test_half_of_the_seeds_keep_a_step():
+    assert explanation._kept(np.array([0.4, 0.5, 0.0, 1.0], dtype=np.float32)) == [1, 3]
+
+
 def test_words_that_were_kept_are_named(run, tiny_corpus):
     words = tuple(Word(text=f"word{at}") for at in range(20))
     corpus = _changed(tiny_corpus, lambda clip: clip.model_copy(update={"words": words}))
@@ -161,8 +178,18 @@ def test_progress_counts_to_the_end(run, tiny_corpus):
     assert {total for *_, total in told} == {len(told) - 1}
 
 
-def test_validation_is_not_used_twice(run, tiny_corpus):
+def test_validation_is_not_used_twice(run, tiny_corpus, monkeypatch):
+    tuned_on = []
+
+    def watched(task, modalities, train, test, valid):
+        tuned_on.append(valid)
+        return probes(task, modalities, train, test, valid)
+
+    monkeypatch.setattr(explanation, "probes", watched)
     content = explain(run, tiny_corpus, split="valid", num_clips=2)
+    explain(run, tiny_corpus, num_clips=1)
+    assert tuned_on[0] is None
+    assert len(tuned_on[1]) == 2  # one per seed
     assert content["clips"][0]["id"] == "valid_000000"
     assert content["notes"][-1] == (
         "probes: the penalty was not chosen on validation, which is judged here"
