@@ -40,6 +40,7 @@ from mmcl.evaluation.protocol import (
     reference_metrics,
     reference_predictions,
 )
+from mmcl.evaluation.published_results import published_datasets, published_results
 from mmcl.evaluation.run import DIVERGED, METRICS, PREDICTIONS, Run, finish_run, open_run
 from mmcl.evaluation.significance import Predictions, compare_rows
 from mmcl.evaluation.summary import summarise_seeds
@@ -491,9 +492,10 @@ def _divergence(rows: Sequence[Mapping[str, Any]]) -> list[str]:
 def _write(out: Path, content: Mapping[str, Any]) -> None:
     write_json(out / COMPARISON, content)
     stem = (out / COMPARISON).with_suffix("")
-    write_text(markdown_table(content), stem.with_suffix(".md"))
-    write_text(latex_table(content), stem.with_suffix(".tex"))
-    write_text(csv_table(content), stem.with_suffix(".csv"))
+    name = content["corpus"]["name"]
+    published = published_results(name) if name in published_datasets() else []
+    for table, suffix in ((markdown_table, ".md"), (latex_table, ".tex"), (csv_table, ".csv")):
+        write_text(table(content, published=published), stem.with_suffix(suffix))
 
 
 def prepare_corpus(path: Path, out: Path) -> tuple[Corpus, Path]:

@@ -15,6 +15,11 @@ from typing import Any, NamedTuple
 import plotly.graph_objects as go
 from markupsafe import Markup
 
+from mmcl.evaluation.published_results import (
+    PublishedResult,
+    published_datasets,
+    published_results,
+)
 from mmcl.explain.comparison_words import (
     Answer,
     Verdict,
@@ -80,16 +85,20 @@ class _Line(NamedTuple):
     diverged: list[str]
 
 
-def comparison_section(content: Mapping[str, Any], *, published: Sequence[Any] = ()) -> Markup:
+def comparison_section(
+    content: Mapping[str, Any], *, published: Sequence[PublishedResult] | None = None
+) -> Markup:
     """A comparison or an ablation, as a part of a page.
 
     Args:
         content: What comparison.json holds.
-        published: Numbers of the same data set that others reported, with ``model``,
-            ``metric``, ``value``, ``text``, ``alignment``, ``selection``, ``source`` and
-            ``note``. They stand beside ours in a colour of their own; they are never tested
-            and never bold.
+        published: Numbers of the same data set that others reported, by default those we know
+            of the corpus of that name. They stand beside ours in a colour of their own; they
+            are never tested and never bold.
     """
+    if published is None:
+        name = content["corpus"]["name"]
+        published = published_results(name) if name in published_datasets() else []
     metrics = list(content["metrics"])
     tests = _tests(content)
     rows = _ordered(content)
