@@ -13,7 +13,7 @@ from typing import Any, ClassVar, Protocol, Self
 import torch
 from huggingface_hub import PyTorchModelHubMixin, hf_hub_download
 from huggingface_hub.constants import SAFETENSORS_SINGLE_FILE
-from safetensors.torch import load_file
+from safetensors.torch import load_model
 from torch import Tensor, nn
 
 from mmcl.config import ModelSettings, PolicySettings
@@ -153,7 +153,8 @@ class Network(nn.Module, PyTorchModelHubMixin):
         if not Path(model_id).is_dir():
             file = Path(hf_hub_download(model_id, SAFETENSORS_SINGLE_FILE, **options))
         model = cls(**given)
-        model.load_state_dict(load_file(file, device=map_location), strict=strict)
+        # Saving keeps a tensor that has two names once; load_state_dict would miss the other.
+        load_model(model, file, strict=strict, device=map_location)
         return model.eval()
 
     def complete(

@@ -2,6 +2,8 @@
 
 import pytest
 import torch
+from safetensors.torch import load_file, save_file
+from torch import nn
 
 from mmcl.config import ModelSettings, PolicySettings
 from mmcl.corpus.schema import Task
@@ -15,6 +17,13 @@ NAN, INF = float("nan"), float("inf")
 
 class Plain(Network):
     """Nothing but what the base does."""
+
+
+class Tied(Network):
+    def __init__(self, dims, task, *, model=None, **kept):
+        super().__init__(dims, task, model=model, **kept)
+        self.one = nn.Linear(2, 2)
+        self.other = nn.ModuleList([self.one])
 
 
 class WithoutVision(Network):
@@ -236,3 +245,20 @@ def test_saved_network_comes_back(network, tmp_path, capfd):
     assert not loaded.training
     assert loaded.task == REGRESSION
     assert capfd.readouterr().out == ""
+
+
+def test_saved_network_may_have_one_layer_twice(tmp_path):
+    network = Tied(DIMS, REGRESSION)
+    network.save_pretrained(tmp_path)
+    loaded = Tied.from_pretrained(tmp_path)
+    assert torch.equal(loaded.one.weight, network.one.weight)
+    assert loaded.other[0] is loaded.one
+
+
+def test_saved_network_with_a_weight_missing_is_refused(tmp_path):
+    Tied(DIMS, REGRESSION).save_pretrained(tmp_path)
+    file = tmp_path / "model.safetensors"
+    weights = load_file(file)
+    save_file({key: value for key, value in weights.items() if "bias" not in key}, file)
+    with pytest.raises(RuntimeError, match="bias"):
+        Tied.from_pretrained(tmp_path)
