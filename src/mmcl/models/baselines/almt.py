@@ -69,7 +69,7 @@ class TokenLayer(nn.Module):
         super().__init__()
         width = options.width
         self.query_norm = nn.LayerNorm(width)
-        self.source_norm = self.query_norm if shared_norm else nn.LayerNorm(width)
+        self.source_norm = None if shared_norm else nn.LayerNorm(width)
         self.attention = Attention(width, options.heads, options.head_width)
         self.inner_norm = nn.LayerNorm(width)
         self.inner = nn.Linear(width, options.inner_width)
@@ -77,7 +77,8 @@ class TokenLayer(nn.Module):
 
     def forward(self, x: Tensor, source: Tensor, bias: Tensor | None = None) -> Tensor:
         """Shapes: ``[b, k, d]``, ``[b, n, d]`` and ``[b, n]`` in, ``[b, k, d]`` out."""
-        x = x + self.attention(self.query_norm(x), self.source_norm(source), bias)
+        norm = self.source_norm or self.query_norm
+        x = x + self.attention(self.query_norm(x), norm(source), bias)
         y: Tensor = x + self.outer(F.gelu(self.inner(self.inner_norm(x))))
         return y
 

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
+from typing import Any
 
 import torch
 from pydantic import Field
@@ -123,14 +124,20 @@ class CrossmodalTransformer(nn.Module):
         The source is the same for all layers; ``None`` is the target as it changes.
         """
         allowed = future_mask(target_mask, source_mask)
-        x = self._embed(target)
         source = None if source is None else self._embed(source)
-        bias = torch.where(allowed, 0.0, NEVER).unsqueeze(1).to(x.dtype)
-        reads = allowed.any(dim=-1, keepdim=True).to(x.dtype)
-        for layer in self.layers:
-            x = layer(x, source, bias, reads)
-        normal: Tensor = self.norm(x)
+        normal: Tensor = self.norm(_through(self.layers, self._embed(target), source, allowed))
         return normal
+
+    def last(self, steps: Tensor, mask: Tensor) -> Tensor:
+        """The last real step after the stack has read the steps themselves, ``[b, d]``.
+
+        The last layer asks for that step alone, since nothing else of it would be used.
+        """
+        x = _through(self.layers[:-1], self._embed(steps), None, future_mask(mask, mask))
+        at = (extent(mask) - 1).clamp(min=0).view(-1, 1, 1)
+        last = x.gather(1, at.expand(-1, 1, x.shape[-1]))  # [b, 1, d]
+        normal: Tensor = self.norm(_through(self.layers[-1:], last, x, mask.unsqueeze(1)))
+        return normal.squeeze(1)
 
     def _embed(self, x: Tensor) -> Tensor:
         n, width = x.shape[1:]
@@ -138,6 +145,16 @@ class CrossmodalTransformer(nn.Module):
             math.sqrt(width) * x + sinusoidal_positions(n, width, x.device)
         )
         return embedded
+
+
+def _through(
+    layers: Iterable[nn.Module], x: Tensor, source: Tensor | None, allowed: Tensor
+) -> Tensor:
+    bias = torch.where(allowed, 0.0, NEVER).unsqueeze(1).to(x.dtype)  # [b, 1, n, l]
+    reads = allowed.any(dim=-1, keepdim=True).to(x.dtype)
+    for layer in layers:
+        x = layer(x, source, bias, reads)
+    return x
 
 
 class MultimodalTransformer(Baseline):
@@ -246,11 +263,9 @@ class MultimodalTransformer(Baseline):
             for s in self.sources[modality]
         ]
         joined = torch.cat(streams or [target], dim=-1)
-        read = self.own[modality](joined, mask, None, mask)
-        count = extent(mask)
-        at = (count - 1).clamp(min=0).view(-1, 1, 1).expand(-1, 1, read.shape[-1])
-        last: Tensor = read.gather(1, at).squeeze(1) * (count > 0).unsqueeze(1)
-        return last
+        own: Any = self.own[modality]
+        last: Tensor = own.last(joined, mask)
+        return last * mask.any(dim=1, keepdim=True)
 
 
 MODEL = MultimodalTransformer
