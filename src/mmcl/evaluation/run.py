@@ -18,8 +18,9 @@ from typing import Any, Self
 
 import numpy as np
 import pyarrow as pa
+from pydantic import ValidationError
 
-from mmcl.config import Config
+from mmcl.config import Config, model_names
 from mmcl.corpus.batches import labelled_rows
 from mmcl.corpus.schema import Card, Task
 from mmcl.corpus.store import Corpus
@@ -119,8 +120,7 @@ class Run:
     def __init__(self, folder: Path, description: dict[str, Any]) -> None:
         self.folder = folder
         self.description = description
-        self.config = Config.model_validate(description["config"])
-        self.card = Card.model_validate(description["corpus"])
+        self.config, self.card = _settings_of(folder, description)
         self.diverged: dict[int, str] = {
             seed: json.loads(path.read_text())["message"]
             for seed in description["seeds"]
@@ -457,6 +457,21 @@ def _check_resumable(folder: Path, description: dict[str, Any], resume: bool) ->
                 f"{folder}: was started with {what}; nothing was changed.\n"
                 f"  Its settings: {folder / RUN}\n  Start another: --out with a new folder"
             )
+
+
+def _settings_of(folder: Path, description: dict[str, Any]) -> tuple[Config, Card]:
+    try:
+        config = Config.model_validate(description["config"])
+        return config, Card.model_validate(description["corpus"])
+    except (KeyError, ValidationError) as fault:
+        name = description.get("config", {}).get("model", {}).get("name")
+        why = "its settings are of another version"
+        if isinstance(fault, ValidationError) and name not in (None, *model_names()):
+            why = f'no model "{name}" is installed here'
+        raise RunError(
+            f"{folder / RUN}: cannot be opened: {why}.\n"
+            "  Install what it was trained with, or train it again: mmcl train CORPUS --out NEW"
+        ) from fault
 
 
 def _read_description(folder: Path) -> dict[str, Any]:

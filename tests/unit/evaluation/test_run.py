@@ -449,3 +449,24 @@ def test_without_test_clips_validation_alone_is_scored(tmp_path, tiny_corpus, ti
     assert run.metrics["valid"]["mae"]["num_valid"] == 1
     assert 'the corpus has no split "test"' in run.metrics["notes"]
     assert set(run.metrics["references"]["ridge"]) == {"valid"}
+
+
+@pytest.mark.parametrize(
+    ("change", "why"),
+    [
+        pytest.param({"name": "gone"}, 'no model "gone" is installed here', id="model"),
+        pytest.param({"variant": "calibrated"}, "its settings are of another version", id="old"),
+    ],
+)
+def test_run_of_another_version_is_refused(tmp_path, tiny_corpus, tiny_config, change, why):
+    folder = tmp_path / "run"
+    train(tiny_corpus, tiny_config("learning.epochs=1"), out=folder)
+    description = json.loads((folder / "run.json").read_text())
+    description["config"]["model"] |= change
+    (folder / "run.json").write_text(json.dumps(description))
+    with pytest.raises(RunError) as caught:
+        Run.load(folder)
+    assert str(caught.value) == (
+        f"{folder}/run.json: cannot be opened: {why}.\n"
+        "  Install what it was trained with, or train it again: mmcl train CORPUS --out NEW"
+    )
