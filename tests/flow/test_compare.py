@@ -14,7 +14,7 @@ import pytest
 from mmcl.cli.main import main
 from mmcl.corpus.plant import PlantSettings, plant_card, plant_clips
 from mmcl.corpus.store import open_corpus, write_corpus
-from mmcl.errors import DatasetError
+from mmcl.errors import DatasetError, TrainingError
 from mmcl.evaluation.ablation import ABLATIONS, ablation_entries
 from mmcl.evaluation.comparison import Entry, compare, model_entries
 from mmcl.evaluation.run import DIVERGED, Run
@@ -154,6 +154,17 @@ def test_seed_that_diverged_is_counted_and_not_averaged(tmp_path, tiny_config):
     said = [note for note in content["notes"] if note.startswith("wild: seed ")]
     assert len(said) == 2
     assert "diverged and counts in no mean (the " in said[0]
+
+
+def test_reference_that_diverged_is_refused(tmp_path, tiny_config):
+    path = _plant(tmp_path / "planted.arrow")
+    wild = tiny_config("learning.learning_rate=1e30", "learning.clip_norm=0")
+    with pytest.raises(TrainingError) as caught:
+        compare(path, [Entry("wild", wild)], seeds=[1], out=tmp_path / "c")
+    assert str(caught.value) == (
+        "every seed of wild diverged, and the others were to be held against it.\n"
+        "  Hold them against another: --reference ridge"
+    )
 
 
 def test_one_seed_of_two_that_diverged_leaves_the_other(compared, tmp_path, small):

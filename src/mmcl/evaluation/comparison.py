@@ -28,7 +28,14 @@ from mmcl.config import Config, model_names, resolve_config
 from mmcl.corpus.readers import convert_corpus
 from mmcl.corpus.schema import Card
 from mmcl.corpus.store import Corpus, is_corpus_file, open_corpus
-from mmcl.errors import ConfigError, DatasetError, ShapeError, UsageError, did_you_mean
+from mmcl.errors import (
+    ConfigError,
+    DatasetError,
+    ShapeError,
+    TrainingError,
+    UsageError,
+    did_you_mean,
+)
 from mmcl.evaluation.comparison_tables import csv_table, latex_table, markdown_table
 from mmcl.evaluation.item_sums import summable_metrics
 from mmcl.evaluation.metrics import task_metrics
@@ -232,7 +239,7 @@ def compare(
         ConfigError: If the corpus has no metric of that name.
         DatasetError: If there is nothing to train on or to score.
         RunError: If the folder holds runs with other settings or of another corpus.
-        TrainingError: If a training was killed.
+        TrainingError: If a training was killed, or every seed of the reference diverged.
     """
     names = [entry.name for entry in entries]
     held_against = reference or ("calibrated" if "calibrated" in names else names[0])
@@ -249,6 +256,11 @@ def compare(
     rows = [_trained_row(entry, loaded, seeds, out, judged) for entry in entries]
     rows += [_rescored_row(each, loaded, out, judged) for each in rescored]
     rows += [judged.rows[name] for name in REFERENCES if name in judged.rows]
+    if held_against not in judged.predictions:
+        raise TrainingError(
+            f"every seed of {held_against} diverged, and the others were to be held against it.\n"
+            "  Hold them against another: --reference ridge"
+        )
     tested = compare_rows(
         held_against,
         judged.predictions,
@@ -468,16 +480,17 @@ def _summaries(seeds: Sequence[Mapping[str, float]]) -> dict[str, Any]:
 
 def _cost(run: Run) -> dict[str, Any]:
     report = run.metrics
-    peaks = [
-        json.loads(path.read_text())["peak_memory_mib"]
+    each = [
+        json.loads(path.read_text())
         for seed in run.seeds
         if (path := run.folder / f"seed-{seed}" / COST).exists()
     ]
+    speeds = [c["predict_clips_per_second"] for c in each if "predict_clips_per_second" in c]
     return {
         "parameters": report["training"]["parameters"],
         "train_seconds": report["training"]["seconds"]["mean"],
-        "predict_clips_per_second": report["prediction"]["clips_per_second"]["mean"],
-        "peak_memory_mib": max(peaks, default=None),
+        "predict_clips_per_second": (sum(speeds) / len(speeds) if speeds else None),
+        "peak_memory_mib": max((c["peak_memory_mib"] for c in each), default=None),
     }
 
 

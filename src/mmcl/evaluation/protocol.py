@@ -7,19 +7,20 @@ asks a corpus for its test clips, and a test of this project reads the sources t
 
 from __future__ import annotations
 
-import time
 from collections.abc import Sequence
 from typing import Any, Literal, NamedTuple
+from weakref import WeakKeyDictionary
 
 import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
+from threadpoolctl import threadpool_limits
 
 from mmcl.corpus.schema import Task
 from mmcl.corpus.store import Corpus, Split
 from mmcl.evaluation.metrics import Metrics, task_metrics
 from mmcl.evaluation.planted import role_metrics
-from mmcl.evaluation.references import Reference, reference_rows, reference_scores
+from mmcl.evaluation.references import Reference, reference_scores
 from mmcl.learning.inference import Scored, score_split
 from mmcl.models.network import Network
 from mmcl.types import Modality
@@ -39,6 +40,7 @@ __all__ = [
 
 JudgedSplit = Literal["valid", "test"]
 JUDGED: tuple[JudgedSplit, ...] = ("valid", "test")
+_FITTED: WeakKeyDictionary[Corpus, dict[str, dict[str, Reference]]] = WeakKeyDictionary()
 
 
 class Judged(NamedTuple):
@@ -48,13 +50,11 @@ class Judged(NamedTuple):
         split: The clips.
         scored: Scores, actions and commonality of every clip.
         metrics: What they come to; planted corpora add their AUROCs.
-        clips_per_second: How fast they were predicted, reading and padding included.
     """
 
     split: Split
     scored: Scored
     metrics: Metrics
-    clips_per_second: float
 
 
 def judged_split(corpus: Corpus, name: JudgedSplit) -> Split:
@@ -75,13 +75,11 @@ def judge(
         batch_size: Clips per step.
     """
     split = judged_split(corpus, name)
-    started = time.perf_counter()
     scored = score_split(model, split, batch_size=batch_size)
-    speed = len(split) / (time.perf_counter() - started)
     metrics = task_metrics(corpus.card.task, split.labels(), scored.scores, preset=preset)
     if scored.actions:
         metrics.values.update(role_metrics(split, scored, model.modalities))
-    return Judged(split, scored, metrics, speed)
+    return Judged(split, scored, metrics)
 
 
 def reference_metrics(corpus: Corpus, name: JudgedSplit, *, preset: str) -> dict[str, Metrics]:
@@ -90,27 +88,32 @@ def reference_metrics(corpus: Corpus, name: JudgedSplit, *, preset: str) -> dict
     Ridge (logistic regression for classes and emotions) sees the mean over time of every
     modality; its penalty is chosen on the validation split.
     """
-    train, target, valid = _pooled(corpus, name)
     labels = judged_split(corpus, name).labels()
-    return reference_rows(corpus.card.task, *train, target, labels, preset=preset, **valid)
+    rows = {}
+    for row, reference in reference_predictions(corpus, name).items():
+        found = task_metrics(corpus.card.task, labels, reference.scores, preset=preset)
+        rows[row] = found._replace(warnings=reference.warnings + found.warnings)
+    return rows
 
 
 def reference_predictions(corpus: Corpus, name: JudgedSplit) -> dict[str, Reference]:
-    """The scores behind :func:`reference_metrics`; no label of the split is looked at."""
-    train, target, valid = _pooled(corpus, name)
-    return reference_scores(corpus.card.task, *train, target, **valid)
+    """The scores behind :func:`reference_metrics`; no label of the split is looked at.
 
-
-def _pooled(
-    corpus: Corpus, name: JudgedSplit
-) -> tuple[tuple[NDArray[Any], NDArray[Any]], NDArray[Any], dict[str, NDArray[Any]]]:
-    """Pooled training clips with labels, pooled clips to judge, and validation by keyword."""
-    train, valid = corpus.split("train"), corpus.split("valid")
-    return (
-        (pooled_features(train), train.labels()),
-        pooled_features(judged_split(corpus, name)),
-        {"valid_features": pooled_features(valid), "valid_truth": valid.labels()},
-    )
+    They are fitted once per corpus: a comparison asks for them with every row.
+    """
+    fitted = _FITTED.setdefault(corpus, {})
+    if name not in fitted:
+        train, valid = corpus.split("train"), corpus.split("valid")
+        with threadpool_limits(1, user_api="blas"):  # threads wait for each other here
+            fitted[name] = reference_scores(
+                corpus.card.task,
+                pooled_features(train),
+                train.labels(),
+                pooled_features(judged_split(corpus, name)),
+                valid_features=pooled_features(valid),
+                valid_truth=valid.labels(),
+            )
+    return fitted[name]
 
 
 def pooled_features(

@@ -22,12 +22,10 @@ from mmcl.errors import ConfigError, DatasetError, ShapeError
 from mmcl.evaluation.metrics import (
     LABEL_DECIMALS,
     UNKNOWN,
-    Metrics,
     class_indices,
-    task_metrics,
 )
 
-__all__ = ["Reference", "reference_rows", "reference_scores"]
+__all__ = ["Reference", "reference_scores"]
 
 ALPHAS: tuple[float, ...] = tuple(float(alpha) for alpha in np.logspace(-1, 5, 13))
 """Ridge penalties tried, from nearly none to nearly everything, on standardised features."""
@@ -59,63 +57,6 @@ class Reference(NamedTuple):
 class _Split(NamedTuple):
     features: _Floats  # [n, f]
     truth: NDArray[Any]  # [n] scores, [n] class indices or [n, e] 0/1 judgements
-
-
-def reference_rows(
-    task: Task,
-    train_features: ArrayLike,
-    train_truth: ArrayLike,
-    test_features: ArrayLike,
-    test_truth: ArrayLike,
-    *,
-    preset: str = "mmsa",
-    valid_features: ArrayLike | None = None,
-    valid_truth: ArrayLike | None = None,
-) -> dict[str, Metrics]:
-    """Score the reference predictions of a task.
-
-    Args:
-        task: What is predicted.
-        train_features: Clips to fit on, float, finite, shape ``[n, f]``, any scale.
-        train_truth: Their labels, as :func:`mmcl.evaluation.metrics.task_metrics` takes them;
-            clips without a label are dropped.
-        test_features: Clips to predict, shape ``[n_test, f]``.
-        test_truth: Their labels; used for the score alone.
-        preset: One of :data:`mmcl.evaluation.metrics.PRESETS`.
-        valid_features: Clips to choose the penalty on, shape ``[n_valid, f]``.
-        valid_truth: Their labels.
-
-    Returns:
-        Metrics by row, rows as :func:`reference_scores` describes them.
-
-    Raises:
-        ShapeError: If the shapes do not fit each other or the task.
-        DatasetError: If no training clip has a label, or a label is not one of the task.
-        ConfigError: If the preset is unknown, or only half of a validation split is given.
-
-    Shapes:
-        ``n`` clips, ``f`` features of a clip.
-
-    Example:
-        >>> task = Task(kind="regression", low=-3.0, high=3.0)
-        >>> column = [[0.0], [1.0], [2.0], [3.0]]
-        >>> rows = reference_rows(task, column, [0.0, 1.0, 1.0, 3.0], column, [0.0, 1.0, 2.0, 3.0])
-        >>> list(rows), rows["constant"].values["mae"]
-        (['constant', 'majority', 'ridge'], 1.0)
-    """
-    references = reference_scores(
-        task,
-        train_features,
-        train_truth,
-        test_features,
-        valid_features=valid_features,
-        valid_truth=valid_truth,
-    )
-    rows = {}
-    for name, reference in references.items():
-        found = task_metrics(task, test_truth, reference.scores, preset=preset)
-        rows[name] = found._replace(warnings=reference.warnings + found.warnings)
-    return rows
 
 
 def reference_scores(

@@ -259,7 +259,6 @@ class Run:
         settings = self.config.evaluation
         report: dict[str, Any] = {"valid": {}, "test": {}}
         everything: list[tuple[int, Judged]] = []
-        speeds: list[float] = []
         notes: list[str] = list(self.notes(corpus))
         references: dict[str, dict[str, Any]] = {}
         for name in JUDGED:
@@ -268,7 +267,6 @@ class Run:
                 continue
             judged = [(seed, self._judge(seed, corpus, name)) for seed in self.seeds]
             everything += judged
-            speeds += [j.clips_per_second for _, j in judged]
             report[name] = _summaries([j.metrics.values for _, j in judged])
             notes += _warnings(name, [j.metrics for _, j in judged])
             if len(labelled_rows(corpus.split("train"))):
@@ -281,7 +279,6 @@ class Run:
             "corpus": corpus.card.name,
             "seeds": list(self.seeds),
             "training": self._training_figures(),
-            "prediction": {"clips_per_second": summarise(speeds).as_dict()},
             "notes": notes,
         }
         return report, everything

@@ -17,7 +17,7 @@ from typing import Any, NamedTuple
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from threadpoolctl import threadpool_limits  # type: ignore[import-untyped]
+from threadpoolctl import threadpool_limits
 
 from mmcl.corpus.batches import batch_rows, collate, labelled_rows, move_batch
 from mmcl.corpus.schema import Task

@@ -47,6 +47,7 @@ def test_training_elsewhere_is_the_training_at_home(corpus_file, tiny_config, tm
     cost = json.loads((tmp_path / "there" / COST).read_text())
     assert cost["peak_memory_mib"] > 50
     assert 0 < cost["cpu_seconds"] < 300
+    assert cost["predict_clips_per_second"] > 1
 
 
 def test_training_that_diverges_says_so_and_stops_no_other(corpus_file, tiny_config, tmp_path):
