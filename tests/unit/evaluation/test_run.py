@@ -85,7 +85,8 @@ def test_metrics_layout(run):
     assert (report["preset"], report["model"]) == ("mmsa", "calibrated")
     assert (report["corpus"], report["seeds"], report["notes"]) == ("planted", [3, 1], [])
     training = report["training"]
-    assert list(training) == ["clips_per_second", "best_epochs", "epochs", "parameters"]
+    keys = ["clips_per_second", "best_epochs", "epochs", "seconds", "parameters"]
+    assert list(training) == keys
     assert training["epochs"] == [2, 2]
     assert training["parameters"] == sum(p.numel() for p in run.model().parameters())
 
