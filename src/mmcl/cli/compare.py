@@ -198,20 +198,22 @@ def _status_table(states: list[Status]) -> Table:
 
 def _show(content: dict[str, Any], out: Path) -> None:
     """The table, the notes and where everything lies."""
+    from rich import box
     from rich.table import Table
 
     from mmcl.cli.show import console, format_summary
 
     count = len(content["seeds"])
     title = f"{content['corpus']['name']}, test split, {count} seed{'s' * (count != 1)}"
-    table = Table(title=f"{title} (mean ± s.d.)", caption=_CAPTION.format(**content))
-    table.add_column("model")
+    caption = f"† differs from {content['reference']} (bootstrap over seeds and clips, Holm, .05)"
+    table = Table(title=f"{title} (mean ± s.d.)", caption=caption, box=box.SIMPLE)
+    table.add_column("model", no_wrap=True)
     for key in content["metrics"]:
-        table.add_column(key, justify="right")
-    tested = {(test["name"], test["metric"]): test for test in content["tests"]}
+        table.add_column(key.replace("_", "\n", 1), justify="right")
+    differ = {(t["name"], t["metric"]) for t in content["tests"] if t["better"]}
     for row in content["rows"]:
         cells = [
-            format_summary(row["test"].get(key)) + _mark(tested.get((row["name"], key)), content)
+            format_summary(row["test"].get(key)) + (" †" if (row["name"], key) in differ else "  ")
             for key in content["metrics"]
         ]
         table.add_row(row["name"], *cells)
@@ -220,12 +222,3 @@ def _show(content: dict[str, Any], out: Path) -> None:
         console.print(f"note: {note}", markup=False)
     report = write_report(out)
     console.print(f"{out}/comparison.json, .md, .tex, .csv; {report}", markup=False)
-
-
-_CAPTION = "- worse than {reference}, + better (bootstrap over seeds and clips, Holm, .05)"
-
-
-def _mark(test: dict[str, Any] | None, content: dict[str, Any]) -> str:
-    if test is None or test["better"] is None:
-        return "  "
-    return " -" if test["better"] == content["reference"] else " +"
