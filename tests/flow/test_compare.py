@@ -61,7 +61,9 @@ def test_comparison_has_every_row_and_every_test(compared):
         "majority",
         "constant",
     ]
-    assert content["metrics"] == ["mae", "corr", "acc2_non0", "acc7"]
+    tested = ["mae", "corr", "acc2_non0", "acc7"]
+    assert content["metrics"] == [*tested, "common_auroc", "action_auroc"]
+    assert {test["metric"] for test in content["tests"]} == set(tested)
     pairs = {(test["name"], test["metric"]) for test in content["tests"]}
     assert len(pairs) == len(content["tests"]) == 4 * 4
     assert (content["seeds"], content["test_clips"]) == ([1, 2], 12)

@@ -147,9 +147,7 @@ def test_demo_says_what_cannot_be_written(tmp_path, capsys):
 def test_plan_keeps_the_architectures_of_the_preset(quick):
     plan = demo.make_plan(quick=quick)
     for variant in demo.VARIANTS:
-        planned = resolve_config(
-            variant=variant, source="planted", overrides=plan.overrides[variant]
-        )
+        planned = resolve_config(model=variant, source="planted", overrides=plan.overrides[variant])
         assert planned.model == resolve_config(model=variant, source="planted").model
 
 

@@ -9,7 +9,7 @@ from mmcl.cli.tune import tune_command
 from mmcl.config import resolve_config
 from mmcl.corpus.plant import PlantSettings, plant_card, plant_clips
 from mmcl.corpus.store import open_corpus, write_corpus
-from mmcl.errors import UsageError
+from mmcl.errors import ConfigError, UsageError
 from mmcl.evaluation.run import Run
 from mmcl.evaluation.tuned import config_toml, tune
 from mmcl.learning.tuning import with_settings
@@ -50,7 +50,8 @@ def test_search_best_and_going_on(folder, call, small):
     best, validation = content["best"], content["validation"]
     lines = out.splitlines()
     assert lines[0].strip() == f"best of 3 trials: trial {best['number']}"
-    assert lines[-2:] == ["tuned/best.toml", "tuned/tuning.json"]
+    written = ["best.toml", "tuning.json", "report.html"]
+    assert lines[-3:] == [f"tuned/{name}" for name in written]
     assert "trials: 3 complete" in lines
     assert f"validation loss of the best trial: {best['value']:.3f} (optimistic)" in lines
     assert [trial["number"] for trial in content["trials"]] == [0, 1, 2]
@@ -92,7 +93,8 @@ def test_two_workers_share_one_search(folder, call, small):
     assert [trial["number"] for trial in content["trials"]] == [0, 1, 2]
     assert len({trial["params"]["learning.learning_rate"] for trial in content["trials"]}) == 3
     assert sorted(p.name for p in (folder / "tuned").iterdir()) == [
-        *("best", "best.toml", "defaults", "search.json", "study.log", "trials", "tuning.json")
+        *("best", "best.toml", "defaults", "report.html", "search.json", "study.log"),
+        *("trials", "tuning.json"),
     ]
 
 
@@ -106,10 +108,11 @@ def test_toml_of_a_configuration_is_the_configuration(tmp_path, tiny_config, var
 
 
 def test_misspelt_model_and_counts_below_one(folder, call, tiny_config):
-    with pytest.raises(UsageError) as caught:
+    with pytest.raises(ConfigError) as refused:
         call("planted.arrow", "--out", "tuned", "--model", "releasd")
-    assert str(caught.value) == (
-        '--model must be "calibrated" or "released", got "releasd"; did you mean "released"?'
+    assert str(refused.value) == (
+        "preset planted has 1 problem\n"
+        '  model.name: unknown model "releasd"; did you mean "released"?'
     )
     for name in ("trials", "workers", "seeds"):
         with pytest.raises(UsageError) as caught:

@@ -192,7 +192,7 @@ def test_missing_folder_and_file_are_refused(tmp_path):
     [
         pytest.param("{", "JSONDecodeError: Expecting property name", id="not-json"),
         pytest.param("[]", "ValueError: a list where an object was expected", id="no-object"),
-        pytest.param('{"metrics": ["mae"]}', "KeyError: 'tests'", id="key-missing"),
+        pytest.param('{"metrics": ["mae"]}', "KeyError: 'corpus'", id="key-missing"),
     ],
 )
 def test_broken_result_is_refused(tmp_path, text, why):

@@ -168,6 +168,7 @@ def test_best_epoch_is_kept_and_patience_counted(tmp_path, development, tiny_con
         "seed": 1,
         "best_epoch": 3,
         "best_valid_loss": 1.0,
+        "clips": 24,
         "never_seen": [],
     }
 
