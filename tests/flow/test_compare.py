@@ -220,6 +220,14 @@ def test_other_test_items_are_refused(compared, tmp_path, small):
             id="reference",
         ),
         pytest.param(
+            ("--models", "text_only", "--set", "model.options.widht=8"),
+            2,
+            "ConfigError: text_only: options of text_only have 1 problem\n"
+            '  model.options.widht: unknown key; did you mean "width"?\n'
+            "  Options of text_only: width, heads, layers, dropout\n",
+            id="option",
+        ),
+        pytest.param(
             ("--seeds", "0"), 2, "UsageError: --seeds: at least one seed is needed, got 0\n", id="0"
         ),
     ],

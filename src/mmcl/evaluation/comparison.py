@@ -55,8 +55,8 @@ from mmcl.evaluation.tables import write_text
 from mmcl.evaluation.training_pool import COST, Job, train_jobs
 from mmcl.learning.checkpoints import write_json
 from mmcl.learning.inference import score_split
-from mmcl.learning.loop import DONE, build_model, read_history
-from mmcl.models.registry import network_class
+from mmcl.learning.loop import DONE, read_history
+from mmcl.models.registry import build_network, network_class
 from mmcl.runtime import environment
 from mmcl.types import BASELINES, VARIANTS, Modality
 
@@ -300,9 +300,12 @@ def _check_settings(entries: Sequence[Entry], corpus: Corpus) -> None:
     Raises:
         ConfigError: If one is.
     """
+    card = corpus.card
+    dims = {str(m): d for m, d in card.dims.items()}
     for entry in entries:
+        model, policy = entry.config.model, entry.config.policy
         try:
-            build_model(corpus.development(), entry.config)
+            build_network(dims, card.task, aligned=card.aligned, model=model, policy=policy)
         except (ConfigError, ShapeError) as fault:
             raise ConfigError(f"{entry.name}: {fault}") from None
 
