@@ -13,7 +13,6 @@ done. Whatever Python decided on the way is then settled for good, so nothing is
 from __future__ import annotations
 
 import copy
-import io
 import json
 import os
 import warnings
@@ -21,17 +20,20 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from importlib import metadata
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
+from torch.onnx.symbolic_helper import parse_args
+from torch.onnx.utils import register_custom_op_symbolic, unregister_custom_op_symbolic
 
 from mmcl.errors import ConfigError, RunError
 from mmcl.media.extras import load
 from mmcl.models import decoupling
 from mmcl.models.layers import ModalityNorm
-from mmcl.models.mmcl import MMCL
+from mmcl.models.mmcl import MMCL, Output
 from mmcl.models.network import Network
 from mmcl.types import Modality
 
@@ -110,38 +112,45 @@ def check_export(model: Network, file: Path | bytes) -> float:
     runtime = load("onnxruntime", "checking an ONNX file", extra="export")
     options = runtime.SessionOptions()
     options.intra_op_num_threads, options.log_severity_level = 1, 4
-    frame = _Frame(model).eval()
     generator = torch.Generator().manual_seed(0)
+    alone = copy.deepcopy(model).cpu().eval()
+    content = file if isinstance(file, bytes) else str(file)
+    with _faults_of_the_runtime(model, "onnxruntime cannot open it"):
+        session = runtime.InferenceSession(content, options, ["CPUExecutionProvider"])
     largest = 0.0
-    try:
-        session = runtime.InferenceSession(
-            file if isinstance(file, bytes) else str(file), options, ["CPUExecutionProvider"]
-        )
-        for clips, lengths in zip(BATCHES, _LENGTHS, strict=True):
-            given = _random_clips(model, clips, lengths, generator)
+    for clips, lengths in zip(BATCHES, _LENGTHS, strict=True):
+        given = _random_clips(model, clips, lengths, generator)
+        with _faults_of_the_runtime(model, f"onnxruntime cannot run it on a batch of {clips}"):
             found = session.run(None, {name: x.numpy() for name, x in given.items()})
-            largest = max(largest, _difference(frame, given, found))
-    except _Unequal as fault:
-        raise _refusal(model, str(fault)) from None
-    except Exception as fault:  # the runtime has many, and no common one
-        raise _refusal(model, f"onnxruntime: {_first_line(fault)}") from fault
+        largest = max(largest, _difference(alone, given, found))
     return largest
 
 
-class _Unequal(Exception):
-    """The runtime computes something else than torch."""
+@contextmanager
+def _faults_of_the_runtime(model: Network, what: str) -> Iterator[None]:
+    try:
+        yield
+    except Exception as fault:  # it has many, and no common one
+        raise _refusal(model, f"{what} ({_first_line(fault)})") from fault
 
 
-def _difference(frame: _Frame, given: Mapping[str, Tensor], found: list[Any]) -> float:
+def _difference(model: Network, given: Mapping[str, Tensor], found: list[Any]) -> float:
+    """Largest difference between what a network says and what was found."""
+    features = {m: given[m] for m in model.modalities}
+    masks = {m: given[f"{m}_mask"] for m in model.modalities}
     with torch.inference_mode():
-        wanted = frame(*given.values())
+        wanted = _answers(model(features, masks))
     largest = 0.0
-    for name, ours, theirs in zip(_outputs(frame.model), wanted, found, strict=True):
+    for name, ours, theirs in zip(_outputs(model), wanted, found, strict=True):
         if tuple(ours.shape) != theirs.shape:
-            raise _Unequal(f"{name} is {list(theirs.shape)}, and {list(ours.shape)} with torch")
+            raise _refusal(
+                model, f"{name} of {list(ours.shape)} is {list(theirs.shape)} by onnxruntime"
+            )
         apart = float((ours - torch.from_numpy(theirs)).abs().amax())
         if not apart <= TOLERANCE:  # nor is NaN equal
-            raise _Unequal(f"{name} is {apart:.1e} from torch's, more than {TOLERANCE:.0e}")
+            raise _refusal(
+                model, f"{name} is {apart:.1e} off by onnxruntime, at most {TOLERANCE:.0e} was due"
+            )
         largest = max(largest, apart)
     return largest
 
@@ -190,13 +199,17 @@ class _Frame(nn.Module):
             missing = n - given[at].shape[1]
             features[modality] = F.pad(given[at], (0, 0, 0, missing))
             masks[modality] = F.pad(given[count + at], (0, missing))
-        output = self.model(features, masks)
-        if not isinstance(self.model, MMCL):
-            return (output.scores,)
-        seen = output.encoded.parts.commonality, output.decision.keep_probability
+        scores, *seen = _answers(self.model(features, masks))
         if self.model.released and not self.model.aligned:
-            return (output.scores, *seen)  # of as many steps as it was trained with
-        return (output.scores, *(each[:, :, :longest] for each in seen))
+            return (scores, *seen)  # of as many steps as it was trained with
+        return (scores, *(each[:, :, :longest] for each in seen))
+
+
+def _answers(output: Any) -> tuple[Tensor, ...]:
+    """What a file returns of what a network returns."""
+    if not isinstance(output, Output):
+        return (output.scores,)
+    return output.scores, output.encoded.parts.commonality, output.decision.keep_probability
 
 
 class _FixedNorm(nn.Module):
@@ -254,9 +267,7 @@ def _check_exportable(model: Network) -> None:
         )
 
 
-def _refusal(
-    model: Network, reason: str, *, instead: str = "--model calibrated"
-) -> ConfigError:
+def _refusal(model: Network, reason: str, *, instead: str = "--model calibrated") -> ConfigError:
     return ConfigError(
         f'model "{model.settings.name}" cannot be exported to ONNX: {reason}.\n'
         f"  Train one that can: mmcl train CORPUS {instead}"
@@ -269,24 +280,24 @@ def _trace(model: Network) -> bytes:
     _fix_norms(frame)
     lengths = (9, 9, 9) if _one_length(model) else (9, 11, 10)
     example = _random_clips(model, 2, lengths, torch.Generator().manual_seed(0))
-    content = io.BytesIO()
     try:
-        with _traceable(), warnings.catch_warnings():
+        with _traceable(), warnings.catch_warnings(), TemporaryDirectory() as folder:
+            path = Path(folder) / "traced.onnx"
             # It warns of every choice that tracing settles; the check tells which matter.
             warnings.simplefilter("ignore")
             torch.onnx.export(
                 frame,
                 tuple(example.values()),
-                content,
+                path,
                 input_names=list(_inputs(model)),
                 output_names=list(_outputs(model)),
                 dynamic_axes=_free_axes(model),
                 opset_version=_OPSET,
                 dynamo=False,
             )
+            return path.read_bytes()
     except (RuntimeError, ValueError, TypeError) as fault:  # those of the exporter among them
         raise _refusal(model, _first_line(fault)) from fault
-    return content.getvalue()
 
 
 def _free_axes(model: Network) -> dict[str, dict[int, str]]:
@@ -307,16 +318,16 @@ def _traceable() -> Iterator[None]:
     exporter hands a negative axis on to ONNX, which has none.
     """
     before = decoupling._BLOCK_ELEMENTS
-    torch.onnx.register_custom_op_symbolic("aten::movedim", _movedim, _OPSET)
+    register_custom_op_symbolic("aten::movedim", _movedim, _OPSET)
     decoupling._BLOCK_ELEMENTS = 1 << 62
     try:
         yield
     finally:
         decoupling._BLOCK_ELEMENTS = before
-        torch.onnx.unregister_custom_op_symbolic("aten::movedim", _OPSET)
+        unregister_custom_op_symbolic("aten::movedim", _OPSET)
 
 
-@torch.onnx.symbolic_helper.parse_args("v", "i", "i")
+@parse_args("v", "i", "i")
 def _movedim(graph: Any, x: Any, source: int, destination: int) -> Any:
     rank = x.type().dim()
     axes = [axis for axis in range(rank) if axis != source % rank]

@@ -217,7 +217,7 @@ def _finite(modality: Modality, x: Tensor) -> Tensor:
 
     A network that is being compiled or exported has no features to look at yet.
     """
-    if torch.compiler.is_compiling() or torch.jit.is_tracing():
+    if torch.compiler.is_compiling() or torch.onnx.is_in_onnx_export():
         return x
     if torch.isfinite(x.sum()):
         return x
