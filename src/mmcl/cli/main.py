@@ -12,6 +12,7 @@ from mmcl.cli.compare import ablate_command, compare_command
 from mmcl.cli.demo import demo_command
 from mmcl.cli.evaluate import evaluate_command
 from mmcl.cli.explain import explain_command
+from mmcl.cli.export import export_command
 from mmcl.cli.extract import extract_command
 from mmcl.cli.lint_table import lint_table_command
 from mmcl.cli.predict import predict_command
@@ -49,6 +50,7 @@ app.command("compare")(compare_command)
 app.command("ablate")(ablate_command)
 app.command("explain")(explain_command)
 app.command("robustness")(robustness_command)
+app.command("export")(export_command)
 app.command("tune")(tune_command)
 app.command("report")(report_command)
 app.command("lint-table")(lint_table_command)

@@ -213,7 +213,12 @@ class Network(nn.Module, PyTorchModelHubMixin):
 
 
 def _finite(modality: Modality, x: Tensor) -> Tensor:
-    """The features themselves; one sum finds what is not finite, whatever the batch."""
+    """The features themselves; one sum finds what is not finite, whatever the batch.
+
+    A network that is being compiled or exported has no features to look at yet.
+    """
+    if torch.compiler.is_compiling() or torch.onnx.is_in_onnx_export():
+        return x
     if torch.isfinite(x.sum()):
         return x
     bad = ~torch.isfinite(x).flatten(1).all(dim=1)
