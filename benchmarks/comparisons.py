@@ -12,19 +12,17 @@ command that was interrupted goes on where it was.
 from __future__ import annotations
 
 import argparse
+import json
 import os
-import shutil
 import sys
-from datetime import UTC, datetime
 from pathlib import Path
 from typing import NamedTuple
 
+from kept import keep
 from mmcl.cli.main import main as mmcl
-from mmcl.runtime import environment
 from readme import render
 
-HERE = Path(__file__).parent
-ROOT = HERE.parent
+ROOT = Path(__file__).parents[1]
 REAL_DATA = "MMCL_REAL_DATA"
 MMMO = "$MMCL_REAL_DATA/mmmo/mmmo_{}.pkl.gz"
 
@@ -96,7 +94,8 @@ def run(name: str, experiment: Experiment) -> None:
     out = Path("runs/bench") / name
     given = (f"runs/bench/{experiment.run}", corpus) if experiment.run else (corpus,)
     call(experiment.command, *given, "--out", str(out), *experiment.words)
-    keep(name, out / RESULT[experiment.command])
+    text = (out / RESULT[experiment.command]).read_text()
+    keep(f"result.{name}", json.loads(without_place(text)))
 
 
 def call(*words: str) -> None:
@@ -108,16 +107,10 @@ def call(*words: str) -> None:
         sys.exit(code)
 
 
-def keep(name: str, result: Path) -> None:
-    """Copy a result under its date and commit, without the place of the real data."""
-    folder = HERE / "results"
-    for older in folder.glob(f"????-??-??-*-result.{name}.json"):
-        older.unlink()
-    path = folder / f"{datetime.now(UTC).date()}-{environment()['commit']}-result.{name}.json"
-    shutil.copy(result, path)
-    if REAL_DATA in os.environ:
-        path.write_text(path.read_text().replace(os.environ[REAL_DATA], f"${REAL_DATA}"))
-    print(path)
+def without_place(text: str) -> str:
+    """A result without the place of the real data on this machine."""
+    place = os.environ.get(REAL_DATA)
+    return text.replace(place, f"${REAL_DATA}") if place else text
 
 
 if __name__ == "__main__":

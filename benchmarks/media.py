@@ -16,7 +16,6 @@ import subprocess
 import sys
 import tempfile
 import time
-from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -27,6 +26,7 @@ os.environ["HF_HUB_OFFLINE"] = "1"
 import av
 import numpy as np
 
+from kept import keep
 from mmcl.corpus.schema import Word
 from mmcl.media.align import align_words
 from mmcl.media.decode import probe, read_audio
@@ -35,7 +35,6 @@ from mmcl.media.face import FaceTrack, FaceTracker
 from mmcl.media.recipe import Recipe
 from mmcl.media.recognise import Recogniser
 from mmcl.media.weights import speech_model
-from mmcl.runtime import environment
 from readme import render
 
 GROUPS = {"grid": "grid/*.mpg", "ravdess": "ravdess/*.mp4", "moud": "moud/*.mp4"}
@@ -293,11 +292,7 @@ def stages(content: dict[str, Any]) -> list[str]:
 
 def save(content: dict[str, Any]) -> None:
     """Write the results with the machine and the command."""
-    about = environment()
-    day = datetime.now(UTC).date().isoformat()
-    path = Path(__file__).parent / "results" / f"{day}-{about['commit']}-media.json"
-    path.write_text(json.dumps({**content, "environment": about}, indent=2) + "\n")
-    print(path)
+    keep("media", content)
 
 
 if __name__ == "__main__":

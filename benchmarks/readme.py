@@ -6,11 +6,11 @@ typed by hand. The benchmarks call this when they are done.
 
 from __future__ import annotations
 
-import json
 import re
 from pathlib import Path
 from typing import Any
 
+from kept import kept
 from mmcl.evaluation.comparison_tables import markdown_table
 
 HERE = Path(__file__).parent
@@ -27,11 +27,9 @@ def render() -> None:
 def _fresh(found: re.Match[str]) -> str:
     name = found[1]
     tables = {"speed": speed_table, "media": media_table}
-    kind = name if name in tables else f"result.{name}"
-    files = sorted((HERE / "results").glob(f"*-{kind}.json"), key=lambda f: f.stat().st_mtime)
-    if not files:
+    content = kept(name if name in tables else f"result.{name}")
+    if content is None:
         return found[0]
-    content = json.loads(files[-1].read_text())
     table = tables[name](content) if name in tables else result_table(name, content)
     return f"<!-- table:{name} -->\n{table}<!-- end:{name} -->"
 

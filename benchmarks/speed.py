@@ -9,13 +9,10 @@ since these rates drift. Run it with: make bench
 from __future__ import annotations
 
 import argparse
-import json
 import os
 import statistics
 import time
 from collections.abc import Callable
-from datetime import UTC, datetime
-from pathlib import Path
 from typing import Any
 
 os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
@@ -24,6 +21,7 @@ import numpy as np
 import torch
 from torch.utils.flop_counter import FlopCounterMode
 
+from kept import keep
 from mmcl.config import Config, RuntimeSettings, resolve_config
 from mmcl.corpus.batches import Batch, collate
 from mmcl.corpus.schema import Card, Clip, Task
@@ -31,7 +29,7 @@ from mmcl.corpus.store import Split, pack_corpus
 from mmcl.learning.inference import targets_of
 from mmcl.learning.learner import Learner, make_learner
 from mmcl.learning.loop import build_model
-from mmcl.runtime import environment, make_fabric, prepare_process, seed_everything
+from mmcl.runtime import make_fabric, prepare_process, seed_everything
 from mmcl.types import MODALITIES, VARIANTS
 from readme import render
 
@@ -196,21 +194,14 @@ def save(
     results: dict[str, Any], rate: float, chosen: argparse.Namespace, by_step: dict[str, float]
 ) -> None:
     """Write the results with the machine and the command."""
-    about = environment()
-    day = datetime.now(UTC).date().isoformat()
-    folder = Path(__file__).parent / "results"
-    folder.mkdir(exist_ok=True)
-    path = folder / f"{day}-{about['commit']}-speed.json"
     content = {
         "command": "make bench",
         "settings": {k: v for k, v in vars(chosen).items() if k != "no_save"},
         "matrix_product_flops_per_second": rate,
         "results": results,
         "ratios": by_step,
-        "environment": about,
     }
-    path.write_text(json.dumps(content, indent=2) + "\n")
-    print(path)
+    keep("speed", content)
 
 
 if __name__ == "__main__":
