@@ -5,6 +5,7 @@ of custom operators, of which there are none. We have it add a description. The 
 by onnxruntime all the same, so that what is tested of it is real.
 """
 
+from importlib.machinery import ModuleSpec
 from types import ModuleType
 
 __all__ = ["stand_in"]
@@ -46,5 +47,6 @@ def _varint(value):
 def stand_in():
     """A module to put in the place of onnx."""
     module = ModuleType("onnx")
+    module.__spec__ = ModuleSpec("onnx", None)  # torch asks every module that it knows for one
     module.load_model_from_string = _Model
     return module

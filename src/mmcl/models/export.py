@@ -3,7 +3,9 @@
 The file takes, per modality, the features ``text`` ``[b, n_m, d_m]`` (float) and ``text_mask``
 ``[b, n_m]`` (bool, True = a real step); numbers of clips and of steps are free. A modality that
 is absent is a mask with nothing in it. What comes out is ``scores``, as from torch, and for MMCL
-``commonality`` and ``keep_probability`` ``[m, b, n]``, n of the longest modality.
+``commonality`` and ``keep_probability`` ``[m, b, n]``, n of the longest modality (for a
+``released`` one that is not aligned, of as many steps as it works on). Nothing is refused in
+there: NaN in a real step is NaN in the scores.
 
 It goes through torch's tracing exporter, which follows one example and writes down what was
 done. Whatever Python decided on the way is then settled for good, so nothing is believed:

@@ -230,7 +230,7 @@ def test_file_says_what_it_is(unaligned, runtime):
 
 
 def test_network_is_left_as_it_was(tmp_path, runtime):
-    model = network("text_only").train()
+    model = network().train()  # calibration and dropout would do something else in this mode
     before = {name: value.clone() for name, value in model.state_dict().items()}
     layers = [type(module) for module in model.modules()]
     export_onnx(model, tmp_path / "model.onnx")
@@ -262,6 +262,14 @@ def test_check_finds_a_file_that_says_something_else(unaligned, change, message)
         f'model "calibrated" cannot be exported to ONNX: {message} by onnxruntime, '
         "at most 1e-04 was due.\n  Train one that can: mmcl train CORPUS --model calibrated"
     )
+
+
+def test_check_tells_the_largest_difference(unaligned):
+    _, exported = unaligned
+    other = network("calibrated", "policy.kind=rloo", aligned=False, task="classes")
+    with torch.no_grad():
+        other.head.output.bias[1] -= 5e-5
+    assert check_export(other, exported.path) == pytest.approx(5e-5, abs=2e-6)
 
 
 def test_check_finds_moments_that_are_others(unaligned):
