@@ -22,7 +22,7 @@ __all__ = ["environment", "keep_freed_memory", "make_fabric", "prepare_process",
 _M_TRIM_THRESHOLD, _M_MMAP_MAX = -1, -4  # numbers of glibc's malloc.h
 _RECORDED = (
     *("mmcl", "torch", "lightning-fabric", "numpy", "scikit-learn", "pyarrow", "pydantic"),
-    *("optuna", "captum"),
+    *("optuna", "captum", "onnx", "onnxruntime"),
 )
 
 
