@@ -14,9 +14,9 @@ import pytest
 from mmcl.cli.main import main
 from mmcl.corpus.plant import PlantSettings, plant_card, plant_clips
 from mmcl.corpus.store import open_corpus, write_corpus
-from mmcl.errors import DatasetError, TrainingError
+from mmcl.errors import DatasetError, RunError, TrainingError
 from mmcl.evaluation.ablation import ABLATIONS, ablation_entries
-from mmcl.evaluation.comparison import Entry, compare, model_entries
+from mmcl.evaluation.comparison import Entry, compare, model_entries, prepare_corpus
 from mmcl.evaluation.run import DIVERGED, Run
 from mmcl.learning.loop import DONE, build_model
 
@@ -326,3 +326,28 @@ def test_unknown_ablation_is_refused(tmp_path, small, capsys):
     assert capsys.readouterr().err.startswith(
         'UsageError: --only: unknown ablation "no atention"; did you mean "no attention"?\n'
     )
+
+
+def test_foreign_file_is_converted_once_and_no_other_takes_its_place(tmp_path):
+    sources = [tmp_path / "one.npz", tmp_path / "two.npz"]
+    for seed, source in enumerate(sources, start=1):
+        draw = np.random.default_rng(seed)
+        arrays = {}
+        for split, count in SIZES.items():
+            arrays[f"{split}/text"] = draw.normal(size=(count, 3, 4)).astype(np.float32)
+            arrays[f"{split}/labels"] = draw.uniform(-3, 3, size=count)
+        np.savez(source, **arrays)
+    out = tmp_path / "c"
+    corpus, kept = prepare_corpus(sources[0], out)
+    before = kept.stat().st_mtime_ns
+    assert prepare_corpus(sources[0], out)[0].checksum() == corpus.checksum()
+    assert kept.stat().st_mtime_ns == before
+    with pytest.raises(RunError) as caught:
+        prepare_corpus(sources[1], out)
+    assert str(caught.value) == (
+        f"{kept}: was converted from another file than {sources[1]}; nothing was changed.\n"
+        "  Start another comparison: --out with a new folder"
+    )
+    sources[0].unlink()
+    with pytest.raises(DatasetError):
+        prepare_corpus(sources[0], out)

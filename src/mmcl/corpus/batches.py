@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import NamedTuple
 
 import numpy as np
@@ -12,7 +12,15 @@ from torch import Tensor
 from mmcl.corpus.store import Split
 from mmcl.types import Modality
 
-__all__ = ["Batch", "batch_rows", "collate", "epoch_order", "labelled_rows", "move_batch"]
+__all__ = [
+    "Batch",
+    "batch_rows",
+    "collate",
+    "drop_modalities",
+    "epoch_order",
+    "labelled_rows",
+    "move_batch",
+]
 
 
 class Batch(NamedTuple):
@@ -84,6 +92,21 @@ def move_batch(batch: Batch, device: torch.device) -> Batch:
         None if batch.targets is None else batch.targets.to(device, non_blocking=True),
         batch.rows,
     )
+
+
+def drop_modalities(masks: Mapping[Modality, Tensor], rate: float) -> dict[Modality, Tensor]:
+    """Mask one or more modalities of some clips; one that the clip has always stays.
+
+    Args:
+        masks: Real steps, bool ``[b, n_m]`` per modality; not changed.
+        rate: Chance of every modality.
+    """
+    present = torch.stack([mask.any(dim=1) for mask in masks.values()])  # [m, b]
+    drop = torch.rand(present.shape, device=present.device) < rate
+    drawn = torch.rand(present.shape, device=present.device)
+    spared = drawn.masked_fill(~present, -1.0).argmax(dim=0)
+    drop.scatter_(0, spared.unsqueeze(0), False)
+    return {m: mask & ~drop[i].unsqueeze(1) for i, (m, mask) in enumerate(masks.items())}
 
 
 def labelled_rows(split: Split) -> np.ndarray:

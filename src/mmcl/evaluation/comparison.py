@@ -14,6 +14,7 @@ the last one stopped: a seed that has finished is not trained again.
 
 from __future__ import annotations
 
+import hashlib
 import json
 import re
 from collections.abc import Callable, Mapping, Sequence
@@ -31,6 +32,7 @@ from mmcl.corpus.store import Corpus, is_corpus_file, open_corpus
 from mmcl.errors import (
     ConfigError,
     DatasetError,
+    RunError,
     ShapeError,
     TrainingError,
     UsageError,
@@ -515,10 +517,24 @@ def _write(out: Path, content: Mapping[str, Any]) -> None:
 
 
 def prepare_corpus(path: Path, out: Path) -> tuple[Corpus, Path]:
-    """Open a corpus where the trainings can map it; a foreign file is converted once."""
+    """Open a corpus where the trainings can map it; a foreign file is converted once.
+
+    Raises:
+        DatasetError: If there is no such file, or it cannot be read.
+        RunError: If the folder holds the conversion of another file.
+    """
     if path.is_file() and is_corpus_file(path):
         return open_corpus(path), path
     kept = out / "corpus.arrow"
-    if not kept.exists():
+    if not (kept.exists() and path.is_file()):
         convert_corpus(path, kept)
-    return open_corpus(kept), kept
+    corpus = open_corpus(kept)
+    with path.open("rb") as file:
+        checksum = hashlib.file_digest(file, "sha256").hexdigest()
+    source = corpus.card.source
+    if source is None or source.sha256 != checksum:
+        raise RunError(
+            f"{kept}: was converted from another file than {path}; nothing was changed.\n"
+            "  Start another comparison: --out with a new folder"
+        )
+    return corpus, kept

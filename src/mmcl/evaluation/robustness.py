@@ -32,7 +32,7 @@ import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from itertools import combinations, pairwise
-from typing import Any, NamedTuple, Protocol
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
@@ -40,13 +40,13 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from mmcl.corpus.batches import Batch, batch_rows, collate, labelled_rows, move_batch
-from mmcl.corpus.schema import Task
 from mmcl.corpus.store import Corpus, Split
 from mmcl.errors import DatasetError, UsageError
 from mmcl.evaluation.metrics import Metrics, higher_is_better, task_metrics
 from mmcl.evaluation.protocol import JudgedSplit, judged_split, reference_metrics
 from mmcl.evaluation.run import Run
 from mmcl.evaluation.summary import summarise_seeds
+from mmcl.models.network import Network
 from mmcl.runtime import environment
 from mmcl.types import MODALITIES, Modality
 
@@ -55,7 +55,6 @@ __all__ = [
     "MASK_SEEDS",
     "RATES",
     "Condition",
-    "Network",
     "conditions_of",
     "crossing_sentences",
     "draw_chances",
@@ -93,37 +92,6 @@ class Condition(NamedTuple):
     kept: tuple[Modality, ...]
     rate: float = 0.0
     mask_seed: int | None = None
-
-
-class Network(Protocol):
-    """What a network must offer to be measured here; a ``torch.nn.Module`` beside."""
-
-    @property
-    def task(self) -> Task:
-        """What it predicts."""
-
-    @property
-    def modalities(self) -> tuple[Modality, ...]:
-        """Those it uses."""
-
-    @property
-    def released(self) -> bool:
-        """Whether it knows one length per clip only."""
-
-    @property
-    def training(self) -> bool:
-        """Whether it is in training mode."""
-
-    def train(self, mode: bool = True) -> Any:
-        """Set that mode."""
-
-    def parameters(self) -> Iterator[Tensor]:
-        """Its weights."""
-
-    def __call__(
-        self, features: Mapping[Modality, Tensor], masks: Mapping[Modality, Tensor]
-    ) -> Any:
-        """Return something with ``scores``."""
 
 
 def robustness(

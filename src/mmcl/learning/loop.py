@@ -24,7 +24,15 @@ import torch
 from torch import Tensor
 
 from mmcl.config import Config, LearningSettings
-from mmcl.corpus.batches import Batch, batch_rows, collate, epoch_order, labelled_rows, move_batch
+from mmcl.corpus.batches import (
+    Batch,
+    batch_rows,
+    collate,
+    drop_modalities,
+    epoch_order,
+    labelled_rows,
+    move_batch,
+)
 from mmcl.corpus.store import Corpus, Split
 from mmcl.errors import DatasetError, MissingExtraError, TrainingError
 from mmcl.learning.checkpoints import load_state, replace_atomically, save_state, write_json
@@ -261,7 +269,7 @@ class _Training:
         )
         rate = self.config.learning.modality_dropout
         if rate and len(batch.masks) > 1:
-            batch = _drop_modalities(batch, rate)
+            batch = batch._replace(masks=drop_modalities(batch.masks, rate))
         return move_batch(batch, self.fabric.device)
 
     def _check_finite(self, name: str, loss: float, when: str) -> None:
@@ -343,16 +351,6 @@ def _part(corpus: Corpus, name: Any) -> _Part:
             "  See what there is: mmcl corpus describe CORPUS"
         )
     return _Part(split, rows, targets_of(split))
-
-
-def _drop_modalities(batch: Batch, rate: float) -> Batch:
-    """Mask one or more modalities of some clips; one that the clip has always stays."""
-    present = torch.stack([mask.any(dim=1) for mask in batch.masks.values()])  # [m, b]
-    drop = (torch.rand(present.shape) < rate) & present
-    spared = torch.rand(present.shape).masked_fill(~present, -1.0).argmax(dim=0)
-    drop.scatter_(0, spared.unsqueeze(0), False)
-    masks = {m: mask & ~drop[i].unsqueeze(1) for i, (m, mask) in enumerate(batch.masks.items())}
-    return batch._replace(masks=masks)
 
 
 class _Schedule:

@@ -10,6 +10,7 @@ import pytest
 import torch
 
 from mmcl.config import LearningSettings
+from mmcl.corpus.batches import drop_modalities
 from mmcl.corpus.check import corpus_clips
 from mmcl.corpus.plant import PlantSettings, plant_clips, plant_corpus
 from mmcl.corpus.store import pack_corpus
@@ -343,7 +344,7 @@ def batch(development):
 def test_modality_dropout_always_leaves_one_that_the_clip_has(batch):
     torch.manual_seed(5)
     for rate in (0.3, 0.99):
-        dropped = loop._drop_modalities(batch, rate)
+        dropped = batch._replace(masks=drop_modalities(batch.masks, rate))
         after = torch.stack([mask.any(dim=1) for mask in dropped.masks.values()])
         before = torch.stack([mask.any(dim=1) for mask in batch.masks.values()])
         assert after.any(dim=0).all()
@@ -359,7 +360,7 @@ def test_modality_dropout_spares_no_modality_more_than_another(batch):
     torch.manual_seed(5)
     kept = torch.zeros(3)
     for _ in range(20):
-        dropped = loop._drop_modalities(batch, 0.5)
+        dropped = batch._replace(masks=drop_modalities(batch.masks, 0.5))
         full = torch.arange(200) % 4 >= 2  # the clips that have all three
         kept += torch.stack([m.any(dim=1)[full] for m in dropped.masks.values()]).sum(dim=1)
     # Kept with chance 1/2 + 1/2 * 1/3 = 2/3; of 2000 draws the s.d. is .011.

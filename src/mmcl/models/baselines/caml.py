@@ -5,20 +5,20 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-import torch
 from pydantic import Field, ValidationInfo, field_validator
 from pydantic_core import PydanticCustomError
 from torch import Tensor
 from torch.nn import functional as F
 
 from mmcl.config import ModelSettings
+from mmcl.corpus.batches import drop_modalities
 from mmcl.models.baselines.baseline import Baseline, BaselineOptions
 from mmcl.models.baselines.options import heads_must_divide
 from mmcl.models.network import Network
 from mmcl.models.registry import build_network, network_class
 from mmcl.types import Modality
 
-__all__ = ["CAML", "MODEL", "distillation_loss", "drop_some"]
+__all__ = ["CAML", "MODEL", "distillation_loss"]
 
 _SHARED = ("width", "heads", "layers", "dropout")
 _CURRICULUM = 0.5
@@ -122,7 +122,7 @@ class CAML(Baseline):
             return self._raw(student.scores), student.hidden, {}
         teacher = self.teacher(steps, masks)
         held = {m: masks[m] for m in self.student.modalities}
-        student = self.student({m: steps[m] for m in held}, drop_some(held, self._drop_rate))
+        student = self.student({m: steps[m] for m in held}, drop_modalities(held, self._drop_rate))
         extras = {"teacher_scores": teacher.scores, "teacher_hidden": teacher.hidden}
         return self._raw(student.scores), student.hidden, extras
 
@@ -157,23 +157,6 @@ class CAML(Baseline):
 
     def _raw(self, scores: Tensor) -> Tensor:
         return scores.reshape(len(scores), self.task.output_dim)
-
-
-def drop_some(masks: Mapping[Modality, Tensor], rate: float) -> dict[Modality, Tensor]:
-    """Deny each clip each of its modalities by chance; one that it has always stays.
-
-    Args:
-        masks: Real steps, bool ``[b, n_m]`` per modality; not changed.
-        rate: Chance of every modality.
-    """
-    present = torch.stack([mask.any(dim=1) for mask in masks.values()])  # [m, b]
-    draw = torch.rand(2, *present.shape, device=present.device)
-    drop = draw[0] < rate
-    spared = draw[1].masked_fill(~present, -1.0).argmax(dim=0)
-    drop = drop.scatter(0, spared.unsqueeze(0), False)
-    return {
-        m: mask & ~gone.unsqueeze(1) for (m, mask), gone in zip(masks.items(), drop, strict=True)
-    }
 
 
 def distillation_loss(student: Tensor, teacher: Tensor, *, temperature: float | None) -> Tensor:

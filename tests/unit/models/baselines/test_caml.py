@@ -6,9 +6,10 @@ import pytest
 import torch
 
 from mmcl.config import ModelSettings
+from mmcl.corpus.batches import drop_modalities
 from mmcl.corpus.schema import Task
 from mmcl.errors import ConfigError
-from mmcl.models.baselines.caml import CAML, distillation_loss, drop_some
+from mmcl.models.baselines.caml import CAML, distillation_loss
 from mmcl.models.baselines.late_fusion import LateFusion
 from mmcl.models.mmcl import MMCL
 from mmcl.models.registry import load_network
@@ -47,7 +48,7 @@ def test_dropping_spares_one_modality_that_the_clip_has():
     before = {m: mask.clone() for m, mask in masks.items()}
     torch.manual_seed(0)
 
-    dropped = drop_some(masks, 0.9)
+    dropped = drop_modalities(masks, 0.9)
 
     left = torch.stack([mask.any(dim=1) for mask in dropped.values()])  # [m, b]
     assert left.any(dim=0).all()
@@ -60,7 +61,7 @@ def test_dropping_spares_one_modality_that_the_clip_has():
 
 def test_nothing_is_dropped_at_rate_zero():
     masks = {m: torch.ones(50, 2, dtype=torch.bool) for m in DIMS}
-    assert all(torch.equal(drop_some(masks, 0.0)[m], masks[m]) for m in DIMS)
+    assert all(torch.equal(drop_modalities(masks, 0.0)[m], masks[m]) for m in DIMS)
 
 
 @pytest.mark.parametrize(("epoch", "rate"), [(0, 0.0), (1, 0.2), (3, 0.6), (5, 0.6), (7, 0.6)])
