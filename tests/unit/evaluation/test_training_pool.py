@@ -3,6 +3,7 @@
 import json
 import os
 import signal
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -72,7 +73,11 @@ def test_training_that_is_over_is_not_begun_again(corpus_file, tiny_config, tmp_
     for job, name in zip(jobs, (DONE, DIVERGED), strict=True):
         job.folder.mkdir()
         (job.folder / name).write_text("{}")
-    monkeypatch.setattr(training_pool, "_train", None)  # what is begun would fail
+
+    def begin(*_):
+        raise AssertionError("a training was begun")
+
+    monkeypatch.setattr(training_pool, "_begin", begin)
     train_jobs(jobs, workers=2)
     assert [sorted(p.name for p in job.folder.iterdir()) for job in jobs] == [[DONE], [DIVERGED]]
 
@@ -105,3 +110,12 @@ def test_fault_of_the_corpus_is_raised_as_it_was_there(corpus_file, tiny_config,
     with pytest.raises(DatasetError) as caught:
         train_jobs([Job(empty, tiny_config(), 1, tmp_path / "a")], workers=1)
     assert str(caught.value).startswith('planted, split "train": no clip with a label (24 clips).')
+
+
+def test_training_whose_parent_was_killed_ends_itself(monkeypatch):
+    parent = SimpleNamespace(is_alive=lambda: True)
+    monkeypatch.setattr(training_pool.multiprocessing, "parent_process", lambda: parent)
+    training_pool._stop_when_alone("epoch 1", 1, 2, {})
+    parent.is_alive = lambda: False
+    with pytest.raises(SystemExit):
+        training_pool._stop_when_alone("epoch 1", 1, 2, {})
