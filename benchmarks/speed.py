@@ -68,14 +68,21 @@ def main() -> None:
 class Bench:
     """One variant: its training step and its prediction step."""
 
-    def __init__(self, variant: str, chosen: argparse.Namespace) -> None:
+    def __init__(
+        self,
+        variant: str,
+        chosen: argparse.Namespace,
+        *,
+        steps: int = NUM_STEPS,
+        clips: int = NUM_CLIPS,
+    ) -> None:
         overrides = [
             f"model.width={chosen.width}",
             f"learning.batch_size={chosen.batch_size}",
             *chosen.overrides,
         ]
         self.config: Config = resolve_config(model=variant, overrides=overrides)
-        self.split = random_split()
+        self.split = random_split(steps, clips)
         corpus = pack_corpus(self.split.card, self.split.clips())
         fabric = make_fabric(self.config.runtime)
         self.model = build_model(corpus, self.config)
@@ -86,7 +93,9 @@ class Bench:
 
     def batch(self) -> Batch:
         """Collate a batch, as training and prediction do for every one of theirs."""
-        rows = np.random.default_rng().permutation(NUM_CLIPS)[: self.config.learning.batch_size]
+        rows = np.random.default_rng().permutation(len(self.split))[
+            : self.config.learning.batch_size
+        ]
         return collate(self.split, rows, self.model.modalities, self.targets)
 
     def train_step(self) -> None:
@@ -138,22 +147,22 @@ class Bench:
         return out
 
 
-def random_split() -> Split:
-    """Clips of the benchmark's shape with random features and emotions."""
+def random_split(steps: int, clips: int) -> Split:
+    """Clips of the benchmark's widths with random features and emotions."""
     rng = np.random.default_rng(1)
     task = Task(kind="emotions", names=EMOTIONS)
-    counts = {"train": NUM_CLIPS}
+    counts = {"train": clips}
     card = Card(name="bench", task=task, dims=DIMS, counts=counts, aligned=True)
-    clips = (
+    drawn = (
         Clip(
             id=str(i),
             split="train",
-            features={m: rng.normal(size=(NUM_STEPS, d)) for m, d in DIMS.items()},
+            features={m: rng.normal(size=(steps, d)) for m, d in DIMS.items()},
             label=tuple(int(i % len(EMOTIONS) == k) for k in range(len(EMOTIONS))),
         )
-        for i in range(NUM_CLIPS)
+        for i in range(clips)
     )
-    return pack_corpus(card, clips).split("train")
+    return pack_corpus(card, drawn).split("train")
 
 
 def matrix_product_rate(size: int = 1536) -> float:

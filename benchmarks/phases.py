@@ -1,0 +1,325 @@
+"""Where a training step and a prediction spend their time, and how that grows.
+
+Every part of a step is timed; operations and bytes are counted part by part as torch runs
+them. The floor of a part is the longer of its operations over the rate of a large matrix
+product and its bytes over the rate of a large copy, both measured between the rounds: bytes
+are those an implementation moves that reads and writes every operand once, without fusing.
+Then clips per second over lengths, widths and batches, and a picture of cost against length.
+
+    python benchmarks/phases.py            (make bench runs it; ten minutes on 2 cores)
+    python benchmarks/phases.py --quick    (two points of every curve, nothing kept)
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import statistics
+import time
+from collections import defaultdict
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
+
+import torch
+from torch import Tensor
+from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils._pytree import tree_leaves
+from torch.utils.flop_counter import flop_registry
+
+import mmcl.learning.learner as learner_module
+from kept import keep
+from mmcl.config import RuntimeSettings
+from mmcl.learning.learner import DdpgLearner
+from mmcl.runtime import prepare_process, seed_everything
+from mmcl.types import VARIANTS
+from readme import render
+from speed import Bench, matrix_product_rate
+
+LENGTHS = (20, 50, 100, 200, 500, 1000)
+WIDTHS = (64, 128, 256)
+BATCHES = (1, 8, 32, 128, 512)
+LENGTH_BATCH = 8
+"""Clips a batch of the curve over lengths: released keeps maps of n x n for every clip."""
+
+PICTURE = Path(__file__).parents[1] / "docs/cost-by-length.svg"
+WHOLE = ("critic", "replay")
+"""Parts that keep what happens inside them, their backward pass and optimiser included."""
+
+
+def main() -> None:
+    """Measure, print, draw and keep."""
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("--rounds", type=int, default=15)
+    parser.add_argument("--quick", action="store_true")
+    chosen = parser.parse_args()
+    seed_everything(1)
+    prepare_process(RuntimeSettings())
+    rates = Rates()
+    parts = {name: measure_parts(name, rates, chosen.rounds) for name in VARIANTS}
+    for name, by_step in parts.items():
+        for step, rows in by_step.items():
+            show(f"{name}, {step}", rows)
+    curves = measure_curves(quick=chosen.quick)
+    if chosen.quick:
+        return
+    draw(curves["length"])
+    keep(
+        "phases",
+        {
+            "command": "make bench",
+            "settings": {"rounds": chosen.rounds, "length_batch": LENGTH_BATCH},
+            "rates": rates.medians(),
+            "parts": parts,
+            "curves": curves,
+        },
+    )
+    render()
+
+
+class Rates:
+    """What the machine can do, measured again and again since it drifts."""
+
+    def __init__(self) -> None:
+        self.products: list[float] = []
+        self.copies: list[float] = []
+
+    def measure(self) -> None:
+        """One more measurement of each."""
+        self.products.append(matrix_product_rate())
+        self.copies.append(copy_rate())
+
+    def medians(self) -> dict[str, float]:
+        """Operations and bytes per second."""
+        return {
+            "flops_per_second": statistics.median(self.products),
+            "bytes_per_second": statistics.median(self.copies),
+        }
+
+
+def copy_rate(size: int = 2**25) -> float:
+    """Bytes per second read and written by a copy of 128 MiB, best of three."""
+    x, y = torch.ones(size), torch.empty(size)
+    best = float("inf")
+    for _ in range(3):
+        started = time.perf_counter()
+        y.copy_(x)
+        best = min(best, time.perf_counter() - started)
+    return 2 * x.nbytes / best
+
+
+class Parts(TorchDispatchMode):
+    """Seconds, operations and bytes of the part of a step that is under way."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.stack = ["other"]
+        self.since = time.perf_counter()
+        self.seconds: dict[str, float] = defaultdict(float)
+        self.operations: dict[str, int] = defaultdict(int)
+        self.moved: dict[str, int] = defaultdict(int)
+
+    def __torch_dispatch__(
+        self, func: Any, types: Any, args: Any = (), kwargs: dict[str, Any] | None = None
+    ) -> Any:
+        kwargs = kwargs or {}
+        out = func(*args, **kwargs)
+        here = self.stack[-1]
+        if func._overloadpacket in flop_registry:
+            self.operations[here] += flop_registry[func._overloadpacket](
+                *args, **kwargs, out_val=out
+            )
+        if not func.is_view:
+            self.moved[here] += sum(
+                x.nbytes for x in tree_leaves((args, kwargs, out)) if isinstance(x, Tensor)
+            )
+        return out
+
+    @contextmanager
+    def part(self, name: str) -> Iterator[None]:
+        """Time what happens inside under this name; of nested parts, the inner one."""
+        inside = self.stack[-1] if self.stack[-1] in WHOLE else name
+        self._switch()
+        self.stack.append(inside)
+        try:
+            yield
+        finally:
+            self._switch()
+            self.stack.pop()
+
+    def _switch(self) -> None:
+        now = time.perf_counter()
+        self.seconds[self.stack[-1]] += now - self.since
+        self.since = now
+
+    def start(self) -> None:
+        """Forget the seconds of before."""
+        self.seconds.clear()
+        self.since = time.perf_counter()
+
+    def stop(self) -> dict[str, float]:
+        """Seconds of every part since the start."""
+        self._switch()
+        return dict(self.seconds)
+
+    def watch(self, owner: Any, method: str, name: str) -> None:
+        """Let a method of an object, or a function of a module, be a part."""
+        original = getattr(owner, method)
+
+        def watched(*args: Any, **kwargs: Any) -> Any:
+            with self.part(name):
+                return original(*args, **kwargs)
+
+        setattr(owner, method, watched)
+
+
+def measure_parts(name: str, rates: Rates, rounds: int) -> dict[str, dict[str, Any]]:
+    """Every part of a training step and of a prediction at the size of ``make bench``."""
+    bench = Bench(name, argparse.Namespace(width=128, batch_size=128, overrides=[]))
+    parts = Parts()
+    with watching(bench, parts):
+        found = {}
+        for step, run in bench.steps().items():
+            for _ in range(3):
+                run()
+            parts.operations.clear()
+            parts.moved.clear()
+            with parts:
+                run()
+            seconds: list[dict[str, float]] = []
+            for _ in range(rounds):
+                rates.measure()
+                parts.start()
+                run()
+                seconds.append(parts.stop())
+            found[step] = table(parts, seconds, rates.medians())
+    return found
+
+
+@contextmanager
+def watching(bench: Bench, parts: Parts) -> Iterator[None]:
+    """Let every part of the benchmark's steps be seen."""
+    model, learner = bench.model, bench.learner
+    parts.watch(bench, "batch", "load and collate")
+    parts.watch(model.projection, "forward", "project")
+    if model.calibration is not None:
+        parts.watch(model.calibration, "forward", "decouple")
+    parts.watch(model, "_decouple", "decouple")
+    parts.watch(model, "_attend", "attend")
+    parts.watch(model, "decide", "act")
+    parts.watch(model, "complement", "complement")
+    parts.watch(model.fusion, "forward", "fuse")
+    parts.watch(model.head, "forward", "head")
+    parts.watch(learner.fabric, "backward", "backward")
+    parts.watch(learner, "_clip", "optimiser")
+    parts.watch(learner.optimizer, "step", "optimiser")
+    if isinstance(learner, DdpgLearner):
+        parts.watch(learner, "_learn_values", "critic")
+        parts.watch(learner, "_improve_policy", "critic")
+        parts.watch(learner, "_remember", "replay")
+        parts.watch(learner.replay, "sample", "replay")
+    unwatched = learner_module.alignment_loss
+    parts.watch(learner_module, "alignment_loss", "alignment loss")
+    try:
+        yield
+    finally:
+        learner_module.alignment_loss = unwatched  # the others die with their objects
+
+
+def table(
+    parts: Parts, seconds: list[dict[str, float]], rates: dict[str, float]
+) -> dict[str, dict[str, float]]:
+    """A row per part: median seconds, operations, bytes, floor and the share reached."""
+    rows = {}
+    for name in seconds[0]:
+        spent = statistics.median(each.get(name, 0.0) for each in seconds)
+        operations, moved = parts.operations[name], parts.moved[name]
+        floor = max(operations / rates["flops_per_second"], moved / rates["bytes_per_second"])
+        rows[name] = {
+            "seconds": spent,
+            "operations": operations,
+            "bytes": moved,
+            "floor_seconds": floor,
+            "share_of_floor": floor / spent if spent else 0.0,
+        }
+    return dict(sorted(rows.items(), key=lambda item: -item[1]["seconds"]))
+
+
+def show(title: str, rows: dict[str, dict[str, float]]) -> None:
+    """Print a table."""
+    total = sum(row["seconds"] for row in rows.values())
+    print(f"\n{title}: {total * 1e3:.0f} ms a batch of 128")
+    print(f"{'':18}{'ms':>8}{'share':>7}{'MFLOP':>9}{'MB':>8}{'floor ms':>10}{'reached':>9}")
+    for name, row in rows.items():
+        print(
+            f"{name:18}{row['seconds'] * 1e3:8.1f}{row['seconds'] / total:7.0%}"
+            f"{row['operations'] / 1e6:9.0f}{row['bytes'] / 1e6:8.0f}"
+            f"{row['floor_seconds'] * 1e3:10.1f}{row['share_of_floor']:9.0%}"
+        )
+
+
+def measure_curves(*, quick: bool) -> dict[str, list[dict[str, Any]]]:
+    """Clips per second over lengths, widths and batches, one thing varied at a time."""
+
+    def some(values: tuple[int, ...]) -> tuple[int, ...]:
+        return values[:2] if quick else values
+
+    return {
+        "length": [point(n, 128, LENGTH_BATCH) for n in some(LENGTHS)],
+        "width": [point(20, d, 128) for d in some(WIDTHS)],
+        "batch": [point(20, 128, b) for b in some(BATCHES)],
+    }
+
+
+def point(steps: int, width: int, batch: int) -> dict[str, Any]:
+    """Clips per second of both variants at one size."""
+    found: dict[str, Any] = {"steps": steps, "width": width, "batch": batch}
+    for name in VARIANTS:
+        chosen = argparse.Namespace(width=width, batch_size=batch, overrides=[])
+        bench = Bench(name, chosen, steps=steps, clips=max(batch, 16))
+        found[name] = {step: batch / best_of(run, 3) for step, run in bench.steps().items()}
+    print(steps, width, batch, {k: v for k, v in found.items() if k in VARIANTS}, flush=True)
+    return found
+
+
+def best_of(run: Callable[[], None], times: int) -> float:
+    """Shortest time of a few runs after a warm-up, seconds."""
+    run()
+    best = float("inf")
+    for _ in range(times):
+        started = time.perf_counter()
+        run()
+        best = min(best, time.perf_counter() - started)
+    return best
+
+
+def draw(points: list[dict[str, Any]]) -> None:
+    """Milliseconds a clip against the number of steps, both axes logarithmic."""
+    import matplotlib as mpl
+
+    mpl.use("svg")
+    mpl.rcParams["svg.hashsalt"] = "mmcl"
+    from matplotlib import pyplot as plt
+
+    figure, axes = plt.subplots(figsize=(6.4, 4.0))
+    lengths = [p["steps"] for p in points]
+    for name, colour in zip(VARIANTS, ("#0b7a5e", "#7b4fa3"), strict=True):
+        for step, style in (("train", "-"), ("predict", "--")):
+            cost = [1e3 / p[name][step] for p in points]
+            axes.plot(lengths, cost, style, color=colour, marker="o", label=f"{name}, {step}")
+    axes.set(xscale="log", yscale="log", xlabel="steps per modality", ylabel="ms per clip")
+    axes.set_title("Cost against length, width 128, two CPU cores")
+    axes.grid(visible=True, which="both", alpha=0.25)
+    axes.legend(frameon=False)
+    figure.tight_layout()
+    figure.savefig(PICTURE, metadata={"Date": None})
+    plt.close(figure)
+
+
+if __name__ == "__main__":
+    main()
