@@ -89,13 +89,13 @@ def over_ray(
     with _session(ray, workers):
         _check_gpus(ray, gpus)
         threads = _share(_cores(ray), workers)
-        call = ray.remote(_call).options(
-            name=_name_of(work),
+        remote = ray.remote(
             num_cpus=threads,
             num_gpus=gpus,
             max_retries=TRIES - 1,
             max_calls=1 if fresh else 0,
         )
+        call = remote(_call).options(name=_name_of(work))
         busy: dict[Any, _Task] = {}
         waiting = iter(tasks)
         try:

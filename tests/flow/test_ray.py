@@ -16,7 +16,6 @@ from safetensors.torch import load_file
 from fakes.extractors import FakeExtractor
 from fakes.tasks import fail, scale
 from mmcl import engines
-from mmcl.cli.main import main
 from mmcl.corpus.plant import plant_card, plant_clips
 from mmcl.corpus.store import open_corpus, write_corpus
 from mmcl.engines import over_ray
@@ -152,14 +151,6 @@ def test_prediction_is_that_of_one_process_though_workers_are_killed(run_folder)
     assert killed
     assert sum(told) == 2 * 40
     assert there.equals(run.predict(corpus))
-
-
-def test_prediction_from_the_command_line(run_folder, monkeypatch, capsys):
-    monkeypatch.chdir(run_folder)
-    for out, words in (("here.csv", []), ("there.csv", ["--engine", "ray", "--workers", "2"])):
-        assert main(["predict", "run", "tiny.arrow", "--out", out, *words]) == 0
-        assert capsys.readouterr().out == f"40 predictions in {out}\n"
-    assert Path("there.csv").read_text() == Path("here.csv").read_text()
 
 
 # ---------------------------------------------------------------- compare

@@ -51,12 +51,17 @@ class FakeRay:
     def cluster_resources(self):
         return {"CPU": sum(self.cores)} | ({"GPU": self.gpus} if self.gpus else {})
 
-    def remote(self, call):
-        self.call = call
-        return self
+    def remote(self, **given):
+        self.given = given
 
-    def options(self, **options):
-        self.given = options
+        def of(call):
+            self.call = call
+            return self
+
+        return of
+
+    def options(self, *, name):
+        self.name = name
         return SimpleNamespace(remote=self._begin)
 
     def _begin(self, work, task, threads):
@@ -102,8 +107,8 @@ def test_every_task_comes_once_with_its_answer(fake):
     assert sorted(ended) == [(5, 10), (7, 14), (11, 22)]
     assert ray.calls == [5, 7, 11]
     assert (ray.most, ray.cancelled, ray.ended) == (2, [], 1)
+    assert ray.name == "scale"
     assert ray.given == {
-        "name": "scale",
         "num_cpus": 2,
         "num_gpus": 0,
         "max_retries": 3,

@@ -1,7 +1,10 @@
 """Prediction by blocks: the rows of one process, and nothing from other files."""
 
+import os
+
 import pytest
 
+from mmcl.cli.main import main
 from mmcl.corpus.plant import PlantSettings, plant_card, plant_clips
 from mmcl.corpus.store import open_corpus, write_corpus
 from mmcl.engines import Died
@@ -46,6 +49,20 @@ def test_rows_are_those_of_one_process(trained, ray, workers):
     assert there.equals(run.predict(corpus))
     assert sum(told) == 2 * 29
     assert ray["workers"] == workers
+
+
+@pytest.mark.parametrize(
+    ("words", "workers"), [(["--workers", "3"], 3), ([], os.cpu_count())], ids=["three", "cores"]
+)
+def test_command_line_gives_the_same_file(trained, ray, tmp_path, capsys, words, workers):
+    run, path = trained
+    files = [tmp_path / "here.csv", tmp_path / "there.csv"]
+    for out, more in zip(files, ([], ["--engine", "ray", *words]), strict=True):
+        assert ray == {}
+        assert main(["predict", str(run.folder), str(path), "--out", str(out), *more]) == 0
+        assert capsys.readouterr().out == f"29 predictions in {out}\n"
+    assert ray["workers"] == workers
+    assert files[0].read_bytes() == files[1].read_bytes()
 
 
 @pytest.mark.parametrize(("workers", "size"), [(1, 16), (2, 8), (3, 4), (50, 4)])
