@@ -29,6 +29,7 @@ TRIES = 4
 
 _LOOK_AGAIN = 1.0  # seconds between two looks at how far the tasks are
 _LATEST = 60.0  # seconds until a network file system has shown what another machine wrote
+_KNOCK = 10.0  # seconds until a machine has answered
 _OBJECT_STORE = 1 << 27  # bytes; only scores go through it
 _ADDRESS = "RAY_ADDRESS"
 _ENVIRONMENT = {
@@ -238,10 +239,18 @@ def _begin(ray: Any, workers: int) -> None:
         )
         return
     try:
+        _knock(address)
         ray.init(address=address, **quiet)
     except (OSError, RuntimeError, ValueError, ray.exceptions.RayError) as fault:
+        cause = str(fault).partition("\n")[0].rstrip(".") or type(fault).__name__
         raise UsageError(
-            f'--engine ray: no cluster answers at {_ADDRESS}="{address}" '
-            f"({str(fault).splitlines()[0]}).\n"
+            f'--engine ray: no cluster answers at {_ADDRESS}="{address}" ({cause}).\n'
             f"  Start one: ray start --head\n  Work on this machine alone: unset {_ADDRESS}"
         ) from None
+
+
+def _knock(address: str) -> None:
+    """Fail at once where nobody is at ``host:port``: Ray would knock for a quarter of an hour."""
+    host, _, port = address.rpartition(":")
+    if port.isdigit() and "://" not in address:
+        socket.create_connection((host, int(port)), timeout=_KNOCK).close()

@@ -137,9 +137,20 @@ def test_ray_is_asked_for_little(fake):
 
 def test_cluster_of_the_user_is_asked_for_nothing(fake, monkeypatch):
     ray = fake()
-    monkeypatch.setenv("RAY_ADDRESS", "10.0.0.1:6379")
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        address = f"127.0.0.1:{server.getsockname()[1]}"
+        monkeypatch.setenv("RAY_ADDRESS", address)
+        list(over_ray(scale, [1], workers=2))
+    assert ray.asked == {"address": address, "log_to_driver": False, "logging_level": 40}
+    assert (ray.calls, ray.ended) == ([1], 1)
+
+
+@pytest.mark.parametrize("address", ["ray://10.0.0.1:10001", "auto", "10.0.0.1"])
+def test_other_addresses_are_for_ray_to_read(fake, monkeypatch, address):
+    ray = fake()
+    monkeypatch.setenv("RAY_ADDRESS", address)
     list(over_ray(scale, [1], workers=2))
-    assert ray.asked == {"address": "10.0.0.1:6379", "log_to_driver": False, "logging_level": 40}
+    assert ray.asked["address"] == address
 
 
 def test_ray_of_the_caller_is_not_ended(fake, monkeypatch):
@@ -230,10 +241,22 @@ def test_cluster_that_does_not_answer(fake, monkeypatch):
         list(over_ray(scale, [1], workers=1))
     assert str(caught.value) == (
         '--engine ray: no cluster answers at RAY_ADDRESS="auto" '
-        "(Could not find any running Ray instance.).\n"
+        "(Could not find any running Ray instance).\n"
         "  Start one: ray start --head\n"
         "  Work on this machine alone: unset RAY_ADDRESS"
     )
+
+
+def test_machine_that_does_not_answer_is_not_waited_for(fake, monkeypatch):
+    ray = fake()
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        address = f"127.0.0.1:{server.getsockname()[1]}"
+    monkeypatch.setenv("RAY_ADDRESS", address)
+    with pytest.raises(UsageError) as caught:
+        list(over_ray(scale, [1], workers=1))
+    first = f'--engine ray: no cluster answers at RAY_ADDRESS="{address}" '
+    assert str(caught.value).splitlines()[0] == f"{first}([Errno 111] Connection refused)."
+    assert ray.asked is None
 
 
 def test_ray_that_is_not_installed(monkeypatch):
