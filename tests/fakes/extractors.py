@@ -14,10 +14,11 @@ FACELESS = "no face in any picture: vision is left out"
 
 
 class FakeExtractor:
-    """Does what the text of a file says: ``bad``, ``bug``, ``die``, ``quit``, ``wait``.
+    """Does what the text of a file says: ``bad``, ``bug``, ``die``, ``quit``, ``wait``, ``stall``.
 
-    Whatever else it says is the words of its utterances, one a line. Every file it was asked
-    for is a line of ``calls.log`` beside it.
+    One that stalls goes on when the file says something else. Whatever else it says is the words
+    of its utterances, one a line. Every file it was asked for is a line of ``calls.log`` beside
+    it.
     """
 
     def __init__(self, recipe):
@@ -26,7 +27,8 @@ class FakeExtractor:
     def extract(self, path, *, transcript=None, video_id=None, span=None):
         with (path.parent / "calls.log").open("a") as log:
             log.write(f"{path.name}\n")
-        text = path.read_text()
+        while (text := path.read_text()).strip() == "stall":
+            time.sleep(0.05)
         _misbehave(path, text.strip())
         lines = [transcript or text] if span else text.splitlines()
         clips = [_clip(video_id, at, line) for at, line in enumerate(lines)]

@@ -15,6 +15,7 @@ from mmcl.cli.main import main
 from mmcl.corpus.plant import PlantSettings, plant_card, plant_clips
 from mmcl.corpus.store import open_corpus, write_corpus
 from mmcl.errors import DatasetError, RunError, TrainingError
+from mmcl.evaluation import comparison
 from mmcl.evaluation.ablation import ABLATIONS, ablation_entries
 from mmcl.evaluation.comparison import Entry, compare, model_entries, prepare_corpus
 from mmcl.evaluation.run import DIVERGED, Run
@@ -326,6 +327,22 @@ def test_unknown_ablation_is_refused(tmp_path, small, capsys):
     assert capsys.readouterr().err.startswith(
         'UsageError: --only: unknown ablation "no atention"; did you mean "no attention"?\n'
     )
+
+
+@pytest.mark.parametrize("command", ["compare", "ablate"])
+@pytest.mark.parametrize(("words", "engine"), [([], "local"), (["--engine", "ray"], "ray")])
+def test_engine_is_the_one_that_was_asked_for(
+    tmp_path, small, monkeypatch, capsys, command, words, engine
+):
+    def train_jobs(jobs, **options):
+        raise TrainingError(f"{len(jobs)} of {options['workers']} by {options['engine']}")
+
+    monkeypatch.setattr(comparison, "train_jobs", train_jobs)
+    path = _plant(tmp_path / "planted.arrow")
+    rows = {"compare": ["--models", "tfn,mult"], "ablate": ["--only", "no attention"]}[command]
+    given = [command, path, "--out", tmp_path / "c", "--workers", "3", *rows, *small, *words]
+    assert main([str(word) for word in given]) == 1
+    assert capsys.readouterr().err == f"TrainingError: 6 of 3 by {engine}\n"
 
 
 def test_foreign_file_is_converted_once_and_no_other_takes_its_place(tmp_path):

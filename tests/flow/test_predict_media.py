@@ -195,6 +195,18 @@ def test_predictions_do_not_depend_on_the_output(folder, run):
             id="corpus-transcript",
         ),
         pytest.param(
+            ["extracted", "planted.arrow", "--out", "new.csv", "--workers", "2"],
+            2,
+            "UsageError: --workers is of --engine ray: without it one process predicts\n",
+            id="workers-of-one-process",
+        ),
+        pytest.param(
+            ["extracted", "film.MP4", "--engine", "ray"],
+            2,
+            'UsageError: --engine ray is of a corpus, and "film.MP4" is a recording\n',
+            id="recording-over-ray",
+        ),
+        pytest.param(
             ["planted", "film.MP4", "--out", "new.html"],
             1,
             "RunError: planted: was trained on features that mmcl did not extract, so it cannot "

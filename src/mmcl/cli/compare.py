@@ -12,6 +12,7 @@ import typer
 
 from mmcl.cli.report import write_report
 from mmcl.cli.train import preset_for, read_seeds
+from mmcl.engines import Engine
 from mmcl.errors import UsageError
 
 if TYPE_CHECKING:
@@ -36,6 +37,9 @@ _Set = Annotated[
 _Workers = Annotated[
     int | None, typer.Option(help="Trainings at a time; one per core by default.", min=1)
 ]
+_Engine = Annotated[
+    Engine, typer.Option(help="Train in processes of its own, or of Ray, also over machines.")
+]
 
 
 def compare_command(
@@ -50,6 +54,7 @@ def compare_command(
     config: _Config = None,
     overrides: _Set = None,
     workers: _Workers = None,
+    engine: _Engine = "local",
 ) -> None:
     """Train many models with the same seeds, and test which differences are real.
 
@@ -85,6 +90,7 @@ def compare_command(
             reference=reference,
             command=_typed(),
             workers=workers or _cores(),
+            engine=engine,
             notes=notes,
             tell=tell,
         )
@@ -100,6 +106,7 @@ def ablate_command(
     config: _Config = None,
     overrides: _Set = None,
     workers: _Workers = None,
+    engine: _Engine = "local",
 ) -> None:
     """Change one thing of calibrated at a time, and test what it earned.
 
@@ -132,6 +139,7 @@ def ablate_command(
             kind="ablation",
             command=_typed(),
             workers=workers or _cores(),
+            engine=engine,
             rescored=rescored,
             tell=tell,
         )

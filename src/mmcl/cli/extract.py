@@ -10,6 +10,8 @@ from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
+from mmcl.engines import Engine
+
 if TYPE_CHECKING:
     from mmcl.media.batch import Outcome, Progress
     from mmcl.media.recipe import Recipe
@@ -44,6 +46,9 @@ def extract_command(
     speech_model: Annotated[str | None, typer.Option(help="Hub id or folder.")] = None,
     face_model: Annotated[str | None, typer.Option(help="A face_landmarker.task.")] = None,
     workers: Annotated[int, typer.Option(min=1, help="Processes.")] = 1,
+    engine: Annotated[
+        Engine, typer.Option(help="Whose: its own, or those of Ray, also over machines.")
+    ] = "local",
     max_failures: Annotated[
         float, typer.Option(min=0.0, max=1.0, help="Share of items that may fail.")
     ] = 0.2,
@@ -87,6 +92,7 @@ def extract_command(
             recipe,
             name=name,
             workers=workers,
+            engine=engine,
             max_failures=max_failures,
             progress=progress,
         )

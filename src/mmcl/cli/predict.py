@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+import os
 import sys
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, NamedTuple
 
 import typer
 
+from mmcl.engines import Engine
 from mmcl.errors import UsageError
 
 if TYPE_CHECKING:
@@ -43,6 +45,12 @@ def predict_command(
     language: Annotated[
         str | None, typer.Option(help="Of a recording's speech, as es; the run's by default.")
     ] = None,
+    engine: Annotated[
+        Engine, typer.Option(help="Of a corpus: this process, or those of Ray, also over machines.")
+    ] = "local",
+    workers: Annotated[
+        int | None, typer.Option(help="Of --engine ray: processes; one per core.", min=1)
+    ] = None,
 ) -> None:
     """Predict a recording, utterance by utterance, or every clip of a corpus.
 
@@ -63,15 +71,30 @@ def predict_command(
     """
     from mmcl.media.folder import MEDIA_ENDINGS
 
+    if workers is not None and engine == "local":
+        raise UsageError("--workers is of --engine ray: without it one process predicts")
     if source.suffix.lower() in MEDIA_ENDINGS:
+        if engine == "ray":
+            raise UsageError(f'--engine ray is of a corpus, and "{source.name}" is a recording')
         _predict_media(run, source, out, plot, transcript, language)
     else:
         of_recordings = {"--plot": plot, "--transcript": transcript, "--language": language}
-        _predict_corpus(run, source, out, of_recordings)
+        _predict_corpus(run, source, out, of_recordings, _Processes(engine, workers))
+
+
+class _Processes(NamedTuple):
+    """Who predicts a corpus, and how many of them."""
+
+    engine: Engine
+    workers: int | None
 
 
 def _predict_corpus(
-    run: Path, corpus: Path, out: Path | None, of_recordings: Mapping[str, object]
+    run: Path,
+    corpus: Path,
+    out: Path | None,
+    of_recordings: Mapping[str, object],
+    processes: _Processes,
 ) -> None:
     for option, given in of_recordings.items():
         if given is not None:
@@ -81,6 +104,7 @@ def _predict_corpus(
     _check_ending("--out", out, ENDINGS)
     from mmcl.cli.show import training_progress
     from mmcl.corpus.readers import read_corpus
+    from mmcl.evaluation.prediction_pool import predict_over_ray
     from mmcl.evaluation.run import Run
     from mmcl.evaluation.tables import write_table
 
@@ -94,7 +118,11 @@ def _predict_corpus(
             done += clips
             progress("predicting", done, total, {})
 
-        table = opened.predict(loaded, advance=advance)
+        if processes.engine == "ray":
+            workers = processes.workers or os.cpu_count() or 1
+            table = predict_over_ray(opened, loaded, corpus, workers=workers, advance=advance)
+        else:
+            table = opened.predict(loaded, advance=advance)
     write_table(table, out)
     typer.echo(f"{table.num_rows} predictions in {out}")
 

@@ -119,6 +119,10 @@ class Split:
         """A split of the given rows, in the given order (copies their features)."""
         return Split(self.name, self.card, self.table.take(pa.array(rows, type=pa.int64())))
 
+    def between(self, start: int, stop: int) -> Split:
+        """The clips from row ``start`` on and before row ``stop`` (copies nothing)."""
+        return Split(self.name, self.card, self.table.slice(start, stop - start))
+
     def _column(self, name: str) -> list[_Chunk]:
         if name not in self._chunks:
             column = self.table.column(name)

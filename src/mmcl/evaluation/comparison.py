@@ -29,6 +29,7 @@ from mmcl.config import Config, model_names, resolve_config
 from mmcl.corpus.readers import convert_corpus
 from mmcl.corpus.schema import Card
 from mmcl.corpus.store import Corpus, is_corpus_file, open_corpus
+from mmcl.engines import Engine
 from mmcl.errors import (
     ConfigError,
     DatasetError,
@@ -212,6 +213,7 @@ def compare(
     kind: str = "comparison",
     command: str = "",
     workers: int = 1,
+    engine: Engine = "local",
     notes: Sequence[str] = (),
     rescored: Sequence[Rescored] = (),
     tell: Tell | None = None,
@@ -229,6 +231,7 @@ def compare(
         kind: ``comparison`` or ``ablation``.
         command: As typed, to be kept with the result.
         workers: Trainings at a time.
+        engine: Whose processes train: our own, or those of Ray, on one machine or many.
         notes: To be kept with the result.
         rescored: Rows that are not trained, but scored with something taken away.
         tell: Told about once a second how far every row is.
@@ -254,7 +257,7 @@ def compare(
     judged = _references(loaded, preset)
     known = summable_metrics(loaded.card.task, preset=preset)
     chosen = default_metrics(loaded.card.task.kind, metrics, known)
-    _train_all(loaded, path, entries, seeds, out, workers, tell)
+    _train_all(loaded, path, entries, seeds, out, workers, engine, tell)
     rows = [_trained_row(entry, loaded, seeds, out, judged) for entry in entries]
     rows += [_rescored_row(each, loaded, out, judged) for each in rescored]
     rows += [judged.rows[name] for name in REFERENCES if name in judged.rows]
@@ -337,6 +340,7 @@ def _train_all(
     seeds: Sequence[int],
     out: Path,
     workers: int,
+    engine: Engine,
     tell: Tell | None,
 ) -> None:
     for entry in entries:
@@ -351,7 +355,7 @@ def _train_all(
         if tell is not None:
             tell([_status(entry.name, _folder(out, entry.name), seeds) for entry in entries])
 
-    train_jobs(jobs, workers=workers, look=look)
+    train_jobs(jobs, workers=workers, engine=engine, look=look)
 
 
 def _folder(out: Path, name: str) -> Path:

@@ -18,12 +18,13 @@ from typing import Any, Self
 
 import numpy as np
 import pyarrow as pa
+from numpy.typing import NDArray
 from pydantic import ValidationError
 
 from mmcl.config import Config, model_names
 from mmcl.corpus.batches import labelled_rows
 from mmcl.corpus.schema import Card, Task
-from mmcl.corpus.store import Corpus
+from mmcl.corpus.store import Corpus, Split
 from mmcl.errors import DatasetError, RunError, UsageError
 from mmcl.evaluation.metrics import Metrics
 from mmcl.evaluation.moments import (
@@ -211,7 +212,17 @@ class Run:
             )
             for s in self.seeds
         ]
-        scores = np.stack(each)  # [seeds, clips, ...]
+        return self.predicted(split, np.stack(each))
+
+    def predicted(self, split: Split, scores: NDArray[np.float64]) -> pa.Table:
+        """The table of :meth:`predict`, of scores that are known.
+
+        Args:
+            split: The clips.
+            scores: Of every seed, ``[seeds, clips, ...]``; probabilities where classes or
+                emotions are predicted.
+        """
+        task = self.card.task
         mean = scores.mean(axis=0)
         chosen = answers(task, mean)
         return pa.table(

@@ -14,7 +14,10 @@ import json
 import os
 import shutil
 import signal
-from collections.abc import Callable, Iterator, Sequence
+import socket
+from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
+from contextlib import closing
+from functools import cache, lru_cache, partial
 from itertools import islice
 from multiprocessing import get_context
 from multiprocessing.connection import Connection, wait
@@ -23,6 +26,7 @@ from typing import Any, NamedTuple, Protocol
 
 from mmcl.corpus.schema import Card, Clip, Task
 from mmcl.corpus.store import open_corpus, write_corpus
+from mmcl.engines import Died, Engine, await_shared, check_shared, over_ray
 from mmcl.errors import DatasetError, MediaError, MissingExtraError, MMCLError
 from mmcl.media.extract import STAGES, Extracted, Extractor, card_of, with_versions
 from mmcl.media.folder import Failure, Gathered, Item
@@ -91,6 +95,7 @@ def extract_batch(
     *,
     name: str | None = None,
     workers: int = 1,
+    engine: Engine = "local",
     max_failures: float = 0.2,
     progress: Progress | None = None,
     make: Callable[[Recipe], Extracts] = Extractor,
@@ -106,6 +111,7 @@ def extract_batch(
         recipe: How.
         name: Of the corpus; that of the file by default.
         workers: Processes; each holds the models.
+        engine: Whose processes: our own, or those of Ray, on one machine or many.
         max_failures: Share of items that may fail, 0..1.
         progress: Told how far it is.
         make: Makes the extractor of a process, from the recipe.
@@ -115,15 +121,18 @@ def extract_batch(
             end; or if nothing was extracted. Finished parts are kept. Of a single item it is
             the item's own.
         MissingExtraError: If a package is not installed.
-        DatasetError: If the corpus cannot be written.
+        DatasetError: If the corpus cannot be written, or a machine of a cluster does not see
+            the files.
     """
     recipe = with_versions(recipe)
     batch = _Batch(gathered, out, recipe, max_failures, progress)
     batch.check_end()  # rows at fault may be too many already
     tasks = batch.tasks()
+    run = _run_over_ray if engine == "ray" else _run
     try:
-        for task, cause in _run(batch.remaining(tasks), workers, recipe, make):
-            batch.note(task, cause)
+        with closing(run(batch.remaining(tasks), workers, recipe, make)) as ended:
+            for task, cause in ended:
+                batch.note(task, cause)
     finally:
         _write_errors(out.with_name(ERRORS), batch.failures)
         if not any(batch.parts.iterdir()):
@@ -317,7 +326,7 @@ def _run(
     workers: int,
     recipe: Recipe,
     make: Callable[[Recipe], Extracts],
-) -> Iterator[tuple[_Task, str | None]]:
+) -> Generator[tuple[_Task, str | None]]:
     """Every task with the cause of its failure or None, as they end."""
     waiting = list(reversed(tasks))
     count = min(workers, len(tasks))
@@ -354,26 +363,106 @@ def _share_cores(workers: int) -> None:
 def _serve(connection: Connection, recipe: Recipe, make: Callable[[Recipe], Extracts]) -> None:
     """The life of a worker: a task in, None or the cause of its failure out."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is for the parent, which ends us
-    extractor: Extracts | None = None
+    extractor = cache(partial(make, recipe))
     while True:
         try:
             task = connection.recv()
         except EOFError:  # the parent is gone
             return
-        answer: str | MMCLError | None = None
+        answer: str | MMCLError | None
         try:
-            extractor = extractor or make(recipe)
-            _extract_part(task, extractor)
-        except (MissingExtraError, DatasetError) as fault:  # would stop every other item, too
-            answer = fault
+            answer = _cause(task, extractor)
         except MMCLError as fault:
-            answer = str(fault)
-        except Exception as fault:  # a fault of ours or of a library: one item, not the batch
-            answer = f"{type(fault).__name__}: {fault}"
+            answer = fault
         try:
             connection.send(answer)
         except BrokenPipeError:  # likewise
             return
+
+
+# ---------------------------------------------------------------- processes of Ray
+
+
+def _run_over_ray(
+    tasks: Sequence[_Task],
+    workers: int,
+    recipe: Recipe,
+    make: Callable[[Recipe], Extracts],
+) -> Generator[tuple[_Task, str | None]]:
+    """As :func:`_run`, and a file whose process dies is tried again in another."""
+    work = partial(_extract_there, recipe.model_dump_json(), make)
+    with closing(over_ray(work, [_absolute(task) for task in tasks], workers=workers)) as ended:
+        for task, answer in ended:
+            if isinstance(answer, Died):
+                yield task, answer.cause
+                continue
+            if answer is None:
+                await_shared(task.part)
+            yield task, answer
+
+
+def _absolute(task: _Task) -> _Task:
+    said = task.transcript
+    return _Task(
+        task.item._replace(path=task.item.path.absolute()),
+        task.part.absolute(),
+        said.absolute() if isinstance(said, Path) else said,
+    )
+
+
+def _extract_there(
+    recipe: str, make: Callable[[Recipe], Extracts], task: _Task, threads: int
+) -> str | None:
+    """The cause of a failure, or None; Ray has told the libraries how many threads to take."""
+    check_shared(task.item.path)
+    check_shared(task.part.parent)
+    return _cause(task, partial(_extractor_there, recipe, make))
+
+
+@lru_cache(maxsize=1)
+def _extractor_there(recipe: str, make: Callable[[Recipe], Extracts]) -> Extracts:
+    """The extractor that a process keeps from one task to the next."""
+    wanted = Recipe.model_validate_json(recipe)
+    if wanted.versions:
+        _check_versions(wanted.versions, with_versions(wanted).versions)
+    return make(wanted)
+
+
+def _check_versions(wanted: Mapping[str, str], here: Mapping[str, str]) -> None:
+    """The card names one version of everything, so that every machine must have it."""
+    for name, version in wanted.items():
+        if here.get(name) != version:
+            raise DatasetError(
+                f"{name} is {here.get(name)} on {socket.gethostname()}, and {version} where the "
+                "extraction was begun.\n"
+                "  Install the same on every machine, or name one: --text-model, --speech-model, "
+                "--face-model"
+            )
+
+
+# ---------------------------------------------------------------- one item
+
+
+def _cause(task: _Task, extractor: Callable[[], Extracts]) -> str | None:
+    """Extract one item, and say why it failed.
+
+    Args:
+        task: The item.
+        extractor: Gives the extractor of this process, which the first call makes.
+
+    Raises:
+        MissingExtraError: If a package is not installed.
+        DatasetError: If a part cannot be written; either would stop every other item, too.
+    """
+    try:
+        _extract_part(task, extractor())
+    except (MissingExtraError, DatasetError):
+        raise
+    except MMCLError as fault:
+        return str(fault)
+    except Exception as fault:  # a fault of ours or of a library: one item, not the batch
+        return f"{type(fault).__name__}: {fault}"
+    return None
 
 
 def _extract_part(task: _Task, extractor: Extracts) -> None:

@@ -174,6 +174,19 @@ def test_more_clips_than_a_batch_holds(tmp_path, card, clips, same_clip, monkeyp
     np.testing.assert_array_equal(corpus.split("train").lengths("text"), [4, 0])
 
 
+@pytest.mark.parametrize(("start", "stop"), [(0, 4), (1, 3), (2, 4), (3, 3)])
+def test_rows_between_two_are_those_of_the_whole(written, start, stop):
+    whole = open_corpus(written).every_clip()
+    part = whole.between(start, stop)
+    assert (len(part), part.ids) == (stop - start, whole.ids[start:stop])
+    for m in WIDTHS:
+        np.testing.assert_array_equal(part.lengths(m), whole.lengths(m)[start:stop])
+        for row in range(stop - start):
+            mine, theirs = part.steps(m, row), whole.steps(m, start + row)
+            np.testing.assert_array_equal(mine, theirs)
+            assert not len(mine) or np.shares_memory(mine, theirs)
+
+
 def test_test_split_is_sealed(written):
     with pytest.raises(SealedSplitError) as caught:
         open_corpus(written).split("test")

@@ -3,6 +3,8 @@
 import json
 import os
 import signal
+from functools import partial
+from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
@@ -10,6 +12,7 @@ import torch
 from safetensors.torch import load_file
 
 from mmcl.corpus.store import open_corpus, write_corpus
+from mmcl.engines import Died, await_shared
 from mmcl.errors import DatasetError, TrainingError
 from mmcl.evaluation import training_pool
 from mmcl.evaluation.run import DIVERGED
@@ -119,3 +122,78 @@ def test_training_whose_parent_was_killed_ends_itself(monkeypatch):
     parent.is_alive = lambda: False
     with pytest.raises(SystemExit):
         training_pool._stop_when_alone("epoch 1", 1, 2, {})
+
+
+# ---------------------------------------------------------------- over Ray
+
+
+@pytest.fixture
+def ray(monkeypatch):
+    """In place of Ray: the tasks at home, the last one first; ``ray.asked`` is how."""
+    seen = SimpleNamespace(asked=None, answer=None)
+
+    def over_ray(work, tasks, *, look, **asked):
+        seen.asked = asked
+        for task in reversed(tasks):
+            yield task, seen.answer or work(task, 1)
+        look()
+
+    monkeypatch.setattr(training_pool, "over_ray", over_ray)
+    return seen
+
+
+def test_training_over_ray_is_the_training_at_home(corpus_file, tiny_config, tmp_path, ray):
+    jobs = [Job(corpus_file, tiny_config(), n, tmp_path / str(n)) for n in (1, 2, 3)]
+    (tmp_path / "2").mkdir()
+    (tmp_path / "2" / DONE).write_text("{}")
+    looks = []
+    train_jobs(jobs, workers=2, engine="ray", look=lambda: looks.append(1))
+    assert ray.asked == {"workers": 2, "gpus": 0, "fresh": True}
+    assert looks == [1]
+    assert not (tmp_path / "2" / COST).exists()
+    fit(open_corpus(corpus_file), tiny_config(), seed=3, folder=tmp_path / "here")
+    there, here = (load_file(tmp_path / p / "model/model.safetensors") for p in ("3", "here"))
+    assert all(torch.equal(there[name], here[name]) for name in here)
+    assert json.loads((tmp_path / "1" / COST).read_text())["threads"] == 1
+
+
+def test_gpu_is_asked_for_where_a_training_wants_one(corpus_file, tiny_config, tmp_path, ray):
+    configs = [tiny_config(f"runtime.accelerator={name}") for name in ("cpu", "gpu")]
+    jobs = [Job(corpus_file, c, n, tmp_path / str(n)) for n, c in enumerate(configs)]
+    ray.answer = Died("it died")
+    with pytest.raises(TrainingError) as caught:
+        train_jobs(jobs, workers=2, engine="ray")
+    assert ray.asked["gpus"] == 1
+    assert str(caught.value) == (
+        "a training was killed 4 times before it ended, perhaps for want of memory.\n"
+        "  Go on with fewer at a time: the same command with --workers 1"
+    )
+
+
+def test_diverged_training_over_ray_stops_no_other(corpus_file, tiny_config, tmp_path, ray):
+    wild = tiny_config("learning.learning_rate=1e30", "learning.clip_norm=0")
+    jobs = [
+        Job(corpus_file, tiny_config(), 1, tmp_path / "calm"),
+        Job(corpus_file, wild, 1, tmp_path / "wild"),
+    ]
+    train_jobs(jobs, workers=1, engine="ray")
+    assert (tmp_path / "wild" / DIVERGED).exists()
+    assert (tmp_path / "calm" / DONE).exists()
+
+
+@pytest.mark.parametrize("lost", ["corpus", "folder"])
+def test_training_where_its_files_are_not_seen(corpus_file, tiny_config, tmp_path, ray, lost):
+    job = Job(corpus_file, tiny_config(), 1, tmp_path / "a")
+    place = Path("/no/file") if lost == "corpus" else Path("/no/seed-1")
+    seen = "/no/file" if lost == "corpus" else "/no"
+    with pytest.raises(DatasetError, match=f"^{seen}: not found on .*, where a task needed it"):
+        train_jobs([job._replace(**{lost: place})], workers=1, engine="ray")
+
+
+def test_training_that_left_nothing_here_is_no_success(
+    corpus_file, tiny_config, tmp_path, ray, monkeypatch
+):
+    monkeypatch.setattr(training_pool, "_fit", lambda job, threads: None)
+    monkeypatch.setattr(training_pool, "await_shared", partial(await_shared, seconds=0.1))
+    with pytest.raises(DatasetError, match=r"done\.json: was written by a task, and is not seen"):
+        train_jobs([Job(corpus_file, tiny_config(), 1, tmp_path / "a")], workers=1, engine="ray")

@@ -3,15 +3,19 @@
 import csv
 import os
 import signal
+import socket
 import subprocess
 import sys
 import time
+from functools import partial
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
 
 from fakes.extractors import FakeExtractor
+from mmcl import engines
 from mmcl.corpus.check import corpus_clips, faults
 from mmcl.corpus.schema import Task, Word
 from mmcl.corpus.store import open_corpus
@@ -338,3 +342,103 @@ def test_a_killed_batch_goes_on(tmp_path, write, extract, out):
     extract(gathered)
     assert calls(tmp_path) == ["a.mp4", "b.mp4", "c.mp4", "c.mp4"]
     assert [clip.text for clip in corpus_clips(open_corpus(out))] == ["yes", "no", "well"]
+
+
+# ---------------------------------------------------------------- over Ray
+
+
+@pytest.fixture
+def ray(monkeypatch):
+    """In place of Ray: the tasks at home, the last one first; ``ray.asked`` is how."""
+    seen = SimpleNamespace(asked=None, died=())
+
+    def over_ray(work, tasks, **asked):
+        seen.asked = asked
+        for task in reversed(tasks):
+            died = task.item.name in seen.died
+            yield task, engines.Died("it died") if died else work(task, 1)
+
+    monkeypatch.setattr(home, "over_ray", over_ray)
+    home._extractor_there.cache_clear()
+    return seen
+
+
+def test_batch_over_ray_is_the_batch_at_home(write, extract, out, ray):
+    gathered = write(a="yes", b="bad", c="no", d="so", e="bug")
+    alone = extract(gathered, max_failures=0.8)
+    corpus, listed = open_corpus(out).checksum(), errors(out)
+    ray.died = ("d.mp4",)
+    with pytest.raises(MediaError, match="3 of 5 files tried failed"):
+        extract(gathered, workers=3, engine="ray", max_failures=0.5)
+    assert ray.asked == {"workers": 3}
+    assert sorted(errors(out)[1:]) == sorted([*listed[1:], ["d.mp4", "it died"]])
+    ray.died = ()
+    again = extract(gathered, workers=3, engine="ray", max_failures=0.8)
+    assert again.card == alone.card
+    assert open_corpus(out).checksum() == corpus
+
+
+def test_extractor_is_kept_for_the_next_task(tmp_path, write, out, ray):
+    made = []
+
+    def make(recipe):
+        made.append(recipe)
+        return FakeExtractor(recipe)
+
+    extract_batch(write(a="yes", b="no"), out, Recipe(pause=0.7), engine="ray", make=make)
+    assert made == [Recipe(pause=0.7)]
+
+
+def test_versions_must_be_the_same_everywhere(write, extract, ray, monkeypatch):
+    where = Recipe(versions={"av": "14.0", "mmcl": "0.1"})
+    here = {"versions": {"av": "18.1", "mmcl": "0.1"}}
+    monkeypatch.setattr(home, "with_versions", lambda recipe: recipe)
+    extract(write(a="yes"), where, engine="ray")
+
+    def elsewhere(recipe, seen=[]):  # noqa: B006
+        seen.append(recipe)
+        return recipe if len(seen) == 1 else recipe.model_copy(update=here)
+
+    monkeypatch.setattr(home, "with_versions", elsewhere)
+    home._extractor_there.cache_clear()
+    with pytest.raises(DatasetError) as caught:
+        extract(write(a="yes"), where, engine="ray")
+    assert str(caught.value) == (
+        f"av is 18.1 on {socket.gethostname()}, and 14.0 where the extraction was begun.\n"
+        "  Install the same on every machine, or name one: --text-model, --speech-model, "
+        "--face-model"
+    )
+
+
+def test_recording_that_a_machine_does_not_see_ends_the_batch(tmp_path, write, extract, ray):
+    gathered = write(a="yes", b="no")
+    (tmp_path / "src" / "b.mp4").unlink()
+    with pytest.raises(DatasetError, match=r"b\.mp4: not found on .*, where a task needed it"):
+        extract(gathered, engine="ray")
+
+
+def test_corpus_that_a_machine_cannot_reach_ends_the_batch(write, extract, out, ray, monkeypatch):
+    monkeypatch.setattr(home, "_absolute", lambda task: task._replace(part=Path("/no/x.arrow")))
+    with pytest.raises(DatasetError, match=r"^/no: not found on .*, where a task needed it"):
+        extract(write(a="yes"), engine="ray")
+    assert not out.exists()
+
+
+def test_part_that_is_not_seen_here_is_not_left_out_in_silence(write, extract, ray, monkeypatch):
+    monkeypatch.setattr(home, "_extract_part", lambda task, extractor: None)
+    wait = partial(engines.await_shared, seconds=0.1)
+    monkeypatch.setattr(home, "await_shared", wait)
+    with pytest.raises(DatasetError, match=r"\.arrow: was written by a task, and is not seen on"):
+        extract(write(a="yes"), engine="ray")
+
+
+def test_paths_are_whole_wherever_a_task_goes(tmp_path, write, ray, monkeypatch):
+    write(a="yes")
+    (tmp_path / "src" / "a.txt").write_text("yes")
+    monkeypatch.chdir(tmp_path)
+    task = home._Batch(gather([Path("src")]), Path("x.arrow"), Recipe(), 0.2, None).tasks()[0]
+    whole = home._absolute(task)
+    assert whole.item.path == tmp_path / "src" / "a.mp4"
+    assert whole.transcript == tmp_path / "src" / "a.txt"
+    assert whole.part == tmp_path / "x.arrow.parts" / task.part.name
+    assert home._absolute(task._replace(transcript="said")).transcript == "said"
