@@ -432,3 +432,14 @@ def test_every_control_has_a_name(shown):
     names = page.evaluate(NAMES_OF_CONTROLS)
     assert len(names) > 20
     assert all(names)
+
+
+def test_words_of_the_example_stay_with_the_example(stub, open_page, clip):
+    page = open_page(stub.address)
+    page.click("text=Try the example")
+    page.wait_for_selector(RESULT)
+    page.set_input_files("#picker input[type=file]", clip)
+    assert page.input_value("#picker .transcript") == ""
+    page.fill("#picker .transcript", "mine")
+    page.set_input_files("#picker input[type=file]", clip)
+    assert page.input_value("#picker .transcript") == "mine"

@@ -16,7 +16,7 @@ export function drawComparison(first, second, file) {
   const heading = el("h2", { tabindex: "-1" }, `${first.model} and ${second.model}: ${first.name}`);
   const said = el("section", { "aria-label": "Differences" },
     el("ul", { class: "said" }, ...words.map((text) => el("li", {}, text))));
-  const seen = el("div", { class: "seen stage-less" },
+  const seen = el("div", { class: "seen" },
     el("section", { "aria-label": "Player" }, player, ...unplayable(player)), said);
   const root = el("div", { "data-total": total }, seen,
     el("div", { class: "pair" }, drawSide(first, total, "a"), drawSide(second, total, "b")),

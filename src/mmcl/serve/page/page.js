@@ -14,7 +14,7 @@ let models = [];
 let working = null; // what is being done now: one thing at a time
 
 const picker = new Picker(document.getElementById("picker"), {
-  onChange: () => panelNow().querySelector(".work").replaceChildren(),
+  onChange: () => panelNow().querySelector(".work > .problem")?.remove(),
   onExample: () => panelNow().querySelector(".ask").requestSubmit(),
 });
 

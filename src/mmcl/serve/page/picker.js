@@ -12,6 +12,7 @@ export class Picker {
     this.root = root;
     this.onChange = onChange;
     this.file = null;
+    this.isExample = false;
     this.limits = {};
     this.camera = new Camera(this);
     const drop = this.find(".drop");
@@ -72,8 +73,14 @@ export class Picker {
     };
   }
 
-  choose(file) {
+  choose(file, { transcript = null, language = null } = {}) {
     if (!file) return;
+    // What the example says is not said in another file; what a reader wrote may be.
+    if (transcript !== null || this.isExample) {
+      this.find(".transcript").value = transcript ?? "";
+      this.find(".language").value = language ?? "";
+    }
+    this.isExample = transcript !== null;
     this.file = file;
     this.find(".chosen-name").textContent = file.name;
     this.find(".chosen-size").textContent = size(file.size);
@@ -83,7 +90,6 @@ export class Picker {
 
   clear() {
     this.file = null;
-    this.find(".transcript").value = "";
     this.show("choices");
     this.find("input[type=file]").focus();
   }
@@ -99,9 +105,8 @@ export class Picker {
       const example = await getJson("v1/example");
       const media = new URL(example.media.replace(/^\//, ""), document.baseURI);
       const blob = await (await call(media)).blob();
-      this.choose(new File([blob], "example.mp4", { type: "video/mp4" }));
-      this.find(".transcript").value = example.transcript;
-      this.find(".language").value = "en";
+      const file = new File([blob], "example.mp4", { type: "video/mp4" });
+      this.choose(file, { transcript: example.transcript, language: "en" });
       onExample();
     } catch (problem) {
       this.complain(`${problem.title}\n${problem.detail}`);
