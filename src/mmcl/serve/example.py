@@ -11,6 +11,7 @@ import os
 from collections.abc import Sequence
 from contextlib import suppress
 from fractions import Fraction
+from functools import cache
 from itertools import pairwise
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -205,10 +206,36 @@ def _resonate(sound: _Doubles, frequency: _Doubles, width: _Doubles) -> _Doubles
 # ---------------------------------------------------------------- the face
 
 
-_ROWS, _COLUMNS = np.mgrid[0:SIDE, 0:SIDE].astype(np.float64) / SIDE
-
 _SKIN, _SHADE, _HAIR = (228, 186, 160), (176, 124, 100), (58, 42, 36)
 _LIPS, _MOUTH, _TEETH = (186, 92, 92), (74, 26, 30), (238, 232, 224)
+
+
+class _Canvas(NamedTuple):
+    """A picture, or a part of one; places count in sides of the whole picture.
+
+    Attributes:
+        picture: RGB 0..255, ``[h, w, 3]``.
+        rows: Where each row lies, ``[h, 1]``.
+        columns: Where each column lies, ``[1, w]``.
+    """
+
+    picture: _Doubles
+    rows: _Doubles
+    columns: _Doubles
+
+    def part(self, top: float, bottom: float, left: float, right: float) -> _Canvas:
+        """A part that shares its pixels with the whole, and costs less to paint on."""
+        rows = slice(int(top * SIDE), int(bottom * SIDE))
+        columns = slice(int(left * SIDE), int(right * SIDE))
+        return _Canvas(self.picture[rows, columns], self.rows[rows], self.columns[:, columns])
+
+    def ellipse(self, x: float, y: float, wide: float, high: float, soft: float) -> _Doubles:
+        """How much of each pixel lies in one, 0..1; its edge is as wide as ``soft`` of it."""
+        return _soft(np.hypot((self.columns - x) / wide, (self.rows - y) / high), soft)
+
+    def paint(self, mask: _Doubles, colour: tuple[int, int, int], strength: float = 1.0) -> None:
+        """Lay a colour over the picture where the mask is."""
+        self.picture[:] += strength * mask[..., None] * (np.array(colour) - self.picture)
 
 
 def draw_face(*, mouth: float, smile: float, brow: float, lids: float) -> NDArray[np.uint8]:
@@ -223,109 +250,103 @@ def draw_face(*, mouth: float, smile: float, brow: float, lids: float) -> NDArra
     Returns:
         RGB, uint8 ``[SIDE, SIDE, 3]``.
     """
-    picture = _head().copy()
+    head = _head()
+    canvas = head._replace(picture=head.picture.copy())
     for side in (-1, 1):
-        _draw_eye(picture, side, lids)
-        _draw_brow(picture, side, brow)
-    _draw_mouth(picture, mouth, smile)
-    return np.clip(np.round(picture), 0, 255).astype(np.uint8)
+        part = canvas.part(0.32, 0.50, 0.5 + side * 0.10 - 0.09, 0.5 + side * 0.10 + 0.09)
+        _draw_eye(part, side, lids)
+        _draw_brow(part, side, brow)
+    _draw_mouth(canvas.part(0.60, 0.77, 0.38, 0.62), mouth, smile)
+    return np.clip(np.round(canvas.picture), 0, 255).astype(np.uint8)
 
 
-def _head() -> _Doubles:
+@cache
+def _head() -> _Canvas:
     """What does not move: wall, shoulders, hair, skin, nose."""
-    picture = np.empty((SIDE, SIDE, 3))
-    picture[:] = np.array((206, 214, 220)) - 40 * _ROWS[..., None]
-    _paint(picture, _ellipse(0.5, 1.12, 0.42, 0.30, 0.02), (62, 84, 120))
-    _paint(picture, _ellipse(0.5, 0.80, 0.105, 0.17, 0.02), _SHADE)
-    _paint(picture, _ellipse(0.5, 0.42, 0.275, 0.335, 0.03), _HAIR)
+    along = (np.arange(SIDE) + 0.5) / SIDE
+    canvas = _Canvas(np.empty((SIDE, SIDE, 3)), along[:, None], along[None, :])
+    canvas.picture[:] = np.array((206, 214, 220)) - 40 * canvas.rows[..., None]
+    paint, ellipse = canvas.paint, canvas.ellipse
+    paint(ellipse(0.5, 1.12, 0.42, 0.30, 0.02), (62, 84, 120))
+    paint(ellipse(0.5, 0.80, 0.105, 0.17, 0.02), _SHADE)
+    paint(ellipse(0.5, 0.375, 0.262, 0.285, 0.03), _HAIR)
     for side in (-1, 1):
-        _paint(picture, _ellipse(0.5 + side * 0.232, 0.50, 0.035, 0.065, 0.1), (206, 158, 134))
-    face = _ellipse(0.5, 0.485, 0.228, 0.305, 0.04)
-    _paint(picture, face, _SKIN)
+        paint(ellipse(0.5 + side * 0.232, 0.50, 0.035, 0.065, 0.1), (206, 158, 134))
+    face = ellipse(0.5, 0.485, 0.228, 0.305, 0.04)
+    paint(face, _SKIN)
     # Light from the upper left: the right side, the temples and the jaw lie in shade.
-    _paint(picture, face * np.clip((_COLUMNS - 0.5) * 2.2, 0, 1), _SHADE, 0.55)
-    _paint(picture, face * np.clip((_ROWS - 0.62) * 3.5, 0, 1), _SHADE, 0.45)
-    _paint(picture, face * (1 - _ellipse(0.5, 0.47, 0.20, 0.275, 0.5)), _SHADE, 0.40)
-    _paint(picture, _ellipse(0.47, 0.29, 0.10, 0.05, 1.0), (246, 214, 192), 0.6)
-    _paint(picture, face * _ellipse(0.5, 0.155, 0.25, 0.085, 0.25), _HAIR)
+    paint(face * np.clip((canvas.columns - 0.5) * 2.2, 0, 1), _SHADE, 0.55)
+    paint(face * np.clip((canvas.rows - 0.62) * 3.5, 0, 1), _SHADE, 0.45)
+    paint(face * (1 - ellipse(0.5, 0.47, 0.20, 0.275, 0.5)), _SHADE, 0.40)
+    paint(ellipse(0.47, 0.30, 0.10, 0.05, 1.0), (246, 214, 192), 0.6)
+    paint(ellipse(0.5, 0.165, 0.225, 0.085, 0.2), _HAIR)
     for side in (-1, 1):
-        _paint(picture, _ellipse(0.5 + side * 0.093, 0.425, 0.068, 0.045, 0.9), _SHADE, 0.55)
-        _paint(picture, _ellipse(0.5 + side * 0.12, 0.56, 0.055, 0.045, 1.0), (224, 150, 132), 0.5)
-    _draw_nose(picture)
-    return picture
+        paint(ellipse(0.5 + side * 0.093, 0.425, 0.068, 0.045, 0.9), _SHADE, 0.55)
+        paint(ellipse(0.5 + side * 0.12, 0.56, 0.055, 0.045, 1.0), (224, 150, 132), 0.5)
+    _draw_nose(canvas)
+    return canvas
 
 
-def _draw_nose(picture: _Doubles) -> None:
-    _paint(picture, _ellipse(0.527, 0.49, 0.018, 0.085, 0.9), _SHADE, 0.50)
-    _paint(picture, _ellipse(0.494, 0.49, 0.012, 0.085, 0.9), (250, 222, 202), 0.60)
-    _paint(picture, _ellipse(0.5, 0.572, 0.048, 0.026, 0.8), _SHADE, 0.55)
-    _paint(picture, _ellipse(0.496, 0.556, 0.026, 0.022, 0.9), (244, 208, 186), 0.70)
+def _draw_nose(canvas: _Canvas) -> None:
+    paint, ellipse = canvas.paint, canvas.ellipse
+    paint(ellipse(0.527, 0.49, 0.018, 0.085, 0.9), _SHADE, 0.50)
+    paint(ellipse(0.494, 0.49, 0.012, 0.085, 0.9), (250, 222, 202), 0.60)
+    paint(ellipse(0.5, 0.572, 0.048, 0.026, 0.8), _SHADE, 0.55)
+    paint(ellipse(0.496, 0.556, 0.026, 0.022, 0.9), (244, 208, 186), 0.70)
     for side in (-1, 1):
-        _paint(picture, _ellipse(0.5 + side * 0.022, 0.578, 0.011, 0.006, 0.5), (96, 54, 46), 0.9)
+        paint(ellipse(0.5 + side * 0.022, 0.578, 0.011, 0.006, 0.5), (96, 54, 46), 0.9)
 
 
-def _draw_eye(picture: _Doubles, side: int, lids: float) -> None:
+def _draw_eye(canvas: _Canvas, side: int, lids: float) -> None:
+    paint, ellipse = canvas.paint, canvas.ellipse
     x, y = 0.5 + side * 0.093, 0.432
     height = 0.021 * (1 - 0.9 * lids)
-    _paint(picture, _ellipse(x, y, 0.050, height + 0.007, 0.3), (110, 70, 58), 0.85)
-    white = _ellipse(x, y + 0.002, 0.045, height, 0.15)
-    _paint(picture, white, (240, 238, 234))
-    _paint(picture, white * _ellipse(x, y, 0.0195, 0.0195, 0.12), (88, 62, 44))
-    _paint(picture, white * _ellipse(x, y, 0.0085, 0.0085, 0.2), (16, 12, 12))
-    _paint(picture, white * _ellipse(x - 0.006, y - 0.007, 0.0045, 0.0045, 0.4), (255, 255, 255))
-    lash = _ellipse(x, y - height, 0.050, 0.006 + 0.004 * lids, 0.5)
-    _paint(picture, lash, (44, 28, 26), 0.9)
+    paint(ellipse(x, y, 0.050, height + 0.007, 0.3), (110, 70, 58), 0.85)
+    white = ellipse(x, y + 0.002, 0.045, height, 0.15)
+    paint(white, (240, 238, 234))
+    paint(white * ellipse(x, y, 0.0195, 0.0195, 0.12), (88, 62, 44))
+    paint(white * ellipse(x, y, 0.0085, 0.0085, 0.2), (16, 12, 12))
+    paint(white * ellipse(x - 0.006, y - 0.007, 0.0045, 0.0045, 0.4), (255, 255, 255))
+    paint(ellipse(x, y - height, 0.050, 0.006 + 0.004 * lids, 0.5), (44, 28, 26), 0.9)
 
 
-def _draw_brow(picture: _Doubles, side: int, brow: float) -> None:
+def _draw_brow(canvas: _Canvas, side: int, brow: float) -> None:
     x = 0.5 + side * 0.095
-    along = np.clip((_COLUMNS - x) / 0.06 * side, -1, 1)  # -1 at the nose, 1 at the temple
+    along = np.clip((canvas.columns - x) / 0.06 * side, -1, 1)  # -1 at the nose, 1 at the temple
     y = 0.372 - 0.018 * brow - 0.012 * (1 - along**2) + 0.010 * brow * along
-    across = np.abs(_ROWS - y) / (0.011 - 0.004 * along)
-    ends = np.abs(_COLUMNS - x) / 0.064
-    _paint(picture, _soft(np.maximum(across, ends), 0.5), _HAIR, 0.9)
+    across = np.abs(canvas.rows - y) / (0.011 - 0.004 * along)
+    ends = np.abs(canvas.columns - x) / 0.064
+    canvas.paint(_soft(np.maximum(across, ends), 0.5), _HAIR, 0.9)
 
 
-def _draw_mouth(picture: _Doubles, mouth: float, smile: float) -> None:
+def _draw_mouth(canvas: _Canvas, mouth: float, smile: float) -> None:
     wide, gap = 0.082 + 0.012 * smile - 0.014 * mouth, 0.003 + 0.034 * mouth
-    along = np.clip((_COLUMNS - 0.5) / wide, -1, 1)
+    along = np.clip((canvas.columns - 0.5) / wide, -1, 1)
     bend = 0.664 - 0.022 * smile * (along**2 - 0.4)  # the line between the lips
     arch = np.sqrt(np.clip(1 - along**2, 0, 1))
-    inside = np.abs(_COLUMNS - 0.5) < wide
     bow = 0.021 * arch * (1 - 0.25 * np.exp(-((along / 0.18) ** 2)))
-    upper, lower = bend - gap * 0.4 * arch - bow, bend + gap * arch + 0.027 * arch
-    lips = inside * _between(_ROWS, upper, lower, 0.004)
-    _paint(picture, lips, _LIPS)
-    _paint(picture, lips * np.clip((_ROWS - bend) / 0.03, 0, 1), (214, 128, 122), 0.6)
-    hole = inside * _between(_ROWS, bend - gap * 0.4 * arch, bend + gap * arch, 0.003)
-    _paint(picture, hole, _MOUTH)
-    teeth = hole * _between(_ROWS, bend - gap, bend - gap * 0.4 * arch + 0.010, 0.003)
-    _paint(picture, teeth * min(1.0, 2 * mouth), _TEETH, 0.9)
-    _paint(picture, _ellipse(0.5, 0.728, 0.06, 0.012, 1.0), _SHADE, 0.5)
-
-
-def _ellipse(x: float, y: float, wide: float, high: float, soft: float) -> _Doubles:
-    """How much of each pixel lies in an ellipse, 0..1; its edge is as wide as ``soft`` of it."""
-    return _soft(np.hypot((_COLUMNS - x) / wide, (_ROWS - y) / high), soft)
+    top, bottom = bend - 0.4 * gap * arch, bend + gap * arch
+    inside = np.abs(canvas.columns - 0.5) < wide
+    lips = inside * _between(canvas.rows, top - bow, bottom + 0.027 * arch, 0.004)
+    canvas.paint(lips, _LIPS)
+    canvas.paint(lips * np.clip((canvas.rows - bend) / 0.03, 0, 1), (214, 128, 122), 0.6)
+    hole = inside * _between(canvas.rows, top, bottom, 0.003)
+    canvas.paint(hole, _MOUTH)
+    teeth = hole * np.clip((bend - 0.4 * gap + 0.011 - canvas.rows) / 0.003, 0, 1)
+    canvas.paint(teeth, _TEETH, 0.9 * min(1.0, 2 * mouth))
+    canvas.paint(canvas.ellipse(0.5, 0.728, 0.06, 0.012, 1.0), _SHADE, 0.5)
 
 
 def _soft(distance: _Doubles, soft: float) -> _Doubles:
     """1 well inside of distance 1, 0 outside, and a slope between."""
     share = np.clip((1 - distance) / soft, 0.0, 1.0)
-    return share * share * (3 - 2 * share)
+    slope: _Doubles = share * share * (3 - 2 * share)
+    return slope
 
 
 def _between(values: _Doubles, low: _Doubles, high: _Doubles, edge: float) -> _Doubles:
     inside: _Doubles = np.clip((values - low) / edge, 0, 1) * np.clip((high - values) / edge, 0, 1)
     return inside
-
-
-def _paint(
-    picture: _Doubles, mask: _Doubles, colour: tuple[int, int, int], strength: float = 1.0
-) -> None:
-    """Lay a colour over a picture where the mask is."""
-    cover = strength * mask[..., None]
-    picture += cover * (np.array(colour) - picture)
 
 
 def _pictures(voice: NDArray[np.float32]) -> list[NDArray[np.uint8]]:
