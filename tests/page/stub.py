@@ -140,14 +140,14 @@ class Stub:
 
         @app.post("/v1/predict")
         async def predict(request: Request, model: str, wait: float = 10):
-            form = await request.form()
-            upload = form["file"]
-            self.received.append(
-                {"model": model, "wait": wait, "name": upload.filename, "bytes": upload.size}
-                | {key: form[key] for key in ("transcript", "language") if key in form}
-            )
-            if upload.filename.startswith("refused"):
-                detail = f'"{upload.filename}" is refused.\n  Send another one.'
+            async with request.form() as form:
+                upload = form["file"]
+                said = {key: form[key] for key in ("transcript", "language") if key in form}
+                name, length = upload.filename, upload.size
+            said |= {"model": model, "wait": wait, "name": name, "bytes": length}
+            self.received.append(said)
+            if name.startswith("refused"):
+                detail = f'"{name}" is refused.\n  Send another one.'
                 return JSONResponse(
                     problem(413, detail), 413, media_type="application/problem+json"
                 )
@@ -155,7 +155,7 @@ class Stub:
             self.jobs[identifier] = {
                 "id": identifier,
                 "model": model,
-                "name": upload.filename,
+                "name": name,
                 "status": "queued",
                 "stage": None,
                 "stages": [],

@@ -2,6 +2,7 @@
 
 import pytest
 
+from page.browsing import until
 from page.stub import PREDICTIONS, SAID, STAGES
 
 RESULT = "#panel-one article"
@@ -32,7 +33,7 @@ def shown(stub, open_page, clip):
 
 
 def time_of(page):
-    return page.evaluate("document.querySelector('video').currentTime")
+    return page.evaluate("document.querySelector('article video').currentTime")
 
 
 def fits(page):
@@ -104,7 +105,7 @@ def test_result_shows_every_utterance(shown):
     assert page.locator(".plot .band").count() == 3
     # A cell for what is common and one for what is kept per word; the last has no face.
     strips = page.locator(".strip svg").all()
-    assert [each.locator("rect").count() for each in strips] == [26, 26, 16]
+    assert [each.locator(".common, .action").count() for each in strips] == [26, 26, 16]
     assert page.locator(".bars .number").all_text_contents()[6:] == ["−1.0", "+0.2", "none"]
     assert page.locator("aside").text_content() == "vision is missing in 1 of 3 utterances"
 
@@ -140,10 +141,10 @@ def test_words_differ_without_colour(shown):
 def test_click_seeks(shown):
     page = shown()
     page.locator(".plot a").nth(1).click()
-    page.wait_for_function("document.querySelector('video').currentTime >= 3")
+    until(page, "document.querySelector('article video').currentTime >= 3")
     assert 3.0 <= time_of(page) < 4.5
     page.locator(".word button", has_text="bad.").click()
-    page.wait_for_function("document.querySelector('video').currentTime >= 6.4")
+    until(page, "document.querySelector('article video').currentTime >= 6.4")
     page.wait_for_selector(".utterance.now:has-text('bad.')")
     head = page.locator(".plot .head").get_attribute("x1")
     assert float(head.rstrip("%")) >= 100 * 6.4 / 7.5 - 0.1
@@ -152,7 +153,7 @@ def test_click_seeks(shown):
 def test_strip_seeks_too(shown):
     page = shown()
     page.locator(".strip g").nth(4).click()
-    page.wait_for_function("document.querySelector('video').currentTime >= 3")
+    until(page, "document.querySelector('article video').currentTime >= 3")
     assert time_of(page) < 4.5
 
 
@@ -229,8 +230,8 @@ def test_form_without_a_recording_says_what_to_do(stub, open_page):
 def test_missing_camera_is_said(stub, open_page):
     page = open_page(stub.address)
     page.evaluate(
-        "navigator.mediaDevices.getUserMedia = "
-        "() => Promise.reject(new DOMException('', 'NotFoundError'))"
+        "() => { navigator.mediaDevices.getUserMedia = "
+        "() => Promise.reject(new DOMException('', 'NotFoundError')); }"
     )
     page.click("text=Record one")
     problem = page.locator(".camera-problem")
@@ -247,7 +248,7 @@ def test_example_needs_no_upload(stub, open_page, clip):
     page.wait_for_selector(RESULT)
     assert stub.received[0]["transcript"].startswith("This film is wonderful.")
     assert stub.received[0]["bytes"] == clip.stat().st_size
-    page.wait_for_function("document.querySelector('video').duration > 5")
+    until(page, "document.querySelector('article video').duration > 5")
 
 
 def test_dropped_file_is_taken(stub, open_page, clip):
@@ -267,15 +268,15 @@ def test_recording_with_the_camera(stub, open_page):
     page = open_page(stub.address, permissions=["camera", "microphone"])
     page.click("text=Record one")
     page.wait_for_selector(".camera:visible")
-    page.wait_for_function("document.querySelector('.camera video').videoWidth > 0")
-    page.wait_for_function("document.querySelector('.elapsed').textContent >= '0:01'")
+    until(page, "document.querySelector('.camera video').videoWidth > 0")
+    until(page, "document.querySelector('.elapsed').textContent >= '0:01'")
     page.click("text=Stop and use it")
     page.wait_for_selector(".chosen:visible")
     assert page.locator(".chosen-name").text_content() == "recording.webm"
     page.click("#ask-one [type=submit]")
     page.wait_for_selector(RESULT)
     assert stub.received[0]["bytes"] > 1000
-    page.wait_for_function("Number.isFinite(document.querySelector('article video').duration)")
+    until(page, "Number.isFinite(document.querySelector('article video').duration)")
 
 
 def test_recording_is_thrown_away(stub, open_page):
@@ -315,8 +316,9 @@ def test_two_runs_on_the_same_axes_and_in_words(stub, open_page, clip):
     places = [p.locator(".hit").nth(1).get_attribute("x") for p in plots]
     assert places[0] == places[1]
     page.locator(".pair .plot a").nth(4).click()
-    page.wait_for_function("document.querySelector('article video').currentTime >= 3")
-    assert page.locator(".plot .head:visible").count() == 2
+    until(page, "document.querySelector('article video').currentTime >= 3")
+    shown = "[...document.querySelectorAll('.plot .head')].map((each) => each.style.visibility)"
+    until(page, f"{shown}.join() === 'visible,visible'")
 
 
 def test_one_run_twice_is_refused(stub, open_page, clip):
@@ -374,12 +376,12 @@ def test_keyboard_is_enough(stub, open_page, clip):
             break
     page.keyboard.press("ArrowRight")
     page.keyboard.press("Enter")
-    page.wait_for_function("document.querySelector('video').currentTime >= 3")
+    until(page, "document.querySelector('article video').currentTime >= 3")
     page.locator(".word button").first.focus()
     page.keyboard.press("ArrowRight")
     assert page.evaluate("document.activeElement.textContent") == "film"
     page.keyboard.press("Enter")
-    page.wait_for_function("document.querySelector('video').currentTime < 3")
+    until(page, "document.querySelector('article video').currentTime < 3")
 
 
 def test_focus_is_visible(stub, open_page):

