@@ -9,7 +9,8 @@ import pytest
 pytest.importorskip("fastapi", reason="the extra serve is not installed")
 playwright_api = pytest.importorskip("playwright.sync_api", reason="playwright is not installed")
 
-from page.stub import Stub, serving  # noqa: E402
+from fakes.served import serving  # noqa: E402
+from page.stub import Stub  # noqa: E402
 
 QUIET = (
     *("--no-sandbox", "--disable-quic", "--no-first-run", "--disable-background-networking"),

@@ -2,11 +2,8 @@
 
 import json
 import threading
-import time
-from contextlib import contextmanager
 
 import numpy as np
-import uvicorn
 from fastapi import FastAPI, Request, Response
 from fastapi.responses import JSONResponse, StreamingResponse
 
@@ -226,19 +223,3 @@ class Stub:
 
 def _event(job):
     return f"event: job\ndata: {json.dumps(job)}\n\n"
-
-
-@contextmanager
-def serving(app):
-    """Serve an app on a free port of this machine; its address."""
-    server = uvicorn.Server(uvicorn.Config(app, port=0, log_level="error", lifespan="off"))
-    thread = threading.Thread(target=server.run, daemon=True)
-    thread.start()
-    while not server.started:
-        time.sleep(0.01)
-    port = server.servers[0].sockets[0].getsockname()[1]
-    try:
-        yield f"http://127.0.0.1:{port}"
-    finally:
-        server.should_exit = True
-        thread.join(10)

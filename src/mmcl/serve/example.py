@@ -279,7 +279,7 @@ def _head() -> _Canvas:
     paint(face * np.clip((canvas.rows - 0.62) * 3.5, 0, 1), _SHADE, 0.45)
     paint(face * (1 - ellipse(0.5, 0.47, 0.20, 0.275, 0.5)), _SHADE, 0.40)
     paint(ellipse(0.47, 0.30, 0.10, 0.05, 1.0), (246, 214, 192), 0.6)
-    paint(ellipse(0.5, 0.175, 0.185, 0.075, 0.2), _HAIR)
+    paint(ellipse(0.5, 0.185, 0.165, 0.07, 0.2), _HAIR)
     for side in (-1, 1):
         paint(ellipse(0.5 + side * 0.093, 0.425, 0.068, 0.045, 0.9), _SHADE, 0.55)
         paint(ellipse(0.5 + side * 0.12, 0.56, 0.055, 0.045, 1.0), (224, 150, 132), 0.5)

@@ -30,7 +30,7 @@ function drawSide(result, total, prefix) {
   return el("section", { "aria-label": result.model },
     el("h3", {}, result.model), el("p", { class: "soft" }, result.headline),
     drawPlot(result, total, prefix), drawTimes(total), drawStrips(result, total),
-    drawNotes(result.notes));
+    drawNotes(result.notes) || el("div"));
 }
 
 /** Whether both rate on the same scale, so that numbers can be taken from each other. */
@@ -112,13 +112,14 @@ function drawTable(first, second, pairs) {
   const numbers = comparable(first, second);
   const head = ["time", "what is said", first.model, second.model, ...(numbers ? ["difference"] : [])];
   const rows = pairs.map(({ one, other, by }) => el("tr", {},
-    el("td", { class: "number" }, el("button", { type: "button", class: "clock", "data-at": one.start,
+    el("td", {}, el("button", { type: "button", class: "clock", "data-at": one.start,
       "aria-label": `Play from ${clock(one.start)}` }, clock(one.start))),
     el("td", {}, one.text || "–"), el("td", {}, one.label), el("td", {}, other ? other.label : "–"),
     numbers ? el("td", { class: "number" }, by === null ? "–" : signed(by)) : null));
   return el("div", { class: "scroll", tabindex: "0", role: "region", "aria-label": "Utterance by utterance" },
     el("table", { class: "differences" },
-      el("thead", {}, el("tr", {}, ...head.map((text) => el("th", { scope: "col" }, text)))),
+      el("thead", {}, el("tr", {}, ...head.map((text, at) =>
+        el("th", { scope: "col", class: at === 4 ? "number" : null }, text)))),
       el("tbody", {}, ...rows)));
 }
 

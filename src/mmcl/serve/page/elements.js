@@ -45,8 +45,9 @@ export function signed(value, decimals = 1) {
   return (value > 0 ? "+" : "−") + text;
 }
 
-/** A size in bytes, for people. */
+/** A size in bytes, for people, in the units of the service's own texts. */
 export function size(bytes) {
-  if (bytes < 1e6) return `${Math.max(1, Math.round(bytes / 1e3))} kB`;
-  return `${(bytes / 1e6).toFixed(bytes < 1e7 ? 1 : 0)} MB`;
+  const [unit, name] = bytes < 2 ** 20 ? [2 ** 10, "KiB"] : [2 ** 20, "MiB"];
+  const count = bytes / unit;
+  return `${count.toFixed(count < 10 && count % 1 ? 1 : 0)} ${name}`;
 }
