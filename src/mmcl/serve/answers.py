@@ -125,14 +125,9 @@ def predict_body(dims: dict[Modality, int], limits: Limits) -> dict[str, Any]:
         dims: Widths of the model that is asked by default: those of the example.
         limits: Of the service.
     """
-    clip = {
-        "type": "object",
-        "additionalProperties": False,
-        "properties": {
-            "id": {"type": "string", "maxLength": 200},
-            **{modality: _steps(modality, limits) for modality in dims},
-        },
-    }
+    properties: dict[str, Any] = {"id": {"type": "string", "maxLength": 200}}
+    properties |= {modality: _steps(modality, limits) for modality in dims}
+    clip = {"type": "object", "additionalProperties": False, "properties": properties}
     features = {
         "type": "object",
         "required": ["clips"],
@@ -162,12 +157,13 @@ def predict_body(dims: dict[Modality, int], limits: Limits) -> dict[str, Any]:
             },
         },
     }
-    example = {"clips": [{"id": "a", **{m: [[0.0] * width] for m, width in dims.items()}}]}
+    example: dict[str, Any] = {"id": "a"}
+    example |= {modality: [[0.0] * width] for modality, width in dims.items()}
     return {
         "requestBody": {
             "required": True,
             "content": {
-                "application/json": {"schema": features, "example": example},
+                "application/json": {"schema": features, "example": {"clips": [example]}},
                 "multipart/form-data": {"schema": form},
             },
         }

@@ -9,7 +9,7 @@ from __future__ import annotations
 import asyncio
 import json
 import time
-from collections.abc import AsyncIterator, Iterable, Mapping, Sequence
+from collections.abc import AsyncIterator, Callable, Iterable, Mapping, Sequence
 from contextlib import asynccontextmanager
 from importlib import metadata
 from pathlib import Path
@@ -32,10 +32,12 @@ from mmcl.serve.answers import (
     ResultAnswer,
     predict_body,
 )
+from mmcl.serve.example import TRANSCRIPT, example_clip
 from mmcl.serve.features import read_features
 from mmcl.serve.guard import Guard, as_answer
 from mmcl.serve.jobs import Job, new_id
 from mmcl.serve.limits import Limits
+from mmcl.serve.page_files import page_files
 from mmcl.serve.problems import (
     PROBLEM_TYPE,
     Problem,
@@ -46,7 +48,7 @@ from mmcl.serve.problems import (
 from mmcl.serve.results import FORMATS
 from mmcl.serve.service import Service, why_no_media
 from mmcl.serve.uploads import drain, read_body, receive
-from mmcl.serve.work import MakesExtractor, make_extractor
+from mmcl.serve.work import Reader
 
 __all__ = ["LOCAL_HOSTS", "create_app"]
 
@@ -87,7 +89,7 @@ def create_app(
     *,
     token: str | None = None,
     hosts: Iterable[str] = LOCAL_HOSTS,
-    make: MakesExtractor = make_extractor,
+    make: Callable[[], Reader] = Reader,
 ) -> FastAPI:
     """The service of some runs as an ASGI application.
 
@@ -97,7 +99,7 @@ def create_app(
         state: Folder of jobs and results.
         token: That clients must show, or None.
         hosts: Names the service may be asked by where there is no token.
-        make: Makes extractors; another one in tests.
+        make: Makes what reads recordings; another one in tests.
 
     Raises:
         UsageError: If two runs have one name, or the folder cannot be used.
@@ -485,8 +487,6 @@ def _add_page(app: FastAPI, service: Service) -> None:
 
     @app.get("/v1/example", tags=["example"], summary="A clip to try the service with")
     async def example() -> dict[str, str]:
-        from mmcl.serve.example import TRANSCRIPT
-
         return {"transcript": TRANSCRIPT, "media": "/v1/example/media"}
 
     making = asyncio.Lock()
@@ -502,8 +502,6 @@ def _add_page(app: FastAPI, service: Service) -> None:
         },
     )
     async def example_media() -> Response:
-        from mmcl.serve.example import example_clip
-
         async with making:
             path = await asyncio.to_thread(example_clip, service.store.folder)
         return FileResponse(path, media_type="video/mp4")
@@ -517,8 +515,6 @@ def _add_page(app: FastAPI, service: Service) -> None:
         return _page_file(name)
 
     def _page_file(name: str) -> Response:
-        from mmcl.serve.page_files import page_files
-
         found = page_files().get(name)
         if found is None:
             raise HTTPException(404)

@@ -18,6 +18,7 @@ from starlette.responses import JSONResponse, RedirectResponse, Response
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from mmcl.serve.meters import Meters
+from mmcl.serve.page_files import CONTENT_POLICY
 from mmcl.serve.problems import (
     PROBLEM_TYPE,
     Problem,
@@ -26,19 +27,15 @@ from mmcl.serve.problems import (
     unknown_problem,
 )
 
-__all__ = ["COOKIE", "CSP", "Guard", "as_answer"]
+__all__ = ["COOKIE", "Guard", "as_answer"]
 
 COOKIE = "mmcl_token"
 _COOKIE_SECONDS = 30 * 24 * 3600
 _log = logging.getLogger("mmcl.serve")
 _OPEN = ("/healthz", "/readyz")  # a proxy asks these, and they say nothing
 
-CSP = (
-    "default-src 'self'; media-src 'self' blob:; img-src 'self' data: blob:; object-src 'none'; "
-    "base-uri 'none'; form-action 'self'; frame-ancestors 'none'"
-)
 _HEADERS = {
-    "Content-Security-Policy": CSP,
+    "Content-Security-Policy": CONTENT_POLICY,
     "X-Content-Type-Options": "nosniff",
     "Referrer-Policy": "no-referrer",
     "Cross-Origin-Resource-Policy": "same-origin",
@@ -152,7 +149,8 @@ def _shown(headers: Headers) -> list[str]:
 
 
 def _in_query(scope: Scope) -> str:
-    return parse_qs(scope["query_string"].decode("latin-1")).get("token", [""])[0]
+    query: bytes = scope["query_string"]
+    return parse_qs(query.decode("latin-1")).get("token", [""])[0]
 
 
 def _hostname(url: str) -> str:

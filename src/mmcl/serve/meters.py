@@ -14,31 +14,51 @@ class Meters:
     """Every meter of a service, by name."""
 
     def __init__(self) -> None:
-        self.registry = CollectorRegistry()
-        given = {"registry": self.registry}
+        self.registry = registry = CollectorRegistry()
         self.requests = Counter(
-            "mmcl_requests", "Requests answered.", ("method", "route", "status"), **given
+            "mmcl_requests",
+            "Requests answered.",
+            ("method", "route", "status"),
+            registry=registry,
         )
         self.request_seconds = Histogram(
-            "mmcl_request_seconds", "From request to answer.", ("route",), buckets=_SECONDS, **given
+            "mmcl_request_seconds",
+            "From request to answer.",
+            ("route",),
+            buckets=_SECONDS,
+            registry=registry,
         )
-        self.jobs = Counter("mmcl_jobs", "Jobs that are over.", ("status",), **given)
-        self.queued = Gauge("mmcl_jobs_queued", "Jobs that wait.", **given)
-        self.running = Gauge("mmcl_jobs_running", "Jobs that are worked on.", **given)
+        self.jobs = Counter("mmcl_jobs", "Jobs that are over.", ("status",), registry=registry)
+        self.queued = Gauge("mmcl_jobs_queued", "Jobs that wait.", registry=registry)
+        self.running = Gauge("mmcl_jobs_running", "Jobs that are worked on.", registry=registry)
         self.stage_seconds = Histogram(
-            "mmcl_stage_seconds", "Of each stage of a job.", ("stage",), buckets=_SECONDS, **given
+            "mmcl_stage_seconds",
+            "Of each stage of a job.",
+            ("stage",),
+            buckets=_SECONDS,
+            registry=registry,
         )
         self.clips = Counter(
-            "mmcl_clips_predicted", "Clips predicted, by what was sent.", ("model", "sent"), **given
+            "mmcl_clips_predicted",
+            "Clips predicted, by what was sent.",
+            ("model", "sent"),
+            registry=registry,
         )
         self.batch_clips = Histogram(
-            "mmcl_batch_clips", "Clips that were predicted together.", buckets=_CLIPS, **given
+            "mmcl_batch_clips",
+            "Clips that were predicted together.",
+            buckets=_CLIPS,
+            registry=registry,
         )
         self.workshop_starts = Counter(
-            "mmcl_workshop_starts", "Times the process for recordings was begun.", **given
+            "mmcl_workshop_starts",
+            "Times the process for recordings was begun.",
+            registry=registry,
         )
         self.workshop_memory = Gauge(
-            "mmcl_workshop_memory_bytes", "What that process holds, when last looked at.", **given
+            "mmcl_workshop_memory_bytes",
+            "What that process holds, when last looked at.",
+            registry=registry,
         )
 
     def text(self) -> bytes:

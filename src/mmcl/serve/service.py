@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import time
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import asynccontextmanager, suppress
 from importlib.util import find_spec
 from pathlib import Path
@@ -22,7 +22,7 @@ from mmcl.serve.predicting import Predicted, expected_of, predict_features
 from mmcl.serve.problems import ServiceError
 from mmcl.serve.results import task_of
 from mmcl.serve.store import Store
-from mmcl.serve.work import MakesExtractor, make_extractor
+from mmcl.serve.work import Reader
 from mmcl.serve.workshop import Workshop
 from mmcl.types import VARIANTS
 
@@ -65,7 +65,7 @@ class Service:
         runs: To serve; the first is asked where none is named.
         limits: Of everything.
         state: Folder of jobs and results.
-        make: Makes extractors; another one in tests.
+        make: Makes what reads recordings; another one in tests.
 
     Raises:
         UsageError: If two runs have one name, or the folder cannot be used.
@@ -77,7 +77,7 @@ class Service:
         limits: Limits,
         state: Path,
         *,
-        make: MakesExtractor = make_extractor,
+        make: Callable[[], Reader] = Reader,
     ) -> None:
         self.runs, self.limits = names_of(runs), limits
         self.meters, self.changes = Meters(), Changes()

@@ -8,7 +8,7 @@ import unicodedata
 from collections.abc import AsyncIterator
 from contextlib import suppress
 from pathlib import Path
-from typing import IO, NamedTuple
+from typing import IO, TYPE_CHECKING, NamedTuple
 
 from python_multipart.exceptions import FormParserError
 from python_multipart.multipart import MultipartParser, parse_options_header
@@ -18,6 +18,9 @@ from mmcl.errors import UsageError, did_you_mean
 from mmcl.serve.limits import MIB, Limits
 from mmcl.serve.problems import ServiceError
 from mmcl.serve.store import RECORDING
+
+if TYPE_CHECKING:
+    from python_multipart.multipart import MultipartCallbacks
 
 __all__ = ["Received", "drain", "read_body", "receive"]
 
@@ -54,7 +57,8 @@ async def receive(request: Request, folder: Path, limits: Limits) -> Received:
         ServiceError: If it is too large or comes too slowly.
         UsageError: If the form is broken or holds something else.
     """
-    _check_length(request, limits.max_bytes + limits.max_transcript_bytes + _ENVELOPE, "recording")
+    envelope = limits.max_transcript_bytes + _ENVELOPE
+    _check_length(request, limits.max_bytes, "recording", beside=envelope)
     form = _Form(folder, limits)
     try:
         async with asyncio.timeout(limits.upload_seconds):
@@ -126,11 +130,17 @@ class _Form:
         self._disposition = b""
         self._file: IO[bytes] | None = None
 
-    def callbacks(self) -> dict[str, object]:
+    def callbacks(self) -> MultipartCallbacks:
         """By what the parser calls them."""
-        names = ("part_begin", "part_data", "part_end", "header_field", "header_value")
-        names += ("header_end", "headers_finished")
-        return {f"on_{name}": getattr(self, f"_{name}") for name in names}
+        return {
+            "on_part_begin": self._part_begin,
+            "on_part_data": self._part_data,
+            "on_part_end": self._part_end,
+            "on_header_field": self._header_field,
+            "on_header_value": self._header_value,
+            "on_header_end": self._header_end,
+            "on_headers_finished": self._headers_finished,
+        }
 
     def close(self) -> None:
         """Close the file, complete or not."""
@@ -209,10 +219,10 @@ def _boundary(request: Request) -> bytes:
     return boundary
 
 
-def _check_length(request: Request, most: int, what: str) -> None:
+def _check_length(request: Request, most: int, what: str, *, beside: int = 0) -> None:
     """Refuse at once what says itself that it is too large."""
     length = request.headers.get("content-length", "")
-    if length.isdecimal() and int(length) > most:
+    if length.isdecimal() and int(length) > most + beside:
         raise _too_large(what, most)
 
 

@@ -26,18 +26,24 @@ from mmcl.media.extract import Extractor, Models
 from mmcl.media.recipe import Recipe
 from mmcl.serve.jobs import STAGES
 from mmcl.serve.limits import Limits
-from mmcl.serve.problems import ServiceError, problem_of, unknown_problem
+from mmcl.serve.problems import Problem, ServiceError, problem_of, unknown_problem
 from mmcl.serve.results import write_results
 from mmcl.serve.store import RECORDING
 
-__all__ = ["MakesExtractor", "Order", "make_extractor", "transcript_in", "work"]
+__all__ = [
+    "Order",
+    "Reader",
+    "killed",
+    "too_much_memory",
+    "too_slow",
+    "transcript_in",
+    "unreadable",
+    "work",
+]
 
 TRANSCRIPTS = ("transcript.srt", "transcript.vtt", "transcript.txt")
 _NICE = 5  # the service itself goes before: it must answer while a file is read
 _log = logging.getLogger("mmcl.serve")
-
-MakesExtractor = Callable[[Recipe, Any, Callable[[str], None]], Any]
-"""Makes an extractor of a recipe, of models that are loaded, and of whom it tells its stages."""
 
 
 class Order(NamedTuple):
@@ -60,16 +66,37 @@ class Order(NamedTuple):
     language: str | None
 
 
-def make_extractor(recipe: Recipe, models: Any, tell: Callable[[str], None]) -> Extractor:
-    """The extractor of real recordings."""
-    return Extractor(recipe, models, progress=tell)
+class Reader:
+    """What reads recordings; its models are loaded once, whatever the recipe."""
+
+    def __init__(self) -> None:
+        self._models: dict[tuple[str | None, ...], Models] = {}
+
+    def warm(self, recipe: Recipe) -> None:
+        """Load the models of a recipe before the first recording comes."""
+        models = self._models_of(recipe)
+        models.text.encode([["hello"]])
+        models.recogniser.hears("en")
+        models.tracker.track(())
+
+    def duration(self, path: Path) -> float:
+        """Length of a recording in seconds; see :func:`mmcl.media.decode.probe`."""
+        return probe(path).duration
+
+    def extractor(self, recipe: Recipe, tell: Callable[[str], None]) -> Extractor:
+        """What extracts by a recipe and tells its stages."""
+        return Extractor(recipe, self._models_of(recipe), progress=tell)
+
+    def _models_of(self, recipe: Recipe) -> Models:
+        key = (recipe.text_model, recipe.speech_model, recipe.face_model)
+        return self._models.setdefault(key, Models(recipe))
 
 
 def work(
     connection: Connection,
     folders: Mapping[str, Path],
     limits: Limits,
-    make: MakesExtractor = make_extractor,
+    make: Callable[[], Reader] = Reader,
 ) -> None:
     """The life of the workshop: load, say so, and take jobs until the service is gone.
 
@@ -77,13 +104,13 @@ def work(
         connection: To the service.
         folders: Run folders by the names of the runs that take recordings.
         limits: Those of a recording.
-        make: Makes extractors; another one in tests.
+        make: Makes what reads recordings; another one in tests.
     """
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is for the service, which ends us
     threading.Thread(target=_end_with_parent, daemon=True).start()
     with suppress(OSError, AttributeError):
         os.nice(_NICE)
-    shop = _Shop(connection, folders, limits, make)
+    shop = _Shop(connection, folders, limits, make())
     shop.warm()
     connection.send(("ready", None))
     while True:
@@ -113,19 +140,18 @@ class _Shop:
         connection: Connection,
         folders: Mapping[str, Path],
         limits: Limits,
-        make: MakesExtractor,
+        reader: Reader,
     ) -> None:
-        self.connection, self.limits, self.make = connection, limits, make
+        self.connection, self.limits, self.reader = connection, limits, reader
         self.runs = {name: Run.load(folder) for name, folder in folders.items()}
         self.names = {str(folder): name for name, folder in folders.items()}
-        self.models: dict[tuple[str | None, ...], Models] = {}
         self.stage: str | None = None
 
     def warm(self) -> None:
         """Load what every recording needs; what cannot be loaded is told to whoever needs it."""
         for run in self.runs.values():
             try:
-                _load(self._models(recipe_of(run, run.folder)))
+                self.reader.warm(recipe_of(run, run.folder))
                 for seed in run.seeds:
                     run.model(seed)
             except MMCLError as fault:
@@ -143,13 +169,17 @@ class _Shop:
             return ("done", self._predict(order))
         except MMCLError as fault:
             return ("failed", problem_of(fault, names).model_dump())
-        except MemoryError:
-            return ("failed", problem_of(too_much_memory(order.name, self.stage)).model_dump())
-        except Exception:
+        except Exception as fault:
             _log.exception("job %s, %s", order.id, self.stage)
-            if self.stage in ("predict", "write"):
-                return ("failed", unknown_problem().model_dump())
-            return ("failed", problem_of(unreadable(order.name, self.stage)).model_dump())
+            return ("failed", self._unexpected(order.name, fault).model_dump())
+
+    def _unexpected(self, name: str, fault: Exception) -> Problem:
+        """Of the file while it is read, and of ours from then on."""
+        if isinstance(fault, MemoryError):
+            return problem_of(too_much_memory(name, self.stage))
+        if self.stage in ("predict", "write"):
+            return unknown_problem()
+        return problem_of(unreadable(name, self.stage))
 
     def _predict(self, order: Order) -> int:
         run, path = self.runs[order.model], order.upload / RECORDING
@@ -162,7 +192,7 @@ class _Shop:
             run,
             path,
             transcript=transcript_in(order.upload),
-            extractor=self.make(recipe, self._models(recipe), self.tell),
+            extractor=self.reader.extractor(recipe, self.tell),
             progress=self._told,
         )
         self.tell("write")
@@ -171,7 +201,7 @@ class _Shop:
         return len(named.clips)
 
     def _checked_duration(self, path: Path) -> float:
-        duration = probe(path).duration
+        duration = self.reader.duration(path)
         if duration > self.limits.max_seconds:
             raise ServiceError(
                 f'"{path.name}" lasts {duration:.0f} s; expected at most '
@@ -183,10 +213,6 @@ class _Shop:
             )
         return duration
 
-    def _models(self, recipe: Recipe) -> Models:
-        key = (recipe.text_model, recipe.speech_model, recipe.face_model)
-        return self.models.setdefault(key, Models(recipe))
-
     def _told(self, stage: str) -> None:
         if stage == "predicting":
             self.tell("predict")
@@ -196,13 +222,6 @@ class _Shop:
         if stage != self.stage and stage in STAGES and (stage != "decode" or self.stage is None):
             self.stage = stage
             self.connection.send(("stage", stage))
-
-
-def _load(models: Models) -> None:
-    """Have the three models loaded before the first recording comes."""
-    models.text.encode([["hello"]])
-    models.recogniser.hears("en")
-    models.tracker.track(())
 
 
 def transcript_in(folder: Path) -> Path | None:

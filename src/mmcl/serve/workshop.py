@@ -25,10 +25,9 @@ from mmcl.serve.meters import Meters
 from mmcl.serve.problems import Problem, ServiceError, problem_of
 from mmcl.serve.store import Store
 from mmcl.serve.work import (
-    MakesExtractor,
     Order,
+    Reader,
     killed,
-    make_extractor,
     too_much_memory,
     too_slow,
     work,
@@ -62,7 +61,7 @@ class Workshop:
         limits: Those of a recording.
         meters: What is counted.
         changed: Called from another thread whenever a job has changed.
-        make: Makes extractors; another one in tests.
+        make: Makes what reads recordings; another one in tests.
     """
 
     def __init__(
@@ -73,7 +72,7 @@ class Workshop:
         meters: Meters,
         changed: Callable[[], None],
         *,
-        make: MakesExtractor = make_extractor,
+        make: Callable[[], Reader] = Reader,
     ) -> None:
         self._folders, self._store, self._limits = dict(folders), store, limits
         self._meters, self._changed, self._make = meters, changed, make
