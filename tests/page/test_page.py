@@ -336,6 +336,22 @@ def test_one_run_cannot_be_compared(stub, open_page):
     assert page.locator("#ask-two").is_hidden()
 
 
+def test_service_without_readers_says_what_reads(stub, open_page):
+    stub.reads = False
+    page = open_page(stub.address)
+    page.wait_for_selector("text=No run of this service reads recordings")
+    page.click("#tab-report")
+    page.frame_locator("iframe.report").get_by_text("Report of alpha").wait_for()
+
+
+def test_service_that_is_gone_is_said(stub, open_page, clip):
+    page = open_page(stub.address, expected=["ERR_FAILED"])
+    page.wait_for_selector("#ask-one option", state="attached")
+    page.route("**/v1/predict*", lambda route: route.abort())
+    predict(page, clip)
+    page.wait_for_selector("text=Is it still running? Start it again: mmcl serve RUN")
+
+
 def test_report_is_shown_in_a_sandbox(stub, open_page):
     page = open_page(stub.address)
     page.click("#tab-report")

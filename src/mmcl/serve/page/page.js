@@ -72,8 +72,8 @@ async function listModels() {
 function sayNoReaders() {
   showProblem(document.getElementById("page-problem"), {
     title: "No run of this service reads recordings",
-    detail: "They were trained on features that mmcl did not extract.\n" +
-      "Train on a corpus made by mmcl extract, or send features: POST /v1/predict",
+    detail: "It takes a model that says from which moments it predicts (calibrated or released), trained on a " +
+      "corpus made by mmcl extract.\nFeatures can be sent to every run: POST /v1/predict",
   });
 }
 
