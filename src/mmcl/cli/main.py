@@ -18,6 +18,7 @@ from mmcl.cli.lint_table import lint_table_command
 from mmcl.cli.predict import predict_command
 from mmcl.cli.report import report_command
 from mmcl.cli.robustness import robustness_command
+from mmcl.cli.serve import serve_command
 from mmcl.cli.train import train_command
 from mmcl.cli.tune import tune_command
 from mmcl.errors import MMCLError
@@ -51,6 +52,7 @@ app.command("ablate")(ablate_command)
 app.command("explain")(explain_command)
 app.command("robustness")(robustness_command)
 app.command("export")(export_command)
+app.command("serve")(serve_command)
 app.command("tune")(tune_command)
 app.command("report")(report_command)
 app.command("lint-table")(lint_table_command)

@@ -141,12 +141,21 @@ class Extractor:
 
     Args:
         recipe: How; versions are filled in.
-        models: Others than the recipe's, for tests.
+        models: Others than the recipe's own, loaded already perhaps.
+        progress: Told the name of each stage, of :data:`STAGES`, when it begins; some begin
+            more than once.
     """
 
-    def __init__(self, recipe: Recipe, models: Any | None = None) -> None:
+    def __init__(
+        self,
+        recipe: Recipe,
+        models: Any | None = None,
+        *,
+        progress: Callable[[str], None] | None = None,
+    ) -> None:
         self.recipe = with_versions(recipe)
         self.models: Models = models or Models(recipe)
+        self.progress = progress
 
     def extract(
         self,
@@ -189,7 +198,7 @@ class _Extraction:
     ) -> None:
         self.recipe, self.models = extractor.recipe, extractor.models
         self.path, self.video_id, self.whole = path, video_id, span is not None
-        self.clock = _Clock()
+        self.clock = _Clock(extractor.progress)
         self.notes: list[str] = []
         with self.clock.stage("decode"):
             self.info: MediaInfo = probe(path)
@@ -442,11 +451,14 @@ class _Extraction:
 class _Clock:
     """Seconds per stage; what is decoded inside another stage is not its own."""
 
-    def __init__(self) -> None:
+    def __init__(self, progress: Callable[[str], None] | None = None) -> None:
         self.seconds = dict.fromkeys(STAGES, 0.0)
+        self.progress = progress
 
     @contextmanager
     def stage(self, name: str) -> Iterator[None]:
+        if self.progress is not None:
+            self.progress(name)
         began = time.perf_counter()
         try:
             yield

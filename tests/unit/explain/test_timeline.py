@@ -170,7 +170,7 @@ def test_weak_words_are_pale(timeline, clip_like, moments_like):
     # Full colour from 0.3 on, which is three times the least change worth a word.
     assert [(w["class"], w["style"]) for w in words] == [
         ("word positive", "--v: 10%"),
-        ("word negative", "--v: 50%"),
+        ("word negative strong", "--v: 50%"),
     ]
 
 

@@ -1,0 +1,521 @@
+"""The service: its routes, and what each of them answers.
+
+:func:`create_app` makes an ASGI application of trained runs; :mod:`mmcl.serve.serving` puts it on
+a socket. What a client is told in words is in docs/serving.md.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import time
+from collections.abc import AsyncIterator, Callable, Iterable, Mapping, Sequence
+from contextlib import asynccontextmanager
+from importlib import metadata
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+from fastapi import FastAPI, Query, Request, Response
+from fastapi import Path as InPath
+from fastapi.exceptions import RequestValidationError
+from fastapi.responses import FileResponse, HTMLResponse, JSONResponse, StreamingResponse
+from starlette.exceptions import HTTPException
+from starlette.requests import ClientDisconnect
+
+from mmcl.errors import MMCLError, UsageError
+from mmcl.evaluation.run import Run
+from mmcl.serve.answers import (
+    ClipAnswer,
+    Health,
+    ModelsAnswer,
+    PredictAnswer,
+    ResultAnswer,
+    predict_body,
+)
+from mmcl.serve.example import TRANSCRIPT, example_clip
+from mmcl.serve.features import read_features
+from mmcl.serve.guard import Guard, as_answer
+from mmcl.serve.jobs import Job, new_id
+from mmcl.serve.limits import Limits
+from mmcl.serve.page_files import page_files
+from mmcl.serve.problems import (
+    PROBLEM_TYPE,
+    Problem,
+    ServiceError,
+    problem_of,
+    unknown_problem,
+)
+from mmcl.serve.results import FORMATS
+from mmcl.serve.service import Service, why_no_media
+from mmcl.serve.uploads import drain, read_body, receive
+from mmcl.serve.work import Reader
+
+__all__ = ["LOCAL_HOSTS", "create_app"]
+
+LOCAL_HOSTS = ("localhost", "127.0.0.1", "::1")
+"""What a browser of this machine calls the service."""
+
+LONGEST_WAIT = 30.0
+"""Seconds a request may wait for its job."""
+
+ALIVE = 15.0
+"""Seconds between two signs of life on a stream of events."""
+
+REPORT_POLICY = (
+    "sandbox allow-scripts allow-downloads; default-src 'none'; script-src 'unsafe-inline'; "
+    "style-src 'unsafe-inline'; img-src data: blob:; font-src data:; frame-ancestors 'self'"
+)
+"""A report is a page with everything in it, and gets nothing of the service's."""
+
+ModelName = Annotated[
+    str | None, Query(description="A name of GET /v1/models; the first by default.")
+]
+Wait = Annotated[
+    float,
+    Query(
+        ge=0,
+        le=LONGEST_WAIT,
+        allow_inf_nan=False,
+        description="Seconds to wait for the result of a recording before 202 is answered.",
+    ),
+]
+JobId = Annotated[str, InPath(description="Of the job.", max_length=64)]
+
+
+def create_app(
+    runs: Sequence[Run],
+    limits: Limits | None = None,
+    state: Path = Path("mmcl-serve"),
+    *,
+    token: str | None = None,
+    hosts: Iterable[str] = LOCAL_HOSTS,
+    make: Callable[[], Reader] = Reader,
+) -> FastAPI:
+    """The service of some runs as an ASGI application.
+
+    Args:
+        runs: To serve; the first is asked where none is named.
+        limits: Of everything.
+        state: Folder of jobs and results.
+        token: That clients must show, or None.
+        hosts: Names the service may be asked by where there is no token.
+        make: Makes what reads recordings; another one in tests.
+
+    Raises:
+        UsageError: If two runs have one name, or the folder cannot be used.
+    """
+    limits = limits or Limits()
+    service = Service(runs, limits, state, make=make)
+
+    @asynccontextmanager
+    async def lifespan(_: FastAPI) -> AsyncIterator[None]:
+        async with service.open():
+            yield
+
+    app = FastAPI(
+        title="mmcl",
+        version=metadata.version("mmcl"),
+        summary="Multimodal sentiment from words, voice and face.",
+        description="Predictions for features at once, for recordings as jobs.",
+        lifespan=lifespan,
+        docs_url=None,  # their pages come from elsewhere
+        redoc_url=None,
+        redirect_slashes=False,
+        responses=_problems({401: "no token", 403: "asked from elsewhere", 500: "a fault"}),
+    )
+    app.state.service = service
+    _add_errors(app, service)
+    _add_health(app, service)
+    _add_models(app, service)
+    _add_predict(app, service)
+    _add_jobs(app, service)
+    _add_page(app, service)
+    app.add_middleware(Guard, meters=service.meters, token=token, hosts=tuple(hosts))
+    return app
+
+
+# ---------------------------------------------------------------- errors
+
+
+def _add_errors(app: FastAPI, service: Service) -> None:
+    folders = {str(run.folder): name for name, run in service.runs.items()}
+    folders |= {str(run.folder.resolve()): name for name, run in service.runs.items()}
+    folders[str(service.store.folder)] = "the service's folder"
+
+    @app.exception_handler(MMCLError)
+    async def known(request: Request, fault: MMCLError) -> Response:
+        problem = problem_of(fault, folders)
+        headers = {"Retry-After": "5"} if problem.status == 429 else None
+        if problem.status in (408, 413):
+            await drain(request, service.limits)
+        return as_answer(problem, headers)
+
+    @app.exception_handler(RequestValidationError)
+    async def invalid(_: Request, fault: RequestValidationError) -> Response:
+        lines = [_explain(each) for each in fault.errors()]
+        return as_answer(problem_of(ServiceError("\n".join(lines), status=422, kind="usage-error")))
+
+    @app.exception_handler(HTTPException)
+    async def by_status(_: Request, fault: HTTPException) -> Response:
+        return as_answer(unknown_problem(fault.status_code), fault.headers)
+
+    @app.exception_handler(ClientDisconnect)
+    async def gone(_: Request, fault: ClientDisconnect) -> Response:
+        return as_answer(unknown_problem(400))
+
+
+def _explain(fault: Any) -> str:
+    where = " ".join(str(part) for part in fault["loc"])
+    return f"{where}: {fault['msg'].replace('Input should be', 'must be')}, got {fault['input']!r}"
+
+
+def _problems(meanings: Mapping[int, str]) -> dict[int | str, dict[str, Any]]:
+    """Answers of a route that are problems, by status."""
+    schema = {"schema": {"$ref": "#/components/schemas/Problem"}}
+    return {
+        status: {"description": meaning, "content": {PROBLEM_TYPE: schema}}
+        for status, meaning in meanings.items()
+    }
+
+
+# ---------------------------------------------------------------- health
+
+
+def _add_health(app: FastAPI, service: Service) -> None:
+    @app.get("/healthz", tags=["health"], summary="Whether the service is there")
+    async def healthz() -> Health:
+        return Health(status="ok")
+
+    @app.get(
+        "/readyz",
+        tags=["health"],
+        summary="Whether every model is loaded",
+        responses=_problems({503: "models are being loaded"}),
+    )
+    async def readyz() -> Health:
+        if not service.is_ready:
+            raise ServiceError(
+                "the models are being loaded.\n  Try again in some seconds.",
+                status=503,
+                kind="loading",
+            )
+        return Health(status="ready")
+
+    @app.get(
+        "/metrics",
+        tags=["health"],
+        summary="What was counted, for Prometheus",
+        response_class=Response,
+        responses={200: {"content": {"text/plain": {"schema": {"type": "string"}}}}},
+    )
+    async def metrics() -> Response:
+        service.meters.queued.set(service.store.count("queued"))
+        service.meters.running.set(service.store.count("running"))
+        return Response(service.meters.text(), media_type="text/plain; version=0.0.4")
+
+
+# ---------------------------------------------------------------- models
+
+
+def _add_models(app: FastAPI, service: Service) -> None:
+    @app.get("/v1/models", tags=["models"], summary="The runs that are served")
+    async def models() -> ModelsAnswer:
+        await service.loaded.wait()
+        return ModelsAnswer(models=[service.describe(name) for name in service.runs])
+
+    making = asyncio.Lock()
+
+    @app.get(
+        "/v1/models/{name}/report",
+        tags=["models"],
+        summary="The report on a run, as mmcl report writes it",
+        response_class=HTMLResponse,
+        responses=_problems({404: "no such model", 422: "the run holds no result"}),
+    )
+    async def report(name: str) -> Response:
+        name, run = service.run_named(name)
+        async with making:  # one at a time: it takes a processor for a second or two
+            page = await asyncio.to_thread(_report, name, run)
+        return HTMLResponse(page, headers={"Content-Security-Policy": REPORT_POLICY})
+
+
+def _report(name: str, run: Run) -> str:
+    from mmcl.explain.dossier import dossier_page
+
+    page = dossier_page(run.folder, command=f"mmcl report {name}")
+    for folder in {str(run.folder), str(run.folder.resolve())}:
+        page = page.replace(folder, name)
+    return page
+
+
+# ---------------------------------------------------------------- predictions
+
+
+def _add_predict(app: FastAPI, service: Service) -> None:
+    first = next(iter(service.runs.values()))
+
+    @app.post(
+        "/v1/predict",
+        tags=["predict"],
+        summary="Predict clips of features, or a recording",
+        description=(
+            "`application/json`: features of clips, answered at once. `multipart/form-data`: a "
+            "recording, which becomes a job; it is answered here if it is done within `wait`."
+        ),
+        response_model=PredictAnswer | ResultAnswer,
+        responses={
+            200: {"description": "Predictions of the clips, or the result of the recording."},
+            202: {"model": Job, "description": "The job; its address is in Location."},
+            **_problems(
+                {
+                    400: "not JSON, not a form, or not of the form asked for",
+                    404: "no such model",
+                    408: "the recording came too slowly",
+                    410: "the job was cancelled while it was waited for",
+                    413: "too large, too long, too many",
+                    415: "neither JSON nor a form",
+                    422: "the features or the recording cannot be predicted",
+                    429: "too many wait",
+                    501: "a package that reading recordings needs is not installed",
+                    503: "recordings cannot be read at the moment",
+                }
+            ),
+        },
+        openapi_extra=predict_body(dict(first.card.dims), service.limits),
+    )
+    async def predict(request: Request, model: ModelName = None, wait: Wait = 10.0) -> Response:
+        name, _ = service.run_named(model)
+        kind = request.headers.get("content-type", "").partition(";")[0].strip().lower()
+        if kind == "application/json":
+            return await _predict_features(service, name, request)
+        if kind == "multipart/form-data":
+            job = await _accept(service, name, request)
+            return await _answer(service, job, wait)
+        raise ServiceError(
+            f'content of type "{kind[:60]}" is not read.\n'
+            "  Expected application/json (features) or multipart/form-data (a recording)",
+            status=415,
+            kind="unsupported-content",
+        )
+
+
+async def _predict_features(service: Service, name: str, request: Request) -> Response:
+    expected = await service.expected(name)
+    body = await read_body(request, service.limits.max_body_bytes)
+    clips = read_features(body, expected, service.limits)
+    predicted = await service.batcher.predict(name, clips)
+    answers = [
+        ClipAnswer(id=clip.id, **each._asdict())
+        for clip, each in zip(clips, predicted, strict=True)
+    ]
+    answer = PredictAnswer(model=name, predictions=answers)
+    return Response(answer.model_dump_json(), media_type="application/json")
+
+
+async def _accept(service: Service, name: str, request: Request) -> Job:
+    """Receive a recording and queue it."""
+    if service.workshop is None or not service.takes_media(name):
+        raise _no_media(service, name)
+    service.check_room()
+    identifier = new_id()
+    folder = service.store.uploads / identifier
+    folder.mkdir()
+    service.receiving += 1
+    try:
+        received = await receive(request, folder, service.limits)
+        job = Job(
+            id=identifier,
+            model=name,
+            name=received.name,
+            language=received.language,
+            status="queued",
+            created=time.time(),
+        )
+        return service.queue(job)
+    except BaseException:
+        service.store.remove_upload(identifier)
+        raise
+    finally:
+        service.receiving -= 1
+
+
+async def _answer(service: Service, job: Job, wait: float) -> Response:
+    """The result of a job if it comes in time; else where to ask for it."""
+    job = await service.wait_for(job.id, wait)
+    headers = {"X-Job": job.id}
+    if not job.is_over:
+        headers["Location"] = f"/v1/jobs/{job.id}"
+        return JSONResponse(job.as_dict(), status_code=202, headers=headers)
+    if job.status == "done":
+        return FileResponse(_result_file(service, job, "json"), headers=headers)
+    return as_answer(_why_not(job), headers)
+
+
+def _no_media(service: Service, name: str) -> MMCLError:
+    """Why a run takes no recordings."""
+    others = [each for each in service.runs if service.takes_media(each)]
+    hint = f"\n  Ask one that does: {', '.join(others)}" if others else ""
+    return UsageError(f'"{name}" takes features only: {why_no_media(service.runs[name])}.{hint}')
+
+
+# ---------------------------------------------------------------- jobs
+
+
+def _add_jobs(app: FastAPI, service: Service) -> None:
+    missing = _problems({404: "no such job", 422: "not an id"})
+
+    @app.get("/v1/jobs/{id}", tags=["jobs"], summary="How far a job is", responses=missing)
+    async def job(id: JobId) -> Job:
+        return service.store.get(id)
+
+    @app.delete(
+        "/v1/jobs/{id}",
+        tags=["jobs"],
+        summary="Cancel a job, or remove one that is over with its result",
+        responses=missing,
+    )
+    async def cancel(id: JobId) -> Job:
+        return service.cancel(id)
+
+    @app.get(
+        "/v1/jobs/{id}/events",
+        tags=["jobs"],
+        summary="The job at every change, as server-sent events, until it is over",
+        response_class=StreamingResponse,
+        responses={
+            200: {"content": {"text/event-stream": {"schema": {"type": "string"}}}},
+            **missing,
+        },
+    )
+    async def events(id: JobId) -> Response:
+        service.store.get(id)  # a stream could no longer say that there is none
+        return StreamingResponse(
+            _events(service, id),
+            media_type="text/event-stream",
+            headers={"X-Accel-Buffering": "no"},
+        )
+
+    @app.get(
+        "/v1/jobs/{id}/result",
+        tags=["jobs"],
+        summary="The result of a job that is done",
+        response_class=FileResponse,
+        responses={
+            200: {
+                "model": ResultAnswer,
+                "content": {
+                    kind.partition(";")[0]: {"schema": {"type": "string"}}
+                    for form, kind in FORMATS.items()
+                    if form != "json"
+                },
+            },
+            **missing,
+            **_problems(
+                {
+                    409: "it is not done yet",
+                    410: "it was cancelled",
+                    413: "the recording was too long",
+                    422: "the recording could not be predicted",
+                    501: "a package is not installed",
+                    503: "recordings cannot be read at the moment",
+                }
+            ),
+        },
+    )
+    async def result(
+        id: JobId,
+        form: Annotated[
+            Literal["json", "csv", "srt", "html"], Query(alias="as", description="Which form.")
+        ] = "json",
+    ) -> Response:
+        found = service.store.get(id)
+        if found.status != "done":
+            return as_answer(_why_not(found), {"X-Job": id})
+        path = _result_file(service, found, form)
+        if form == "json":
+            return FileResponse(path, media_type=FORMATS[form])
+        name = f"{Path(found.name).stem or 'result'}.{form}"
+        return FileResponse(path, media_type=FORMATS[form], filename=name)
+
+
+def _result_file(service: Service, job: Job, form: str) -> Path:
+    return service.store.results / job.id / f"result.{form}"
+
+
+def _why_not(job: Job) -> Problem:
+    """Why a job has no result."""
+    if job.problem is not None:
+        return job.problem
+    if job.status == "cancelled":
+        fault = ServiceError(f'"{job.name}" was cancelled.', status=410, kind="cancelled")
+    else:
+        fault = ServiceError(
+            f'"{job.name}" is not done yet: it is {job.status}.\n'
+            f"  Follow it: GET /v1/jobs/{job.id}/events",
+            status=409,
+            kind="not-done",
+        )
+    return problem_of(fault)
+
+
+async def _events(service: Service, identifier: str) -> AsyncIterator[str]:
+    """The job at every change, and a sign of life where there is none."""
+    before = None
+    while not service.closing.is_set():
+        change = service.changes.next()
+        try:
+            job = service.store.get(identifier)
+        except ServiceError:  # it was removed
+            return
+        state = json.dumps(job.as_dict())
+        if state != before:
+            yield f"event: job\ndata: {state}\n\n"
+            before = state
+        if job.is_over:
+            return
+        try:
+            await asyncio.wait_for(change.wait(), ALIVE)
+        except TimeoutError:
+            yield ": still here\n\n"
+
+
+# ---------------------------------------------------------------- the page
+
+
+def _add_page(app: FastAPI, service: Service) -> None:
+    """The page and the clip it offers to try."""
+
+    @app.get("/v1/example", tags=["example"], summary="A clip to try the service with")
+    async def example() -> dict[str, str]:
+        return {"transcript": TRANSCRIPT, "media": "/v1/example/media"}
+
+    making = asyncio.Lock()
+
+    @app.get(
+        "/v1/example/media",
+        tags=["example"],
+        summary="Its recording",
+        response_class=FileResponse,
+        responses={
+            200: {"content": {"video/mp4": {"schema": {"type": "string", "format": "binary"}}}},
+            **_problems({501: "a package that writing recordings needs is not installed"}),
+        },
+    )
+    async def example_media() -> Response:
+        async with making:
+            path = await asyncio.to_thread(example_clip, service.store.folder)
+        return FileResponse(path, media_type="video/mp4")
+
+    @app.get("/", include_in_schema=False)
+    async def page() -> Response:
+        return _page_file("index.html")
+
+    @app.get("/page/{name}", include_in_schema=False)
+    async def page_file(name: str) -> Response:
+        return _page_file(name)
+
+    def _page_file(name: str) -> Response:
+        found = page_files().get(name)
+        if found is None:
+            raise HTTPException(404)
+        return Response(found.content, media_type=found.media_type)

@@ -1,0 +1,268 @@
+// A result as elements. Classes and colours are those of the page that mmcl predict writes.
+
+import { clock, el, signed } from "./elements.js";
+import { makePlayer } from "./picker.js";
+
+export const NAMES = { text: "text", audio: "voice", vision: "face" };
+const [TOP, BOTTOM] = [6, 94]; // where the ends of the scale lie, in percent of the plot's height
+const STEPS = [1, 2, 5, 10, 15, 30, 60, 120, 300, 600, 900, 1800, 3600];
+const LEAST_STRONG = 1 / 20; // of the range: a change that has the full colour where none is larger
+const STRONG = 50; // percent of the strongest word's share: from here on a word is bold
+const FAINTEST = 0.07; // opacity of a cell at 0: there, and clearly empty
+
+/** The ends of the scale on which predictions are drawn. */
+export function ends(task) {
+  return task.kind === "regression" ? [task.low, task.high] : [0, 1];
+}
+
+/** How high a prediction is drawn: its score, or its probability. */
+export function levelOf(utterance) {
+  return typeof utterance.prediction === "number" ? utterance.prediction : utterance.probability ?? 0;
+}
+
+/** A whole result: player, timeline and utterances. */
+export function drawResult(result, file, save) {
+  const player = makePlayer(file);
+  const total = lengthOf(result);
+  const stage = el("section", { class: "stage", "aria-label": "Player and timeline" },
+    player, ...unplayable(player),
+    drawPlot(result, total, "u"), drawTimes(total), drawStrips(result, total),
+    ...captions(result), drawNotes(result.notes), drawLegend(result));
+  const words = el("ol", { class: "utterances", "aria-label": "Utterances" },
+    ...result.utterances.map((each, at) => drawUtterance(result, each, at)));
+  const root = el("div", { class: "sides", "data-total": total }, stage, words);
+  const heading = el("h2", { tabindex: "-1" }, result.name);
+  const article = el("article", {}, heading, el("p", { class: "lead" }, result.headline), save, root);
+  window.sayWhatPlays(root, player);
+  window.followTimeline(root, player);
+  return { article, heading };
+}
+
+/** Seconds that the time axis is long. */
+export function lengthOf(...results) {
+  const spans = results.flatMap((each) => each.utterances.map((one) => one.end));
+  return Math.max(0.1, ...results.map((each) => each.duration || 0), ...spans);
+}
+
+/** Lines that are shown where a recording does not play. */
+export function unplayable(player) {
+  const picture = player.tagName === "VIDEO";
+  return [
+    el("p", { class: "soft silent", hidden: true },
+      "This browser cannot play this recording; the rest of the page works without."),
+    el("p", { class: "soft blind", hidden: true },
+      picture ? "This browser shows no picture of this recording, and plays its sound alone." : ""),
+  ];
+}
+
+/** Predictions over time: a step per utterance, with its band and its whisker. */
+export function drawPlot(result, total, prefix) {
+  const { task, error, utterances } = result;
+  const y = (value) => heightOf(task, value);
+  const levels = levelsOf(task);
+  const svg = el("svg", { role: "group", "aria-label": `Predictions over time, ${result.model}` },
+    ...levels.map(([value]) => line("level", 0, 100, y(value), y(value))));
+  utterances.forEach((each, at) => {
+    const [left, right] = [each.start, each.end].map((time) => (100 * time) / total);
+    const middle = (left + right) / 2;
+    const label = `${clock(each.start)}, ${each.label}`;
+    const step = el("a", { svg: true, href: `#${prefix}${at + 1}`, class: each.tint,
+      "data-at": each.start, "data-end": each.end, "aria-label": label },
+    el("title", { svg: true }, label),
+    box("hit", left, right, 0, 100));
+    if (task.kind === "regression" && error !== null) {
+      step.append(box("band", left, right, y(levelOf(each) + error), y(levelOf(each) - error)));
+    }
+    step.append(line("step", left, right, y(levelOf(each)), y(levelOf(each))));
+    if (each.spread !== null) {
+      const [high, low] = [levelOf(each) + each.spread, levelOf(each) - each.spread].map(y);
+      step.append(line("whisker", middle, middle, high, low));
+    }
+    svg.append(step);
+  });
+  svg.append(line("head", 0, 0, 0, 100));
+  const names = levels.map(([value, text]) =>
+    el("span", { class: "name", style: { top: `${y(value)}%` } }, text));
+  return el("div", { class: "plot" }, ...names, svg);
+}
+
+/** Some six round times along the plot. */
+export function drawTimes(total) {
+  const step = STEPS.find((each) => total / each <= 6) || 3600;
+  const times = [];
+  for (let at = 0; at < total; at += step) {
+    times.push(el("span", { style: { left: `${(100 * at) / total}%` } }, clock(at)));
+  }
+  return el("div", { class: "times", "aria-hidden": "true" }, ...times);
+}
+
+/** A row per modality: above what is common, below what is kept, the stronger the fuller. */
+export function drawStrips(result, total) {
+  const used = modalitiesOf(result).filter((m) => result.utterances.some((each) => each.rows?.[m]));
+  return el("div", { class: "strips" }, ...used.map((m) => drawStrip(result, m, total)));
+}
+
+function drawStrip(result, modality, total) {
+  const svg = el("svg", { role: "img" });
+  const means = { commonality: [], action: [] };
+  for (const each of result.utterances) {
+    const row = each.rows?.[modality];
+    if (!row) {
+      svg.append(line("none", (100 * each.start) / total, (100 * each.end) / total, 50, 50));
+      continue;
+    }
+    row.times.forEach(([start, end], at) => {
+      const [common, kept] = [row.commonality?.[at] ?? null, row.action?.[at] ?? null];
+      if (start === null || common === null || kept === null) return; // not measured: a gap
+      means.commonality.push(common);
+      means.action.push(kept);
+      const title = `${clock(start)} ${NAMES[modality]}: ${inWords(row, at)}`;
+      const [left, right] = [(100 * start) / total, (100 * end) / total];
+      svg.append(el("g", { "data-at": start, "data-end": end }, el("title", { svg: true }, title),
+        box("hit", left, right, 0, 100), cell("common", left, right, 0, 48, common), cell("action", left, right, 52, 100, kept)));
+    });
+  }
+  svg.append(line("head", 0, 0, 0, 100));
+  const [common, kept] = [mean(means.commonality), mean(means.action)];
+  svg.setAttribute("aria-label", common === null
+    ? `${NAMES[modality]}: not measured`
+    : `${NAMES[modality]}: on average common ${common.toFixed(2)}, kept ${kept.toFixed(2)}`);
+  return el("div", { class: "strip" }, el("span", { "aria-hidden": "true" }, NAMES[modality]), svg);
+}
+
+function inWords(row, at) {
+  const [common, kept] = [row.commonality?.[at] ?? null, row.action?.[at] ?? null];
+  if (common === null || kept === null) return "not measured";
+  return `common ${common.toFixed(2)}, kept ${kept.toFixed(2)}`;
+}
+
+function drawUtterance(result, each, at) {
+  const time = clock(each.start);
+  const header = el("header", {},
+    el("button", { type: "button", class: "clock", "data-at": each.start, "aria-label": `Play from ${time}` }, time),
+    el("span", { class: "badge" }, each.label),
+    each.certainty ? el("span", { class: "certainty" }, each.certainty) : null);
+  const driven = el("div", { class: "driven" },
+    el("p", { class: "why" }, each.sentence), drawBars(result, each));
+  return el("li", { class: `utterance ${each.tint}`, id: `u${at + 1}`, "data-from": each.start, "data-end": each.end },
+    header, drawWords(result, each), driven);
+}
+
+function drawWords(result, each) {
+  if (!each.words) return el("p", { class: "soft" }, "No words were found.");
+  const all = result.utterances.flatMap((one) => one.words || []);
+  const most = strongest(result, all.map((word) => word.contribution));
+  const words = each.words.map((word, at) => {
+    const share = word.contribution || 0;
+    const percent = Math.round((100 * Math.abs(share)) / most);
+    const classes = ["word", share > 0 ? "positive" : "negative", percent >= STRONG && "strong"];
+    const button = word.start === null
+      ? el("span", {}, word.text)
+      : el("button", { type: "button", "data-at": word.start, "data-end": word.end,
+        tabindex: at ? "-1" : null }, word.text);
+    return el("span", { class: classes.filter(Boolean).join(" "), title: titleOf(result, each, word),
+      style: { "--v": `${percent}%` } }, button);
+  });
+  return el("div", { class: "words" }, ...words);
+}
+
+function titleOf(result, each, word) {
+  const moved = word.contribution;
+  const lines = moved === null ? [] : [`moved it by ${shared(result.task, moved)}`];
+  for (const modality of modalitiesOf(result)) {
+    const row = each.rows?.[modality];
+    const at = row ? row.times.findIndex(([start, end]) => start < word.end && end > word.start) : -1;
+    lines.push(`${NAMES[modality]}: ${at < 0 ? "not measured" : inWords(row, at)}`);
+  }
+  return lines.join("\n");
+}
+
+function drawBars(result, each) {
+  const most = strongest(result, result.utterances.flatMap((one) => Object.values(one.shares)));
+  const bars = el("dl", { class: "bars" });
+  for (const modality of modalitiesOf(result)) {
+    const share = each.shares[modality] ?? null;
+    const width = `${Math.round((50 * Math.abs(share || 0)) / most)}%`;
+    bars.append(
+      el("dt", {}, NAMES[modality]),
+      el("dd", { class: "track", "aria-hidden": "true" },
+        el("span", { class: share > 0 ? "positive" : "negative", style: { width } })),
+      el("dd", { class: "number" }, share === null ? "none" : shared(result.task, share)));
+  }
+  return bars;
+}
+
+function captions(result) {
+  const lines = [];
+  if (result.task.kind !== "regression") {
+    lines.push("Height: the probability of what is predicted.");
+  } else if (result.error !== null) {
+    lines.push("Band: how far predictions were off on average on the validation clips of the training " +
+      `corpus, ±${result.error.toFixed(2)}; another recording may be harder.`);
+  }
+  if (result.utterances.some((each) => each.spread !== null)) {
+    lines.push("Thin line: how far networks of other seeds are apart, ± one standard deviation.");
+  }
+  return lines.map((text) => el("p", { class: "soft" }, text));
+}
+
+/** What a reader should know. */
+export function drawNotes(notes) {
+  return notes.length ? el("aside", {}, ...notes.map((note) => el("p", {}, note))) : null;
+}
+
+function drawLegend(result) {
+  const moved = result.task.kind === "regression"
+    ? "lowered (dashed) or raised (solid) the score"
+    : "spoke against (dashed) or for (solid) the answer";
+  const entry = (kind, text) => el("li", {}, el("span", { class: `ramp ${kind}` }), text);
+  return el("ul", { class: "legend" },
+    entry("common", "common: other modalities say the same"),
+    entry("action", "kept: its own contribution is used"),
+    entry("shares", moved));
+}
+
+function modalitiesOf(result) {
+  return Object.keys(NAMES).filter((m) => result.utterances.some((each) => each.shares[m] !== null));
+}
+
+function strongest({ task }, shares) {
+  const [low, high] = ends(task);
+  return Math.max(LEAST_STRONG * (high - low), ...shares.map((share) => Math.abs(share || 0)));
+}
+
+/** A share as text: on the scale of the scores, or in points of probability. */
+export function shared(task, share) {
+  return task.kind === "regression" ? signed(share) : signed(100 * share, 0);
+}
+
+function levelsOf(task) {
+  const [low, high] = ends(task);
+  if (task.kind !== "regression") return [high, 0.5, low].map((value) => [value, `${100 * value}%`]);
+  const middle = low < 0 && high > 0 ? 0 : (low + high) / 2;
+  return [high, middle, low].map((value) => [value, signed(value, high - low >= 4 ? 0 : 1)]);
+}
+
+function heightOf(task, value) {
+  const [low, high] = ends(task);
+  const inside = Math.min(Math.max(value, low), high);
+  return TOP + ((high - inside) / (high - low)) * (BOTTOM - TOP);
+}
+
+function line(name, x1, x2, y1, y2) {
+  return el("line", { class: name, x1: `${x1}%`, x2: `${x2}%`, y1: `${y1}%`, y2: `${y2}%` });
+}
+
+function box(name, left, right, top, bottom) {
+  return el("rect", { class: name, x: `${left}%`, width: `${right - left}%`, y: `${top}%`, height: `${bottom - top}%` });
+}
+
+function cell(name, left, right, top, bottom, value) {
+  const rect = box(name, left, right, top, bottom);
+  rect.setAttribute("fill-opacity", FAINTEST + value * (1 - FAINTEST));
+  return rect;
+}
+
+function mean(values) {
+  return values.length ? values.reduce((sum, each) => sum + each, 0) / values.length : null;
+}

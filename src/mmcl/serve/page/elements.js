@@ -1,0 +1,53 @@
+// Elements in one line. Text goes in as text and never as markup: it comes from recordings.
+
+const SVG = "http://www.w3.org/2000/svg";
+const DRAWN = new Set(["svg", "line", "rect", "g"]);
+
+/**
+ * Make an element: `el("p", { class: "soft" }, "text", other)`.
+ * A property that is null or false is left out; `style` takes an object, since the page allows
+ * no styles in attributes; a name that begins with "on" is a listener.
+ */
+export function el(tag, properties = {}, ...children) {
+  const drawn = DRAWN.has(tag) || properties.svg;
+  const element = drawn ? document.createElementNS(SVG, tag) : document.createElement(tag);
+  for (const [name, value] of Object.entries(properties)) {
+    if (value === null || value === undefined || value === false || name === "svg") continue;
+    if (name === "style") {
+      for (const [key, each] of Object.entries(value)) element.style.setProperty(key, each);
+    } else if (name.startsWith("on")) {
+      element.addEventListener(name.slice(2), value);
+    } else {
+      element.setAttribute(name, value === true ? "" : value);
+    }
+  }
+  element.append(...children.filter((child) => child !== null && child !== undefined && child !== false));
+  return element;
+}
+
+/** Show what went wrong, in the service's own words, and where; earlier words go. */
+export function showProblem(place, problem) {
+  place.replaceChildren(
+    el("div", { class: "problem", role: "alert" }, el("strong", {}, problem.title), problem.detail),
+  );
+}
+
+/** Seconds as on a clock: 0:07, 12:30. */
+export function clock(seconds) {
+  const whole = Math.floor(seconds);
+  return `${Math.floor(whole / 60)}:${String(whole % 60).padStart(2, "0")}`;
+}
+
+/** A number with its sign, and none where it rounds to 0. */
+export function signed(value, decimals = 1) {
+  const text = Math.abs(value).toFixed(decimals);
+  if (Number(text) === 0) return text;
+  return (value > 0 ? "+" : "−") + text;
+}
+
+/** A size in bytes, for people, in the units of the service's own texts. */
+export function size(bytes) {
+  const [unit, name] = bytes < 2 ** 20 ? [2 ** 10, "KiB"] : [2 ** 20, "MiB"];
+  const count = bytes / unit;
+  return `${count.toFixed(count < 10 && count % 1 ? 1 : 0)} ${name}`;
+}

@@ -1,0 +1,48 @@
+"""Errors as problems: a status by their kind, their own text, and no folder of this machine."""
+
+import pytest
+
+from mmcl import errors
+from mmcl.serve.problems import Problem, ServiceError, problem_of, unknown_problem
+
+
+@pytest.mark.parametrize(
+    ("name", "status", "kind"),
+    [
+        ("UsageError", 400, "usage-error"),
+        ("ConfigError", 400, "config-error"),
+        ("DatasetError", 422, "dataset-error"),
+        ("MediaError", 422, "media-error"),
+        ("ShapeError", 422, "shape-error"),
+        ("RunError", 422, "run-error"),
+        ("TrainingError", 500, "training-error"),
+        ("MissingExtraError", 501, "missing-extra-error"),
+        ("MMCLError", 422, "mmclerror"),
+    ],
+)
+def test_status_by_kind(name, status, kind):
+    problem = problem_of(getattr(errors, name)("found\n  fix"))
+    assert (problem.status, problem.type) == (status, f"urn:mmcl:{kind}")
+    assert problem.detail == "found\n  fix"
+
+
+def test_what_only_a_service_says():
+    problem = problem_of(ServiceError("too many", status=429, kind="busy"))
+    assert problem == Problem(
+        type="urn:mmcl:busy", title="Too Many Requests", status=429, detail="too many"
+    )
+
+
+def test_folders_become_names_the_longest_first():
+    names = {"/srv/runs": "RUNS", "/srv/runs/talks": "talks", '"recording"': '"a.mp4"'}
+    fault = errors.RunError('/srv/runs/talks: cannot read "recording" of /srv/runs/other')
+    assert problem_of(fault, names).detail == 'talks: cannot read "a.mp4" of RUNS/other'
+
+
+def test_unknown_problem_says_nothing():
+    assert unknown_problem().model_dump() == {
+        "type": "about:blank",
+        "title": "Internal Server Error",
+        "status": 500,
+        "detail": None,
+    }
