@@ -75,7 +75,7 @@ def collate(
         mask = np.arange(padded.shape[1]) < lengths[:, None]
         if split.card.missing_as_zero and not keep_missing:
             mask &= padded.any(axis=2)
-        features[modality] = torch.from_numpy(padded)
+        features[modality] = torch.from_numpy(padded).float()  # numpy's is ten times slower
         masks[modality] = torch.from_numpy(mask)
     at = torch.as_tensor(np.asarray(rows, dtype=np.int64))
     return Batch(features, masks, None if targets is None else targets[at], at)

@@ -128,18 +128,19 @@ class Split:
 
     def padded(
         self, modality: Modality, rows: Sequence[int] | NDArray[Any]
-    ) -> tuple[NDArray[np.float32], NDArray[np.int64]]:
-        """Features of some clips side by side.
+    ) -> tuple[NDArray[Any], NDArray[np.int64]]:
+        """Features of some clips side by side, in the precision of the file.
 
         Returns:
-            float32 ``[b, n, d_m]``, n of the longest of them and at least 1, zero beyond a
+            Features ``[b, n, d_m]``, n of the longest of them and at least 1, zero beyond a
             clip's own end; and the clips' lengths, ``[b]``.
         """
         column = self._column(f"features_{modality}")
         at = np.asarray(rows, dtype=np.int64)
         lengths = column.lengths[at]
         longest = max(int(lengths.max(initial=0)), 1)
-        padded = np.zeros((len(at), longest, self.card.dims[modality]), dtype=np.float32)
+        kind = column.chunks[0].dtype if column.chunks else np.dtype(np.float32)
+        padded = np.zeros((len(at), longest, self.card.dims[modality]), dtype=kind)
         places = (column.which[at].tolist(), column.begins[at].tolist(), lengths.tolist())
         for clip, which, begin, length in zip(padded, *places, strict=True):
             clip[:length] = column.chunks[which][begin : begin + length]

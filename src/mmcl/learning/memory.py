@@ -15,8 +15,8 @@ from mmcl.types import Modality
 
 __all__ = ["available_bytes", "batch_bytes", "check_memory"]
 
-FEATURE_COPIES = 3
-WIDTHS_KEPT, INNER_WIDTHS_KEPT = 30, 3
+FEATURE_COPIES = 2
+CALIBRATED_KEPT, RELEASED_KEPT = (28, 2), (20, 1)
 """Numbers kept for the gradient per feature, per step and width, and per step and inner width:
 the least that was counted (tests/unit/learning/test_memory.py counts them again)."""
 _FLOAT = 4
@@ -52,7 +52,7 @@ def check_memory(model: Network, split: Split, learning: LearningSettings) -> No
     if each > available:
         lower = f"model.width={max(model.settings.width // 2, 4)}, or cut the clips"
     raise TrainingError(
-        f"a batch of {clips} of up to {max(lengths.values()):,} steps needs about "
+        f"a batch of {clips} of up to {max(lengths.values()):,} steps needs at least "
         f"{needed / _GIBIBYTE:.1f} GiB of memory, and {available / _GIBIBYTE:.1f} GiB are free.\n"
         f"  Lower it: --set {lower}\n"
         "  See how long the clips are: mmcl corpus describe CORPUS"
@@ -72,7 +72,8 @@ def batch_bytes(model: Network, lengths: Mapping[Modality, int], batch_size: int
         steps = max(lengths.values())
         if model.released and not model.aligned:
             steps = model.settings.steps
-        widths = WIDTHS_KEPT * model.settings.width + INNER_WIDTHS_KEPT * model.inner_width
+        outer, inner = RELEASED_KEPT if model.released else CALIBRATED_KEPT
+        widths = outer * model.settings.width + inner * model.inner_width
         per_clip += len(model.modalities) * steps * widths
     return _FLOAT * batch_size * per_clip
 

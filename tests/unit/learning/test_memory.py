@@ -39,7 +39,7 @@ def _kept(corpus, config):
 def test_estimate_is_near_and_not_above_what_is_kept(planted, tiny_config, aligned, kind):
     config = tiny_config(f"policy.kind={kind}", "model.width=32", "model.inner_width=64")
     kept, estimate = _kept(planted(aligned=aligned, train=24), config)
-    assert 0.4 * kept < estimate < kept
+    assert 0.6 * kept < estimate < kept
 
 
 @pytest.mark.parametrize("name", ["released", "late_fusion", "ef_lstm", "mult"])
@@ -69,7 +69,7 @@ def test_batch_that_cannot_fit_is_refused(tiny_corpus, tiny_config, refusal):
     needed = _needed(tiny_corpus, config, 8)
     message = refusal(config, needed // 2 + 1)
     assert message == (
-        f"a batch of 8 clips of up to 20 steps needs about {needed / 2**30:.1f} GiB of memory, "
+        f"a batch of 8 clips of up to 20 steps needs at least {needed / 2**30:.1f} GiB of memory, "
         "and 0.0 GiB are free.\n"
         "  Lower it: --set learning.batch_size=4\n"
         "  See how long the clips are: mmcl corpus describe CORPUS"
@@ -79,7 +79,7 @@ def test_batch_that_cannot_fit_is_refused(tiny_corpus, tiny_config, refusal):
 def test_clip_that_cannot_fit_is_refused(tiny_corpus, tiny_config, refusal):
     config = tiny_config("learning.batch_size=1")
     message = refusal(config, 1000)
-    assert message.startswith("a batch of 1 clip of up to 20 steps needs about ")
+    assert message.startswith("a batch of 1 clip of up to 20 steps needs at least ")
     assert "\n  Lower it: --set model.width=4, or cut the clips\n" in message
 
 
