@@ -39,7 +39,7 @@ from resident import Resident
 
 WIDTHS = (300, 74, 35)
 LONG = (50, 500, 375)
-GROWING = (125, 250, 500, 1000, 2000)
+GROWING = (250, 500, 1000, 2000)
 
 
 def main() -> None:

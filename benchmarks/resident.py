@@ -43,8 +43,9 @@ class Resident:
             self.peak = {key: max(self.peak[key], now) for key, now in status().items()}
 
     def above(self) -> dict[str, float]:
-        """Peaks above what was held before, rounded to MiB."""
-        return {key: round(self.peak[key] - self.before[key]) for key in self.peak}
+        """Peaks above what was held before, and the largest sum with it, rounded to MiB."""
+        above = {key: round(self.peak[key] - self.before[key]) for key in self.peak}
+        return above | {"with_libraries": round(self.peak["total"])}
 
 
 def status() -> dict[str, float]:
