@@ -129,6 +129,17 @@ def test_plant_is_sound_and_the_same_again(capsys, options):
     assert open_corpus("one.arrow").card.aligned is not bool(options)
 
 
+def test_plant_of_another_shape(capsys):
+    shape = ("--steps", "15", "--widths", "5", "2", "7", "--dtype", "float16")
+    code, out, _ = run(capsys, "plant", "x.arrow", "--train", "3", *shape)
+    assert (code, out) == (
+        0,
+        "x.arrow: planted, regression, 3/400/600 clips, text 5, audio 2, vision 7\n",
+    )
+    steps = open_corpus("x.arrow").split("train").steps("vision", 2)
+    assert (steps.shape, steps.dtype) == ((15, 7), np.float16)
+
+
 # --- bad input: the whole message, exit code 1, and nothing left behind -------------------
 
 
@@ -319,6 +330,8 @@ def test_target_below_a_file(content, capsys):
         (("convert", "a", "b", "--task", "sentiment"), "--task"),
         (("plant", "x.arrow", "--train", "0"), "--train"),
         (("plant", "x.arrow", "--heterogeneity", "-1"), "--heterogeneity"),
+        (("plant", "x.arrow", "--widths", "3", "0", "2"), "--widths"),
+        (("plant", "x.arrow", "--steps", "13"), "--steps"),
         (("chekc", "x"), "check"),
     ],
 )

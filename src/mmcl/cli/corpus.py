@@ -147,14 +147,24 @@ def plant(
         bool, typer.Option("--aligned/--unaligned", help="One time line for all modalities.")
     ] = True,
     task: Annotated[TaskKind, typer.Option(help="What the label is made into.")] = "regression",
+    steps: Annotated[int, typer.Option(min=14, help="Steps of a clip.")] = 20,
+    widths: Annotated[
+        tuple[int, int, int], typer.Option(min=1, help="Features of a step: TEXT AUDIO VISION.")
+    ] = (96, 48, 24),
+    dtype: Annotated[
+        Literal["float32", "float16"], typer.Option(help="Precision of the features on disk.")
+    ] = "float32",
 ) -> None:
     """Make a corpus whose common and complementary moments are known.
+
+    It goes to disk block by block, so that it may be larger than memory.
 
     \b
     Examples:
       mmcl corpus plant planted.arrow
       mmcl corpus plant hard.arrow --unaligned --heterogeneity 2 --seed 7
       mmcl corpus plant small.arrow --train 64 --valid 16 --test 16 --task emotions
+      mmcl corpus plant wide.arrow --train 160000 --steps 50 --widths 300 74 35 --dtype float16
     """
     from mmcl.corpus.plant import PlantSettings, plant_card, plant_clips
     from mmcl.corpus.store import write_corpus
@@ -167,10 +177,14 @@ def plant(
         heterogeneity=heterogeneity,
         aligned=aligned,
         task=task,
+        steps=steps,
+        widths=widths,
     )
     card = plant_card(settings)
     with _waiting(f"planting {target}") as progress:
-        write_corpus(target, card, progress(plant_clips(settings), train + valid + test))
+        write_corpus(
+            target, card, progress(plant_clips(settings), train + valid + test), dtype=dtype
+        )
     _say(card, target)
 
 

@@ -20,7 +20,11 @@ __all__ = [
     "epoch_order",
     "labelled_rows",
     "move_batch",
+    "shuffle_window",
 ]
+
+WINDOW_BYTES = 1 << 30
+BLOCKS_PER_WINDOW = 64
 
 
 class Batch(NamedTuple):
@@ -67,16 +71,11 @@ def collate(
     features: dict[Modality, Tensor] = {}
     masks: dict[Modality, Tensor] = {}
     for modality in modalities:
-        sequences = [split.steps(modality, int(row)) for row in rows]
-        lengths = np.array([len(steps) for steps in sequences])
-        longest = max(int(lengths.max(initial=0)), 1)
-        padded = np.zeros((len(sequences), longest, split.card.dims[modality]), dtype=np.float32)
-        for i, steps in enumerate(sequences):
-            padded[i, : len(steps)] = steps
-        mask = np.arange(longest) < lengths[:, None]
+        padded, lengths = split.padded(modality, rows)
+        mask = np.arange(padded.shape[1]) < lengths[:, None]
         if split.card.missing_as_zero and not keep_missing:
             mask &= padded.any(axis=2)
-        features[modality] = torch.from_numpy(padded)
+        features[modality] = torch.from_numpy(padded).float()  # numpy's is ten times slower
         masks[modality] = torch.from_numpy(mask)
     at = torch.as_tensor(np.asarray(rows, dtype=np.int64))
     return Batch(features, masks, None if targets is None else targets[at], at)
@@ -117,9 +116,36 @@ def labelled_rows(split: Split) -> np.ndarray:
     return np.flatnonzero((labels >= 0).all(axis=tuple(range(1, labels.ndim))))
 
 
-def epoch_order(rows: np.ndarray, *, seed: int, epoch: int) -> np.ndarray:
-    """The rows in the random order of one epoch; the same seed and epoch, the same order."""
-    return np.random.default_rng([seed, epoch]).permutation(rows)
+def shuffle_window(split: Split) -> int:
+    """Clips that are shuffled together: as many as a gibibyte of features holds, at least 1."""
+    clips = max(len(split), 1)
+    return max(1, WINDOW_BYTES * clips // max(split.feature_bytes(), 1))
+
+
+def epoch_order(
+    rows: np.ndarray, *, seed: int, epoch: int, window: int | None = None
+) -> np.ndarray:
+    """The rows in the random order of one epoch; the same seed and epoch, the same order.
+
+    Where there are more rows than a window holds, a full permutation would read a file that
+    does not fit into memory in single clips from everywhere. There the rows are cut into
+    blocks of neighbours, the blocks are shuffled and dealt into windows, and the rows of a
+    window are shuffled among each other: at any time only one window's blocks are read.
+
+    Args:
+        rows: Rows in the order they lie on disk, ``[k]``.
+        seed: Of the training.
+        epoch: Counted from 0.
+        window: Rows shuffled together, see :func:`shuffle_window`; None is all.
+    """
+    rng = np.random.default_rng([seed, epoch])
+    if window is None or len(rows) <= window:
+        return rng.permutation(rows)
+    size = max(1, window // BLOCKS_PER_WINDOW)
+    blocks = [rows[start : start + size] for start in range(0, len(rows), size)]
+    mixed = np.concatenate([blocks[at] for at in rng.permutation(len(blocks))])
+    windows = np.array_split(mixed, -(-len(rows) // window))
+    return np.concatenate([rng.permutation(each) for each in windows])
 
 
 def batch_rows(

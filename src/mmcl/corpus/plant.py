@@ -12,7 +12,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, ConfigDict, Field, PositiveInt
 
 from mmcl.corpus.schema import Card, Clip, Label, Planted, Task
 from mmcl.corpus.store import Corpus, pack_corpus
@@ -32,7 +32,9 @@ OBSERVATION_GAIN, OBSERVATION_NOISE = 1.5, 0.2
 SCALE_SPREAD, OFFSET_SPREAD = 0.7, 2.0
 LENGTH_JITTER = 5
 DIMS: dict[Modality, int] = {"text": 96, "audio": 48, "vision": 24}
+"""Widths where no others are asked for."""
 _BLOCK = 1024
+_SLICE = 16
 
 _CLASS_EDGES = (-0.5, 0.5)
 _CLASS_NAMES = ("negative", "neutral", "positive")
@@ -54,6 +56,7 @@ class PlantSettings(BaseModel):
             equal; otherwise each modality has places and lengths of its own.
         steps: Steps of a clip (the middle of their range where not aligned).
         task: What the label is made into.
+        widths: Features of a step of text, audio and vision.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
@@ -66,6 +69,16 @@ class PlantSettings(BaseModel):
     aligned: bool = True
     steps: int = Field(20, ge=NUM_COMMON + 3 * NUM_COMPLEMENTARY + LENGTH_JITTER)
     task: TaskKind = "regression"
+    widths: tuple[PositiveInt, PositiveInt, PositiveInt] = (
+        DIMS["text"],
+        DIMS["audio"],
+        DIMS["vision"],
+    )
+
+    @property
+    def dims(self) -> dict[Modality, int]:
+        """The widths by modality."""
+        return dict(zip(MODALITIES, self.widths, strict=True))
 
 
 class _World(NamedTuple):
@@ -90,10 +103,10 @@ def plant_card(settings: PlantSettings) -> Card:
     return Card(
         name="planted",
         task=planted_task(settings.task),
-        dims=DIMS,
+        dims=settings.dims,
         counts={name: getattr(settings, name) for name in SPLITS},
         aligned=settings.aligned,
-        recipe={"planted": settings.model_dump()},
+        recipe={"planted": settings.model_dump(mode="json")},
     )
 
 
@@ -134,7 +147,7 @@ def plant_clips(settings: PlantSettings) -> Iterator[Clip]:
 def _make_world(settings: PlantSettings) -> _World:
     rng = np.random.default_rng([settings.world_seed])
     mixing, scale, offset = {}, {}, {}
-    for modality, dim in DIMS.items():
+    for modality, dim in settings.dims.items():
         mixing[modality] = rng.normal(size=(LATENT_DIM, dim)) / np.sqrt(LATENT_DIM)
         spread = settings.heterogeneity
         scale[modality] = np.exp(spread * SCALE_SPREAD * rng.normal(size=dim))
@@ -236,9 +249,18 @@ def _latent(
 def _observe(
     rng: np.random.Generator, world: _World, modality: Modality, latent: NDArray[np.float64]
 ) -> NDArray[Any]:
-    seen = np.tanh(latent @ world.mixing[modality]) * OBSERVATION_GAIN
-    seen += OBSERVATION_NOISE * rng.normal(size=seen.shape)
-    return (seen * world.scale[modality] + world.offset[modality]).astype(np.float32)
+    """Features ``[size, steps, d_m]``: a few clips at a time, which the processor's cache holds."""
+    mixing, scale, offset = (held[modality] for held in world)
+    features = np.empty((*latent.shape[:2], mixing.shape[1]), dtype=np.float32)
+    for start in range(0, len(latent), _SLICE):
+        seen = np.tanh(latent[start : start + _SLICE] @ mixing)
+        seen *= OBSERVATION_GAIN
+        noise = rng.standard_normal(seen.shape)
+        seen += np.multiply(noise, OBSERVATION_NOISE, out=noise)
+        seen *= scale
+        seen += offset
+        features[start : start + _SLICE] = seen
+    return features
 
 
 def _label(score: float, kind: TaskKind) -> Label:

@@ -2,7 +2,7 @@
 
 Each row is a clip. Features are ``list<fixed_size_list<float>>`` columns, ragged over
 steps, null where the modality is absent. Reading copies nothing: a split hands out
-views into the mapped file.
+views into the mapped file, and the file may be larger than memory.
 """
 
 from __future__ import annotations
@@ -22,6 +22,7 @@ import pyarrow as pa
 from numpy.typing import NDArray
 from pydantic import ValidationError
 
+from mmcl.corpus.mapped import MappedFile
 from mmcl.corpus.schema import Card, Clip, Planted, Word
 from mmcl.errors import DatasetError, SealedSplitError
 from mmcl.types import MODALITIES, SPLITS, Modality, SplitName
@@ -39,20 +40,33 @@ _LABEL_TYPES = {
 _WORD = pa.struct([("text", pa.string()), ("start", pa.float64()), ("end", pa.float64())])
 
 
-class _Chunk(NamedTuple):
-    values: NDArray[Any]  # [steps of all clips of the chunk, d_m]
-    offsets: NDArray[np.int32]  # [clips + 1]
+class _Column(NamedTuple):
+    """A ragged column: clip i is ``chunks[which[i]][begins[i] : begins[i] + lengths[i]]``."""
+
+    chunks: list[NDArray[Any]]  # per record batch [steps of all its clips, d_m]
+    which: NDArray[np.int64]  # [clips]
+    begins: NDArray[np.int64]  # [clips]
+    lengths: NDArray[np.int64]  # [clips]
 
 
 class Split:
-    """The clips of one split, read-only, in the order they lie on disk."""
+    """The clips of one split, read-only, in the order they lie on disk.
 
-    def __init__(self, name: str, card: Card, table: pa.Table) -> None:
+    Args:
+        name: Its name.
+        card: Of the corpus.
+        table: Its rows.
+        mapped: The file they lie in, where they lie in one.
+    """
+
+    def __init__(
+        self, name: str, card: Card, table: pa.Table, mapped: MappedFile | None = None
+    ) -> None:
         self.name = name
         self.card = card
         self.table = table
-        self._chunks: dict[str, list[_Chunk]] = {}
-        self._starts: dict[str, NDArray[np.int64]] = {}
+        self.mapped = mapped
+        self._columns: dict[str, _Column] = {}
 
     def __len__(self) -> int:
         return int(self.table.num_rows)
@@ -97,12 +111,41 @@ class Split:
         """Steps of every clip, ``[clips]``; 0 where the modality is absent."""
         if modality not in self.card.dims:
             return np.zeros(len(self), dtype=np.int64)
-        parts = [np.diff(chunk.offsets) for chunk in self._column(f"features_{modality}")]
-        return np.concatenate([*parts, np.zeros(0)]).astype(np.int64)
+        return self._column(f"features_{modality}").lengths.copy()
+
+    def feature_bytes(self) -> int:
+        """Bytes that the features of all clips take on disk."""
+        total = 0
+        for modality in self.modalities:
+            kind = self.table.schema.field(f"features_{modality}").type.value_type
+            width = kind.list_size * kind.value_type.bit_width // 8
+            total += width * int(self._column(f"features_{modality}").lengths.sum())
+        return total
 
     def steps(self, modality: Modality, row: int) -> NDArray[Any]:
         """Features of one clip, ``[n, d_m]``: a view into the file, not a copy."""
         return self._cut(f"features_{modality}", row)
+
+    def padded(
+        self, modality: Modality, rows: Sequence[int] | NDArray[Any]
+    ) -> tuple[NDArray[Any], NDArray[np.int64]]:
+        """Features of some clips side by side, in the precision of the file.
+
+        Returns:
+            Features ``[b, n, d_m]``, n of the longest of them and at least 1, zero beyond a
+            clip's own end; and the clips' lengths, ``[b]``.
+        """
+        column = self._column(f"features_{modality}")
+        at = np.asarray(rows, dtype=np.int64)
+        lengths = column.lengths[at]
+        longest = max(int(lengths.max(initial=0)), 1)
+        kind = column.chunks[0].dtype if column.chunks else np.dtype(np.float32)
+        padded = np.zeros((len(at), longest, self.card.dims[modality]), dtype=kind)
+        places = (column.which[at].tolist(), column.begins[at].tolist(), lengths.tolist())
+        for clip, which, begin, length in zip(padded, *places, strict=True):
+            clip[:length] = column.chunks[which][begin : begin + length]
+        self._count(column, len(at), int(lengths.sum()))
+        return padded, lengths
 
     def roles(self, modality: Modality, row: int) -> NDArray[np.int8] | None:
         """Planted role of every step of one clip, ``[n]``; None in a real corpus."""
@@ -121,21 +164,25 @@ class Split:
 
     def between(self, start: int, stop: int) -> Split:
         """The clips from row ``start`` on and before row ``stop`` (copies nothing)."""
-        return Split(self.name, self.card, self.table.slice(start, stop - start))
+        return Split(self.name, self.card, self.table.slice(start, stop - start), self.mapped)
 
-    def _column(self, name: str) -> list[_Chunk]:
-        if name not in self._chunks:
-            column = self.table.column(name)
-            self._chunks[name] = [_view(chunk) for chunk in column.chunks if len(chunk)]
-            sizes = [len(chunk.offsets) - 1 for chunk in self._chunks[name]]
-            self._starts[name] = np.cumsum([0, *sizes])
-        return self._chunks[name]
+    def _column(self, name: str) -> _Column:
+        if name not in self._columns:
+            chunks = [chunk for chunk in self.table.column(name).chunks if len(chunk)]
+            self._columns[name] = _view(chunks)
+        return self._columns[name]
 
     def _cut(self, name: str, row: int) -> NDArray[Any]:
-        chunks = self._column(name)
-        which = int(np.searchsorted(self._starts[name], row, side="right")) - 1
-        chunk, local = chunks[which], row - int(self._starts[name][which])
-        return chunk.values[chunk.offsets[local] : chunk.offsets[local + 1]]
+        column = self._column(name)
+        begin, length = int(column.begins[row]), int(column.lengths[row])
+        self._count(column, 1, length)
+        cut: NDArray[Any] = column.chunks[column.which[row]][begin : begin + length]
+        return cut
+
+    def _count(self, column: _Column, num_clips: int, num_steps: int) -> None:
+        """Tell the mapped file how much of it is read."""
+        if self.mapped is not None and column.chunks:
+            self.mapped.count(num_steps * column.chunks[0][:1].nbytes, places=num_clips)
 
     def _clip(self, row: int) -> Clip:
         fields = {
@@ -189,9 +236,10 @@ class Corpus:
     :meth:`open_test_split`, and a test of this project proves that.
     """
 
-    def __init__(self, card: Card, table: pa.Table) -> None:
+    def __init__(self, card: Card, table: pa.Table, mapped: MappedFile | None = None) -> None:
         self.card = card
         self._table = table
+        self.mapped = mapped
         self._splits: dict[str, Split] = {}
 
     def __repr__(self) -> str:
@@ -223,20 +271,23 @@ class Corpus:
             field = table.schema.field(name)
             hidden = pa.nulls(table.num_rows, type=field.type)
             table = table.set_column(table.column_names.index(name), field, hidden)
-        return Split("all", self.card, table)
+        return Split("all", self.card, table, self.mapped)
 
     def development(self) -> Corpus:
         """The same corpus without its test clips: all that training is given."""
         counts = {name: count for name, count in self.card.counts.items() if name != "test"}
         card = self.card.model_copy(update={"counts": counts})
-        return Corpus(card, self._table.slice(0, sum(counts.values())))
+        return Corpus(card, self._table.slice(0, sum(counts.values())), self.mapped)
 
     def checksum(self) -> str:
         """Sha256 of all rows: equal for equal clips, wherever they are read from."""
         digest = hashlib.sha256(self.card.task.model_dump_json().encode())
         bare = self._table.replace_schema_metadata(None)
         with pa.ipc.new_stream(pa.PythonFile(_HashSink(digest), mode="w"), bare.schema) as stream:
-            stream.write_table(bare)
+            for batch in bare.to_batches():
+                stream.write_batch(batch)
+                if self.mapped is not None:
+                    self.mapped.count(batch.nbytes)
         return digest.hexdigest()
 
     def _rows(self, name: SplitName) -> Split:
@@ -244,7 +295,7 @@ class Corpus:
             before = SPLITS[: SPLITS.index(name)]
             start = sum(self.card.counts.get(earlier, 0) for earlier in before)
             table = self._table.slice(start, self.card.counts.get(name, 0))
-            self._splits[name] = Split(name, self.card, table)
+            self._splits[name] = Split(name, self.card, table, self.mapped)
         return self._splits[name]
 
 
@@ -262,10 +313,11 @@ def open_corpus(path: str | os.PathLike[str]) -> Corpus:
     """
     path = Path(path)
     try:
-        table = pa.ipc.open_file(pa.memory_map(str(path))).read_all()
+        mapped = MappedFile(path)
+        table = pa.ipc.open_file(pa.BufferReader(mapped.buffer)).read_all()
     except FileNotFoundError:
         raise DatasetError(f"{path}: no such file.\n  Make one: mmcl corpus plant {path}") from None
-    except (pa.ArrowInvalid, OSError) as fault:
+    except (ValueError, OSError) as fault:  # pyarrow's own among the first
         raise DatasetError(
             f"{path}: not a readable corpus file ({str(fault).splitlines()[0]}).\n"
             "  Expected an Arrow IPC file written by mmcl. "
@@ -284,7 +336,7 @@ def open_corpus(path: str | os.PathLike[str]) -> Corpus:
             f"{path}: its card has {fault.error_count()} problems, so another version wrote it.\n"
             f"  Convert the file it came from again: mmcl corpus convert SRC {path}"
         ) from None
-    return Corpus(card, table)
+    return Corpus(card, table, mapped)
 
 
 def pack_corpus(card: Card, clips: Iterable[Clip], *, dtype: str = "float32") -> Corpus:
@@ -427,8 +479,8 @@ def _ragged(sequences: list[NDArray[Any] | None], kind: pa.ListType) -> pa.Array
     inner = kind.value_type
     fixed = pa.types.is_fixed_size_list(inner)
     leaf = (inner.value_type if fixed else inner).to_pandas_dtype()
-    present = [np.asarray(s, dtype=leaf).reshape(-1) for s in sequences if s is not None]
-    flat = np.concatenate([*present, np.zeros(0, dtype=leaf)])
+    present = [np.asarray(s).reshape(-1) for s in sequences if s is not None]
+    flat = np.concatenate([*present, np.zeros(0, dtype=leaf)], dtype=leaf, casting="unsafe")
     values = pa.array(flat, type=inner.value_type if fixed else inner)
     if fixed:
         values = pa.FixedSizeListArray.from_arrays(values, type=inner)
@@ -438,10 +490,20 @@ def _ragged(sequences: list[NDArray[Any] | None], kind: pa.ListType) -> pa.Array
     return pa.ListArray.from_arrays(offsets, values, type=kind, mask=missing)
 
 
-def _view(chunk: pa.ListArray) -> _Chunk:
-    offsets = chunk.offsets.to_numpy(zero_copy_only=True)
-    values = chunk.values
-    if pa.types.is_fixed_size_list(values.type):
-        width = values.type.list_size
-        return _Chunk(values.values.to_numpy(zero_copy_only=True).reshape(-1, width), offsets)
-    return _Chunk(values.to_numpy(zero_copy_only=True), offsets)
+def _view(chunks: list[pa.ListArray]) -> _Column:
+    """Views of the chunks of a ragged column, ``[n]`` or ``[n, d]``, and where each clip is."""
+    offsets = [chunk.offsets.to_numpy(zero_copy_only=True) for chunk in chunks]
+    none = np.zeros(0, dtype=np.int64)
+    return _Column(
+        [_values(chunk.values) for chunk in chunks],
+        np.repeat(np.arange(len(chunks)), [len(chunk) for chunk in chunks]),
+        np.concatenate([none, *(each[:-1] for each in offsets)]),
+        np.concatenate([none, *(np.diff(each) for each in offsets)]),
+    )
+
+
+def _values(values: pa.Array) -> NDArray[Any]:
+    if not pa.types.is_fixed_size_list(values.type):
+        return np.asarray(values.to_numpy(zero_copy_only=True))
+    width = values.type.list_size
+    return np.asarray(values.values.to_numpy(zero_copy_only=True).reshape(-1, width))

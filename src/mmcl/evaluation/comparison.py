@@ -460,7 +460,7 @@ def _rescored_row(each: Rescored, corpus: Corpus, out: Path, judged: _Judged) ->
     split = without_modality(judged_split(corpus, "test"), each.without)
     settings = run.config.evaluation
     scored = [
-        score_split(run.model(seed), split, batch_size=settings.batch_size).scores
+        score_split(run.model(seed), split, batch_size=settings.batch_size, per_step=False).scores
         for seed in run.seeds
     ]
     found = [

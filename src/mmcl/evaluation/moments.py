@@ -183,7 +183,9 @@ def _modality_shares(
     for modality in [m for m in used if m in split.card.dims]:
         masked = without_modality(split, modality)
         each = [
-            as_probability(task, score_split(model, masked, batch_size=batch_size).scores)
+            as_probability(
+                task, score_split(model, masked, batch_size=batch_size, per_step=False).scores
+            )
             for model in models
         ]
         shares[modality] = whole - _support(task, np.stack(each).mean(axis=0), chosen)
@@ -196,7 +198,7 @@ def without_modality(split: Split, modality: Modality) -> Split:
     field = split.table.schema.field(name)
     at = split.table.column_names.index(name)
     table = split.table.set_column(at, field, pa.nulls(len(split), field.type))
-    return Split(split.name, split.card, table)
+    return Split(split.name, split.card, table, split.mapped)
 
 
 def _found(split: Split, row: int) -> dict[Modality, NDArray[np.bool_]]:

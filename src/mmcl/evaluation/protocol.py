@@ -16,6 +16,7 @@ import pyarrow as pa
 from numpy.typing import NDArray
 from threadpoolctl import threadpool_limits
 
+from mmcl.corpus.batches import labelled_rows
 from mmcl.corpus.schema import Task
 from mmcl.corpus.store import Corpus, Split
 from mmcl.evaluation.metrics import Metrics, task_metrics
@@ -35,11 +36,15 @@ __all__ = [
     "pooled_features",
     "prediction_table",
     "reference_metrics",
+    "reference_notes",
     "reference_predictions",
 ]
 
 JudgedSplit = Literal["valid", "test"]
 JUDGED: tuple[JudgedSplit, ...] = ("valid", "test")
+MOST_VALUES_FOR_REFERENCES = 1 << 24
+"""Clips times features that the reference rows are fitted on, at most: fitting takes several
+times the 128 MiB these are."""
 _FITTED: WeakKeyDictionary[Corpus, dict[str, dict[str, Reference]]] = WeakKeyDictionary()
 
 
@@ -104,11 +109,12 @@ def reference_predictions(corpus: Corpus, name: JudgedSplit) -> dict[str, Refere
     fitted = _FITTED.setdefault(corpus, {})
     if name not in fitted:
         train, valid = corpus.split("train"), corpus.split("valid")
+        rows = _rows_for_references(train)
         with threadpool_limits(1, user_api="blas"):  # threads wait for each other here
             fitted[name] = reference_scores(
                 corpus.card.task,
-                pooled_features(train),
-                train.labels(),
+                pooled_features(train, rows=rows),
+                train.labels()[rows],
                 pooled_features(judged_split(corpus, name)),
                 valid_features=pooled_features(valid),
                 valid_truth=valid.labels(),
@@ -116,24 +122,51 @@ def reference_predictions(corpus: Corpus, name: JudgedSplit) -> dict[str, Refere
     return fitted[name]
 
 
+def reference_notes(corpus: Corpus) -> list[str]:
+    """That the reference rows did not see every training clip, where they did not."""
+    train = corpus.split("train")
+    fitted, labelled = len(_rows_for_references(train)), len(labelled_rows(train))
+    if fitted == labelled:
+        return []
+    return [
+        f"the reference rows are fitted on {fitted:,} of {labelled:,} training clips, evenly spaced"
+    ]
+
+
+def _rows_for_references(train: Split) -> NDArray[np.int64]:
+    """All labelled training clips, or as many as can be fitted on, evenly spaced."""
+    rows = labelled_rows(train)
+    most = max(1, MOST_VALUES_FOR_REFERENCES // sum(train.card.dims[m] for m in train.modalities))
+    return rows if len(rows) <= most else rows[np.arange(most) * len(rows) // most]
+
+
 def pooled_features(
-    split: Split, modalities: Sequence[Modality] | None = None
+    split: Split,
+    modalities: Sequence[Modality] | None = None,
+    *,
+    rows: NDArray[np.int64] | None = None,
 ) -> NDArray[np.float64]:
     """Mean over time of every modality, side by side; zeros where one is absent.
 
     Steps that are missing do not count.
 
+    Args:
+        split: The clips.
+        modalities: Those wanted, the split's own by default.
+        rows: Clips wanted, all by default.
+
     Returns:
         float64 ``[clips, sum of d_m]``.
     """
+    rows = np.arange(len(split)) if rows is None else rows
     columns = []
     for modality in modalities or split.modalities:
-        pooled = np.zeros((len(split), split.card.dims[modality]))
-        for row in np.flatnonzero(split.lengths(modality)):
-            steps = split.steps(modality, int(row))
+        pooled = np.zeros((len(rows), split.card.dims[modality]))
+        for at in np.flatnonzero(split.lengths(modality)[rows]):
+            steps = split.steps(modality, int(rows[at]))
             if split.card.missing_as_zero and steps.any():
                 steps = steps[steps.any(axis=1)]
-            pooled[row] = steps.mean(axis=0, dtype=np.float64)
+            pooled[at] = steps.mean(axis=0, dtype=np.float64)
         columns.append(pooled)
     return np.concatenate(columns, axis=1)
 

@@ -151,11 +151,13 @@ def _labelled(task: Task, split: str, features: ArrayLike, truth: ArrayLike) -> 
         )
     if task.kind == "regression":
         known = np.isfinite(labels)
-        return _Split(array[known], np.round(labels[known], LABEL_DECIMALS))
+        return _Split(
+            array if known.all() else array[known], np.round(labels[known], LABEL_DECIMALS)
+        )
     num_choices = 2 if task.kind == "emotions" else len(task.names)
     indices = class_indices(labels, num_choices, f"{split}_truth")
     known = (indices != UNKNOWN).reshape(len(array), -1).all(axis=1)
-    return _Split(array[known], indices[known])
+    return _Split(array if known.all() else array[known], indices[known])
 
 
 def _labelled_or_none(

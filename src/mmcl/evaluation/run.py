@@ -42,11 +42,12 @@ from mmcl.evaluation.protocol import (
     judge,
     prediction_table,
     reference_metrics,
+    reference_notes,
 )
 from mmcl.evaluation.summary import summarise, summarise_seeds
 from mmcl.evaluation.tables import write_table
 from mmcl.learning.checkpoints import write_json
-from mmcl.learning.inference import score_split
+from mmcl.learning.inference import Scored, score_split
 from mmcl.learning.loop import DONE, Fitted, Progress, fit, read_fitted
 from mmcl.models.mmcl import MMCL
 from mmcl.models.network import Network
@@ -208,7 +209,10 @@ class Run:
         size = self.config.evaluation.batch_size
         each = [
             as_probability(
-                task, score_split(self.model(s), split, batch_size=size, advance=advance).scores
+                task,
+                score_split(
+                    self.model(s), split, batch_size=size, per_step=False, advance=advance
+                ).scores,
             )
             for s in self.seeds
         ]
@@ -283,6 +287,7 @@ class Run:
             if len(labelled_rows(corpus.split("train"))):
                 for row, metrics in reference_metrics(corpus, name, preset=settings.preset).items():
                     references.setdefault(row, {})[name] = _finite(metrics.values)
+        notes += reference_notes(corpus)
         report |= {
             "references": references,
             "preset": settings.preset if corpus.card.task.kind == "regression" else None,
@@ -296,13 +301,15 @@ class Run:
 
     def _judge(self, seed: int, corpus: Corpus, name: JudgedSplit) -> Judged:
         settings = self.config.evaluation
-        return judge(
+        judged = judge(
             self.model(seed),
             corpus,
             name,
             preset=settings.preset,
             batch_size=settings.batch_size,
         )
+        # What was seen in every step has gone into the metrics: a large split of it is heavy.
+        return judged._replace(scored=Scored(judged.scored.scores, [], [], []))
 
     def fitted(self, seed: int) -> Fitted:
         """History and network of one seed."""

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from typing import NamedTuple
 
 import numpy as np
@@ -15,8 +15,12 @@ from mmcl.corpus.store import Split
 from mmcl.learning.objectives import item_losses
 from mmcl.models.mmcl import Output
 from mmcl.models.network import Network, Scoring
+from mmcl.types import Modality
 
 __all__ = ["Scored", "score_split", "targets_of", "validation_loss"]
+
+MOST_STEPS_AT_ONCE = 1 << 15
+"""Steps of one modality in a batch that is predicted, padding included."""
 
 
 class Scored(NamedTuple):
@@ -29,7 +33,8 @@ class Scored(NamedTuple):
         commonality: Per clip ``[m, n]`` float32.
         keep_probability: Per clip ``[m, n]`` float32: what the actions were decided from.
 
-    The last three are empty for a network that has no policies.
+    The last three are empty for a network that has no policies, and where they were not asked
+    for.
     """
 
     scores: NDArray[np.float64]
@@ -49,6 +54,7 @@ def score_split(
     split: Split,
     *,
     batch_size: int = 256,
+    per_step: bool = True,
     advance: Callable[[int], None] | None = None,
 ) -> Scored:
     """Predict every clip of a split, in order.
@@ -57,13 +63,15 @@ def score_split(
         model: The network; its mode is restored afterwards.
         split: The clips; labels are not looked at.
         batch_size: Clips per step; changes nothing but the speed.
+        per_step: Keep what the network saw in every step too; for many clips that is most of
+            what is kept.
         advance: Called with the number of clips done after every step.
     """
     scores: list[NDArray[np.float64]] = []
     seen: tuple[list[NDArray[np.float32]], ...] = ([], [], [])
     for output in _outputs(model, split, np.arange(len(split)), batch_size):
         scores.append(output.scores.double().cpu().numpy())
-        if isinstance(output, Output):
+        if per_step and isinstance(output, Output):
             decision, parts = output.decision, output.encoded.parts
             kinds = (decision.actions, parts.commonality, decision.keep_probability)
             for held, values in zip(seen, kinds, strict=True):
@@ -114,6 +122,15 @@ def validation_loss(
     return total / max(len(rows), 1)
 
 
+def _portions(
+    split: Split, rows: NDArray[np.int64], modalities: Sequence[Modality], batch_size: int
+) -> Iterator[NDArray[np.int64]]:
+    """Batches of rows, smaller ones where their clips are long."""
+    lengths = np.max([np.ones(len(split)), *map(split.lengths, modalities)], axis=0)  # [clips]
+    for block in batch_rows(rows, batch_size):
+        yield from batch_rows(block, max(1, MOST_STEPS_AT_ONCE // int(lengths[block].max())))
+
+
 def _outputs(
     model: Network, split: Split, rows: NDArray[np.int64], batch_size: int
 ) -> Iterator[Scoring]:
@@ -127,7 +144,7 @@ def _outputs(
         # nor changes what is drawn after.
         with torch.inference_mode(), torch.random.fork_rng(devices=[]):
             torch.default_generator.manual_seed(0)
-            for block in batch_rows(rows, batch_size):
+            for block in _portions(split, rows, held, batch_size):
                 batch = collate(split, block, held, keep_missing=model.released)
                 batch = move_batch(batch, device)
                 yield model(batch.features, batch.masks)

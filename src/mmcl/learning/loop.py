@@ -32,12 +32,14 @@ from mmcl.corpus.batches import (
     epoch_order,
     labelled_rows,
     move_batch,
+    shuffle_window,
 )
 from mmcl.corpus.store import Corpus, Split
 from mmcl.errors import DatasetError, MissingExtraError, TrainingError
 from mmcl.learning.checkpoints import load_state, replace_atomically, save_state, write_json
 from mmcl.learning.inference import targets_of, validation_loss
 from mmcl.learning.learner import Learner, StepReport, make_learner
+from mmcl.learning.memory import check_memory
 from mmcl.models.network import Network
 from mmcl.models.registry import build_network, load_network
 from mmcl.runtime import make_fabric, prepare_process, seed_everything
@@ -125,7 +127,7 @@ def fit(
     Raises:
         DatasetError: If the corpus still has test clips, or has no labelled clip to train or
             validate on.
-        TrainingError: If the loss stops being finite.
+        TrainingError: If a batch cannot fit into memory, or the loss stops being finite.
     """
     if development.card.counts.get("test"):
         raise DatasetError("fit takes a corpus without test clips: pass corpus.development()")
@@ -165,11 +167,18 @@ def _all_steps(split: Split, modality: Modality) -> Tensor:
     """
     lengths = split.lengths(modality)
     stride = max(1, math.ceil(int(lengths.sum()) / MOST_STEPS_FOR_STATISTICS))
-    parts = [split.steps(modality, int(row))[::stride] for row in np.flatnonzero(lengths)]
-    if split.card.missing_as_zero:
-        parts = [part[part.any(axis=1)] for part in parts]
-    empty = np.zeros((0, split.card.dims[modality]), dtype=np.float32)
-    return torch.from_numpy(np.concatenate([empty, *parts]).astype(np.float32))
+    rows = np.flatnonzero(lengths)
+    # Where a clip gives a step or none, its first must not stand for it in every clip.
+    turns = len(rows) > 0 and 2 * stride > lengths[rows].mean()
+    most = int((-(-lengths // stride)).sum())
+    kept, at = np.empty((most, split.card.dims[modality]), dtype=np.float32), 0
+    for row in rows:  # copied clip by clip: a view of each would hold the whole file
+        steps = split.steps(modality, int(row))[int(row) % stride if turns else 0 :: stride]
+        if split.card.missing_as_zero:
+            steps = steps[steps.any(axis=1)]
+        kept[at : at + len(steps)] = steps
+        at += len(steps)
+    return torch.from_numpy(kept[:at])
 
 
 class _Part(NamedTuple):
@@ -193,9 +202,12 @@ class _Training:
         seed_everything(seed)
         self.config, self.seed, self.folder, self.progress = config, seed, folder, progress
         self.train, self.valid = _part(corpus, "train"), _part(corpus, "valid")
+        self.window = shuffle_window(self.train.split)
         self.fabric = make_fabric(config.runtime, loggers=_loggers(config, folder))
         self.fabric.launch()
         self.model = build_model(corpus, config)
+        if self.fabric.device.type == "cpu":
+            check_memory(self.model, self.train.split, config.learning)
         self.model.prepare_training(self.train.targets)
         self.learner: Learner = make_learner(self.model, config, self.fabric)
         self.schedule = _Schedule(self.learner.optimizer, config.learning)
@@ -230,7 +242,7 @@ class _Training:
 
     def _blocks(self, epoch: int) -> list[np.ndarray]:
         learning = self.config.learning
-        order = epoch_order(self.train.rows, seed=self.seed, epoch=epoch)
+        order = epoch_order(self.train.rows, seed=self.seed, epoch=epoch, window=self.window)
         return list(batch_rows(order, learning.batch_size, drop_last=learning.drop_last))
 
     def _conclude_epoch(

@@ -5,6 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 from torch.nn import functional as F
+from torch.utils.checkpoint import checkpoint
 
 from mmcl.corpus.schema import Task
 from mmcl.errors import ShapeError
@@ -19,6 +20,9 @@ __all__ = [
 
 ALIGNMENT_TEMPERATURE = 0.1
 _NOT_COUNTED = -1e4
+MOST_PAIRS = 1 << 24
+"""Pairs of steps whose cosines are kept for the gradient: 64 MiB, and as much for each copy."""
+MOST_PAIRS_AT_ONCE = 1 << 22
 
 
 def item_losses(scores: Tensor, targets: Tensor, task: Task) -> Tensor:
@@ -178,15 +182,35 @@ def _last_real_step(mask: Tensor) -> int:
     return int(real[-1]) + 1 if len(real) else 1
 
 
+def _sums_by_clip(x: Tensor, y: Tensor, unreal: Tensor, size: int) -> Tensor:
+    """What each step of x sums to over the steps of each clip of y, ``[G, g * n, g]``.
+
+    Where there are many pairs of steps they are computed some at a time, and once more for
+    the gradient, so that memory grows with the lengths and not with their product.
+    """
+    groups, count = y.shape[:2]
+    if x.shape[1] * groups * count <= MOST_PAIRS:
+        return _some_sums(x, y, unreal, size)
+    parts = torch.split(x, max(1, MOST_PAIRS_AT_ONCE // (groups * count)), dim=1)
+    sums = [
+        checkpoint(_some_sums, part, y, unreal, size, use_reentrant=False, preserve_rng_state=False)
+        for part in parts
+    ]
+    return torch.cat(sums, dim=1)
+
+
+def _some_sums(x: Tensor, y: Tensor, unreal: Tensor, size: int) -> Tensor:
+    cosines = torch.baddbmm(unreal, x, y.transpose(1, 2))
+    # Cosines over the temperature are within -10..10: their exponentials need no shift.
+    return cosines.exp().view(len(x), x.shape[1], size, -1).sum(dim=-1)
+
+
 def _pair_loss(x: Tensor, y: Tensor, x_mask: Tensor, y_mask: Tensor) -> Tensor:
     groups, size, n, d = x.shape
     k = y.shape[2]
     unreal = torch.where(y_mask, 0.0, _NOT_COUNTED).to(x.dtype).reshape(groups, 1, size * k)
-    cosines = torch.baddbmm(
-        unreal, x.reshape(groups, size * n, d), y.reshape(groups, size * k, d).transpose(1, 2)
-    )
-    # Cosines over the temperature are within -10..10: their exponentials need no shift.
-    by_step = cosines.exp().view(groups, size, n, size, k).sum(dim=-1)  # [G, g, n, g]
+    flat_x, flat_y = x.reshape(groups, size * n, d), y.reshape(groups, size * k, d)
+    by_step = _sums_by_clip(flat_x, flat_y, unreal, size).view(groups, size, n, size)
     total = torch.einsum("Ginj,Gin->Gij", by_step, x_mask.to(by_step.dtype))
     counts = x_mask.any(dim=-1) & y_mask.any(dim=-1)  # [G, g]
     both = counts.unsqueeze(1) & counts.unsqueeze(2)

@@ -5,10 +5,12 @@ Pure functions, no parameters: the heart of the method, as released and as repai
 
 from __future__ import annotations
 
+from functools import partial
 from typing import NamedTuple
 
 import torch
 from torch import Tensor
+from torch.utils.checkpoint import checkpoint
 
 from mmcl.errors import ShapeError
 
@@ -26,6 +28,9 @@ best mean with any two others)."""
 CANDIDATES = 8
 """Partner steps looked at per step and modality in the three-way form; exact up to that length."""
 _BLOCK_ELEMENTS = 1 << 22
+MOST_PAIRS = 1 << 24
+"""Cosines that the softmax form keeps for the gradient at once; beyond, only their parts."""
+MOST_PAIRS_AT_ONCE = 1 << 22
 
 
 class Decoupled(NamedTuple):
@@ -93,21 +98,64 @@ def softmax_decoupling(
             f"step_mask must have shape {list(z.shape[1:3])} [clips, steps], "
             f"got {list(step_mask.shape)}"
         )
-    sims = similarity_maps(unit)
     columns = ~step_mask[:, None, :]  # [b, 1, n]
     # A clip none of whose steps is real keeps uniform weights: no row may be empty.
     columns = columns & step_mask.any(dim=1)[:, None, None]
-    maps = torch.stack([_least_of_others(sims, m) for m in range(len(z))])  # [m, b, n, n]
-    shares = (maps / temperature).masked_fill(columns, -torch.inf).softmax(dim=-1)
-    common = shares @ z
-    if residual:
-        specific = z - common
-    else:
-        specific = (1 - shares).masked_fill(columns, -torch.inf).softmax(dim=-1) @ z
     rows = step_mask.to(z.dtype)
     rows = rows / rows.sum(dim=1, keepdim=True).clamp(min=1)
-    commonality = torch.einsum("mbij,bi->mbj", shares, rows) * step_mask
-    return Decoupled(common, specific, commonality)
+    m, b, n = z.shape[:3]
+    per_row = m * m * b * n
+    some = partial(
+        _softmax_rows,
+        z=z,
+        unit=unit,
+        columns=columns,
+        temperature=temperature,
+        residual=residual,
+    )
+    if per_row * n <= MOST_PAIRS:
+        common, specific, commonality = some(unit, rows)
+    else:  # some rows at a time, and once more for the gradient: the maps are never whole
+        size = max(1, MOST_PAIRS_AT_ONCE // per_row)
+        parts = [
+            checkpoint(some, query, share, use_reentrant=False, preserve_rng_state=False)
+            for query, share in zip(
+                torch.split(unit, size, dim=2), torch.split(rows, size, dim=1), strict=True
+            )
+        ]
+        commons, specifics, shares = zip(*parts, strict=True)
+        common, specific = torch.cat(commons, dim=2), torch.cat(specifics, dim=2)
+        commonality = torch.stack(shares).sum(dim=0)
+    if residual:
+        specific = z - common
+    return Decoupled(common, specific, commonality * step_mask)
+
+
+def _softmax_rows(
+    query: Tensor,
+    rows: Tensor,
+    *,
+    z: Tensor,
+    unit: Tensor,
+    columns: Tensor,
+    temperature: float,
+    residual: bool,
+) -> tuple[Tensor, Tensor, Tensor]:
+    """Both parts of the steps ``query`` and their share of the commonality.
+
+    Where the specific part is what the common one leaves, the common one is returned for both.
+
+    Shapes: ``query`` ``[m, b, i, d]`` and ``rows`` ``[b, i]`` in, two of ``[m, b, i, d]`` and
+    one ``[m, b, n]`` out.
+    """
+    sims = torch.einsum("mbid,kbjd->mkbij", query, unit)
+    maps = torch.stack([_least_of_others(sims, m) for m in range(len(z))])  # [m, b, i, n]
+    shares = (maps / temperature).masked_fill(columns, -torch.inf).softmax(dim=-1)
+    common = shares @ z
+    specific = common
+    if not residual:
+        specific = (1 - shares).masked_fill(columns, -torch.inf).softmax(dim=-1) @ z
+    return common, specific, torch.einsum("mbij,bi->mbj", shares, rows)
 
 
 def _least_of_others(sims: Tensor, m: int) -> Tensor:

@@ -30,6 +30,9 @@ NEVER = -1e4
 """Added to an attention score that must not count. Finite, so that a row in which nothing
 counts stays a number; far enough that float32 and bfloat16 softmax give exactly zero."""
 
+LONG_SEQUENCE = 256
+"""Steps from which on attention learns in linear memory; below, that would only cost time."""
+
 
 class Dropout(nn.Module):
     """Dropout whose noise is cheap on a CPU, where torch draws it value by value.
@@ -127,9 +130,32 @@ class SelfAttention(nn.Module):
         qkv = self.qkv(x).view(m * b, n, 3, self.heads, d // self.heads)
         query, key, value = (each.transpose(1, 2) for each in qkv.unbind(2))  # [m*b, heads, n, ..]
         bias = key_bias.to(query.dtype).reshape(m * b, 1, 1, n)
-        context = F.scaled_dot_product_attention(query, key, value, attn_mask=bias)
+        if bias.requires_grad and n >= LONG_SEQUENCE:
+            context = _attend_in_linear_memory(query, key, value, bias)
+        else:
+            context = F.scaled_dot_product_attention(query, key, value, attn_mask=bias)
         mixed: Tensor = self.out(context.transpose(1, 2).reshape(m, b, n, d))
         return mixed
+
+
+def _attend_in_linear_memory(query: Tensor, key: Tensor, value: Tensor, bias: Tensor) -> Tensor:
+    """Attention under a bias that learns, without its ``[n, n]`` scores kept for the gradient.
+
+    Torch computes attention in blocks, with a gradient, unless a mask needs one. So the bias
+    becomes a feature more of every key, which every query multiplies by one.
+
+    Shapes: ``[m*b, heads, n, d/heads]`` and the bias ``[m*b, 1, 1, n]`` in, contexts out.
+    """
+    width = query.shape[-1]
+    scale = 1 / math.sqrt(width)
+    with_bias = (bias / scale).transpose(-1, -2).expand(*key.shape[:-1], 1)
+    context = F.scaled_dot_product_attention(
+        F.pad(query, (0, 1), value=1.0),
+        torch.cat([key, with_bias], dim=-1),
+        F.pad(value, (0, 1)),  # queries, keys and values must be equally wide
+        scale=scale,
+    )
+    return context[..., :width]
 
 
 class ModalityBlock(nn.Module):

@@ -17,6 +17,7 @@ __all__ = ["Projection", "Standardiser", "robust_moments"]
 OUTLIER_QUANTILES = (0.005, 0.995)
 LARGEST_STANDARD_SCORE = 8.0
 _SMALLEST_SCALE = 1e-6
+_MOST_VALUES = 1 << 23
 
 
 def robust_moments(steps: Tensor) -> tuple[Tensor, Tensor]:
@@ -33,6 +34,13 @@ def robust_moments(steps: Tensor) -> tuple[Tensor, Tensor]:
     """
     if len(steps) == 0:
         return torch.zeros(steps.shape[1]), torch.zeros(steps.shape[1])
+    width = max(1, _MOST_VALUES // len(steps))
+    centres, scales = zip(*map(_moments, torch.split(steps, width, dim=1)), strict=True)
+    return torch.cat(centres), torch.cat(scales)
+
+
+def _moments(steps: Tensor) -> tuple[Tensor, Tensor]:
+    """Centre and scale of some of the features: sorting takes several times their memory."""
     ranked = steps.double().sort(dim=0).values
     low, high = (ranked[round(q * (len(ranked) - 1))] for q in OUTLIER_QUANTILES)
     calm = ranked.clamp(low, high)

@@ -4,12 +4,14 @@ import numpy as np
 import pytest
 import torch
 
+from mmcl.corpus import batches, store
 from mmcl.corpus.batches import (
     batch_rows,
     collate,
     epoch_order,
     labelled_rows,
     move_batch,
+    shuffle_window,
 )
 from mmcl.corpus.schema import Card, Clip, Task
 from mmcl.corpus.store import Split, pack_corpus
@@ -177,6 +179,76 @@ def test_epoch_order_is_a_permutation_of_its_own():
     assert len(set(orders.values())) == 9  # (1, 2) and (2, 1) too
     assert tuple(epoch_order(rows, seed=1, epoch=2)) == orders[1, 2]
     assert rows.tolist() == [2, 3, 5, 7, 11, 13, 17, 19]
+
+
+@pytest.mark.parametrize("window", [None, 8, 1000])
+def test_what_fits_into_a_window_is_permuted_as_a_whole(window):
+    rows = np.array([2, 3, 5, 7, 11, 13, 17, 19])
+    expected = np.random.default_rng([4, 2]).permutation(rows)
+    np.testing.assert_array_equal(epoch_order(rows, seed=4, epoch=2, window=window), expected)
+
+
+def _windows(order, number):
+    return [set((each // 4).tolist()) for each in np.array_split(order, number)]
+
+
+def test_windows_hold_whole_blocks_from_everywhere(monkeypatch):
+    # 1,000 rows in windows of 64 at most, that are 16: blocks of 4, 16 to a window.
+    monkeypatch.setattr(batches, "BLOCKS_PER_WINDOW", 16)
+    rows = np.arange(1000)
+    order = epoch_order(rows, seed=1, epoch=0, window=64)
+    assert sorted(order) == rows.tolist()
+    for blocks in _windows(order, 16):
+        assert len(blocks) <= 17  # the ends of a window may cut a block each
+        assert max(blocks) - min(blocks) > 125  # far more than the 17 that neighbours would be
+    within = np.array_split(order, 16)
+    assert not any((np.diff(each) == 1).mean() > 0.2 for each in within)
+
+
+def test_order_in_windows_is_of_its_seed_and_epoch():
+    rows = np.arange(200)
+    orders = {
+        (seed, epoch): tuple(epoch_order(rows, seed=seed, epoch=epoch, window=70))
+        for seed in range(3)
+        for epoch in range(3)
+    }
+    assert len(set(orders.values())) == 9
+    assert tuple(epoch_order(rows, seed=1, epoch=2, window=70)) == orders[1, 2]
+
+
+def test_every_row_can_come_anywhere():
+    # Row 0 of 96 in 200 epochs of windows of 32: its place is uniform, mean 47.5, s.e. 2.
+    places = [
+        int(np.flatnonzero(epoch_order(np.arange(96), seed=1, epoch=e, window=32) == 0)[0])
+        for e in range(200)
+    ]
+    assert 39 < np.mean(places) < 56
+    assert min(places) < 8
+    assert max(places) > 87
+
+
+def test_shuffle_window_is_a_gibibyte_of_clips(split, monkeypatch):
+    # Six steps of two and seven of three float32 features: 132 bytes in four clips.
+    assert split.feature_bytes() == 4 * (6 * 2 + 7 * 3)
+    assert shuffle_window(split) == (1 << 30) * 4 // 132
+    monkeypatch.setattr(batches, "WINDOW_BYTES", 100)
+    assert shuffle_window(split) == 3
+    monkeypatch.setattr(batches, "WINDOW_BYTES", 1)
+    assert shuffle_window(split) == 1
+    assert shuffle_window(split.select([])) == 1
+
+
+def test_clips_of_several_record_batches_lie_side_by_side(monkeypatch):
+    whole = _split()
+    monkeypatch.setattr(store, "CLIPS_PER_BATCH", 1)
+    cut = _split()
+    assert cut.table.column("features_text").num_chunks == 4
+    rows = [3, 0, 2, 1, 0]
+    for modality in WIDTHS:
+        for one, other in zip(
+            whole.padded(modality, rows), cut.padded(modality, rows), strict=True
+        ):
+            np.testing.assert_array_equal(one, other, strict=True)
 
 
 @pytest.mark.parametrize(

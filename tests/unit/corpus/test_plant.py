@@ -66,6 +66,32 @@ def test_blocks_leave_no_seam(monkeypatch):
     assert len(set(labels)) == 40  # the second block is not the first again
 
 
+def test_slices_leave_no_seam(aligned, monkeypatch):
+    monkeypatch.setattr(plant, "_SLICE", 7)
+    assert all(map(_same, aligned, _clips()))
+
+
+def test_features_are_the_recipe_applied_at_once():
+    # Slices are for speed alone: the whole block in one expression gives the same bits.
+    settings = PlantSettings(**COUNTS)
+    world = plant._make_world(settings)
+    latent = np.random.default_rng(1).normal(size=(40, 20, plant.LATENT_DIM))
+    seen = np.tanh(latent @ world.mixing["audio"]) * plant.OBSERVATION_GAIN
+    seen += plant.OBSERVATION_NOISE * np.random.default_rng(2).normal(size=seen.shape)
+    expected = (seen * world.scale["audio"] + world.offset["audio"]).astype(np.float32)
+    found = plant._observe(np.random.default_rng(2), world, "audio", latent)
+    np.testing.assert_array_equal(found, expected, strict=True)
+
+
+def test_widths_asked_for():
+    settings = PlantSettings(train=3, valid=1, test=1, steps=14, widths=(5, 2, 7))
+    assert plant_card(settings).dims == {"text": 5, "audio": 2, "vision": 7}
+    for clip in plant_clips(settings):
+        assert [clip.features[m].shape for m in MODALITIES] == [(14, 5), (14, 2), (14, 7)]
+    with pytest.raises(ValidationError, match=r"widths\.1"):
+        PlantSettings(widths=(5, 0, 7))
+
+
 def test_same_settings_same_clips(aligned):
     assert all(map(_same, aligned, _clips()))
 

@@ -8,6 +8,7 @@ from mmcl.corpus.plant import plant_card, plant_clips
 from mmcl.corpus.schema import Clip, Task
 from mmcl.corpus.store import Corpus, pack_corpus
 from mmcl.errors import SealedSplitError
+from mmcl.evaluation import protocol
 from mmcl.evaluation.metrics import Metrics
 from mmcl.evaluation.protocol import (
     JUDGED,
@@ -147,6 +148,19 @@ def test_references_are_fitted_on_train_and_scored_on_the_split(tiny_corpus):
         assert rows["ridge"].values["mae"] < rows["constant"].values["mae"]
 
 
+def test_references_are_fitted_on_no_more_clips_than_fit(tiny_settings, monkeypatch):
+    # 24 clips of 168 features; room for eight: every third.
+    corpus = pack_corpus(plant_card(tiny_settings), plant_clips(tiny_settings))
+    assert protocol.reference_notes(corpus) == []
+    monkeypatch.setattr(protocol, "MOST_VALUES_FOR_REFERENCES", 8 * 168 + 167)
+    assert protocol.reference_notes(corpus) == [
+        "the reference rows are fitted on 8 of 24 training clips, evenly spaced"
+    ]
+    few = corpus.split("train").labels()[::3]
+    rows = protocol.reference_predictions(corpus, "test")
+    assert rows["constant"].scores[0] == pytest.approx(np.median(few), abs=2e-6)
+
+
 # ---------------------------------------------------------------- pooled features
 
 
@@ -177,6 +191,12 @@ def test_pooled_features_worked_by_hand(ragged):
     found = pooled_features(ragged)
     assert found.dtype == np.float64
     np.testing.assert_array_equal(found, expected)
+
+
+def test_pooled_features_of_some_clips(ragged):
+    np.testing.assert_array_equal(
+        pooled_features(ragged, rows=np.array([1, 0, 1])), pooled_features(ragged)[[1, 0, 1]]
+    )
 
 
 def test_pooled_features_of_some_modalities(ragged):

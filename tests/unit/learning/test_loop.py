@@ -10,6 +10,7 @@ import pytest
 import torch
 
 from mmcl.config import LearningSettings
+from mmcl.corpus import batches
 from mmcl.corpus.batches import drop_modalities
 from mmcl.corpus.check import corpus_clips
 from mmcl.corpus.plant import PlantSettings, plant_clips, plant_corpus
@@ -577,6 +578,15 @@ def test_steps_for_statistics_are_thinned_evenly(development, monkeypatch):
     np.testing.assert_array_equal(found.numpy(), expected)
 
 
+def test_steps_for_statistics_are_not_always_the_first(planted, monkeypatch):
+    split = planted(aligned=False).split("train")
+    monkeypatch.setattr(loop, "MOST_STEPS_FOR_STATISTICS", 40)
+    stride = -(-int(split.lengths("audio").sum()) // 40)
+    assert 2 * stride > split.lengths("audio").mean()
+    expected = [split.steps("audio", row)[row % stride :: stride] for row in range(24)]
+    np.testing.assert_array_equal(loop._all_steps(split, "audio"), np.concatenate(expected))
+
+
 def test_checkpoint_is_the_state_after_the_latest_epoch(tmp_path, development, tiny_config):
     fitted = fit(development, tiny_config(), seed=1, folder=tmp_path)
     state = load_state(tmp_path / "checkpoint.safetensors")
@@ -608,6 +618,39 @@ def test_resume_in_the_middle_of_an_epoch(tmp_path, development, tiny_config):
     resumed = _cut_in_epoch_three(development, config, tmp_path / "cut")
     assert _identical(_weights(whole), _weights(resumed))
     assert _untimed(whole.history) == _untimed(resumed.history)
+
+
+def test_order_of_a_large_corpus_is_resumed(tmp_path, development, tiny_config, monkeypatch):
+    # 24 clips in three windows of blocks of one.
+    size = development.split("train").feature_bytes()
+    monkeypatch.setattr(batches, "WINDOW_BYTES", size // 3)
+    config = tiny_config("learning.epochs=3")
+    whole = fit(development, config, seed=1, folder=tmp_path / "whole")
+    _interrupt(development, config, tmp_path / "cut", monkeypatch)
+    again = fit(development, config, seed=1, folder=tmp_path / "cut", resume=True)
+    assert _identical(_weights(again), _weights(whole))
+    assert _untimed(again.history) == _untimed(whole.history)
+    monkeypatch.setattr(batches, "WINDOW_BYTES", size)
+    other = fit(development, config, seed=1, folder=tmp_path / "other")
+    assert _untimed(other.history) != _untimed(whole.history)
+
+
+def _interrupt(development, config, folder, monkeypatch):
+    """Stop a training in the middle of its second epoch."""
+    from mmcl.learning.learner import Learner
+
+    step, seen = Learner.step, []
+
+    def fail(self, batch):
+        seen.append(batch)
+        if len(seen) == 5:
+            raise KeyboardInterrupt
+        return step(self, batch)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Learner, "step", fail)
+        with pytest.raises(KeyboardInterrupt):
+            fit(development, config, seed=1, folder=folder)
 
 
 def test_resume_keeps_waiting_on_a_plateau(tmp_path, development, tiny_config, monkeypatch):

@@ -9,6 +9,7 @@ from torch.nn import functional as F
 
 from mmcl.corpus.schema import Task
 from mmcl.errors import ShapeError
+from mmcl.learning import objectives
 from mmcl.learning.objectives import (
     alignment_loss,
     as_released_reward,
@@ -320,6 +321,41 @@ def test_alignment_loss_has_a_finite_gradient_with_clips_missing(generator):
     alignment_loss(F.normalize(steps, dim=-1), mask, 3).backward()
     assert steps.grad.isfinite().all()
     assert steps.grad.any()
+
+
+def test_alignment_loss_some_pairs_at_a_time_is_the_same(generator, monkeypatch):
+    steps = torch.randn(3, 4, 6, 5, generator=generator, dtype=torch.float64, requires_grad=True)
+    mask = torch.rand(3, 4, 6, generator=generator) > 0.3
+
+    def loss_and_gradient():
+        loss = alignment_loss(F.normalize(steps, dim=-1), mask, 2)
+        return [loss, *torch.autograd.grad(loss, steps)]
+
+    whole = loss_and_gradient()
+    monkeypatch.setattr(objectives, "MOST_PAIRS", 0)
+    monkeypatch.setattr(objectives, "MOST_PAIRS_AT_ONCE", 100)  # a few of each clip's steps
+    for one, other in zip(loss_and_gradient(), whole, strict=True):
+        torch.testing.assert_close(one, other, **EXACT)
+
+
+def test_alignment_loss_keeps_memory_linear_in_the_lengths(generator, monkeypatch):
+    monkeypatch.setattr(objectives, "MOST_PAIRS", 1 << 12)
+    monkeypatch.setattr(objectives, "MOST_PAIRS_AT_ONCE", 1 << 11)
+
+    def kept(n):
+        unit = torch.randn(3, 2, n, 4, generator=generator, requires_grad=True)
+        sizes = {}
+        with torch.autograd.graph.saved_tensors_hooks(
+            lambda x: (
+                sizes.update({x.untyped_storage().data_ptr(): x.untyped_storage().nbytes()}),
+                x,
+            )[1],
+            lambda x: x,
+        ):
+            alignment_loss(unit, torch.ones(3, 2, n, dtype=torch.bool), 2)
+        return sum(sizes.values())
+
+    assert kept(256) < 4.5 * kept(64)
 
 
 def test_alignment_loss_leaves_out_the_incomplete_last_group(generator):

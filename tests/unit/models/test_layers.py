@@ -6,6 +6,7 @@ import pytest
 import torch
 from torch import nn
 
+from mmcl.models import layers
 from mmcl.models.layers import (
     NEVER,
     BatchNorm,
@@ -54,6 +55,54 @@ def test_modality_norm_is_torch_layer_norm_per_modality(randomise, steps):
         own = nn.LayerNorm(8).double()
         own.load_state_dict({"weight": layer.weight[m], "bias": layer.bias[m]})
         torch.testing.assert_close(layer(steps)[m], own(steps[m]), **TOLERANCE)
+
+
+def _attended(attention, steps, weight):
+    """Contexts under a bias that learns, and the gradients of everything that does."""
+    x, weight = steps.clone().requires_grad_(), weight.clone().requires_grad_()
+    bias = torch.where(weight > 0, weight.clamp(min=1e-9).log(), NEVER)
+    contexts = attention(x, bias)
+    wanted = [x, weight, *attention.parameters()]
+    return [contexts, *torch.autograd.grad(contexts.square().sum(), wanted)]
+
+
+@pytest.mark.parametrize("project", [True, False])
+def test_attention_to_long_sequences_is_the_same(randomise, steps, generator, monkeypatch, project):
+    attention = randomise(SelfAttention(3, 8, 2, project=project).double())
+    weight = torch.rand(3, 2, 5, generator=generator, dtype=torch.float64)
+    weight[0, 1, 3:] = 0.0
+    weight[2, 0, :4] = 0.0
+    short = _attended(attention, steps, weight)
+    monkeypatch.setattr(layers, "LONG_SEQUENCE", 5)
+    # Float64; the bias of a key that never counts costs four digits of its scores.
+    for one, other in zip(_attended(attention, steps, weight), short, strict=True):
+        torch.testing.assert_close(one, other, rtol=0.0, atol=1e-10)
+
+
+def _kept_for_the_gradient(run):
+    """Numbers that a computation keeps for its gradient, each storage once."""
+    kept = {}
+    with torch.autograd.graph.saved_tensors_hooks(
+        lambda x: (kept.update({x.untyped_storage().data_ptr(): x.untyped_storage().nbytes()}), x)[
+            1
+        ],
+        lambda x: x,
+    ):
+        run()
+    return sum(kept.values())
+
+
+def test_attention_to_long_sequences_keeps_memory_linear_in_them(generator):
+    attention = SelfAttention(2, 8, 2, project=False)
+
+    def kept(n):
+        x = torch.randn(2, 3, n, 8, generator=generator, requires_grad=True)
+        bias = torch.randn(2, 3, n, generator=generator, requires_grad=True)
+        return _kept_for_the_gradient(lambda: attention(x, bias))
+
+    n = layers.LONG_SEQUENCE
+    assert kept(4 * n) < 4.5 * kept(n)
+    assert kept(n) < kept(n - 1)  # it was quadratic there
 
 
 def test_modality_block_is_torch_encoder_layer(randomise, steps):

@@ -4,6 +4,7 @@ import pytest
 import torch
 
 from mmcl.errors import ShapeError
+from mmcl.models import projection
 from mmcl.models.projection import Projection, Standardiser, robust_moments
 
 # Float32 means and deviations of at most a thousand values of size one.
@@ -31,6 +32,15 @@ def test_robust_moments_do_not_depend_on_order(generator):
     order = torch.randperm(40, generator=generator)
     for found, expected in zip(robust_moments(steps[order]), robust_moments(steps), strict=True):
         assert torch.equal(found, expected)
+
+
+@pytest.mark.parametrize("most", [1, 80, 100])
+def test_robust_moments_some_features_at_a_time_are_those_of_all(generator, monkeypatch, most):
+    steps = 3.0 + torch.randn(40, 5, generator=generator)
+    expected = robust_moments(steps)
+    monkeypatch.setattr(projection, "_MOST_VALUES", most)  # 1, 2 and 2 of 5 at a time
+    for found, wanted in zip(robust_moments(steps), expected, strict=True):
+        torch.testing.assert_close(found, wanted, rtol=1e-6, atol=0.0)
 
 
 def test_no_steps_give_features_that_are_always_zero():

@@ -11,6 +11,7 @@ import pytest
 import torch
 from torch.nn import functional as F
 
+from mmcl.models import decoupling
 from mmcl.models.attention import IntraModalAttention
 from mmcl.models.critic import Critic
 from mmcl.models.decoupling import similarity_maps, softmax_decoupling
@@ -158,6 +159,23 @@ def test_projection_is_the_equation(randomise, make_features):
         weights = linear_of(projection.linear[name])
         for clip in range(CLIPS):
             close(z[m, clip], plain.project(features[name][clip].tolist(), weights))
+
+
+@pytest.mark.parametrize("residual", [False, True])
+def test_decoupling_some_steps_at_a_time_is_the_same(generator, monkeypatch, residual):
+    z = torch.randn(3, 2, 7, 4, generator=generator, dtype=torch.float64, requires_grad=True)
+    mask = torch.tensor([[True] * 7, [True] * 4 + [False] * 3])
+
+    def parts():
+        found = softmax_decoupling(z, F.normalize(z, dim=-1), mask, residual=residual)
+        loss = sum(part.square().sum() for part in found)
+        return [*found, *torch.autograd.grad(loss, z)]
+
+    whole = parts()
+    monkeypatch.setattr(decoupling, "MOST_PAIRS", 0)
+    monkeypatch.setattr(decoupling, "MOST_PAIRS_AT_ONCE", 3 * 3 * 2 * 7 * 3)  # three of seven rows
+    for one, other in zip(parts(), whole, strict=True):
+        torch.testing.assert_close(one, other, **TOLERANCE)
 
 
 def test_similarity_maps_are_the_cosines_of_all_pairs(steps):
