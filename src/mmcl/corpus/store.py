@@ -185,10 +185,20 @@ class Corpus:
     :meth:`open_test_split`, and a test of this project proves that.
     """
 
-    def __init__(self, card: Card, table: pa.Table) -> None:
+    def __init__(self, card: Card, table: pa.Table, *, path: Path | None = None) -> None:
         self.card = card
+        self.path = path
         self._table = table
         self._splits: dict[str, Split] = {}
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        """Another process maps the same file, and is sent the clips only where there is none."""
+        if self.path is not None:
+            return _map_again, (self.path, self.card)
+        sink = pa.BufferOutputStream()
+        with pa.ipc.new_stream(sink, self._table.schema) as stream:
+            stream.write_table(self._table)
+        return _unpack, (self.card, sink.getvalue().to_pybytes())
 
     def __repr__(self) -> str:
         counts = "/".join(str(self.card.counts.get(name, 0)) for name in SPLITS)
@@ -225,7 +235,7 @@ class Corpus:
         """The same corpus without its test clips: all that training is given."""
         counts = {name: count for name, count in self.card.counts.items() if name != "test"}
         card = self.card.model_copy(update={"counts": counts})
-        return Corpus(card, self._table.slice(0, sum(counts.values())))
+        return Corpus(card, self._table.slice(0, sum(counts.values())), path=self.path)
 
     def checksum(self) -> str:
         """Sha256 of all rows: equal for equal clips, wherever they are read from."""
@@ -280,7 +290,16 @@ def open_corpus(path: str | os.PathLike[str]) -> Corpus:
             f"{path}: its card has {fault.error_count()} problems, so another version wrote it.\n"
             f"  Convert the file it came from again: mmcl corpus convert SRC {path}"
         ) from None
-    return Corpus(card, table)
+    return Corpus(card, table, path=path.absolute())
+
+
+def _map_again(path: Path, card: Card) -> Corpus:
+    corpus = open_corpus(path)
+    return corpus if corpus.card == card else corpus.development()
+
+
+def _unpack(card: Card, stream: bytes) -> Corpus:
+    return Corpus(card, pa.ipc.open_stream(stream).read_all())
 
 
 def pack_corpus(card: Card, clips: Iterable[Clip], *, dtype: str = "float32") -> Corpus:
