@@ -4,6 +4,7 @@ from pathlib import Path
 
 import torch
 
+from mmcl.learning.loop import fit
 from mmcl.learning.objectives import alignment_loss, as_released_reward
 from mmcl.models.calibration import Calibration
 from mmcl.models.layers import BatchNorm, Dropout
@@ -19,7 +20,7 @@ from mmcl.processes import (
 )
 from mmcl.runtime import is_first_process, make_fabric
 
-__all__ = ["measure", "measure_in_group", "toy_clips"]
+__all__ = ["fit_in_double", "measure", "measure_in_group", "toy_clips"]
 
 GROUP = 2  # clips compared with each other
 
@@ -108,3 +109,14 @@ def measure_in_group(*, config, progress, sizes: tuple[int, ...], folder: Path):
         found[clips]["share"] = torch.tensor([share.start, share.stop])
     progress("all", len(sizes), len(sizes), {"first": float(is_first_process())})
     torch.save(found, folder / f"{fabric.global_rank}.pt")
+
+
+def fit_in_double(*, config, **given):
+    """Train in float64, which no setting offers."""
+    runtime = config.runtime.model_copy(update={"precision": "64-true"})
+    before = torch.get_default_dtype()
+    torch.set_default_dtype(torch.float64)
+    try:
+        return fit(config=config.model_copy(update={"runtime": runtime}), **given)
+    finally:
+        torch.set_default_dtype(before)

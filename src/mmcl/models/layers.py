@@ -85,7 +85,7 @@ class ModalityLinear(nn.Module):
         Shapes: ``x`` ``[m, ..., in]``; returns ``[m, ..., out]``.
         """
         flat = x.reshape(x.shape[0], -1, x.shape[-1])
-        return torch.baddbmm(self.bias, flat, self.weight).view(*x.shape[:-1], -1)
+        return torch.baddbmm(self.bias, flat, self.weight).view(*x.shape[:-1], self.bias.shape[-1])
 
 
 class ModalityNorm(nn.Module):

@@ -7,9 +7,11 @@ import signal
 import pytest
 import torch
 
+from fakes.group import fit_in_double
 from mmcl.errors import ConfigError, DatasetError, TrainingError
 from mmcl.learning.inference import score_split
-from mmcl.learning.loop import fit, read_history
+from mmcl.learning.loop import fit, read_fitted, read_history
+from mmcl.learning.together import run_together
 from mmcl.runtime import check_processes, is_first_process, num_processes
 
 pytestmark = pytest.mark.skipif((os.cpu_count() or 1) < 2, reason="one core")
@@ -18,12 +20,18 @@ STEPS = 50
 # Sums in another order, through fifty steps of training.
 TOLERANCE = {"rel": 0.0, "abs": 1e-5}
 NUMBERS = ("loss", "task_loss", "alignment_loss", "critic_loss", "reward", "mean_action")
+# The critic's loss is a mean of absolute errors. Where it errs to one side on a whole batch every
+# clip has the same gradient, which batch normalisation annuls but for rounding, and Adam makes
+# steps of what is left. Without rounding, so in float64, the curves with a critic are equal.
+IN_DOUBLE = "float64"
 CURVES = [
     # Batches of 5 over two processes are 2 and 3 clips, the last of each epoch 2 and 2.
-    pytest.param("calibrated", "regression", ("learning.batch_size=5",), id="unequal-shares"),
+    pytest.param(
+        "calibrated", {"task": "regression"}, ("learning.batch_size=5",), id="unequal-shares"
+    ),
     pytest.param(
         "calibrated",
-        "emotions",
+        {"task": "emotions"},
         (
             "learning.batch_size=10",
             "learning.alignment_group=4",
@@ -36,35 +44,48 @@ CURVES = [
     # Batches of 23 leave one clip over: a process without any.
     pytest.param(
         "calibrated",
-        "regression",
+        {"task": "regression", "aligned": False},
         ("learning.batch_size=23", "policy.kind=task", "policy.refinement_steps=2"),
         id="one-clip-left-over",
     ),
     pytest.param(
         "released",
-        "emotions",
-        ("learning.batch_size=5", "learning.drop_last=false", "policy.replay_capacity=12"),
+        {"task": "emotions"},
+        (
+            "learning.batch_size=5",
+            "learning.drop_last=false",
+            "policy.replay_capacity=12",
+            IN_DOUBLE,
+            "model.standardise=true",
+        ),
         id="released",
     ),
     pytest.param(
         "released",
-        "emotions",
-        ("learning.batch_size=7", "policy.reward=as-released"),
+        {"task": "emotions"},
+        (
+            "learning.batch_size=7",
+            "policy.reward=as-released",
+            IN_DOUBLE,
+            "model.standardise=true",
+        ),
         id="reward-as-released",
     ),
     pytest.param(
         "calibrated",
-        "regression",
-        ("learning.batch_size=5", "policy.kind=ddpg"),
+        {"task": "regression"},
+        ("learning.batch_size=5", "policy.kind=ddpg", "policy.refinement_steps=2", IN_DOUBLE),
         id="critic-of-clips",
     ),
     pytest.param(
         "calibrated",
-        "classes",
+        {"task": "classes"},
         ("learning.batch_size=6", "policy.kind=random"),
         id="random-actions",
     ),
-    pytest.param("late_fusion", "regression", ("learning.batch_size=5",), id="late-fusion"),
+    pytest.param(
+        "late_fusion", {"task": "regression"}, ("learning.batch_size=23",), id="late-fusion"
+    ),
 ]
 
 
@@ -78,13 +99,13 @@ def train(tmp_path, tiny_config):
     """Train and write down every step: ``train(corpus, processes, *settings)``."""
 
     def run(corpus, processes, *settings, model="calibrated", resume=False, name=None, tell=None):
-        baseline = () if model in ("calibrated", "released") else ("model.options.width=8",)
+        baseline = ("model.options.width=8",) if model == "late_fusion" else ()
         config = tiny_config(
             f"runtime.processes={processes}",
             "learning.learning_rate=0.003",
             "learning.patience=100",
             *baseline,
-            *settings,
+            *(setting for setting in settings if setting != IN_DOUBLE),
             model=model,
         )
         steps = []
@@ -96,15 +117,20 @@ def train(tmp_path, tiny_config):
                 tell(stage, done)
 
         folder = tmp_path / (name or str(processes))
-        fitted = fit(corpus, config, seed=3, folder=folder, resume=resume, progress=progress)
-        return fitted, steps
+        given = {"development": corpus, "seed": 3, "folder": folder, "resume": resume}
+        if IN_DOUBLE not in settings:
+            return fit(config=config, progress=progress, **given), steps
+        if processes == 1:
+            return fit_in_double(config=config, progress=progress, **given), steps
+        run_together(fit_in_double, given, config, progress)
+        return read_fitted(folder), steps
 
     return run
 
 
-@pytest.mark.parametrize(("model", "task", "settings"), CURVES)
-def test_two_processes_have_the_curve_of_one(train, planted, model, task, settings):
-    corpus = planted(task=task).development()
+@pytest.mark.parametrize(("model", "planting", "settings"), CURVES)
+def test_two_processes_have_the_curve_of_one(train, planted, model, planting, settings):
+    corpus = planted(**planting).development()
     size = int(settings[0].partition("=")[2])
     per_epoch = -(-24 // size) if "drop_last=true" not in settings else 24 // size
     epochs = f"learning.epochs={-(-STEPS // per_epoch)}"
