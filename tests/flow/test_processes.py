@@ -39,7 +39,7 @@ def _words(corpus, out, *more):
 
 
 def _torchrun(corpus, out, *more):
-    command = ["-m", "torch.distributed.run", "--nproc-per-node", "2", "--master-port", "0"]
+    command = ["-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2"]
     return subprocess.run(
         [sys.executable, *command, "-m", "mmcl", *_words(corpus, out, *more)],
         capture_output=True,
