@@ -4,6 +4,7 @@ import json
 import os
 import subprocess
 import sys
+import time
 
 import pyarrow.parquet as pq
 import pytest
@@ -23,6 +24,7 @@ SMALL = (
     "learning.batch_size=5",
     "runtime.threads=1",
 )
+ENDLESS = ("--set", "learning.patience=5000")
 TIMED = ("clips_per_second", "seconds")
 
 
@@ -48,6 +50,52 @@ def _torchrun(corpus, out, *more):
         check=False,
         env={**os.environ, "OMP_NUM_THREADS": "1"},
     )
+
+
+def test_those_that_train_end_with_the_one_that_asked(corpus, tmp_path):
+    words = _words(corpus, tmp_path / "run", "runtime.processes=2", "learning.epochs=5000")
+    asked = subprocess.Popen([sys.executable, "-m", "mmcl", *words, *ENDLESS])
+    history = tmp_path / "run/seed-1/history.csv"
+    try:
+        _wait_until(history.exists)
+    finally:
+        asked.kill()
+        asked.wait(timeout=30)
+    time.sleep(1)
+    before = history.read_bytes()
+    time.sleep(1)
+    assert history.read_bytes() == before
+    assert not (tmp_path / "run/seed-1/done.json").exists()
+
+
+SCRIPT = """
+import mmcl
+from mmcl.config import resolve_config
+
+config = resolve_config(overrides={settings})
+mmcl.train(mmcl.load_corpus("{corpus}"), config, out="{out}")
+"""
+
+
+def test_script_that_would_start_itself_again_is_told_so(corpus, tmp_path):
+    settings = [*SMALL, "runtime.processes=2"]
+    script = tmp_path / "script.py"
+    script.write_text(SCRIPT.format(settings=settings, corpus=corpus, out=tmp_path / "run"))
+    command = [sys.executable, str(script)]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=120, check=False)
+    assert done.returncode == 1
+    assert done.stderr.endswith(
+        "mmcl.errors.TrainingError: process 1 of 2 could not start (exit code 1); what it said "
+        "of it stands above.\n"
+        '  A script that starts processes needs: if __name__ == "__main__":\n'
+    )
+
+
+def _wait_until(happened):
+    end = time.monotonic() + 180
+    while not happened():
+        assert time.monotonic() < end, "it never came so far"
+        time.sleep(0.01)
 
 
 def _report(run):

@@ -184,7 +184,9 @@ def _attend(members: list[_Member], progress: Progress | None) -> None:
     deadline = None
     while any(member.exit_code is None for member in members):
         busy = [member for member in members if member.exit_code is None]
-        wait([each.process.sentinel for each in busy] + [members[0].hear], timeout=_LOOK_AGAIN)
+        signs = [each.process.sentinel for each in busy]
+        signs += [each.hear for each in busy if each is members[0]]
+        wait(signs, timeout=_LOOK_AGAIN)
         for member in busy:
             code = member.process.exitcode
             member.listen(progress)
@@ -208,6 +210,13 @@ def _judge(members: list[_Member]) -> None:
                 "before the training ended, perhaps for want of memory; the others were "
                 "stopped.\n  Go on where it was: the same command with --resume"
             )
+    for number, member in enumerate(members, start=1):
+        if member.exit_code and member.fault is None:
+            raise TrainingError(
+                f"process {number} of {len(members)} could not start (exit code "
+                f"{member.exit_code}); what it said of it stands above.\n"
+                '  A script that starts processes needs: if __name__ == "__main__":'
+            )
     for member in members:
-        if member.exit_code != 0:
+        if member.fault is not None:
             raise RuntimeError(f"a process that trained with others failed:\n{member.fault}")
