@@ -7,6 +7,7 @@ import os
 import platform
 import random
 import subprocess
+from datetime import timedelta
 from importlib import metadata
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -17,9 +18,19 @@ from mmcl.errors import ConfigError
 if TYPE_CHECKING:
     from lightning_fabric import Fabric
 
-__all__ = ["environment", "keep_freed_memory", "make_fabric", "prepare_process", "seed_everything"]
+__all__ = [
+    "check_processes",
+    "environment",
+    "is_first_process",
+    "keep_freed_memory",
+    "make_fabric",
+    "num_processes",
+    "prepare_process",
+    "seed_everything",
+]
 
 _M_TRIM_THRESHOLD, _M_MMAP_MAX = -1, -4  # numbers of glibc's malloc.h
+_LONGEST_WAIT = timedelta(hours=2)  # the first process scores alone; a dead one is heard at once
 _RECORDED = (
     *("mmcl", "torch", "lightning-fabric", "numpy", "scikit-learn", "pyarrow", "pydantic"),
     *("optuna", "captum", "onnx", "onnxruntime"),
@@ -68,26 +79,81 @@ def seed_everything(seed: int) -> None:
     torch.utils.deterministic.fill_uninitialized_memory = False  # type: ignore[attr-defined]
 
 
-def make_fabric(settings: RuntimeSettings, *, loggers: list[Any] | None = None) -> Fabric:
-    """The Lightning Fabric that places models and data; the only maker of one.
+def num_processes() -> int:
+    """Processes in this one's group, over all machines: what ``torchrun`` says, else 1."""
+    return int(os.environ["WORLD_SIZE"]) if "TORCHELASTIC_RUN_ID" in os.environ else 1
+
+
+def is_first_process() -> bool:
+    """Whether this process is the one of its group that writes files and speaks."""
+    return num_processes() == 1 or os.environ["RANK"] == "0"
+
+
+def check_processes(settings: RuntimeSettings, here: int) -> None:
+    """See that this machine has what so many processes need.
+
+    Args:
+        settings: Say whether they run on cores or on GPUs.
+        here: Processes of this training on this machine.
 
     Raises:
-        ConfigError: If a GPU is asked for and there is none.
+        ConfigError: If there are fewer cores or GPUs, or no GPU where one is asked for.
     """
     import torch
-    from lightning_fabric import Fabric
 
+    gpus, cores = torch.cuda.device_count(), os.cpu_count() or 1
     if settings.accelerator == "gpu" and not torch.cuda.is_available():
         raise ConfigError(
             'runtime.accelerator is "gpu", but torch sees no GPU here\n'
             "  Use the CPU: --set runtime.accelerator=cpu"
         )
+    on_gpu = settings.accelerator == "gpu" or (settings.accelerator == "auto" and gpus)
+    name, there = ("GPU", gpus) if on_gpu else ("core", cores)
+    if here > there:
+        found = f"{there} {name}{'s' * (there != 1)}"
+        raise ConfigError(
+            f"runtime.processes is {here}, but this machine has {found}: "
+            f"each process needs one\n  Use: --set runtime.processes={there}"
+        )
+
+
+def make_fabric(settings: RuntimeSettings, *, loggers: list[Any] | None = None) -> Fabric:
+    """The Lightning Fabric that places models and data; the only maker of one.
+
+    Alone it has one device. In a group (:func:`num_processes`) every process has one.
+
+    Raises:
+        ConfigError: If a GPU is asked for and there is none, or there are too few.
+    """
+    from lightning_fabric import Fabric
+
+    count = num_processes()
+    here = int(os.environ["LOCAL_WORLD_SIZE"]) if count > 1 else 1
+    check_processes(settings, here)
     return Fabric(
         accelerator=settings.accelerator,
-        devices=settings.devices,
+        devices=here,
+        num_nodes=count // here,
+        strategy=_strategy() if count > 1 else "auto",
         precision=settings.precision,
         loggers=loggers or [],
     )
+
+
+def _strategy() -> Any:
+    """Fabric's processes and messages, without its wrapper of modules.
+
+    The wrapper averages gradients in hooks, and asks that each parameter takes part in each
+    backward pass; here losses are sums over processes: see :mod:`mmcl.processes`.
+    """
+    from lightning_fabric.strategies.ddp import DDPStrategy
+    from torch.nn import Module
+
+    class SummedByTheLearner(DDPStrategy):
+        def setup_module(self, module: Module) -> Any:
+            return module
+
+    return SummedByTheLearner(timeout=_LONGEST_WAIT)
 
 
 def environment() -> dict[str, Any]:

@@ -51,11 +51,14 @@ def train_command(
       mmcl train unaligned_50.pkl --out runs/mosi --config mosi --set model.width=128
 
       mmcl train planted.arrow --out runs/released --model released
+
+      mmcl train mosei.arrow --out runs/mosei --set runtime.processes=4
     """
     from mmcl.cli.show import console, metrics_table, training_progress
     from mmcl.config import resolve_config
     from mmcl.corpus.readers import read_corpus
     from mmcl.evaluation.run import train
+    from mmcl.runtime import is_first_process
 
     chosen_seeds = read_seeds(seeds)
     loaded = read_corpus(corpus)
@@ -63,6 +66,8 @@ def train_command(
     settings = resolve_config(model=model, source=source, overrides=overrides or [])
     with training_progress() as progress:
         run = train(loaded, settings, out=out, seeds=chosen_seeds, resume=resume, progress=progress)
+    if not is_first_process():
+        return  # where several train together one of them speaks
     report = run.metrics
     console.print(metrics_table(report))
     for note in report["notes"]:

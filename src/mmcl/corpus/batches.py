@@ -8,14 +8,17 @@ from typing import NamedTuple
 import numpy as np
 import torch
 from torch import Tensor
+from torch.nn import functional as F
 
 from mmcl.corpus.store import Split
+from mmcl.processes import Share, own_clips, shape_of_all
 from mmcl.types import Modality
 
 __all__ = [
     "Batch",
     "batch_rows",
     "collate",
+    "collate_share",
     "drop_modalities",
     "epoch_order",
     "labelled_rows",
@@ -81,6 +84,38 @@ def collate(
     return Batch(features, masks, None if targets is None else targets[at], at)
 
 
+def collate_share(
+    split: Split,
+    rows: np.ndarray,
+    share: Share | None,
+    modalities: Sequence[Modality],
+    targets: Tensor | None = None,
+    *,
+    keep_missing: bool = False,
+) -> Batch:
+    """Pad the clips of one process as the whole batch would be padded.
+
+    Args:
+        split: Where the clips lie.
+        rows: Rows of the whole batch, ``[clips]``.
+        share: Which of them are wanted; None for all of them.
+        modalities: As for :func:`collate`.
+        targets: As for :func:`collate`.
+        keep_missing: As for :func:`collate`.
+    """
+    if share is None:
+        return collate(split, rows, modalities, targets, keep_missing=keep_missing)
+    own = rows[share.start : share.stop]
+    batch = collate(split, own, modalities, targets, keep_missing=keep_missing)
+    features, masks = dict(batch.features), dict(batch.masks)
+    for modality in modalities:
+        longest = max(int(split.lengths(modality)[rows].max(initial=0)), 1)
+        missing = longest - features[modality].shape[1]
+        features[modality] = F.pad(features[modality], (0, 0, 0, missing))
+        masks[modality] = F.pad(masks[modality], (0, missing))
+    return batch._replace(features=features, masks=masks)
+
+
 def move_batch(batch: Batch, device: torch.device) -> Batch:
     """The same batch on another device; rows stay where they are."""
     if device.type == "cpu":
@@ -101,10 +136,11 @@ def drop_modalities(masks: Mapping[Modality, Tensor], rate: float) -> dict[Modal
         rate: Chance of every modality.
     """
     present = torch.stack([mask.any(dim=1) for mask in masks.values()])  # [m, b]
-    drop = torch.rand(present.shape, device=present.device) < rate
-    drawn = torch.rand(present.shape, device=present.device)
+    shape = shape_of_all(present.shape, 1)
+    drop = own_clips(torch.rand(shape, device=present.device) < rate, 1)
+    drawn = own_clips(torch.rand(shape, device=present.device), 1)
     spared = drawn.masked_fill(~present, -1.0).argmax(dim=0)
-    drop.scatter_(0, spared.unsqueeze(0), False)
+    drop = drop.scatter(0, spared.unsqueeze(0), False)
     return {m: mask & ~drop[i].unsqueeze(1) for i, (m, mask) in enumerate(masks.items())}
 
 

@@ -242,6 +242,15 @@ class Corpus:
         self.mapped = mapped
         self._splits: dict[str, Split] = {}
 
+    def __reduce__(self) -> tuple[Any, ...]:
+        """Another process maps the same file, and is sent the clips only where there is none."""
+        if self.mapped is not None:
+            return _map_again, (self.mapped.path.absolute(), self.card)
+        sink = pa.BufferOutputStream()
+        with pa.ipc.new_stream(sink, self._table.schema) as stream:
+            stream.write_table(self._table)
+        return _unpack, (self.card, sink.getvalue().to_pybytes())
+
     def __repr__(self) -> str:
         counts = "/".join(str(self.card.counts.get(name, 0)) for name in SPLITS)
         return f"Corpus({self.card.name!r}, {self.card.task.kind}, {counts} clips)"
@@ -337,6 +346,15 @@ def open_corpus(path: str | os.PathLike[str]) -> Corpus:
             f"  Convert the file it came from again: mmcl corpus convert SRC {path}"
         ) from None
     return Corpus(card, table, mapped)
+
+
+def _map_again(path: Path, card: Card) -> Corpus:
+    corpus = open_corpus(path)
+    return corpus if corpus.card == card else corpus.development()
+
+
+def _unpack(card: Card, stream: bytes) -> Corpus:
+    return Corpus(card, pa.ipc.open_stream(stream).read_all())
 
 
 def pack_corpus(card: Card, clips: Iterable[Clip], *, dtype: str = "float32") -> Corpus:

@@ -25,7 +25,7 @@ from mmcl.config import Config, model_names
 from mmcl.corpus.batches import labelled_rows
 from mmcl.corpus.schema import Card, Task
 from mmcl.corpus.store import Corpus, Split
-from mmcl.errors import DatasetError, RunError, UsageError
+from mmcl.errors import ConfigError, DatasetError, RunError, UsageError
 from mmcl.evaluation.metrics import Metrics
 from mmcl.evaluation.moments import (
     Moments,
@@ -52,7 +52,8 @@ from mmcl.learning.loop import DONE, Fitted, Progress, fit, read_fitted
 from mmcl.models.mmcl import MMCL
 from mmcl.models.network import Network
 from mmcl.models.registry import load_network
-from mmcl.runtime import environment
+from mmcl.processes import wait_for_all
+from mmcl.runtime import environment, is_first_process, make_fabric, num_processes
 
 __all__ = ["DIVERGED", "METRICS", "PREDICTIONS", "Run", "finish_run", "open_run", "train"]
 
@@ -73,6 +74,9 @@ def train(
 ) -> Run:
     """Train with several seeds, choose on validation, score once, save everything.
 
+    Where ``torchrun`` started several of this process they train together, the first of them
+    scores and writes, and all return the run; ``out`` is on a disk that all of them see.
+
     Args:
         corpus: What to learn from.
         config: All settings; the defaults are those of ``calibrated``.
@@ -89,11 +93,17 @@ def train(
         RunError: If the folder holds a run and ``resume`` is not set, or holds one of
             another configuration or corpus.
         DatasetError: If there is nothing to learn from or to choose by.
+        ConfigError: If the settings ask for what the machine has not.
         TrainingError: If the loss stops being finite.
     """
-    config = config or Config()
+    config = _with_processes(config or Config())
     folder = Path(out) if out is not None else _free_folder(corpus, config)
-    open_run(folder, corpus, config, seeds=seeds, resume=resume)
+    if num_processes() > 1:
+        make_fabric(config.runtime).launch()
+        wait_for_all()
+    if is_first_process():
+        open_run(folder, corpus, config, seeds=seeds, resume=resume)
+    wait_for_all()
     development = corpus.development()
     for seed in seeds:
         fit(
@@ -104,7 +114,24 @@ def train(
             resume=resume,
             progress=_name_seed(progress, seed, seeds),
         )
-    return finish_run(folder, corpus)
+    if is_first_process():
+        finish_run(folder, corpus)
+    wait_for_all()
+    return Run.load(folder)
+
+
+def _with_processes(config: Config) -> Config:
+    """Settings that say with how many processes ``torchrun`` started this training."""
+    asked, found = config.runtime.processes, num_processes()
+    if found in (1, asked):
+        return config
+    if asked > 1:
+        raise ConfigError(
+            f"runtime.processes is {asked}, but torchrun started {found} processes\n"
+            "  Leave it to torchrun: without --set runtime.processes"
+        )
+    runtime = config.runtime.model_copy(update={"processes": found})
+    return config.model_copy(update={"runtime": runtime})
 
 
 class Run:

@@ -10,11 +10,12 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from mmcl.corpus.batches import batch_rows, collate, move_batch
+from mmcl.corpus.batches import batch_rows, collate_share, move_batch
 from mmcl.corpus.store import Split
 from mmcl.learning.objectives import item_losses
 from mmcl.models.mmcl import Output
 from mmcl.models.network import Network, Scoring
+from mmcl.processes import Share, add_up, cut_batch, own_clips, sharing
 from mmcl.types import Modality
 
 __all__ = ["Scored", "score_split", "targets_of", "validation_loss"]
@@ -69,7 +70,7 @@ def score_split(
     """
     scores: list[NDArray[np.float64]] = []
     seen: tuple[list[NDArray[np.float32]], ...] = ([], [], [])
-    for output in _outputs(model, split, np.arange(len(split)), batch_size):
+    for _, output in _outputs(model, split, np.arange(len(split)), batch_size):
         scores.append(output.scores.double().cpu().numpy())
         if per_step and isinstance(output, Output):
             decision, parts = output.decision, output.encoded.parts
@@ -101,7 +102,14 @@ def _own_steps(
 
 
 def validation_loss(
-    model: Network, split: Split, rows: NDArray[np.int64], targets: Tensor, batch_size: int
+    model: Network,
+    split: Split,
+    rows: NDArray[np.int64],
+    targets: Tensor,
+    batch_size: int,
+    *,
+    processes: int = 1,
+    rank: int = 0,
 ) -> float:
     """Task loss averaged over the clips, not over the batches.
 
@@ -111,14 +119,14 @@ def validation_loss(
         rows: Its labelled clips.
         targets: Targets of the whole split.
         batch_size: Clips per step.
+        processes: That share every batch, all of which must call this.
+        rank: Which of them this one is.
     """
     total = 0.0
-    at = 0
-    for output in _outputs(model, split, rows, batch_size):
-        count = len(output.scores)
-        wanted = targets[torch.from_numpy(rows[at : at + count])].to(output.scores.device)
-        total += float(item_losses(output.scores, wanted, model.task).double().sum())
-        at += count
+    for block, output in _outputs(model, split, rows, batch_size, processes, rank):
+        wanted = own_clips(targets[torch.from_numpy(block)]).to(output.scores.device)
+        (losses,) = add_up(item_losses(output.scores, wanted, model.task).double().sum())
+        total += float(losses)
     return total / max(len(rows), 1)
 
 
@@ -131,10 +139,22 @@ def _portions(
         yield from batch_rows(block, max(1, MOST_STEPS_AT_ONCE // int(lengths[block].max())))
 
 
+def _share(clips: int, processes: int, rank: int) -> Share | None:
+    return None if processes == 1 else cut_batch(clips, processes)[rank]
+
+
 def _outputs(
-    model: Network, split: Split, rows: NDArray[np.int64], batch_size: int
-) -> Iterator[Scoring]:
-    """Outputs batch by batch, in evaluation mode; the model's own mode comes back after."""
+    model: Network,
+    split: Split,
+    rows: NDArray[np.int64],
+    batch_size: int,
+    processes: int = 1,
+    rank: int = 0,
+) -> Iterator[tuple[NDArray[np.int64], Scoring]]:
+    """Rows and outputs batch by batch, in evaluation mode; the model's own mode comes back after.
+
+    The outputs are those of this process's share of the batch.
+    """
     device = next(model.parameters()).device
     was_training = model.training
     held = [m for m in model.modalities if m in split.card.dims]  # a corpus may lack one
@@ -145,8 +165,10 @@ def _outputs(
         with torch.inference_mode(), torch.random.fork_rng(devices=[]):
             torch.default_generator.manual_seed(0)
             for block in _portions(split, rows, held, batch_size):
-                batch = collate(split, block, held, keep_missing=model.released)
+                share = _share(len(block), processes, rank)
+                batch = collate_share(split, block, share, held, keep_missing=model.released)
                 batch = move_batch(batch, device)
-                yield model(batch.features, batch.masks)
+                with sharing(share):
+                    yield block, model(batch.features, batch.masks)
     finally:
         model.train(was_training)

@@ -25,6 +25,14 @@ from mmcl.learning.replay import Replay, Transitions, fit_steps
 from mmcl.models.critic import Critic
 from mmcl.models.mmcl import MMCL, Encoded, Output
 from mmcl.models.network import Network
+from mmcl.processes import (
+    add_up,
+    clips_of_all,
+    own_clips,
+    part_of_mean,
+    shape_of_all,
+    sum_gradients,
+)
 
 __all__ = [
     "BaselineLearner",
@@ -48,7 +56,10 @@ class StepReport(NamedTuple):
 
 
 class JointLoss(nn.Module):
-    """The network with its losses, in one forward call, so that it can be distributed."""
+    """The network with its losses, in one forward call.
+
+    Where several processes share the batch, every loss is this process's part of it.
+    """
 
     def __init__(self, model: MMCL, config: Config) -> None:
         super().__init__()
@@ -60,7 +71,7 @@ class JointLoss(nn.Module):
         output: Output = self._run(batch, carried)
         assert batch.targets is not None
         items = item_losses(output.scores, batch.targets, self.model.task)
-        task_loss = items.mean()
+        task_loss = part_of_mean(items)
         loss = self.learning.task_weight * task_loss
         aligned = loss.new_zeros(())
         if self.learning.alignment_weight:
@@ -71,7 +82,7 @@ class JointLoss(nn.Module):
         if self.policy.kind == "rloo":
             loss = loss + self.policy.weight * self._policy_loss(output, batch.targets)
         elif self.policy.sparsity and self.policy.kind in ("task", "ddpg"):
-            loss = loss + self.policy.sparsity * _mean_action(output).mean()
+            loss = loss + self.policy.sparsity * part_of_mean(_mean_action(output))
         return loss, (output, task_loss, aligned, reward)
 
     def _run(self, batch: Batch, carried: Tensor | None) -> Output:
@@ -93,7 +104,11 @@ class JointLoss(nn.Module):
                 outputs.append(self.model.conclude(encoded, decision))
         rewards = torch.stack([self._policy_rewards(o, targets) for o in outputs])  # [s, m, b]
         chances = torch.stack([o.decision.log_probability for o in outputs])  # [s, m, b]
-        return -(leave_one_out_advantage(rewards) * chances).mean(dim=(0, 2)).sum()
+        gained = leave_one_out_advantage(rewards) * chances
+        own, all_of_them = gained.shape[2], shape_of_all(gained.shape, 2)[2]
+        if own == all_of_them:
+            return -gained.mean(dim=(0, 2)).sum()
+        return -gained.sum() / (len(gained) * all_of_them)
 
     def _policy_rewards(self, output: Output, targets: Tensor) -> Tensor:
         """What each modality's policy is paid, ``[m, b]``."""
@@ -177,6 +192,7 @@ class Learner:
     def _descend(self, loss: Tensor) -> None:
         self.optimizer.zero_grad(set_to_none=True)
         self.fabric.backward(loss)
+        sum_gradients(_parameters(self.optimizer))
         self._clip(self.joint, self.optimizer)
         self.optimizer.step()
 
@@ -195,9 +211,10 @@ class Learner:
         reward: Tensor,
         critic_loss: float = 0.0,
     ) -> StepReport:
-        action = _mean_action(output).mean()
+        action = part_of_mean(_mean_action(output))
         with torch.no_grad():
-            numbers = torch.stack([loss, task_loss, aligned, reward.mean(), action]).tolist()
+            parts = torch.stack([loss, task_loss, aligned, part_of_mean(reward), action])
+            numbers = add_up(parts)[0].tolist()
         total, task, alignment, mean_reward, mean_action = numbers
         return StepReport(total, task, alignment, critic_loss, mean_reward, mean_action)
 
@@ -213,7 +230,7 @@ class BaselineLoss(nn.Module):
         """Loss of a batch, and the task loss in it."""
         output = self.model(batch.features, batch.masks)
         assert batch.targets is not None
-        task_loss = item_losses(output.scores, batch.targets, self.model.task).mean()
+        task_loss = part_of_mean(item_losses(output.scores, batch.targets, self.model.task))
         added = self.model.auxiliary_loss(output, batch.targets, batch.rows)
         return self.learning.task_weight * task_loss + added, task_loss
 
@@ -228,7 +245,7 @@ class BaselineLearner(Learner):
         """Learn from one batch."""
         loss, task_loss = self.joint(batch)
         self._descend(loss)
-        total, task = torch.stack([loss.detach(), task_loss.detach()]).tolist()
+        total, task = add_up(torch.stack([loss.detach(), task_loss.detach()]))[0].tolist()
         return StepReport(total, task, *[math.nan] * 4)
 
 
@@ -268,12 +285,13 @@ class DdpgLearner(Learner):
         before = self._carried if carries else None
         shape = (len(self.model.modalities), *_clips_and_steps(batch, self.model))
         carried = None if before is None else _fit_actions(before[1], shape)
-        loss, (output, task_loss, aligned, reward) = self.joint(batch, carried)
+        own = None if carried is None else own_clips(carried, 1)
+        loss, (output, task_loss, aligned, reward) = self.joint(batch, own)
         self._descend(loss)
         self._remember(output, reward, before, carries)
         critic_loss = 0.0
         if len(self.replay):
-            past = self.replay.sample(len(reward))
+            past = Transitions(*map(own_clips, self.replay.sample(shape[1])))
             critic_loss = self._learn_values(past)
             self._improve_policy(past)
             rate = self.config.policy.target_rate
@@ -288,11 +306,16 @@ class DdpgLearner(Learner):
         before: tuple[Transitions, Tensor] | None,
         carries: bool,
     ) -> None:
-        mask = output.encoded.step_mask.transpose(0, 1)
+        # Every process remembers all clips of the batch, and draws the same ones later.
+        mask = clips_of_all(output.encoded.step_mask.transpose(0, 1))
         moves = [
-            (state.detach().transpose(0, 1), actions.detach().transpose(0, 1))
+            (
+                clips_of_all(state.detach().transpose(0, 1)),
+                clips_of_all(actions.detach().transpose(0, 1)),
+            )
             for state, actions in output.decision.moves
         ]
+        reward = clips_of_all(reward)
         last = len(moves) - 1
         for k, (state, actions) in enumerate(moves):
             ends = k == last
@@ -309,7 +332,7 @@ class DdpgLearner(Learner):
             if k == 0 and before is not None:
                 self._close(before[0], state, mask)
             if ends and carries:
-                self._carried = (here, output.decision.actions.detach())
+                self._carried = (here, clips_of_all(output.decision.actions.detach(), 1))
             else:
                 self.replay.add(here)
 
@@ -330,18 +353,19 @@ class DdpgLearner(Learner):
             target = past.reward + past.discount * value
         self._set_trainable(critic=True)
         judged = self.critic(*_seen_by_critic(past))
-        loss = self.config.policy.weight * (judged - target).abs().mean()
+        loss = self.config.policy.weight * part_of_mean((judged - target).abs())
         self.critic_optimizer.zero_grad(set_to_none=True)
         self.fabric.backward(loss)
+        sum_gradients(_parameters(self.critic_optimizer))
         self._clip(self.critic, self.critic_optimizer)
         self.critic_optimizer.step()
-        return float(loss.detach())
+        return float(add_up(loss.detach())[0])
 
     def _improve_policy(self, past: Transitions) -> None:
         state, _, mask = _seen_by_critic(past)
         self._set_trainable(critic=False)
         actions = self.model.policy.keep_logits(state).sigmoid() * mask
-        loss = -self.config.policy.weight * self.critic(state, actions, mask).mean()
+        loss = -self.config.policy.weight * part_of_mean(self.critic(state, actions, mask))
         self._descend(loss)
         self._set_trainable(critic=True)
 
@@ -419,11 +443,16 @@ def _seen_by_critic(past: Transitions) -> tuple[Tensor, Tensor, Tensor]:
     )
 
 
+def _parameters(optimizer: Any) -> list[nn.Parameter]:
+    return [parameter for group in optimizer.param_groups for parameter in group["params"]]
+
+
 def _clips_and_steps(batch: Batch, model: MMCL) -> tuple[int, int]:
+    """Clips of the whole batch, whoever holds them, and the steps they are padded to."""
     steps = max(x.shape[1] for x in batch.features.values())
     if model.released and not model.aligned:
         steps = model.settings.steps
-    return len(batch.rows), steps
+    return shape_of_all([len(batch.rows)], 0)[0], steps
 
 
 def _fit_actions(actions: Tensor, shape: tuple[int, int, int]) -> Tensor | None:

@@ -15,7 +15,6 @@ import io
 import json
 import math
 import time
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -27,7 +26,7 @@ from mmcl.config import Config, LearningSettings
 from mmcl.corpus.batches import (
     Batch,
     batch_rows,
-    collate,
+    collate_share,
     drop_modalities,
     epoch_order,
     labelled_rows,
@@ -35,14 +34,22 @@ from mmcl.corpus.batches import (
     shuffle_window,
 )
 from mmcl.corpus.store import Corpus, Split
-from mmcl.errors import DatasetError, MissingExtraError, TrainingError
+from mmcl.errors import ConfigError, DatasetError, MissingExtraError, TrainingError
 from mmcl.learning.checkpoints import load_state, replace_atomically, save_state, write_json
 from mmcl.learning.inference import targets_of, validation_loss
 from mmcl.learning.learner import Learner, StepReport, make_learner
 from mmcl.learning.memory import check_memory
+from mmcl.learning.together import Progress, run_together
 from mmcl.models.network import Network
 from mmcl.models.registry import build_network, load_network
-from mmcl.runtime import make_fabric, prepare_process, seed_everything
+from mmcl.processes import Share, cut_batch, sharing, wait_for_all
+from mmcl.runtime import (
+    is_first_process,
+    make_fabric,
+    num_processes,
+    prepare_process,
+    seed_everything,
+)
 from mmcl.types import Modality
 
 __all__ = [
@@ -95,10 +102,6 @@ class Fitted(NamedTuple):
     never_seen: tuple[Modality, ...]
 
 
-Progress = Callable[[str, int, int, dict[str, float]], None]
-"""Called as ``progress(stage, done, total, numbers)`` after steps and epochs."""
-
-
 def fit(
     development: Corpus,
     config: Config,
@@ -111,7 +114,8 @@ def fit(
     """Train one network with one seed.
 
     The same corpus, settings, seed and thread count give the same weights, bit for bit on
-    the CPU, also when training was killed at any moment and resumed.
+    the CPU, also when training was killed at any moment and resumed. Several processes share
+    every batch and differ from one by rounding alone.
 
     Args:
         development: The corpus without its test clips.
@@ -127,21 +131,32 @@ def fit(
     Raises:
         DatasetError: If the corpus still has test clips, or has no labelled clip to train or
             validate on.
-        TrainingError: If a batch cannot fit into memory, or the loss stops being finite.
+        ConfigError: If there are more processes than cores, GPUs or clips of a batch, or the
+            model can be trained by one process only.
+        TrainingError: If a batch cannot fit into memory, the loss stops being finite, or a
+            process is killed.
     """
     if development.card.counts.get("test"):
         raise DatasetError("fit takes a corpus without test clips: pass corpus.development()")
     folder.mkdir(parents=True, exist_ok=True)
     if resume and (folder / DONE).exists():
         return read_fitted(folder)
+    if config.runtime.processes > 1 and num_processes() == 1:
+        given = {"development": development, "seed": seed, "folder": folder, "resume": resume}
+        run_together(fit, given, config, progress)
+        return read_fitted(folder)
     training = _Training(development, config, seed, folder, progress)
     if resume and (folder / CHECKPOINT).exists():
         training.restore(load_state(folder / CHECKPOINT))
     while not training.is_over():
         training.run_epoch()
-        save_state(folder / CHECKPOINT, training.state_dict())
-        _write_history(folder / HISTORY, training.history)
-    return training.finish()
+        if is_first_process():
+            save_state(folder / CHECKPOINT, training.state_dict())
+            _write_history(folder / HISTORY, training.history)
+    if is_first_process():
+        training.finish()
+    wait_for_all()
+    return read_fitted(folder)
 
 
 def build_model(corpus: Corpus, config: Config) -> Network:
@@ -203,9 +218,12 @@ class _Training:
         self.config, self.seed, self.folder, self.progress = config, seed, folder, progress
         self.train, self.valid = _part(corpus, "train"), _part(corpus, "valid")
         self.window = shuffle_window(self.train.split)
+        self.processes = num_processes()
+        _check_clips(self.processes, config.learning.batch_size, len(self.train.rows))
         self.fabric = make_fabric(config.runtime, loggers=_loggers(config, folder))
         self.fabric.launch()
         self.model = build_model(corpus, config)
+        _check_shares(self.model, config, self.processes)
         if self.fabric.device.type == "cpu":
             check_memory(self.model, self.train.split, config.learning)
         self.model.prepare_training(self.train.targets)
@@ -232,7 +250,9 @@ class _Training:
         reports, counts = [], []
         started = time.perf_counter()
         for done, block in enumerate(blocks, start=1):
-            report = self.learner.step(self._batch(block))
+            share = self._share(len(block))
+            with sharing(share):
+                report = self.learner.step(self._batch(block, share))
             self._check_finite("loss", report.loss, f"at epoch {self.epoch + 1}, step {done}")
             reports.append(report)
             counts.append(len(block))
@@ -250,7 +270,11 @@ class _Training:
     ) -> None:
         means = np.average(np.array(reports), axis=0, weights=counts)
         valid_loss = validation_loss(
-            self.model, *self.valid, batch_size=self.config.evaluation.batch_size
+            self.model,
+            *self.valid,
+            batch_size=self.config.evaluation.batch_size,
+            processes=self.processes,
+            rank=self.fabric.global_rank,
         )
         self._check_finite("validation loss", valid_loss, f"after epoch {self.epoch + 1}")
         speed = sum(counts) / seconds
@@ -271,10 +295,19 @@ class _Training:
             self.best_weights = {k: v.detach().cpu().clone() for k, v in state.items()}
         self._tell("epochs", self.epoch, self.config.learning.epochs, row._asdict())
 
-    def _batch(self, rows: np.ndarray) -> Batch:
-        batch = collate(
+    def _share(self, clips: int) -> Share | None:
+        """What of a batch is this process's: whole groups of clips that are compared."""
+        if self.processes == 1:
+            return None
+        learning = self.config.learning
+        group = learning.alignment_group if learning.alignment_weight else 1
+        return cut_batch(clips, self.processes, group)[self.fabric.global_rank]
+
+    def _batch(self, rows: np.ndarray, share: Share | None) -> Batch:
+        batch = collate_share(
             self.train.split,
             rows,
+            share,
             self.model.modalities,
             self.train.targets,
             keep_missing=self.model.released,
@@ -315,7 +348,8 @@ class _Training:
         self.best_weights = state["best_weights"]
         torch.set_rng_state(state["random"])
 
-    def finish(self) -> Fitted:
+    def finish(self) -> None:
+        """Write the best network, and then that it is done."""
         self.model.load_state_dict(self.best_weights)
         self.model.eval().save_pretrained(self.folder / MODEL)
         _write_history(self.folder / HISTORY, self.history)
@@ -329,7 +363,6 @@ class _Training:
                 "never_seen": list(self.model.never_seen),
             },
         )
-        return read_fitted(self.folder)
 
 
 def read_fitted(folder: Path) -> Fitted:
@@ -363,6 +396,30 @@ def _part(corpus: Corpus, name: Any) -> _Part:
             "  See what there is: mmcl corpus describe CORPUS"
         )
     return _Part(split, rows, targets_of(split))
+
+
+def _check_clips(processes: int, batch_size: int, clips: int) -> None:
+    if batch_size < processes:
+        raise ConfigError(
+            f"learning.batch_size is {batch_size}, fewer clips than the {processes} processes "
+            f"that share them\n  Use fewer processes: --set runtime.processes={batch_size}"
+        )
+    if clips < processes:
+        raise DatasetError(
+            f'split "train": {clips} clip{"s" * (clips != 1)} with a label, fewer than the '
+            f"{processes} processes that share them\n"
+            f"  Use fewer processes: --set runtime.processes={clips}"
+        )
+
+
+def _check_shares(model: Network, config: Config, processes: int) -> None:
+    if processes > 1 and not model.shares_batches:
+        raise ConfigError(
+            f"runtime.processes is {processes}, but {config.model.name} looks at all clips of a "
+            "batch at once: one process trains it\n"
+            "  Use one: --set runtime.processes=1\n"
+            "  Train several models or seeds side by side: mmcl compare --workers"
+        )
 
 
 class _Schedule:

@@ -9,6 +9,7 @@ from torch.utils.checkpoint import checkpoint
 
 from mmcl.corpus.schema import Task
 from mmcl.errors import ShapeError
+from mmcl.processes import Share, add_up, clips_of_all, current_share, own_clips, sharing
 
 __all__ = [
     "alignment_loss",
@@ -104,8 +105,10 @@ def as_released_reward(scores: Tensor, targets: Tensor, task: Task) -> Tensor:
     _check(scores, targets, task)
     if task.kind != "emotions":
         raise ShapeError(f"the released reward is for emotions only, got a task of {task.kind}")
-    rows = scores.detach().softmax(dim=-1).flatten(0, 1)  # [b * e, 2]
-    return rows.gather(1, targets).sum(dim=1)  # reads the first b rows only
+    # Clips of other processes may be those that this one's are paid for.
+    rows = clips_of_all(scores.detach()).softmax(dim=-1).flatten(0, 1)  # [b * e, 2]
+    paid = rows.gather(1, clips_of_all(targets)).sum(dim=1)  # reads the first b rows only
+    return own_clips(paid)
 
 
 def _check(scores: Tensor, targets: Tensor, task: Task) -> None:
@@ -154,15 +157,30 @@ def alignment_loss(unit: Tensor, step_mask: Tensor, group: int) -> Tensor:
             per clip grows with them. Clips of an incomplete last group are left out.
 
     Returns:
-        Scalar, 0 where no two clips can be compared.
+        Scalar, 0 where no two clips can be compared; where several processes share the batch,
+        this one's part of it.
 
     Source:
         METHOD 2.2. Ours. It has no parameters of its own.
     """
-    m, b = unit.shape[:2]
-    size = min(group, b)
-    if m < 2 or size < 2:
+    share = current_share()
+    size = min(group, unit.shape[1] if share is None else share.clips)
+    if len(unit) < 2 or size < 2:
         return unit.sum() * 0.0
+    if share is None or _groups_are_whole(share, size):
+        return _loss_of_groups(unit, step_mask, size)
+    whole, whole_mask = clips_of_all(unit, 1), clips_of_all(step_mask, 1)
+    with sharing(None):
+        return _loss_of_groups(whole, whole_mask, size) / share.processes
+
+
+def _groups_are_whole(share: Share, size: int) -> bool:
+    """Whether each process holds whole groups: see :func:`mmcl.processes.cut_batch`."""
+    return share.clips // size >= share.processes
+
+
+def _loss_of_groups(unit: Tensor, step_mask: Tensor, size: int) -> Tensor:
+    m, b = unit.shape[:2]
     groups = b // size
     x = unit[:, : groups * size] / ALIGNMENT_TEMPERATURE**0.5
     x = x.reshape(m, groups, size, *unit.shape[2:])  # [m, G, g, n, d]
@@ -170,10 +188,11 @@ def alignment_loss(unit: Tensor, step_mask: Tensor, group: int) -> Tensor:
     longest = [_last_real_step(each) for each in mask]
     steps = [each[:, :, :n] for each, n in zip(x, longest, strict=True)]
     masks = [each[:, :, :n] for each, n in zip(mask, longest, strict=True)]
-    losses = [
-        _pair_loss(steps[k], steps[q], masks[k], masks[q]) for k in range(m) for q in range(k)
-    ]
-    return torch.stack(losses).mean()
+    pairs = [(k, q) for k in range(m) for q in range(k)]
+    losses = [_pair_loss(steps[k], steps[q], masks[k], masks[q]) for k, q in pairs]
+    totals, counts = (torch.stack(each) for each in zip(*losses, strict=True))  # [pairs]
+    (counts,) = add_up(counts)
+    return (totals / counts.clamp(min=1)).mean()
 
 
 def _last_real_step(mask: Tensor) -> int:
@@ -205,7 +224,8 @@ def _some_sums(x: Tensor, y: Tensor, unreal: Tensor, size: int) -> Tensor:
     return cosines.exp().view(len(x), x.shape[1], size, -1).sum(dim=-1)
 
 
-def _pair_loss(x: Tensor, y: Tensor, x_mask: Tensor, y_mask: Tensor) -> Tensor:
+def _pair_loss(x: Tensor, y: Tensor, x_mask: Tensor, y_mask: Tensor) -> tuple[Tensor, Tensor]:
+    """Loss of two modalities, summed over the clips that count, and how many those are."""
     groups, size, n, d = x.shape
     k = y.shape[2]
     unreal = torch.where(y_mask, 0.0, _NOT_COUNTED).to(x.dtype).reshape(groups, 1, size * k)
@@ -217,4 +237,4 @@ def _pair_loss(x: Tensor, y: Tensor, x_mask: Tensor, y_mask: Tensor) -> Tensor:
     scores = total.where(both, 1.0).log().masked_fill(~both, _NOT_COUNTED)
     right = scores.diagonal(dim1=1, dim2=2)
     each = (scores.logsumexp(dim=2) + scores.logsumexp(dim=1)) / 2 - right
-    return (each * counts).sum() / counts.sum().clamp(min=1)
+    return (each * counts).sum(), counts.sum()

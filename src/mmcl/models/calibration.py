@@ -5,13 +5,15 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
+from mmcl.processes import add_up
+
 __all__ = ["Calibration", "masked_moments"]
 
 _EPSILON = 1e-5
 
 
 def masked_moments(z: Tensor, step_mask: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-    """Mean and variance of each modality's real steps over the batch.
+    """Mean and variance of each modality's real steps over the batch, all processes' clips.
 
     Args:
         z: ``[m, b, n, d]``.
@@ -21,10 +23,11 @@ def masked_moments(z: Tensor, step_mask: Tensor) -> tuple[Tensor, Tensor, Tensor
         Mean ``[m, d]``, variance ``[m, d]`` and number of steps ``[m]``.
     """
     weight = step_mask.to(z.dtype)
-    count = weight.sum(dim=(1, 2))  # [m]
+    (count,) = add_up(weight.sum(dim=(1, 2)))  # [m]
     share = weight / count.clamp(min=1).view(-1, 1, 1)
     mean = torch.einsum("mbnd,mbn->md", z, share)
     square = torch.einsum("mbnd,mbn->md", z.square(), share)
+    mean, square = add_up(mean, square)
     return mean, (square - mean.square()).clamp(min=0), count
 
 

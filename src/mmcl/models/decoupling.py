@@ -277,7 +277,7 @@ def _find_partners(
 ) -> Tensor:
     """For every step of m, the index of its partner in each of the k others, ``[k, b, n]``."""
     b, n, d = unit.shape[1:]
-    per_row = b * max(n * len(others), candidates * d if three_way else 1, 1)
+    per_row = max(b, 1) * max(n * len(others), candidates * d if three_way else 1, 1)
     block = max(1, _BLOCK_ELEMENTS // per_row)
     found: list[list[Tensor]] = [[] for _ in others]
     for start in range(0, n, block):
@@ -313,7 +313,7 @@ def _best_pair(
     few = min(candidates, n)
     top = [s.topk(few, dim=-1) for s in sims]
     steps = [
-        _take_steps(unit[k], t.indices.flatten(1)).view(b, block, few, -1)
+        _take_steps(unit[k], t.indices.flatten(1)).view(b, block, few, unit.shape[-1])
         for k, t in zip(others, top, strict=True)
     ]
     across = steps[0] @ steps[1].transpose(-1, -2)  # [b, block, few, few]

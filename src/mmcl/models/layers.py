@@ -12,6 +12,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from mmcl.processes import add_up, current_share, own_clips, shape_of_all
 from mmcl.types import Modality
 
 __all__ = [
@@ -40,21 +41,28 @@ class Dropout(nn.Module):
     A random byte decides on a value, so the rate is rounded to a 256th; what is kept is scaled
     by the rounded rate, so that the mean stays exact. Nothing is dropped where nothing is
     learnt: in evaluation, and in passes without gradient (the further samples of RLOO).
+
+    Args:
+        rate: Share of the values that become 0.
+        clip_axis: Which axis counts the clips, for several processes that share a batch.
     """
 
-    def __init__(self, rate: float) -> None:
+    def __init__(self, rate: float, clip_axis: int = 0) -> None:
         super().__init__()
-        self.rate = rate
+        self.rate, self.clip_axis = rate, clip_axis
 
     def forward(self, x: Tensor) -> Tensor:
         """Shapes: any in, the same out."""
         if not self.training or not torch.is_grad_enabled() or not self.rate:
             return x
+        shape = shape_of_all(x.shape, self.clip_axis)
         if x.device.type != "cpu":
-            return F.dropout(x, self.rate)
-        dropped = min(round(self.rate * 256), 255)
-        words = torch.empty((x.numel() + 7) // 8, dtype=torch.int64).random_(-(2**63), None)
-        noise = words.view(torch.uint8)[: x.numel()].view(x.shape)
+            if current_share() is None:
+                return F.dropout(x, self.rate)
+            return x * own_clips(F.dropout(x.new_ones(shape), self.rate), self.clip_axis)
+        dropped, count = min(round(self.rate * 256), 255), math.prod(shape)
+        words = torch.empty((count + 7) // 8, dtype=torch.int64).random_(-(2**63), None)
+        noise = own_clips(words.view(torch.uint8)[:count].view(shape), self.clip_axis)
         kept = (noise >= dropped).to(x.dtype)
         return x * kept.mul_(256 / (256 - dropped))
 
@@ -80,7 +88,7 @@ class ModalityLinear(nn.Module):
         Shapes: ``x`` ``[m, ..., in]``; returns ``[m, ..., out]``.
         """
         flat = x.reshape(x.shape[0], -1, x.shape[-1])
-        return torch.baddbmm(self.bias, flat, self.weight).view(*x.shape[:-1], -1)
+        return torch.baddbmm(self.bias, flat, self.weight).view(*x.shape[:-1], self.bias.shape[-1])
 
 
 class ModalityNorm(nn.Module):
@@ -170,7 +178,7 @@ class ModalityBlock(nn.Module):
         self.inner = ModalityLinear(num_modalities, width, inner_width)
         self.outer = ModalityLinear(num_modalities, inner_width, width)
         self.norm2 = ModalityNorm(num_modalities, width)
-        self.dropout = Dropout(dropout)
+        self.dropout = Dropout(dropout, clip_axis=1)
 
     def forward(self, x: Tensor, key_bias: Tensor) -> Tensor:
         """Shapes: ``x`` ``[m, b, n, d]``, ``key_bias`` ``[m, b, n]``; returns ``[m, b, n, d]``."""
@@ -188,11 +196,30 @@ class BatchNorm(nn.BatchNorm1d):
 
     def forward(self, x: Tensor) -> Tensor:
         """Shapes: ``[b, d]`` in and out."""
-        if self.training and x.shape[0] == 1:
+        clips = shape_of_all(x.shape, 0)[0]
+        if self.training and clips == 1:
             return F.batch_norm(
                 x, self.running_mean, self.running_var, self.weight, self.bias, eps=self.eps
             )
-        return super().forward(x)
+        if not self.training or current_share() is None:
+            return super().forward(x)
+        return self._of_all(x, clips)
+
+    def _of_all(self, x: Tensor, clips: int) -> Tensor:
+        """Statistics of the clips of all processes that share the batch."""
+        (total,) = add_up(x.sum(dim=0))
+        centred = x - total / clips
+        (square,) = add_up(centred.square().sum(dim=0))
+        assert self.running_mean is not None
+        assert self.running_var is not None
+        assert self.num_batches_tracked is not None
+        with torch.no_grad():
+            momentum = self.momentum or 0.0
+            self.running_mean.lerp_((total / clips).to(self.running_mean.dtype), momentum)
+            self.running_var.lerp_((square / (clips - 1)).to(self.running_var.dtype), momentum)
+            self.num_batches_tracked.add_(1)
+        normal: Tensor = centred * (square / clips + self.eps).rsqrt() * self.weight + self.bias
+        return normal
 
 
 def weighted_mean(x: Tensor, weight: Tensor) -> Tensor:

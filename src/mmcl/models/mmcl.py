@@ -33,7 +33,7 @@ from mmcl.models.layers import (
     weighted_mean,
 )
 from mmcl.models.network import Network
-from mmcl.models.policy import Decision, PolicyModels
+from mmcl.models.policy import Decision, PolicyModels, draw_kept
 from mmcl.models.projection import Projection, Standardiser
 from mmcl.types import Modality
 
@@ -99,6 +99,8 @@ class MMCL(Network):
         >>> model.eval()(features).scores.shape
         torch.Size([2])
     """
+
+    shares_batches = True
 
     def __init__(
         self,
@@ -197,7 +199,7 @@ class MMCL(Network):
         if kind in ("ones", "random"):
             keep = encoded.step_mask.to(encoded.enhanced.dtype)
             if kind == "random":
-                keep = keep * torch.bernoulli(torch.full_like(keep, 0.5))
+                keep = keep * draw_kept(torch.full_like(keep, 0.5))
             none = keep.new_zeros(keep.shape[:2])
             return Decision(keep, keep, none, ())
         decision: Decision = self.policy(encoded.parts.specific, encoded.step_mask, sample=sample)

@@ -63,6 +63,11 @@ class Network(nn.Module, PyTorchModelHubMixin):
     released: bool = False
     """Whether a missing step is one of zeros to it: it knows one length per clip."""
 
+    shares_batches: ClassVar[bool] = False
+    """Whether several processes can each take some clips of a batch: a clip's scores do not
+    depend on the other clips but through sums of :mod:`mmcl.processes`, the loss is a mean over
+    clips, and what is drawn at random is drawn as that module says."""
+
     without_gradient: ClassVar[tuple[str, ...]] = ()
     """Beginnings of the names of parameters that the task loss does not reach, and why it may
     be so is said where the class names them."""

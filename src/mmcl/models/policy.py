@@ -8,7 +8,9 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-__all__ = ["Decision", "PolicyModels", "bernoulli_log_probability"]
+from mmcl.processes import own_clips, shape_of_all
+
+__all__ = ["Decision", "PolicyModels", "bernoulli_log_probability", "draw_kept"]
 
 
 FIRST_KEEP_LOGIT = 2.0
@@ -38,6 +40,20 @@ class Decision(NamedTuple):
 def bernoulli_log_probability(keep_logits: Tensor, kept: Tensor) -> Tensor:
     """Log-probability of keeping (1) or dropping (0), elementwise, from logits."""
     return -F.binary_cross_entropy_with_logits(keep_logits, kept, reduction="none")
+
+
+def draw_kept(probability: Tensor) -> Tensor:
+    """Keep (1) or drop (0) every step by its probability, ``[m, b, n]`` in and out.
+
+    Processes that share a batch draw for all its clips, each the same numbers, and keep those
+    of their own: what a clip is dealt does not depend on who holds it.
+    """
+    shape = shape_of_all(probability.shape, 1)
+    if shape == probability.shape:
+        return torch.bernoulli(probability)
+    whole = probability.new_zeros(shape)
+    own_clips(whole, 1).copy_(probability)
+    return own_clips(torch.bernoulli(whole), 1)
 
 
 class PolicyModels(nn.Module):
@@ -98,7 +114,7 @@ class PolicyModels(nn.Module):
                 decided = keep
             elif sample:
                 # What is no number is dropped here, and ends the training by its loss.
-                decided = torch.bernoulli(keep.detach().nan_to_num(0.0))
+                decided = draw_kept(keep.detach().nan_to_num(0.0))
                 each = bernoulli_log_probability(keep_logits, decided) * actions
                 log_probability = log_probability + each.sum(dim=-1)
             else:

@@ -29,6 +29,8 @@ class LateFusion(Baseline):
         pooling, concatenation". Ours.
     """
 
+    shares_batches = True
+
     class Options(BaselineOptions):
         """Sizes.
 
