@@ -242,7 +242,8 @@ def test_cluster_that_does_not_answer(fake, monkeypatch):
     assert str(caught.value) == (
         '--engine ray: no cluster answers at RAY_ADDRESS="auto" '
         "(Could not find any running Ray instance).\n"
-        "  Start one: ray start --head\n"
+        "  Start one: ray start --head; one that is there may want a token: "
+        "RAY_AUTH_MODE=token\n"
         "  Work on this machine alone: unset RAY_ADDRESS"
     )
 
