@@ -103,9 +103,9 @@ def fake(monkeypatch):
 
 def test_every_task_comes_once_with_its_answer(fake):
     ray = fake(cores=(4,))
-    ended = list(over_ray(scale, [5, 7, 11], workers=2))
-    assert sorted(ended) == [(5, 10), (7, 14), (11, 22)]
-    assert ray.calls == [5, 7, 11]
+    ended = list(over_ray(scale, [5, 7, 11, 13], workers=2))
+    assert sorted(ended) == [(5, 10), (7, 14), (11, 22), (13, 26)]
+    assert ray.calls == [5, 7, 11, 13]
     assert (ray.most, ray.cancelled, ray.ended) == (2, [], 1)
     assert ray.name == "scale"
     assert ray.given == {
