@@ -245,7 +245,9 @@ def _begin(ray: Any, workers: int) -> None:
         cause = str(fault).partition("\n")[0].rstrip(".") or type(fault).__name__
         raise UsageError(
             f'--engine ray: no cluster answers at {_ADDRESS}="{address}" ({cause}).\n'
-            f"  Start one: ray start --head\n  Work on this machine alone: unset {_ADDRESS}"
+            "  Start one: ray start --head; one that is there may want a token: "
+            "RAY_AUTH_MODE=token\n"
+            f"  Work on this machine alone: unset {_ADDRESS}"
         ) from None
 
 

@@ -103,9 +103,9 @@ def fake(monkeypatch):
 
 def test_every_task_comes_once_with_its_answer(fake):
     ray = fake(cores=(4,))
-    ended = list(over_ray(scale, [5, 7, 11], workers=2))
-    assert sorted(ended) == [(5, 10), (7, 14), (11, 22)]
-    assert ray.calls == [5, 7, 11]
+    ended = list(over_ray(scale, [5, 7, 11, 13], workers=2))
+    assert sorted(ended) == [(5, 10), (7, 14), (11, 22), (13, 26)]
+    assert ray.calls == [5, 7, 11, 13]
     assert (ray.most, ray.cancelled, ray.ended) == (2, [], 1)
     assert ray.name == "scale"
     assert ray.given == {
@@ -242,7 +242,8 @@ def test_cluster_that_does_not_answer(fake, monkeypatch):
     assert str(caught.value) == (
         '--engine ray: no cluster answers at RAY_ADDRESS="auto" '
         "(Could not find any running Ray instance).\n"
-        "  Start one: ray start --head\n"
+        "  Start one: ray start --head; one that is there may want a token: "
+        "RAY_AUTH_MODE=token\n"
         "  Work on this machine alone: unset RAY_ADDRESS"
     )
 
