@@ -13,12 +13,13 @@ import threading
 import time
 from collections.abc import Callable, Mapping
 from contextlib import suppress
-from multiprocessing import Pipe, get_all_start_methods, get_context
+from multiprocessing import Pipe
 from multiprocessing.connection import Connection, wait
 from pathlib import Path
 from typing import Any, NamedTuple
 
 from mmcl.errors import MMCLError
+from mmcl.serve.clean import clean_context
 from mmcl.serve.jobs import STAGES, Job
 from mmcl.serve.limits import Limits
 from mmcl.serve.meters import Meters
@@ -142,7 +143,7 @@ class Workshop:
 
     def _begin(self) -> None:
         """Begin a process and wait until its models are loaded."""
-        context = _clean_context()
+        context = clean_context()
         ours, theirs = context.Pipe()
         arguments = (theirs, self._folders, self._limits, self._make)
         process = context.Process(target=work, args=arguments, name="workshop", daemon=True)
@@ -312,19 +313,6 @@ class Workshop:
     def _note_seconds(self, task: _Task) -> None:
         if task.stage is not None:
             self._meters.stage_seconds.labels(task.stage).observe(time.monotonic() - task.began)
-
-
-def _clean_context() -> Any:
-    """Processes come from a clean one that has imported everything, where that can be had.
-
-    So one that was ended is replaced in the time its models take to load. A fork of the service
-    itself would share its threads and locks.
-    """
-    if "forkserver" not in get_all_start_methods():
-        return get_context("spawn")
-    context = get_context("forkserver")
-    context.set_forkserver_preload([work.__module__])
-    return context
 
 
 def resident(process_id: int | None) -> int:
