@@ -140,7 +140,7 @@ JSON = {"Content-Type": "application/json"}
 def body(seed: int) -> bytes:
     """A request with one clip of 20 steps."""
     (clip,) = random_clips(1, seed=seed)
-    features = {m: np.round(x, 4).tolist() for m, x in clip.features.items()}
+    features = {m: x.astype(float).round(4).tolist() for m, x in clip.features.items()}
     return json.dumps({"clips": [{"id": clip.id, **features}]}).encode()
 
 
