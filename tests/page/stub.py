@@ -86,6 +86,7 @@ class Stub:
         self.gate = threading.Event()
         self.gate.set()
         self.models = ["alpha", "beta"]
+        self.reads = True
         self.jobs = {}
         self.received = []
         self.app = self._app()
@@ -93,6 +94,7 @@ class Stub:
     def reset(self):
         self.gate.set()
         self.models = ["alpha", "beta"]
+        self.reads = True
         self.jobs.clear()
         self.received.clear()
 
@@ -197,7 +199,7 @@ class Stub:
             "model": "calibrated",
             "task": task_of(SCORES),
             "modalities": ["text", "audio", "vision"],
-            "takes_media": True,
+            "takes_media": self.reads,
             "seeds": [1, 2],
             "validation_error": 0.61,
             "limits": {"max_bytes": 2_000_000, "max_seconds": 600, "media_types": ["video/*"]},

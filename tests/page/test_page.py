@@ -117,6 +117,9 @@ def test_plot_is_drawn_to_scale(shown):
     assert float(height.rstrip("%")) == pytest.approx(6 + 88 * 0.9 / 6)
     left = page.locator(".plot .hit").nth(1).get_attribute("x")
     assert float(left.rstrip("%")) == pytest.approx(100 * 3.0 / 7.5)
+    band = page.locator(".plot .band").nth(1)  # +1.4, give or take 0.61
+    assert float(band.get_attribute("y").rstrip("%")) == pytest.approx(6 + 88 * 0.99 / 6)
+    assert float(band.get_attribute("height").rstrip("%")) == pytest.approx(88 * 1.22 / 6)
     whisker = page.locator(".plot .whisker").first
     ends = [float(whisker.get_attribute(y).rstrip("%")) for y in ("y1", "y2")]
     assert ends == pytest.approx([6 + 88 * 0.6 / 6, 6 + 88 * 1.2 / 6])
@@ -171,6 +174,14 @@ def test_result_can_be_deleted_on_the_service(stub, shown):
     page.click("text=Delete on the service")
     page.wait_for_selector("text=The service has deleted this result")
     assert stub.jobs["job0"]["status"] == "gone"
+
+
+def test_result_that_was_not_deleted_is_said(stub, shown):
+    page = shown(expected=["ERR_FAILED"])
+    page.route("**/v1/jobs/job0", lambda route: route.abort())
+    page.click("text=Delete on the service")
+    page.wait_for_selector("text=Not deleted: Is it still running?")
+    assert page.locator(".save a").count() == 4
 
 
 def test_words_of_a_recording_are_never_markup(stub, open_page, clip, monkeypatch):
@@ -336,6 +347,30 @@ def test_one_run_cannot_be_compared(stub, open_page):
     assert page.locator("#ask-two").is_hidden()
 
 
+def test_service_without_readers_says_what_reads(stub, open_page):
+    stub.reads = False
+    page = open_page(stub.address)
+    page.wait_for_selector("text=No run of this service reads recordings")
+    page.click("#tab-report")
+    page.frame_locator("iframe.report").get_by_text("Report of alpha").wait_for()
+
+
+def test_service_that_is_gone_is_said(stub, open_page, clip):
+    page = open_page(stub.address, expected=["ERR_FAILED"])
+    page.wait_for_selector("#ask-one option", state="attached")
+    page.route("**/v1/predict*", lambda route: route.abort())
+    predict(page, clip)
+    page.wait_for_selector("text=Is it still running? Start it again: mmcl serve RUN")
+
+
+def test_lost_connection_is_taken_up_again(stub, open_page, clip):
+    page = open_page(stub.address, expected=["ERR_FAILED"])
+    page.route("**/events", lambda route: route.abort(), times=1)
+    predict(page, clip)
+    page.wait_for_selector("text=the service does not answer; asking again")
+    page.wait_for_selector(RESULT)
+
+
 def test_report_is_shown_in_a_sandbox(stub, open_page):
     page = open_page(stub.address)
     page.click("#tab-report")
@@ -433,12 +468,12 @@ def test_every_control_has_a_name(shown):
     assert all(names)
 
 
-def test_words_of_the_example_stay_with_the_example(stub, open_page, clip):
+def test_what_was_said_goes_with_its_recording(stub, open_page, clip):
     page = open_page(stub.address)
     page.click("text=Try the example")
     page.wait_for_selector(RESULT)
     page.set_input_files("#picker input[type=file]", clip)
     assert page.input_value("#picker .transcript") == ""
-    page.fill("#picker .transcript", "mine")
+    page.fill("#picker .transcript", "mine")  # before a file is chosen, and still its own
     page.set_input_files("#picker input[type=file]", clip)
     assert page.input_value("#picker .transcript") == "mine"

@@ -41,3 +41,7 @@ def test_types_are_those_a_browser_accepts():
     assert types["page.js"] == "text/javascript; charset=utf-8"
     assert types["page.css"] == "text/css; charset=utf-8"
     assert types["icon.svg"] == "image/svg+xml"
+
+
+def test_page_is_small():
+    assert sum(len(file.content) for file in page_files().values()) < 100_000

@@ -50,8 +50,8 @@ def address(tmp_path_factory, tiny_config):
     """A service of two runs as its command starts it."""
     folder = tmp_path_factory.mktemp("served")
     corpus = made_up_corpus()
-    for name, model in (("first", "calibrated"), ("second", "late_fusion")):
-        train(corpus, tiny_config(model=model), out=folder / name, seeds=(1, 2))
+    for name, seeds in (("first", (1, 2)), ("second", (3,))):
+        train(corpus, tiny_config(), out=folder / name, seeds=seeds)
     command = [sys.executable, "-m", "mmcl.cli.main", "serve", "first", "second", "--port", "0"]
     served = subprocess.Popen(
         [*command, "--state", str(folder / "state")],

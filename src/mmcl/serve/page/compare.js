@@ -110,7 +110,7 @@ function because(one, other, by, least) {
 
 function drawTable(first, second, pairs) {
   const numbers = comparable(first, second);
-  const head = ["time", "what is said", first.model, second.model, ...(numbers ? ["difference"] : [])];
+  const head = ["time", "what is said", first.model, second.model, ...(numbers ? ["apart"] : [])];
   const rows = pairs.map(({ one, other, by }) => el("tr", {},
     el("td", {}, el("button", { type: "button", class: "clock", "data-at": one.start,
       "aria-label": `Play from ${clock(one.start)}` }, clock(one.start))),

@@ -72,8 +72,8 @@ async function listModels() {
 function sayNoReaders() {
   showProblem(document.getElementById("page-problem"), {
     title: "No run of this service reads recordings",
-    detail: "They were trained on features that mmcl did not extract.\n" +
-      "Train on a corpus made by mmcl extract, or send features: POST /v1/predict",
+    detail: "It takes a model that says from which moments it predicts (calibrated or released), trained on a " +
+      "corpus made by mmcl extract.\nFeatures can be sent to every run: POST /v1/predict",
   });
 }
 
@@ -150,7 +150,10 @@ async function predictOne(recording, name, shown, signal) {
   const cancel = () => forget(id).catch(() => {});
   signal.addEventListener("abort", cancel);
   if (signal.aborted) cancel();
-  job = job.status === "done" ? job : await follow(id, (state) => shown.show(state));
+  job = job.status === "done" ? job : await follow(id, {
+    onChange: (state) => shown.show(state),
+    onSilence: () => shown.say("the service does not answer; asking again"),
+  });
   signal.removeEventListener("abort", cancel);
   if (job.status === "cancelled") throw new Problem({ title: "Cancelled", detail: "It was cancelled." });
   if (job.status === "failed") throw new Problem(job.problem || { status: 500 });
@@ -162,12 +165,23 @@ function drawSave(id, name) {
   const links = ["json", "csv", "srt", "html"].map((kind) =>
     el("a", { class: "button small", href: `v1/jobs/${id}/result?as=${kind}`, download: `${base}.${kind}`,
       "aria-label": `Save as ${kind}` }, kind));
-  const gone = el("button", { type: "button", class: "button small", onclick: async () => {
-    await forget(id).catch(() => {});
-    save.replaceChildren(el("span", { role: "status" }, "The service has deleted this result; the page still shows it."));
-  } }, "Delete on the service");
+  const gone = el("button", { type: "button", class: "button small", onclick: () => remove(id, save) },
+    "Delete on the service");
   const save = el("p", { class: "save" }, el("span", {}, "Save as"), ...links, gone);
   return save;
+}
+
+async function remove(id, save) {
+  try {
+    await forget(id);
+  } catch (problem) {
+    if (problem.status !== 404) { // it is not gone already
+      save.append(el("span", { role: "alert" }, `Not deleted: ${problem.detail}`));
+      return;
+    }
+  }
+  save.replaceChildren(
+    el("span", { role: "status" }, "The service has deleted this result; the page still shows it."));
 }
 
 function showReport() {

@@ -12,7 +12,7 @@ export class Picker {
     this.root = root;
     this.onChange = onChange;
     this.file = null;
-    this.isExample = false;
+    this.spent = false; // what the form says has been sent with a recording
     this.limits = {};
     this.camera = new Camera(this);
     const drop = this.find(".drop");
@@ -66,6 +66,7 @@ export class Picker {
           "Cut it, or make its pictures smaller: 720 rows are enough.",
       });
     }
+    this.spent = true;
     return {
       file: this.file,
       transcript: this.find(".transcript").value.trim(),
@@ -73,14 +74,13 @@ export class Picker {
     };
   }
 
-  choose(file, { transcript = null, language = null } = {}) {
+  choose(file, { transcript = "", language = "" } = {}) {
     if (!file) return;
-    // What the example says is not said in another file; what a reader wrote may be.
-    if (transcript !== null || this.isExample) {
-      this.find(".transcript").value = transcript ?? "";
-      this.find(".language").value = language ?? "";
+    if (transcript || this.spent) { // what was said in one recording is not said in the next
+      this.find(".transcript").value = transcript;
+      this.find(".language").value = language;
     }
-    this.isExample = transcript !== null;
+    this.spent = false;
     this.file = file;
     this.find(".chosen-name").textContent = file.name;
     this.find(".chosen-size").textContent = size(file.size);

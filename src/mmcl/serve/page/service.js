@@ -15,6 +15,7 @@ export class Problem extends Error {
     super(detail || title || "");
     // The title of a problem with a status is HTTP's own, which tells a reader nothing.
     this.title = status ? TITLES[status] || "It could not be predicted" : title;
+    this.status = status;
     this.detail = detail || (status ? `The service answered ${status}, and gave no reason. Its log may tell.` : "");
   }
 }
@@ -63,8 +64,11 @@ export function send(recording, model, { onSent, signal }) {
   });
 }
 
-/** Follow a job until it ends: `onChange` is told every state, the last one is returned. */
-export function follow(id, onChange) {
+/**
+ * Follow a job until it ends and return its last state.
+ * `onChange` is told every state; `onSilence` is called when the service does not answer.
+ */
+export function follow(id, { onChange, onSilence }) {
   return new Promise((resolve, reject) => {
     const events = new EventSource(`v1/jobs/${id}/events`);
     events.addEventListener("job", (event) => {
@@ -75,7 +79,10 @@ export function follow(id, onChange) {
       resolve(job);
     });
     events.onerror = () => {
-      if (events.readyState !== EventSource.CLOSED) return; // it tries again by itself
+      if (events.readyState !== EventSource.CLOSED) { // it tries again by itself
+        onSilence();
+        return;
+      }
       getJson(`v1/jobs/${id}`).then(resolve, reject);
     };
   });
