@@ -2,12 +2,14 @@
 
 import os
 import re
+import shutil
 import signal
 import subprocess
 import sys
 import threading
 import time
 from contextlib import contextmanager
+from pathlib import Path
 
 import httpx
 import pytest
@@ -22,6 +24,8 @@ pytestmark = pytest.mark.slow
 for package in NEEDED:
     pytest.importorskip(package)
 
+PAGE = (Path(__file__).parents[2] / "docs/serving.md").read_text()
+SHELL = re.findall(r"^```sh\n(.*?)^```", PAGE, re.S | re.M)
 HEALTH = 1.0
 """Seconds in which the service must say that it is there, whatever it works on."""
 
@@ -103,6 +107,24 @@ def test_malformed_files_are_refused_and_the_service_goes_on(client, recording):
         watcher.join()
     assert slowest[0] < HEALTH
     assert send(client, recording).status_code == 200
+
+
+@pytest.mark.skipif(shutil.which("curl") is None, reason="curl is not installed")
+@pytest.mark.parametrize("at", range(len(SHELL)))
+def test_page_of_the_service_runs_as_it_stands(client, recording, tmp_path, at):
+    """docs/serving.md: its commands, but for the address and the name of the run."""
+    (tmp_path / "talk.mp4").write_bytes(recording)
+    script = SHELL[at].replace("http://127.0.0.1:8760", str(client.base_url).rstrip("/"))
+    script = script.replace("model=talks", "model=talking").replace("python ", f"{sys.executable} ")
+    done = subprocess.run(
+        ["bash", "-e", "-c", script],
+        cwd=tmp_path,
+        capture_output=True,
+        text=True,
+        timeout=120,
+    )
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert ('"prediction":' in done.stdout) == (at == 0 or "wait=30" in script)
 
 
 @contextmanager
