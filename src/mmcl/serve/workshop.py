@@ -153,13 +153,13 @@ class Workshop:
         self._meters.workshop_starts.inc()
         deadline = time.monotonic() + self._limits.load_seconds
         while not self._stopping and time.monotonic() < deadline:
-            for ready in wait([ours, process.sentinel, self._heard], timeout=1.0):
-                if ready is self._heard:
-                    self._heard.recv_bytes()
-                elif ready is ours and self._received(ours) is not None:
-                    self._look_at_memory()
-                    self._ready.set()
-                    return
+            ready = wait([ours, process.sentinel, self._heard], timeout=1.0)
+            if self._heard in ready:
+                self._heard.recv_bytes()
+            if ours in ready and self._received(ours) is not None:
+                self._look_at_memory()
+                self._ready.set()
+                return
             if not process.is_alive():
                 break
         self._end_child()
