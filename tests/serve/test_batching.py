@@ -135,11 +135,11 @@ def test_who_is_too_many_is_told():
             await batcher.predict("a", [clip(8), clip(9)])
         slow.gate.set()
         await asyncio.gather(*asked)
-        return caught.value, await batcher.predict("a", [clip(5)])
+        return caught.value, await batcher.predict("a", [clip(n) for n in range(5)])
 
     (fault, later), _ = serve(slow, work, max_waiting_clips=5)
     assert str(fault) == ("4 clips wait to be predicted; at most 5 may.\n  Try again in a moment.")
-    assert (fault.status, later) == (429, [10.0])
+    assert (fault.status, later) == (429, [0.0, 2.0, 4.0, 6.0, 8.0])
 
 
 def test_who_is_alone_does_not_wait():
