@@ -103,9 +103,9 @@ def test_result_shows_every_utterance(shown):
     assert page.locator(".plot .step").count() == 3
     assert page.locator(".plot .whisker").count() == 3
     assert page.locator(".plot .band").count() == 3
-    # A cell for what is common and one for what is kept per word; the last has no face.
+    # A cell for what is common and one for what is kept, per word in which it was measured.
     strips = page.locator(".strip svg").all()
-    assert [each.locator(".common, .action").count() for each in strips] == [26, 26, 16]
+    assert [each.locator(".common, .action").count() for each in strips] == [26, 26, 14]
     assert page.locator(".bars .number").all_text_contents()[6:] == ["−1.0", "+0.2", "none"]
     assert page.locator("aside").text_content() == "vision is missing in 1 of 3 utterances"
 
