@@ -8,13 +8,15 @@ from __future__ import annotations
 
 import re
 from pathlib import Path
+from statistics import median
 from typing import Any
 
 from kept import kept
 from mmcl.evaluation.comparison_tables import markdown_table
 
 HERE = Path(__file__).parent
-PAGES = (HERE.parent / "README.md", HERE.parent / "docs/your-own-video.md")
+DOCS = HERE.parent / "docs"
+PAGES = (HERE.parent / "README.md", DOCS / "your-own-video.md", DOCS / "serving.md")
 MARKED = re.compile(r"<!-- table:([\w-]+) -->\n(.*?)<!-- end:\1 -->", re.S)
 
 
@@ -26,7 +28,7 @@ def render() -> None:
 
 def _fresh(found: re.Match[str]) -> str:
     name = found[1]
-    tables = {"speed": speed_table, "media": media_table}
+    tables = {"speed": speed_table, "media": media_table, "service": service_table}
     content = kept(name if name in tables else f"result.{name}")
     if content is None:
         return found[0]
@@ -109,6 +111,43 @@ def _media_notes(content: dict[str, Any]) -> list[str]:
         peaks = (f"{name} {each['peak_mib']} MiB" for name, each in content["memory"].items())
         lines.append(f"- Peak memory by length of the recording: {', '.join(peaks)}.")
     return lines
+
+
+def service_table(content: dict[str, Any]) -> str:
+    """Requests of many clients, how the service begins, and files that are none."""
+    rounds, start, malformed = content["rounds"], content["start"], content["malformed"]
+    lines = [
+        f"A run of {content['seeds']} seeds, clips of 20 steps, clients on the same machine, "
+        f"{content['environment']['machine']} (load {content['load']:.1f} by other work); "
+        f"`{content['command']}`. Medians of {len(rounds)} rounds.",
+        "",
+        "| clients | requests | errors | requests per second | p50, ms | p99, ms |",
+        "|---|---|---|---|---|---|",
+    ]
+    for kind, clients in (("alone", "1"), ("together", "32")):
+        each = [one[kind] for one in rounds]
+        errors = sum(one["errors"] for one in each)
+        middle = {key: median(one[key] for one in each) for key in each[0]}
+        lines.append(
+            f"| {clients} | {sum(one['requests'] for one in each)} | {errors} | "
+            f"{middle['per_second']:.0f} | {middle['p50_ms']:.0f} | {middle['p99_ms']:.0f} |"
+        )
+    ratios = [one["ratio"] for one in rounds]
+    held = list(content["memory"].items())
+    statuses = ", ".join(f"{count} × {status}" for status, count in malformed["statuses"].items())
+    lines += [
+        "",
+        f"- Together over alone: {median(ratios):.1f} times as many ({min(ratios):.1f} to "
+        f"{max(ratios):.1f}).",
+        f"- From the command to the first prediction: {start['features']:.1f} s for features, "
+        f"{start['recording']:.1f} s for a recording. Memory at rest, both processes: "
+        f"{start['memory_mib']:.0f} MiB.",
+        f"- Memory of the service's own process after {held[0][0]} and {held[-1][0]} requests: "
+        f"{held[0][1]:.0f} and {held[-1][1]:.0f} MiB.",
+        f"- Malformed recordings: {statuses} (200: it could be read all the same); the slowest "
+        f"`/healthz` meanwhile took {malformed['slowest_health_seconds']:.2f} s.",
+    ]
+    return "\n".join(lines) + "\n\n"
 
 
 if __name__ == "__main__":

@@ -44,11 +44,13 @@ def serve_command(
 
       MMCL_TOKEN=... mmcl serve runs/talks --host 0.0.0.0
     """
+    from mmcl.serve.clean import begin_imports
     from mmcl.serve.limits import MIB, Limits
     from mmcl.serve.serving import check_token, default_state, listen, serve
 
     check_token(host, token)
     with listen(host, port) as listening:
+        begin_imports()
         from mmcl.evaluation.run import Run
 
         opened = [Run.load(run) for run in runs]

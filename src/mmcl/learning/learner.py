@@ -5,10 +5,9 @@ from __future__ import annotations
 import copy
 import math
 from collections.abc import Mapping
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import torch
-from lightning_fabric import Fabric
 from torch import Tensor, nn
 
 from mmcl.config import Config, PolicySettings
@@ -25,6 +24,9 @@ from mmcl.learning.replay import Replay, Transitions, fit_steps
 from mmcl.models.critic import Critic
 from mmcl.models.mmcl import MMCL, Encoded, Output
 from mmcl.models.network import Network
+
+if TYPE_CHECKING:  # who only predicts needs none, and it takes a second to import
+    from lightning_fabric import Fabric
 
 __all__ = [
     "BaselineLearner",

@@ -86,7 +86,11 @@ class Service:
         self.batcher = Batcher(self._predict, limits, self.meters)
         self.receiving = 0
         self._expected: dict[str, Expected] = {}
-        folders = {name: run.folder for name, run in self.runs.items() if why_no_media(run) is None}
+        folders = {
+            name: run.folder.resolve()
+            for name, run in self.runs.items()
+            if why_no_media(run) is None
+        }
         self.workshop = (
             Workshop(folders, self.store, limits, self.meters, self.changes.tell, make=make)
             if folders

@@ -130,8 +130,6 @@ def _share_cores() -> None:
     """One thread predicts features; the rest of the cores is for recordings."""
     import torch
 
-    os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")  # for the process that reads recordings
-    os.environ.setdefault("GOMP_SPINCOUNT", "0")
     torch.set_num_threads(max(1, (os.cpu_count() or 1) // 2))
 
 

@@ -68,7 +68,7 @@ class Store:
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
-        self.uploads, self.results = folder / "uploads", folder / "results"
+        self.uploads, self.results = (folder.absolute() / each for each in ("uploads", "results"))
         self._mutex = RLock()
         self._lock = _open_folder(folder, self.uploads, self.results)
         try:

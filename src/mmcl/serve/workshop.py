@@ -13,12 +13,13 @@ import threading
 import time
 from collections.abc import Callable, Mapping
 from contextlib import suppress
-from multiprocessing import Pipe, get_context
+from multiprocessing import Pipe
 from multiprocessing.connection import Connection, wait
 from pathlib import Path
 from typing import Any, NamedTuple
 
 from mmcl.errors import MMCLError
+from mmcl.serve.clean import clean_context
 from mmcl.serve.jobs import STAGES, Job
 from mmcl.serve.limits import Limits
 from mmcl.serve.meters import Meters
@@ -142,7 +143,7 @@ class Workshop:
 
     def _begin(self) -> None:
         """Begin a process and wait until its models are loaded."""
-        context = get_context("spawn")  # a fork would share the models' threads and locks
+        context = clean_context()
         ours, theirs = context.Pipe()
         arguments = (theirs, self._folders, self._limits, self._make)
         process = context.Process(target=work, args=arguments, name="workshop", daemon=True)
@@ -152,13 +153,13 @@ class Workshop:
         self._meters.workshop_starts.inc()
         deadline = time.monotonic() + self._limits.load_seconds
         while not self._stopping and time.monotonic() < deadline:
-            for ready in wait([ours, process.sentinel, self._heard], timeout=1.0):
-                if ready is self._heard:
-                    self._heard.recv_bytes()
-                elif ready is ours and self._received(ours) is not None:
-                    self._look_at_memory()
-                    self._ready.set()
-                    return
+            ready = wait([ours, process.sentinel, self._heard], timeout=1.0)
+            if self._heard in ready:
+                self._heard.recv_bytes()
+            if ours in ready and self._received(ours) is not None:
+                self._look_at_memory()
+                self._ready.set()
+                return
             if not process.is_alive():
                 break
         self._end_child()

@@ -1,0 +1,272 @@
+"""What ``mmcl serve`` holds: requests of many clients, files that are none, and a restart.
+
+Clients are threads of another process on the same machine. The run has the settings of
+``calibrated`` and the widths that ``mmcl extract`` makes, and has learnt nothing of worth. Needs
+the extras serve and media-offline. Run it with: python benchmarks/service.py
+"""
+
+from __future__ import annotations
+
+import argparse
+import http.client
+import json
+import os
+import re
+import subprocess
+import sys
+import threading
+import time
+from collections import Counter
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import Any, NamedTuple
+from urllib.parse import urlsplit
+
+os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
+os.environ["HF_HUB_OFFLINE"] = "1"
+sys.path.insert(0, str(Path(__file__).parents[1] / "tests"))
+
+import httpx
+import numpy as np
+
+from fakes.malformed import malformed
+from fakes.talking import random_clips, train_talking, write_recording
+from kept import keep
+from mmcl.config import resolve_config
+from readme import render
+
+CLIENTS, REQUESTS = 32, 20
+LONG = 2000
+"""Requests over which the service's memory is watched."""
+SEEDS = (1, 2)
+EPOCHS = 2
+
+
+class Serving(NamedTuple):
+    """A service in a process of its own."""
+
+    process: int
+    address: str
+    client: httpx.Client
+    began: float
+
+
+def main() -> None:
+    """Measure, print, and write it to benchmarks/results."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--rounds", type=int, default=3)
+    parser.add_argument("--malformed", type=int, default=200, help="files that are none")
+    parser.add_argument("--no-save", action="store_true")
+    parser.add_argument("--crowd", nargs=3, help=argparse.SUPPRESS)
+    chosen = parser.parse_args()
+    if chosen.crowd:
+        address, clients, requests = chosen.crowd
+        print(json.dumps(crowd(address, int(clients), int(requests))))
+        return
+    with TemporaryDirectory() as place:
+        content = measure(Path(place), chosen.rounds, chosen.malformed)
+    print(json.dumps(content, indent=2))
+    if not chosen.no_save:
+        keep("service", content)
+        render()
+
+
+def measure(place: Path, rounds: int, num_malformed: int) -> dict[str, Any]:
+    """Everything, of one run."""
+    config = resolve_config(model="calibrated", overrides=[f"learning.epochs={EPOCHS}"])
+    folder = train_talking(place / "talking", config, seeds=SEEDS).folder
+    recording = write_recording(place / "tone.mp4").read_bytes()
+    with serving(folder, place / "state") as cold:
+        beginning(cold, recording)
+    with serving(folder, place / "state") as warm:  # its models are in the cache of the disk
+        content: dict[str, Any] = {
+            "command": "python benchmarks/service.py",
+            "load": os.getloadavg()[0],
+            "seeds": len(SEEDS),
+            "start": beginning(warm, recording),
+            "rounds": [throughput(warm) for _ in range(rounds)],
+            "memory": long_memory(warm),
+            "malformed": refuse(warm, recording, num_malformed),
+        }
+    return content
+
+
+@contextmanager
+def serving(run: Path, state: Path) -> Iterator[Serving]:
+    """``mmcl serve``, as long as the context lasts."""
+    began = time.perf_counter()
+    command = [sys.executable, "-m", "mmcl.cli.main", "serve", str(run), "--port", "0"]
+    process = subprocess.Popen(
+        [*command, "--state", str(state)],
+        stdout=subprocess.PIPE,
+        text=True,
+        env={**os.environ, "PYTHONUNBUFFERED": "1"},
+    )
+    assert process.stdout is not None
+    try:
+        process.stdout.readline()
+        found = re.search(r"http://\S+", process.stdout.readline())
+        assert found is not None
+        with httpx.Client(base_url=found[0], timeout=120) as client:
+            yield Serving(process.pid, found[0], client, began)
+    finally:
+        process.terminate()
+        process.wait()
+
+
+def beginning(served: Serving, recording: bytes) -> dict[str, float]:
+    """Seconds to the first answers, and memory when nothing is asked."""
+
+    def seconds() -> float:
+        return round(time.perf_counter() - served.began, 2)
+
+    said = {"listening": seconds()}
+    served.client.post("/v1/predict", content=body(0), headers=JSON).raise_for_status()
+    said["features"] = seconds()
+    send(served.client, recording).raise_for_status()
+    said["recording"] = seconds()
+    time.sleep(2.0)
+    said["memory_mib"] = round(held_by_all(served.process))
+    return said
+
+
+# ---------------------------------------------------------------- requests of features
+
+JSON = {"Content-Type": "application/json"}
+
+
+def body(seed: int) -> bytes:
+    """A request with one clip of 20 steps."""
+    (clip,) = random_clips(1, seed=seed)
+    features = {m: x.astype(float).round(4).tolist() for m, x in clip.features.items()}
+    return json.dumps({"clips": [{"id": clip.id, **features}]}).encode()
+
+
+def throughput(served: Serving) -> dict[str, Any]:
+    """Requests per second of one client, and of many at once."""
+    alone = from_another_process(served.address, 1, 200)
+    together = from_another_process(served.address, CLIENTS, REQUESTS)
+    ratio = together["per_second"] / alone["per_second"]
+    return {"alone": alone, "together": together, "ratio": round(ratio, 2)}
+
+
+def from_another_process(address: str, clients: int, requests: int) -> dict[str, Any]:
+    command = [sys.executable, __file__, "--crowd", address, str(clients), str(requests)]
+    done = subprocess.run(command, capture_output=True, text=True, check=True)
+    figures: dict[str, Any] = json.loads(done.stdout)
+    return figures
+
+
+def crowd(address: str, clients: int, requests: int) -> dict[str, Any]:
+    """Threads that ask one thing after the other: errors, milliseconds, requests per second."""
+    bodies = [body(seed) for seed in range(clients)]
+    host = urlsplit(address).netloc
+    taken: list[float] = []
+    statuses: Counter[int] = Counter()
+    gate = threading.Barrier(clients + 1)
+
+    def ask(sent: bytes) -> None:
+        connection = http.client.HTTPConnection(host, timeout=60)
+        connection.connect()
+        gate.wait()
+        for _ in range(requests):
+            began = time.perf_counter()
+            connection.request("POST", "/v1/predict", sent, JSON)
+            answer = connection.getresponse()
+            answer.read()
+            taken.append(time.perf_counter() - began)
+            statuses[answer.status] += 1
+        connection.close()
+
+    threads = [threading.Thread(target=ask, args=(sent,)) for sent in bodies]
+    for thread in threads:
+        thread.start()
+    gate.wait()
+    began = time.perf_counter()
+    for thread in threads:
+        thread.join()
+    wall = time.perf_counter() - began
+    p50, p99 = np.percentile(taken, [50, 99]) * 1000
+    errors = sum(count for status, count in statuses.items() if status != 200)
+    return {
+        "requests": len(taken),
+        "errors": errors + clients * requests - len(taken),
+        "per_second": round(len(taken) / wall, 1),
+        "p50_ms": round(p50, 1),
+        "p99_ms": round(p99, 1),
+    }
+
+
+def long_memory(served: Serving) -> dict[str, float]:
+    """MiB of the service's own process as requests go by."""
+    held = {"0": resident_mib(served.process)}
+    for done in range(LONG // 4, LONG + 1, LONG // 4):
+        from_another_process(served.address, 10, LONG // 40)
+        held[str(done)] = resident_mib(served.process)
+    return held
+
+
+# ---------------------------------------------------------------- files that are none
+
+
+def refuse(served: Serving, recording: bytes, count: int) -> dict[str, Any]:
+    """Send malformed files one by one, and ask all the while whether the service is there."""
+    statuses: Counter[str] = Counter()
+    with asked_all_the_while(served.address) as slowest:
+        for what, content in malformed(recording, count):
+            answer = send(served.client, content, name=f"{what}.mp4")
+            statuses[str(answer.status_code)] += 1
+            if answer.status_code >= 500 or answer.status_code == 202:
+                print(what, answer.status_code, answer.text, file=sys.stderr)
+    send(served.client, recording).raise_for_status()
+    return {"statuses": dict(statuses), "slowest_health_seconds": round(slowest(), 3)}
+
+
+@contextmanager
+def asked_all_the_while(address: str) -> Iterator[Callable[[], float]]:
+    """The slowest answer of ``/healthz``, asked twenty times a second."""
+    stop, slowest = threading.Event(), [0.0]
+
+    def watch() -> None:
+        with httpx.Client(base_url=address) as client:
+            while not stop.wait(0.05):
+                began = time.perf_counter()
+                client.get("/healthz").raise_for_status()
+                slowest[0] = max(slowest[0], time.perf_counter() - began)
+
+    watcher = threading.Thread(target=watch)
+    watcher.start()
+    try:
+        yield lambda: slowest[0]
+    finally:
+        stop.set()
+        watcher.join()
+
+
+def send(client: httpx.Client, content: bytes, *, name: str = "tone.mp4") -> httpx.Response:
+    return client.post("/v1/predict?wait=30", files={"file": (name, content)})
+
+
+# ---------------------------------------------------------------- memory
+
+
+def resident_mib(process: int) -> float:
+    """MiB of a process."""
+    pages = int(Path(f"/proc/{process}/statm").read_text().split()[1])
+    return round(pages * os.sysconf("SC_PAGE_SIZE") / 2**20, 1)
+
+
+def held_by_all(process: int) -> float:
+    """MiB of a process and all that it began; what they share is counted once."""
+    rollup = Path(f"/proc/{process}/smaps_rollup").read_text()
+    found = re.search(r"^Pss:\s+(\d+)", rollup, re.M)
+    own = int(found[1]) / 1024 if found else 0.0
+    tasks = Path(f"/proc/{process}/task").iterdir()
+    begun = [int(child) for task in tasks for child in (task / "children").read_text().split()]
+    return own + sum(held_by_all(child) for child in begun)
+
+
+if __name__ == "__main__":
+    main()
