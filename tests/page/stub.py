@@ -26,7 +26,7 @@ LATER = 0.3  # seconds a word lasts
 
 
 def timeline_of(name, model):
-    """What a run says of any recording: three utterances, the last without a face."""
+    """What a run says of any recording: three utterances; two lack a face at times."""
     clips, moments, spans = [], [], []
     for at, (start, said) in enumerate(SAID):
         words = tuple(
@@ -64,7 +64,7 @@ def _moments(at, said, prediction):
         commonality={m: each[0] for m, each in values.items()},
         action={m: each[1].round() for m, each in values.items()},
         keep_probability={m: each[1] for m, each in values.items()},
-        found={m: np.ones(count, dtype=bool) for m in seen},
+        found={m: np.arange(count) != (1 if (m, at) == ("vision", 0) else -1) for m in seen},
         word_share=np.array([WEIGHTS.get(word, 0.02) for word in said]),
     )
 

@@ -74,7 +74,7 @@ def address(tmp_path_factory, tiny_config):
 def shown(open_page, address, clip):
     """A page that shows the clip, whose words it was given."""
     page = open_page(address)
-    page.set_default_timeout(90_000)  # the models are loaded by the first recording
+    page.set_default_timeout(150_000)  # the models are loaded by the first recording
     page.set_input_files("#picker input[type=file]", clip)
     page.fill("#picker .transcript", TRANSCRIPT)
     page.click("#ask-one [type=submit]")
@@ -120,7 +120,7 @@ def test_text_renamed_to_mp4_is_told_as_on_the_command_line(open_page, address, 
 
 def test_two_runs_are_compared(open_page, address):
     page = open_page(address)
-    page.set_default_timeout(90_000)
+    page.set_default_timeout(150_000)
     page.click("#tab-two")
     page.click("text=Try the example")
     page.wait_for_selector("#panel-two article")
