@@ -11,6 +11,7 @@ import argparse
 import json
 import tempfile
 from pathlib import Path
+from typing import Any
 
 from mmcl.config import Config, resolve_config
 from mmcl.corpus.plant import PlantSettings, plant_corpus
@@ -19,6 +20,7 @@ from mmcl.learning.loop import fit
 from mmcl.runtime import environment
 
 CLIPS_PER_STEP, STEPS_PER_EPOCH = 64, 25
+TOLERANCE = 1e-5
 NUMBERS = ("loss", "task_loss", "alignment_loss", "critic_loss", "reward", "mean_action")
 
 
@@ -28,6 +30,7 @@ def main() -> None:
     options.add_argument("--steps", type=int, default=50)
     options.add_argument("--processes", type=int, default=2)
     options.add_argument("--model", default="calibrated")
+    options.add_argument("--set", action="append", default=[], dest="settings")
     asked = options.parse_args()
     counts = PlantSettings(train=CLIPS_PER_STEP * STEPS_PER_EPOCH, valid=64, test=1)
     corpus = plant_corpus(counts).development()
@@ -38,11 +41,17 @@ def main() -> None:
             "runtime.threads=1",
             f"learning.epochs={-(-asked.steps // STEPS_PER_EPOCH)}",
             f"learning.batch_size={CLIPS_PER_STEP}",
+            *asked.settings,
         ]
         config = resolve_config(model=asked.model, source="planted", overrides=overrides)
         curves[processes], rates[processes] = _curve(corpus, config)
     pairs = list(zip(*curves.values(), strict=True))[: asked.steps]
-    apart = {name: max(abs(one[name] - other[name]) for one, other in pairs) for name in NUMBERS}
+    apart: dict[str, Any] = {
+        name: max(abs(one[name] - other[name]) for one, other in pairs) for name in NUMBERS
+    }
+    loss = [abs(one["loss"] - other["loss"]) for one, other in pairs]
+    beyond = next((step for step, gap in enumerate(loss, start=1) if gap > TOLERANCE), None)
+    apart |= {"loss_at_each_step": loss, "first_step_beyond_1e-5": beyond}
     report = {"model": asked.model, "steps": len(pairs), "largest_difference": apart}
     print(json.dumps(report | {"clips_per_second": rates, "environment": environment()}, indent=2))
 
