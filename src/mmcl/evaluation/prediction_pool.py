@@ -128,7 +128,9 @@ def _score_there(block: _Block, threads: int) -> _Scores:
     run, split = _opened(block.call, block.run, block.corpus)
     part = split.between(block.start, block.stop)
     size = run.config.evaluation.batch_size
-    return _Scores(part.ids, score_split(run.model(block.seed), part, batch_size=size).scores)
+    return _Scores(
+        part.ids, score_split(run.model(block.seed), part, batch_size=size, per_step=False).scores
+    )
 
 
 @lru_cache(maxsize=1)
