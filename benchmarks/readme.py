@@ -16,7 +16,14 @@ from mmcl.evaluation.comparison_tables import markdown_table
 
 HERE = Path(__file__).parent
 DOCS = HERE.parent / "docs"
-PAGES = (HERE.parent / "README.md", DOCS / "your-own-video.md", DOCS / "serving.md")
+PAGES = (
+    HERE.parent / "README.md",
+    *(DOCS / name for name in ("your-own-video.md", "serving.md", "scaling.md")),
+)
+HOURS = 1_000_000
+DAYS = 30
+CORES = 64
+"""Of the machine that a great deal of video is reckoned for."""
 MARKED = re.compile(r"<!-- table:([\w-]+) -->\n(.*?)<!-- end:\1 -->", re.S)
 
 
@@ -28,6 +35,11 @@ def render() -> None:
 
 def _fresh(found: re.Match[str]) -> str:
     name = found[1]
+    if name == "hours":
+        media, streaming = kept("media"), kept("streaming")
+        if media is None or streaming is None:
+            return found[0]
+        return f"<!-- table:hours -->\n{hours_table(media, streaming)}<!-- end:hours -->"
     tables = {"speed": speed_table, "media": media_table, "service": service_table}
     content = kept(name if name in tables else f"result.{name}")
     if content is None:
@@ -146,6 +158,39 @@ def service_table(content: dict[str, Any]) -> str:
         f"{held[0][1]:.0f} and {held[-1][1]:.0f} MiB.",
         f"- Malformed recordings: {statuses} (200: it could be read all the same); the slowest "
         f"`/healthz` meanwhile took {malformed['slowest_health_seconds']:.2f} s.",
+    ]
+    return "\n".join(lines) + "\n\n"
+
+
+def hours_table(media: dict[str, Any], streaming: dict[str, Any]) -> str:
+    """What a million hours of video would take, reckoned from what was measured."""
+    results, cores = streaming["results"], int(streaming["environment"]["machine"].split()[-2])
+    long = media["memory"]["30 min"]
+    heavy = max(r["cpu"] for r in media["results"].values())
+    clips = HOURS * 3600 * long["utterances"] / long["seconds"]
+    stages = [
+        ("extract, small pictures (352x288)", HOURS * long["cpu"] / long["seconds"]),
+        ("extract, large pictures (1280x720)", HOURS * heavy),
+        ("train, one epoch", clips / results["train"]["clips_per_second"] * cores / 3600),
+        ("predict, one seed", clips / results["predict"]["clips_per_second"] * cores / 3600),
+        ("read once, cold", clips / results["cold"]["clips_per_second"] * cores / 3600),
+    ]
+    terabytes = clips * results["plant"]["gigabytes"] / streaming["settings"]["clips"] / 1e3
+    lines = [
+        f"{HOURS:,} hours are {clips / 1e9:.1f} thousand million utterances at the rate of the "
+        f"half-hour recording ({long['utterances']} in {long['seconds'] / 60:.0f} minutes), and "
+        f"{terabytes:.0f} TB of features in MOSEI's widths as float16, 50 steps each.",
+        "",
+        f"| stage | core-hours | machines of {CORES} cores for {DAYS} days |",
+        "|---|---:|---:|",
+    ]
+    for name, hours in stages:
+        machines = -(-hours // (CORES * 24 * DAYS))
+        lines.append(f"| {name} | {hours:,.0f} | {machines:,.0f} |")
+    lines += [
+        "",
+        f"Reckoned from `{media['command']}` and `{streaming['command']}`, on {cores} cores that did "
+        "other work meanwhile, and as if machines shared the work perfectly: orders of size.",
     ]
     return "\n".join(lines) + "\n\n"
 
