@@ -6,7 +6,7 @@ INSTALLED := $(VENV)/installed
 export OMP_WAIT_POLICY := PASSIVE
 export GOMP_SPINCOUNT := 0
 
-.PHONY: help demo test check bench bench-media format clean
+.PHONY: help demo test check bench bench-scale bench-service bench-media format clean
 help: ## Show this help
 	@grep -E '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 13
 
@@ -22,8 +22,17 @@ check: $(INSTALLED) ## Format, lint, types and import direction
 	$(BIN)/mypy
 	$(BIN)/python -m pytest -q tests/unit/test_house.py
 
-bench: $(INSTALLED) ## Clips per second of both variants beside the machine's own floor
+bench: $(INSTALLED) ## Clips per second of both variants beside the machine's own floor, part by part
 	$(BIN)/python benchmarks/speed.py
+	$(BIN)/python benchmarks/phases.py
+
+bench-scale: $(INSTALLED) ## Long clips, several processes, and 200,000 clips from disk (8 GB, an hour)
+	$(BIN)/python benchmarks/long_sequences.py
+	$(BIN)/python benchmarks/processes.py
+	$(BIN)/python benchmarks/streaming.py
+
+bench-service: $(INSTALLED) ## The service under 32 clients and 200 malformed files
+	$(BIN)/python benchmarks/service.py
 
 bench-media: $(INSTALLED) ## What extraction costs on real recordings; needs MMCL_REAL_DATA
 	$(BIN)/python benchmarks/media.py --long

@@ -189,8 +189,8 @@ def hours_table(media: dict[str, Any], streaming: dict[str, Any]) -> str:
         lines.append(f"| {name} | {hours:,.0f} | {machines:,.0f} |")
     lines += [
         "",
-        f"Reckoned from `{media['command']}` and `{streaming['command']}`, on {cores} cores that did "
-        "other work meanwhile, and as if machines shared the work perfectly: orders of size.",
+        f"Reckoned from `{media['command']}` and `{streaming['command']}`, on {cores} cores that "
+        "did other work meanwhile, and as if machines shared the work perfectly: orders of size.",
     ]
     return "\n".join(lines) + "\n\n"
 
