@@ -304,13 +304,24 @@ def test_recording_is_thrown_away(stub, open_page):
 # ---------------------------------------------------------------- the other tabs
 
 
+def test_whoever_asks_before_the_runs_are_listed_is_served(stub, open_page, clip):
+    page, held = open_page(stub.address), []
+    page.route("**/v1/models", lambda route: held.append(route))
+    page.reload()
+    predict(page, clip)
+    assert stub.received == []
+    held[0].continue_()
+    page.wait_for_selector(RESULT)
+    assert [each["model"] for each in stub.received] == ["alpha"]
+
+
 def test_two_runs_on_the_same_axes_and_in_words(stub, open_page, clip):
     page = open_page(stub.address)
     page.set_input_files("#picker input[type=file]", clip)
     page.click("#tab-two")
     page.click("#ask-two [type=submit]")
     page.wait_for_selector("#panel-two article")
-    assert [each["model"] for each in stub.received] == ["alpha", "beta"]
+    assert sorted(each["model"] for each in stub.received) == ["alpha", "beta"]
     said = page.locator(".said li").all_text_contents()
     # Differences +0.2, +2.2, +0.2: +0.87 on average, and as far apart.
     assert said[0] == "On average alpha rates it 0.9 higher than beta, on a scale of −3…3."

@@ -35,7 +35,7 @@ def begin(runs, folder, *, make=FakeReader, **limits):
 def place(runs, tmp_path_factory):
     """A workshop whose jobs may take a second a stage and some memory; it is shared."""
     folder = tmp_path_factory.mktemp("shop") / "jobs"
-    place = begin(runs, folder, stage_seconds=2.0, max_memory=900 * MIB)
+    place = begin(runs, folder, stage_seconds=5.0, max_memory=900 * MIB)
     until(lambda: place.shop.is_ready)
     yield place
     place.shop.stop()
@@ -98,7 +98,7 @@ def test_stage_that_takes_too_long(place):
     began = time.monotonic()
     job = over(place, queue(place, f"hold 30\n{TALK}"))
     assert detail(job) == (
-        '"talk.mp4" took more than 2 s in one stage (hearing the words), and was given up.\n'
+        '"talk.mp4" took more than 5 s in one stage (hearing the words), and was given up.\n'
         "  Send a shorter one."
     )
     assert 2.0 <= time.monotonic() - began < 15

@@ -72,7 +72,7 @@ def train_command(
     console.print(metrics_table(report))
     for note in report["notes"]:
         console.print(f"note: {note}", markup=False)
-    console.print(f"{run.folder}/metrics.json", markup=False)
+    console.print(f"{run.folder}/metrics.json", markup=False, soft_wrap=True)
 
 
 def preset_for(card: Card) -> str | None:

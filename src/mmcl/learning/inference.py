@@ -79,7 +79,7 @@ def score_split(
                 held.extend(values.transpose(0, 1).float().cpu().numpy())
         if advance is not None:
             advance(len(output.scores))
-    if model.released and not model.aligned:
+    if per_step and model.released and not model.aligned:
         seen = tuple(_own_steps(held, model, split) for held in seen)
     if not scores:
         return Scored(np.zeros(0), *seen)

@@ -2,9 +2,9 @@
 
 import json
 import os
+import re
 import signal
 from functools import partial
-from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
@@ -184,9 +184,11 @@ def test_diverged_training_over_ray_stops_no_other(corpus_file, tiny_config, tmp
 @pytest.mark.parametrize("lost", ["corpus", "folder"])
 def test_training_where_its_files_are_not_seen(corpus_file, tiny_config, tmp_path, ray, lost):
     job = Job(corpus_file, tiny_config(), 1, tmp_path / "a")
-    place = Path("/no/file") if lost == "corpus" else Path("/no/seed-1")
-    seen = "/no/file" if lost == "corpus" else "/no"
-    with pytest.raises(DatasetError, match=f"^{seen}: not found on .*, where a task needed it"):
+    place = tmp_path / "no" / ("file" if lost == "corpus" else "seed-1")
+    seen = place if lost == "corpus" else place.parent
+    with pytest.raises(
+        DatasetError, match=f"^{re.escape(str(seen))}: not found on .*, where a task needed it"
+    ):
         train_jobs([job._replace(**{lost: place})], workers=1, engine="ray")
 
 

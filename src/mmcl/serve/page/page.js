@@ -29,7 +29,7 @@ panels.one.querySelector("select").addEventListener("change", describeModel);
 // A file that misses the drop zone would take the place of the page.
 for (const name of ["dragover", "drop"]) addEventListener(name, (event) => event.preventDefault());
 hideToken();
-await listModels();
+const listed = listModels(); // whoever asks sooner waits for it
 
 function panel(name) {
   return document.getElementById(`panel-${name}`);
@@ -107,6 +107,7 @@ async function ask(event, what) {
     const recording = picker.recording;
     work.replaceChildren();
     result.replaceChildren();
+    await listed;
     const { article, heading } = await what(recording, work, mine);
     work.replaceChildren();
     result.replaceChildren(article);
