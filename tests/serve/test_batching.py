@@ -6,6 +6,7 @@ import threading
 import numpy as np
 import pytest
 
+from fakes.loops import run_apart
 from mmcl.errors import ShapeError
 from mmcl.serve.batching import Batcher
 from mmcl.serve.features import Features
@@ -48,9 +49,9 @@ def serve(predict, work, **limits):
     batcher = Batcher(predict, Limits(**limits), meters)
 
     async def run():
-        return await worked(batcher, work(batcher))
+        return await asyncio.wait_for(worked(batcher, work(batcher)), 10)
 
-    return asyncio.run(asyncio.wait_for(run(), 10)), meters
+    return run_apart(run()), meters
 
 
 def test_what_waits_goes_together_and_each_gets_its_own():

@@ -1,7 +1,5 @@
 """Who may come in: by token, by the service's own name, and from its own pages."""
 
-import asyncio
-
 import httpx
 import pytest
 from starlette.applications import Starlette
@@ -9,6 +7,7 @@ from starlette.middleware import Middleware
 from starlette.responses import PlainTextResponse
 from starlette.routing import Route
 
+from fakes.loops import run_apart
 from mmcl.serve.guard import Guard
 from mmcl.serve.meters import Meters
 from mmcl.serve.page_files import CONTENT_POLICY
@@ -48,7 +47,7 @@ def ask(path, *, token=None, method="GET", base="http://localhost:8760", meters=
         async with httpx.AsyncClient(transport=transport, base_url=base) as client:
             return await client.request(method, path, **given)
 
-    return asyncio.run(send())
+    return run_apart(send())
 
 
 def test_without_a_token_everyone_here_comes_in():
