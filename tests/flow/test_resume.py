@@ -212,6 +212,15 @@ def test_resume_refuses_other_settings(corpus, finished, capsys):
     assert _contents(finished) == before
 
 
+def test_a_run_of_an_earlier_version_is_gone_on_with(corpus, finished):
+    run = finished / "run.json"
+    description = json.loads(run.read_text())
+    runtime = description["config"]["runtime"]
+    runtime["devices"] = runtime.pop("processes")
+    run.write_text(json.dumps(description))
+    assert main(_words(corpus, "run", "--resume", learning__epochs=1)) == 0
+
+
 def test_resume_refuses_another_corpus(folder, finished, capsys):
     other = _plant(folder / "other.arrow", train=25)
     before = _contents(finished)

@@ -13,6 +13,7 @@ from __future__ import annotations
 import json
 import math
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import Any, Self
 
@@ -493,6 +494,8 @@ def _check_resumable(folder: Path, description: dict[str, Any], resume: bool) ->
             "  Go on with it: --resume\n  Start another: --out with a new folder"
         )
     before = _read_description(folder)
+    with suppress(ValidationError, KeyError):  # an earlier version's names are today's settings
+        before["config"] = Config.model_validate(before["config"]).model_dump(mode="json")
     for key, what in (("corpus_checksum", "another corpus"), ("config", "other settings")):
         if before[key] != description[key]:
             raise RunError(
