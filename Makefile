@@ -3,6 +3,8 @@ VENV ?= .venv
 PYTHON ?= python3
 BIN := $(VENV)/bin
 INSTALLED := $(VENV)/installed
+# One more than there are cores: tests wait for processes of their own.
+WORKERS ?= $(shell expr $$(getconf _NPROCESSORS_ONLN) + 1)
 export OMP_WAIT_POLICY := PASSIVE
 export GOMP_SPINCOUNT := 0
 
@@ -14,7 +16,7 @@ demo: $(INSTALLED) ## Train both variants on the planted corpus and write demo/r
 	$(BIN)/mmcl demo --out demo
 
 test: $(INSTALLED) ## Run every test; those on real data need MMCL_REAL_DATA
-	$(BIN)/python -m pytest -n auto --dist loadfile
+	$(BIN)/python -m pytest -n $(WORKERS) --dist loadfile
 
 check: $(INSTALLED) ## Format, lint, types and import direction
 	$(BIN)/ruff format --check .

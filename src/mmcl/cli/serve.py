@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from contextlib import suppress
 from pathlib import Path
 from typing import Annotated
 
@@ -62,7 +63,7 @@ def serve_command(
             shown = url if token is None else f"{url}?token=TOKEN, with your token for TOKEN"
             typer.echo(f"Open {shown}\nStop it with Ctrl-C")
 
-        try:
+        with suppress(KeyboardInterrupt):  # it has ended in good order
             serve(
                 opened,
                 listening,
@@ -71,8 +72,8 @@ def serve_command(
                 limits=limits,
                 started=say,
             )
-        except KeyboardInterrupt:  # it has ended in good order
-            typer.echo("Stopped; jobs that were not done are taken up again next time.")
+        # Said of a process begun in the background, too: there no KeyboardInterrupt is raised.
+        typer.echo("Stopped; jobs that were not done are taken up again next time.")
 
 
 def _url(address: tuple[object, ...]) -> str:
