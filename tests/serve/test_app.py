@@ -458,6 +458,7 @@ def read_events(client, identifier):
 def test_events_tell_every_change_in_order_and_end(send, client, tmp_path):
     gate = tmp_path / "gate"
     blocked = send(f"until {gate}\n{TALK}", wait=0).json()
+    wait_for(client, blocked["id"], "running")
     job = send(f"hold 0.2\n{TALK}", wait=0).json()
     told = []
     thread = threading.Thread(target=lambda: told.extend(read_events(client, job["id"])))
