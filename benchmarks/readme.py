@@ -146,20 +146,25 @@ def service_table(content: dict[str, Any]) -> str:
         )
     ratios = [one["ratio"] for one in rounds]
     held = list(content["memory"].items())
-    statuses = ", ".join(f"{count} × {status}" for status, count in malformed["statuses"].items())
+    refused, harmless = (_statuses(malformed[kind]) for kind in ("statuses", "harmless"))
     lines += [
         "",
         f"- Together over alone: {median(ratios):.1f} times as many ({min(ratios):.1f} to "
         f"{max(ratios):.1f}).",
         f"- From the command to the first prediction: {start['features']:.1f} s for features, "
-        f"{start['recording']:.1f} s for a recording. Memory at rest, both processes: "
+        f"{start['recording']:.1f} s for a recording. Memory at rest, all processes: "
         f"{start['memory_mib']:.0f} MiB.",
-        f"- Memory of the service's own process after {held[0][0]} and {held[-1][0]} requests: "
+        f"- Memory of all processes after {held[0][0]} and {held[-1][0]} requests: "
         f"{held[0][1]:.0f} and {held[-1][1]:.0f} MiB.",
-        f"- Malformed recordings: {statuses} (200: it could be read all the same); the slowest "
-        f"`/healthz` meanwhile took {malformed['slowest_health_seconds']:.2f} s.",
+        f"- Malformed recordings: {refused}. Changed ones that FFmpeg decodes without a word: "
+        f"{harmless or 'none'}. The slowest `/healthz` meanwhile took "
+        f"{malformed['slowest_health_seconds']:.2f} s.",
     ]
     return "\n".join(lines) + "\n\n"
+
+
+def _statuses(counts: dict[str, int]) -> str:
+    return ", ".join(f"{count} × {status}" for status, count in counts.items())
 
 
 def hours_table(media: dict[str, Any], streaming: dict[str, Any]) -> str:

@@ -27,6 +27,9 @@ class FakeReader:
     def duration(self, path):
         return 10_000.0 if "long" in path.read_text().splitlines() else 10.0
 
+    def check(self, path):
+        pass
+
     def extractor(self, recipe, tell):
         return FakeExtractor(recipe, tell)
 

@@ -455,6 +455,22 @@ def read_events(client, identifier):
     return told
 
 
+@pytest.mark.parametrize("content", [TALK, "bad"])
+def test_who_does_not_wait_gets_the_job_however_fast_it_is(send, service, monkeypatch, content):
+    queue = service.queue
+
+    def queue_until_over(job):
+        queued = queue(job)
+        while not service.store.get(job.id).is_over:
+            time.sleep(0.01)
+        return queued
+
+    monkeypatch.setattr(service, "queue", queue_until_over)
+    answer = send(content, wait=0)
+    assert (answer.status_code, answer.json()["status"]) == (202, "queued")
+    assert answer.headers["location"] == f"/v1/jobs/{answer.json()['id']}"
+
+
 def test_events_tell_every_change_in_order_and_end(send, client, tmp_path):
     gate = tmp_path / "gate"
     blocked = send(f"until {gate}\n{TALK}", wait=0).json()

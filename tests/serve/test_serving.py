@@ -12,7 +12,7 @@ import pytest
 
 from mmcl.cli.main import main
 from mmcl.errors import UsageError
-from mmcl.serve import serving as home
+from mmcl.serve.apart import num_threads
 from mmcl.serve.serving import check_token, default_state, listen
 
 MAKE_ONE = '  Make one: python -c "import secrets; print(secrets.token_urlsafe())"'
@@ -150,10 +150,5 @@ def test_command_serves_and_stops(runs, tmp_path):
 
 
 def test_free_cores_are_left_to_recordings(monkeypatch):
-    import torch
-
-    before = torch.get_num_threads()
     monkeypatch.setattr(os, "cpu_count", lambda: 8)
-    home._share_cores()
-    assert torch.get_num_threads() == 4
-    torch.set_num_threads(before)
+    assert num_threads() == 4

@@ -23,7 +23,18 @@ from mmcl.media.recipe import SAMPLE_RATE
 if TYPE_CHECKING:
     from av.container import InputContainer
 
-__all__ = ["Frame", "MediaInfo", "audio_blocks", "frames", "probe", "read_audio"]
+__all__ = [
+    "Frame",
+    "MediaInfo",
+    "audio_blocks",
+    "frames",
+    "main_stream",
+    "open_media",
+    "origin_of",
+    "probe",
+    "read_audio",
+    "starts_at_zero",
+]
 
 MAX_PIXELS = 3840 * 2160
 MAX_HEIGHT = 720
@@ -99,10 +110,10 @@ def probe(path: Path) -> MediaInfo:
         MediaError: If the file is missing, empty, cut short, not media, a still picture, or
             its pictures are larger than 3840x2160 pixels in all.
     """
-    with _open(path) as container:
-        video = _stream(container, "video")
+    with open_media(path) as container:
+        video = main_stream(container, "video")
         duration = _duration(path, container)
-        has_audio = _stream(container, "audio") is not None
+        has_audio = main_stream(container, "audio") is not None
         if video is None:
             return MediaInfo(duration, has_audio, False, 0, 0, 0.0)
         _check_size(path, video)
@@ -309,10 +320,10 @@ def _timed(path: Path, kind: _Kind, start: float) -> Iterator[tuple[float, Any]]
     from the beginning.
     """
     if start > LEAD:
-        with _open(path) as container:
-            stream = _stream(container, kind)
+        with open_media(path) as container:
+            stream = main_stream(container, kind)
             if stream is not None and container.format.name.split(",")[0] in SEEKABLE:
-                origin = _origin(container)
+                origin = origin_of(container)
                 container.seek(
                     math.floor((start - LEAD + origin) / stream.time_base), stream=stream
                 )
@@ -321,8 +332,8 @@ def _timed(path: Path, kind: _Kind, start: float) -> Iterator[tuple[float, Any]]
                 if first is not None and first[0] <= start - LEAD / 2:
                     yield from chain([first], found)
                     return
-    with _open(path) as container:
-        stream = _stream(container, kind)
+    with open_media(path) as container:
+        stream = main_stream(container, kind)
         if stream is None:
             return
         first = next(found := _with_times(path, container, stream), None)
@@ -334,7 +345,7 @@ def _timed(path: Path, kind: _Kind, start: float) -> Iterator[tuple[float, Any]]
 def _with_times(path: Path, container: InputContainer, stream: Any) -> Iterator[tuple[float, Any]]:
     if stream.type == "video":
         _check_size(path, stream)
-    origin, time, step = _origin(container), 0.0, 0.0
+    origin, time, step = origin_of(container), 0.0, 0.0
     for frame in _decoded(container, stream):
         if frame.pts is None:  # a stream without times: one after the other
             time += step
@@ -366,7 +377,12 @@ def _decoded(container: InputContainer, stream: Any) -> Iterator[Any]:
             return
 
 
-def _open(path: Path) -> InputContainer:
+def open_media(path: Path) -> InputContainer:
+    """Open a media file, and nothing that it points to.
+
+    Raises:
+        MediaError: As :func:`probe`, but for the size of its pictures.
+    """
     av = load("av", "reading video and sound")
     _check_file(path)
     try:
@@ -465,7 +481,7 @@ def _check_size(path: Path, stream: Any) -> None:
         )
 
 
-def _stream(container: InputContainer, kind: _Kind) -> Any | None:
+def main_stream(container: InputContainer, kind: _Kind) -> Any | None:
     """The main stream of a kind; a song's cover is no video."""
     av = load("av", "reading video and sound")
     best = container.streams.best(kind)
@@ -476,21 +492,24 @@ def _stream(container: InputContainer, kind: _Kind) -> Any | None:
     return best
 
 
-def _origin(container: InputContainer) -> float:
+def starts_at_zero(container: InputContainer) -> bool:
+    """Whether the container's clock starts at 0; else it may be a piece of a broadcast."""
+    return container.format.name.split(",")[0] in FROM_ZERO
+
+
+def origin_of(container: InputContainer) -> float:
     """Where the container's clock starts, in seconds."""
-    if container.format.name.split(",")[0] in FROM_ZERO:
-        return 0.0
-    return max(container.start_time or 0, 0) / 1_000_000
+    return 0.0 if starts_at_zero(container) else max(container.start_time or 0, 0) / 1_000_000
 
 
 def _duration(path: Path, container: InputContainer) -> float:
     """Length in seconds, from the packets where the header does not say (live recordings)."""
     if container.duration is not None:
         return float(container.duration / 1_000_000)
-    with _open(path) as again:
+    with open_media(path) as again:
         ends = [
             float((packet.pts + (packet.duration or 0)) * packet.time_base)
             for packet in again.demux()
             if packet.pts is not None and packet.time_base is not None
         ]
-    return max(ends, default=_origin(container)) - _origin(container)
+    return max(ends, default=origin_of(container)) - origin_of(container)

@@ -277,7 +277,7 @@ def _add_predict(app: FastAPI, service: Service) -> None:
                     422: "the features or the recording cannot be predicted",
                     429: "too many wait",
                     501: "a package that reading recordings needs is not installed",
-                    503: "recordings cannot be read at the moment",
+                    503: "it cannot be predicted now: the process for it is being begun again",
                 }
             ),
         },
@@ -340,8 +340,9 @@ async def _accept(service: Service, name: str, request: Request) -> Job:
 
 
 async def _answer(service: Service, job: Job, wait: float) -> Response:
-    """The result of a job if it comes in time; else where to ask for it."""
-    job = await service.wait_for(job.id, wait)
+    """The result of a job if it comes in time; else, and to who does not wait, where to ask."""
+    if wait:
+        job = await service.wait_for(job.id, wait)
     headers = {"X-Job": job.id}
     if not job.is_over:
         headers["Location"] = f"/v1/jobs/{job.id}"

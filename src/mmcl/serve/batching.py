@@ -7,8 +7,7 @@ next batch. A client who is alone never waits for others.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Awaitable, Callable, Sequence
 from typing import NamedTuple
 
 from mmcl.serve.features import Features
@@ -19,7 +18,7 @@ from mmcl.serve.problems import ServiceError
 
 __all__ = ["Batcher"]
 
-Predicts = Callable[[str, Sequence[Features]], list[Predicted]]
+Predicts = Callable[[str, Sequence[Features]], Awaitable[list[Predicted]]]
 
 
 class _Waiting(NamedTuple):
@@ -29,7 +28,7 @@ class _Waiting(NamedTuple):
 
 
 class Batcher:
-    """Collects requests and predicts them together, in one thread.
+    """Collects requests and predicts them together, one batch after the other.
 
     Args:
         predict: Predicts clips of one model, in order.
@@ -41,8 +40,6 @@ class Batcher:
         self._predict, self._limits, self._meters = predict, limits, meters
         self._queue: asyncio.Queue[_Waiting] = asyncio.Queue()
         self._num_waiting = 0
-        self._crowded = False
-        self._thread = ThreadPoolExecutor(1, thread_name_prefix="predicting")
 
     async def predict(self, model: str, clips: Sequence[Features]) -> list[Predicted]:
         """Predict clips, together with whatever else waits.
@@ -68,36 +65,25 @@ class Batcher:
 
     async def run(self) -> None:
         """Serve requests until cancelled."""
-        try:
-            while True:
-                waiting = await self._gather()
-                self._crowded = len(waiting) > 1
-                for model in dict.fromkeys(each.model for each in waiting):
-                    await self._serve(model, [each for each in waiting if each.model == model])
-        finally:
-            self._thread.shutdown(wait=False, cancel_futures=True)
+        while True:
+            waiting = await self._all_that_wait()
+            for model in dict.fromkeys(each.model for each in waiting):
+                await self._serve(model, [each for each in waiting if each.model == model])
 
-    async def _gather(self) -> list[_Waiting]:
-        """The next requests: all that wait, and where others asked too, those of a moment."""
+    async def _all_that_wait(self) -> list[_Waiting]:
+        """The next requests, of as many clips as may go together."""
         waiting = [await self._queue.get()]
-        end = asyncio.get_running_loop().time()
-        if self._crowded:
-            end += self._limits.gather_seconds
         while sum(len(each.clips) for each in waiting) < self._limits.clips_at_once:
             if self._queue.empty():
-                left = end - asyncio.get_running_loop().time()
-                if left <= 0:
-                    break
-                await asyncio.sleep(left)
-            else:
-                waiting.append(self._queue.get_nowait())
+                break
+            waiting.append(self._queue.get_nowait())
         return [each for each in waiting if not each.answer.cancelled()]
 
     async def _serve(self, model: str, waiting: Sequence[_Waiting]) -> None:
         """Answer requests for one model; where they fail together, each is tried alone."""
         clips = [clip for each in waiting for clip in each.clips]
         try:
-            predicted = await self._in_thread(model, clips)
+            predicted = await self._predict(model, clips)
         except Exception as fault:
             if len(waiting) == 1:
                 _set(waiting[0].answer, fault)
@@ -111,10 +97,6 @@ class Batcher:
         for each in waiting:
             _set(each.answer, predicted[at : at + len(each.clips)])
             at += len(each.clips)
-
-    async def _in_thread(self, model: str, clips: Sequence[Features]) -> list[Predicted]:
-        loop = asyncio.get_running_loop()
-        return await loop.run_in_executor(self._thread, self._predict, model, clips)
 
 
 def _set(answer: asyncio.Future[list[Predicted]], outcome: list[Predicted] | Exception) -> None:

@@ -1,4 +1,4 @@
-"""Where the process for recordings comes from: a clean one that has imported everything.
+"""Where the processes of the service come from: a clean one that has imported everything.
 
 This module imports little, so that ``mmcl serve`` can begin that process first of all and do its
 own imports meanwhile.
@@ -8,11 +8,14 @@ from __future__ import annotations
 
 import multiprocessing
 import os
+import threading
+from multiprocessing import parent_process
+from multiprocessing.connection import wait
 from typing import Any
 
-__all__ = ["begin_imports", "clean_context"]
+__all__ = ["begin_imports", "clean_context", "end_with_parent"]
 
-_PRELOADED = ["mmcl.serve.work"]
+_PRELOADED = ["mmcl.serve.work", "mmcl.serve.apart"]
 
 
 def clean_context() -> Any:
@@ -36,3 +39,18 @@ def begin_imports() -> None:
         from multiprocessing.forkserver import ensure_running
 
         ensure_running()
+
+
+def end_with_parent() -> None:
+    """From now on this process ends as soon as the service does.
+
+    A service that was killed cannot end it; and it must not go on alone.
+    """
+    threading.Thread(target=_wait_for_parent, daemon=True).start()
+
+
+def _wait_for_parent() -> None:
+    parent = parent_process()
+    if parent is not None:
+        wait([parent.sentinel])
+        os._exit(1)

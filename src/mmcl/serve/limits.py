@@ -32,7 +32,6 @@ class Limits(BaseModel):
         pairs_at_once: Pairs of steps (clips x longest x longest) that do: what attention needs
             memory for.
         max_waiting_clips: Clips that may wait for their turn; more are turned away.
-        gather_seconds: How long a batch waits for more clips while others ask, too.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
@@ -52,4 +51,3 @@ class Limits(BaseModel):
     clips_at_once: int = Field(64, gt=0)
     pairs_at_once: int = Field(4_000_000, gt=0)
     max_waiting_clips: int = Field(4096, gt=0)
-    gather_seconds: float = Field(0.002, ge=0)

@@ -13,12 +13,12 @@ from pathlib import Path
 from mmcl.errors import UsageError, did_you_mean
 from mmcl.evaluation.run import Run
 from mmcl.serve.answers import ModelAnswer, Reception, TaskAnswer
+from mmcl.serve.apart import Predictor
 from mmcl.serve.batching import Batcher
-from mmcl.serve.features import Expected, Features
+from mmcl.serve.features import Expected
 from mmcl.serve.jobs import Job
 from mmcl.serve.limits import MEDIA_TYPES, Limits
 from mmcl.serve.meters import Meters
-from mmcl.serve.predicting import Predicted, expected_of, predict_features
 from mmcl.serve.problems import ServiceError
 from mmcl.serve.results import task_of
 from mmcl.serve.store import Store
@@ -83,17 +83,15 @@ class Service:
         self.meters, self.changes = Meters(), Changes()
         self.store = Store(state)
         self.loaded, self.closing = asyncio.Event(), asyncio.Event()
-        self.batcher = Batcher(self._predict, limits, self.meters)
+        folders = {name: run.folder.resolve() for name, run in self.runs.items()}
+        self.predictor = Predictor(folders, limits)
+        self.batcher = Batcher(self.predictor.predict, limits, self.meters)
         self.receiving = 0
         self._expected: dict[str, Expected] = {}
-        folders = {
-            name: run.folder.resolve()
-            for name, run in self.runs.items()
-            if why_no_media(run) is None
-        }
+        media = {name: folders[name] for name in folders if self.takes_media(name)}
         self.workshop = (
-            Workshop(folders, self.store, limits, self.meters, self.changes.tell, make=make)
-            if folders
+            Workshop(media, self.store, limits, self.meters, self.changes.tell, make=make)
+            if media
             else None
         )
 
@@ -115,6 +113,7 @@ class Service:
             for task in tasks:
                 task.cancel()
             await asyncio.gather(*tasks, return_exceptions=True)
+            await asyncio.to_thread(self.predictor.stop)
             if self.workshop is not None:
                 await asyncio.to_thread(self.workshop.stop)
             self.store.close()
@@ -171,22 +170,13 @@ class Service:
         """Whether a run can be sent recordings."""
         return why_no_media(self.runs[name]) is None
 
-    def _predict(self, name: str, clips: Sequence[Features]) -> list[Predicted]:
-        return predict_features(self.runs[name], clips, self.limits)
-
     async def _load(self) -> None:
         try:
-            await asyncio.to_thread(self._load_networks)
+            self._expected = await self.predictor.expected()
         except Exception:
             _log.exception("the networks cannot be loaded")
             raise
         self.loaded.set()
-
-    def _load_networks(self) -> None:
-        for name, run in self.runs.items():
-            for seed in run.seeds:
-                run.model(seed)
-            self._expected[name] = expected_of(run)
 
     # ------------------------------------------------------------ jobs
 

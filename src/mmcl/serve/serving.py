@@ -99,7 +99,6 @@ def serve(
     uvicorn = load("uvicorn", "serving", extra="serve")
     from mmcl.serve.app import LOCAL_HOSTS, create_app
 
-    _share_cores()
     logging.basicConfig(format="%(asctime)s %(levelname)s %(name)s: %(message)s")
     address = listening.getsockname()[0]
     app = create_app(runs, limits, state, token=token, hosts=(*LOCAL_HOSTS, address))
@@ -124,13 +123,6 @@ def default_state() -> Path:
     """Where jobs are kept unless somebody says otherwise."""
     home = os.environ.get("XDG_STATE_HOME") or Path.home() / ".local" / "state"
     return Path(home) / "mmcl" / "serve"
-
-
-def _share_cores() -> None:
-    """One thread predicts features; the rest of the cores is for recordings."""
-    import torch
-
-    torch.set_num_threads(max(1, (os.cpu_count() or 1) // 2))
 
 
 def _is_near(host: str) -> bool:

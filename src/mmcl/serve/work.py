@@ -10,20 +10,20 @@ from __future__ import annotations
 import logging
 import os
 import signal
-import threading
 from collections.abc import Callable, Mapping
 from contextlib import suppress
-from multiprocessing import parent_process
-from multiprocessing.connection import Connection, wait
+from multiprocessing.connection import Connection
 from pathlib import Path
 from typing import Any, NamedTuple
 
 from mmcl.errors import MediaError, MMCLError
 from mmcl.evaluation.run import Run
 from mmcl.explain.timeline import Timeline, predict_media, recipe_of
+from mmcl.media.damage import check_whole
 from mmcl.media.decode import probe
 from mmcl.media.extract import Extractor, Models
 from mmcl.media.recipe import Recipe
+from mmcl.serve.clean import end_with_parent
 from mmcl.serve.jobs import STAGES
 from mmcl.serve.limits import Limits
 from mmcl.serve.problems import Problem, ServiceError, problem_of, unknown_problem
@@ -83,6 +83,10 @@ class Reader:
         """Length of a recording in seconds; see :func:`mmcl.media.decode.probe`."""
         return probe(path).duration
 
+    def check(self, path: Path) -> None:
+        """Refuse what is not whole; see :func:`mmcl.media.damage.check_whole`."""
+        check_whole(path)
+
     def extractor(self, recipe: Recipe, tell: Callable[[str], None]) -> Extractor:
         """What extracts by a recipe and tells its stages."""
         return Extractor(recipe, self._models_of(recipe), progress=tell)
@@ -107,7 +111,7 @@ def work(
         make: Makes what reads recordings; another one in tests.
     """
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is for the service, which ends us
-    threading.Thread(target=_end_with_parent, daemon=True).start()
+    end_with_parent()
     with suppress(OSError, AttributeError):
         os.nice(_NICE)
     shop = _Shop(connection, folders, limits, make())
@@ -122,14 +126,6 @@ def work(
             connection.send(shop.fill(order))
         except (BrokenPipeError, OSError):
             return
-
-
-def _end_with_parent() -> None:
-    """A service that was killed cannot end this process; and it must not go on alone."""
-    parent = parent_process()
-    if parent is not None:
-        wait([parent.sentinel])
-        os._exit(1)
 
 
 class _Shop:
@@ -211,6 +207,7 @@ class _Shop:
                 status=413,
                 kind="too-long",
             )
+        self.reader.check(path)
         return duration
 
     def _told(self, stage: str) -> None:

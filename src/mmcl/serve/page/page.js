@@ -146,12 +146,11 @@ async function compare(recording, work, stop) {
 /** Send a recording, follow its job, and fetch the result. */
 async function predictOne(recording, name, shown, signal) {
   shown.say("sending the recording");
-  let job = await send(recording, name, { signal, onSent: (share) => shown.sent(share) });
-  const { id } = job;
+  const { id } = await send(recording, name, { signal, onSent: (share) => shown.sent(share) });
   const cancel = () => forget(id).catch(() => {});
   signal.addEventListener("abort", cancel);
   if (signal.aborted) cancel();
-  job = job.status === "done" ? job : await follow(id, {
+  const job = await follow(id, {
     onChange: (state) => shown.show(state),
     onSilence: () => shown.say("the service does not answer; asking again"),
   });

@@ -52,9 +52,7 @@ export function send(recording, model, { onSent, signal }) {
     request.responseType = "json";
     request.upload.onprogress = (event) => onSent(event.loaded / event.total);
     request.onload = () => {
-      const id = request.getResponseHeader("X-Job");
       if (request.status === 202) resolve(request.response);
-      else if (request.status === 200 && id) resolve({ id, status: "done", stages: [] });
       else reject(new Problem(request.response || { status: request.status }));
     };
     request.onerror = () => reject(new Problem(SILENT));
