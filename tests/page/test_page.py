@@ -315,6 +315,16 @@ def test_whoever_asks_before_the_runs_are_listed_is_served(stub, open_page, clip
     assert [each["model"] for each in stub.received] == ["alpha"]
 
 
+def test_report_asked_for_before_the_runs_are_listed_is_shown(stub, open_page):
+    page, held = open_page(stub.address), []
+    page.route("**/v1/models", lambda route: held.append(route))
+    page.reload()
+    page.click("#tab-report")
+    until(page, "!document.getElementById('panel-report').hidden")
+    held[0].continue_()
+    page.frame_locator("iframe.report").get_by_text("Report of alpha").wait_for()
+
+
 def test_two_runs_on_the_same_axes_and_in_words(stub, open_page, clip):
     page = open_page(stub.address)
     page.set_input_files("#picker input[type=file]", clip)

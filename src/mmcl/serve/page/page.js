@@ -67,6 +67,7 @@ async function listModels() {
   if (readers.length) picker.setLimits(readers[0].limits || {});
   else sayNoReaders();
   describeModel();
+  if (!panels.report.hidden) showReport(); // its tab was opened before there were runs to show
 }
 
 function sayNoReaders() {
