@@ -182,8 +182,7 @@ def _groups_are_whole(share: Share, size: int) -> bool:
 def _loss_of_groups(unit: Tensor, step_mask: Tensor, size: int) -> Tensor:
     m, b = unit.shape[:2]
     groups = b // size
-    x = unit[:, : groups * size] / ALIGNMENT_TEMPERATURE**0.5
-    x = x.reshape(m, groups, size, *unit.shape[2:])  # [m, G, g, n, d]
+    x = unit[:, : groups * size].reshape(m, groups, size, *unit.shape[2:])  # [m, G, g, n, d]
     mask = step_mask[:, : groups * size].reshape(m, groups, size, -1)  # [m, G, g, n]
     longest = [_last_real_step(each) for each in mask]
     steps = [each[:, :, :n] for each, n in zip(x, longest, strict=True)]
@@ -219,9 +218,9 @@ def _sums_by_clip(x: Tensor, y: Tensor, unreal: Tensor, size: int) -> Tensor:
 
 
 def _some_sums(x: Tensor, y: Tensor, unreal: Tensor, size: int) -> Tensor:
-    cosines = torch.baddbmm(unreal, x, y.transpose(1, 2))
+    scores = torch.baddbmm(unreal, x, y.transpose(1, 2), alpha=1 / ALIGNMENT_TEMPERATURE)
     # Cosines over the temperature are within -10..10: their exponentials need no shift.
-    return cosines.exp().view(len(x), x.shape[1], size, -1).sum(dim=-1)
+    return scores.exp().view(len(x), x.shape[1], size, -1).sum(dim=-1)
 
 
 def _pair_loss(x: Tensor, y: Tensor, x_mask: Tensor, y_mask: Tensor) -> tuple[Tensor, Tensor]:

@@ -5,14 +5,17 @@ Pure functions, no parameters: the heart of the method, as released and as repai
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from functools import partial
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
+from torch.autograd.function import once_differentiable
 from torch.utils.checkpoint import checkpoint
 
 from mmcl.errors import ShapeError
+from mmcl.models.layers import traced
 
 __all__ = [
     "Decoupled",
@@ -27,6 +30,8 @@ ABSENT, PADDED = 2.0, -10.0
 best mean with any two others)."""
 CANDIDATES = 8
 """Partner steps looked at per step and modality in the three-way form; exact up to that length."""
+SHORT = 64
+"""Steps up to which all cosines are kept for the gradient: less work than those of partners."""
 _BLOCK_ELEMENTS = 1 << 22
 MOST_PAIRS = 1 << 24
 """Cosines that the softmax form keeps for the gradient at once; beyond, only their parts."""
@@ -189,9 +194,31 @@ def elementwise_decoupling(
     confirmed = agreed > -torch.inf
     level = (agreed.where(confirmed, 0.0) - threshold) / temperature
     commonality = torch.sigmoid(level) * (step_mask & confirmed)
-    real = z * step_mask.unsqueeze(-1)
-    common = commonality.unsqueeze(-1) * real
-    return Decoupled(common, real - common, commonality)
+    if traced():
+        real = z * step_mask.unsqueeze(-1)
+        common = commonality.unsqueeze(-1) * real
+        return Decoupled(common, real - common, commonality)
+    real = z if bool(step_mask.all()) else z * step_mask.unsqueeze(-1)
+    common, specific = _Split.apply(real, commonality)  # type: ignore[no-untyped-call]
+    return Decoupled(common, specific, commonality)
+
+
+class _Split(torch.autograd.Function):
+    """``common = share * z`` and ``specific = z - common``, with half of torch's passes."""
+
+    @staticmethod
+    def forward(ctx: Any, z: Tensor, share: Tensor) -> tuple[Tensor, Tensor]:
+        ctx.save_for_backward(z, share)
+        common = share.unsqueeze(-1) * z
+        return common, z - common
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, of_common: Tensor, of_specific: Tensor) -> Any:
+        z, share = ctx.saved_tensors
+        apart = of_common - of_specific
+        of_share = torch.linalg.vecdot(apart, z) if ctx.needs_input_grad[1] else None
+        return torch.addcmul(of_specific, share.unsqueeze(-1), apart), of_share
 
 
 def agreement(
@@ -229,6 +256,8 @@ def agreement(
     if m == 1:
         return unit.new_full(unit.shape[:-1], -torch.inf)
     others = torch.tensor([[k for k in range(m) if k != i] for i in range(m)], device=unit.device)
+    if unit.shape[2] <= SHORT and not traced():
+        return _agreement_of_short(unit, step_mask, three_way and m == 3, confirm, candidates)
     with torch.no_grad():
         chosen = [
             _find_partners(i, others[i].tolist(), unit, step_mask, three_way, confirm, candidates)
@@ -241,16 +270,52 @@ def agreement(
         across = (partners[:, 0] * partners[:, 1]).sum(dim=-1, keepdim=True).movedim(-1, 1)
         cosines = torch.cat([cosines, across], dim=1)
         counted = torch.cat([counted, counted.all(dim=1, keepdim=True)], dim=1)
-    return _confirm(cosines, counted, confirm)
+    return _confirm(cosines.movedim(1, 0), counted.movedim(1, 0), confirm)
+
+
+def _agreement_of_short(
+    unit: Tensor, step_mask: Tensor, three_way: bool, confirm: str, candidates: int
+) -> Tensor:
+    """The same from all cosines of every two modalities, computed once, with their gradient."""
+    m = len(unit)
+    cosines = {(k, q): unit[k] @ unit[q].transpose(1, 2) for q in range(m) for k in range(q)}
+    cosines |= {(q, k): of_two.transpose(1, 2) for (k, q), of_two in cosines.items()}
+    present, all_real = step_mask.any(dim=2), bool(step_mask.all())
+    agreed = []
+    for i in range(m):
+        others = [k for k in range(m) if k != i]
+        sims = [cosines[i, k] for k in others]
+        seen = [s.detach() for s in sims]
+        if not all_real:
+            seen = [_masked(s, step_mask[k]) for s, k in zip(seen, others, strict=True)]
+        counted = present[others].unsqueeze(-1)  # [k, b, 1]
+        if three_way:
+            across = cosines[others[0], others[1]]
+            at = _best_pair(seen, partial(_across_of_all, across.detach()), confirm, candidates)
+            counted = torch.cat([counted, counted.all(dim=0, keepdim=True)])
+        else:
+            at = _best_shared_index(seen, confirm)
+        found = [s.gather(-1, j.unsqueeze(-1)).squeeze(-1) for s, j in zip(sims, at, strict=True)]
+        if three_way:
+            one, other = (j.unsqueeze(-1) for j in at)
+            found.append(_across_of_all(across, one, other).flatten(2).squeeze(-1))
+        agreed.append(_confirm(torch.stack(found), counted, confirm))
+    return torch.stack(agreed)
+
+
+def _across_of_all(cosines: Tensor, at: Tensor, at_other: Tensor) -> Tensor:
+    """Cosines of some steps, from all of them ``[b, n, n]``: ``[b, i, few, few]``."""
+    places = at.unsqueeze(-1) * cosines.shape[-1] + at_other.unsqueeze(-2)
+    return cosines.reshape(len(cosines), -1).gather(1, places.flatten(1)).view(places.shape)
 
 
 def _confirm(cosines: Tensor, counted: Tensor, confirm: str) -> Tensor:
-    """Least or mean over the second axis of the cosines that count; -inf where none does."""
+    """Least or mean over the first axis of the cosines that count; -inf where none does."""
     if confirm == "min":
-        value = cosines.masked_fill(~counted, ABSENT).amin(dim=1)
+        value = cosines.masked_fill(~counted, ABSENT).amin(dim=0)
     else:
-        value = (cosines * counted).sum(dim=1) / counted.sum(dim=1).clamp(min=1)
-    return value.masked_fill(~counted.any(dim=1), -torch.inf)
+        value = (cosines * counted).sum(dim=0) / counted.sum(dim=0).clamp(min=1)
+    return value.masked_fill(~counted.any(dim=0), -torch.inf)
 
 
 def _take_partners(unit: Tensor, others: Tensor, at: Tensor) -> Tensor:
@@ -282,9 +347,10 @@ def _find_partners(
     found: list[list[Tensor]] = [[] for _ in others]
     for start in range(0, n, block):
         query = unit[m, :, start : start + block]
-        sims = [_masked_cosines(query, unit[k], step_mask[k]) for k in others]
+        sims = [_masked(query @ unit[k].transpose(1, 2), step_mask[k]) for k in others]
         if three_way and len(others) == 2:
-            best = _best_pair(sims, unit, others, confirm, candidates)
+            across = partial(_across_of_steps, unit[others[0]], unit[others[1]])
+            best = _best_pair(sims, across, confirm, candidates)
         else:
             best = _best_shared_index(sims, confirm)
         for column, at in zip(found, best, strict=True):
@@ -292,8 +358,17 @@ def _find_partners(
     return torch.stack([torch.cat(column, dim=1) for column in found])
 
 
-def _masked_cosines(query: Tensor, unit: Tensor, mask: Tensor) -> Tensor:
-    cosines = query @ unit.transpose(1, 2)  # [b, block, n]
+def _across_of_steps(one: Tensor, other: Tensor, at: Tensor, at_other: Tensor) -> Tensor:
+    """Cosines of some steps of two modalities, ``[b, i, few]`` of each: ``[b, i, few, few]``."""
+    steps = [
+        _take_steps(unit, picked.flatten(1)).view(*picked.shape, unit.shape[-1])
+        for unit, picked in ((one, at), (other, at_other))
+    ]
+    return steps[0] @ steps[1].transpose(-1, -2)
+
+
+def _masked(cosines: Tensor, mask: Tensor) -> Tensor:
+    """Cosines with the steps of a modality, ``[b, i, n]``: none of its padding is the best."""
     cosines = cosines.masked_fill(~mask[:, None, :], PADDED)
     return cosines.masked_fill(~mask.any(dim=1)[:, None, None], ABSENT)
 
@@ -306,23 +381,29 @@ def _best_shared_index(sims: list[Tensor], confirm: str) -> list[Tensor]:
 
 
 def _best_pair(
-    sims: list[Tensor], unit: Tensor, others: list[int], confirm: str, candidates: int
+    sims: list[Tensor],
+    across_of: Callable[[Tensor, Tensor], Tensor],
+    confirm: str,
+    candidates: int,
 ) -> list[Tensor]:
-    """Best (j, j') among the best few of each; where one side is absent, the other's best."""
-    b, block, n = sims[0].shape
-    few = min(candidates, n)
+    """Best (j, j') among the best few of each; where one side is absent, the other's best.
+
+    Args:
+        sims: Masked cosines of the steps i with those of both other modalities, ``[b, i, n]``.
+        across_of: Cosines of the few steps of the one with those of the other, ``[b, i, few]``
+            each to ``[b, i, few, few]``.
+        confirm: As for :func:`agreement`.
+        candidates: How many are few.
+    """
+    few = min(candidates, sims[0].shape[-1])
     top = [s.topk(few, dim=-1) for s in sims]
-    steps = [
-        _take_steps(unit[k], t.indices.flatten(1)).view(b, block, few, unit.shape[-1])
-        for k, t in zip(others, top, strict=True)
-    ]
-    across = steps[0] @ steps[1].transpose(-1, -2)  # [b, block, few, few]
+    across = across_of(top[0].indices, top[1].indices)
     left, right = top[0].values.unsqueeze(-1), top[1].values.unsqueeze(-2)
     across = across.masked_fill((left == ABSENT) | (right == ABSENT), ABSENT)
     if confirm == "min":
         score = torch.minimum(across, torch.minimum(left, right))
     else:
         score = (across + left + right) / 3
-    best = score.flatten(-2).argmax(dim=-1, keepdim=True)  # [b, block, 1]
+    best = score.flatten(-2).argmax(dim=-1, keepdim=True)  # [b, i, 1]
     at = (best // few, best % few)
     return [t.indices.gather(-1, i).squeeze(-1) for t, i in zip(top, at, strict=True)]

@@ -6,7 +6,7 @@ Everything is stacked as ``[m, b, n, d]``: modalities, clips, steps, width.
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
 import torch
 from torch import Tensor, nn
@@ -24,6 +24,7 @@ __all__ = [
     "SelfAttention",
     "equalise_lengths",
     "sinusoidal_positions",
+    "traced",
     "weighted_mean",
 ]
 
@@ -53,18 +54,37 @@ class Dropout(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """Shapes: any in, the same out."""
-        if not self.training or not torch.is_grad_enabled() or not self.rate:
+        if x.device.type == "cpu":
+            kept = self.kept(x.shape)
+            return x if kept is None else x * kept.to(x.dtype).mul_(self.scale)
+        if not self._drops():
             return x
+        if current_share() is None:
+            return F.dropout(x, self.rate)
         shape = shape_of_all(x.shape, self.clip_axis)
-        if x.device.type != "cpu":
-            if current_share() is None:
-                return F.dropout(x, self.rate)
-            return x * own_clips(F.dropout(x.new_ones(shape), self.rate), self.clip_axis)
-        dropped, count = min(round(self.rate * 256), 255), math.prod(shape)
+        return x * own_clips(F.dropout(x.new_ones(shape), self.rate), self.clip_axis)
+
+    def kept(self, shape: Sequence[int]) -> Tensor | None:
+        """Which values stay, bool of a shape, on the CPU; None where nothing is dropped."""
+        if not self._drops():
+            return None
+        shape = shape_of_all(shape, self.clip_axis)
+        count = math.prod(shape)
         words = torch.empty((count + 7) // 8, dtype=torch.int64).random_(-(2**63), None)
         noise = own_clips(words.view(torch.uint8)[:count].view(shape), self.clip_axis)
-        kept = (noise >= dropped).to(x.dtype)
-        return x * kept.mul_(256 / (256 - dropped))
+        return noise >= self._dropped_of_256
+
+    @property
+    def scale(self) -> float:
+        """What the values that stay are multiplied by."""
+        return 256 / (256 - self._dropped_of_256)
+
+    @property
+    def _dropped_of_256(self) -> int:
+        return min(round(self.rate * 256), 255)
+
+    def _drops(self) -> bool:
+        return self.training and torch.is_grad_enabled() and bool(self.rate)
 
     def extra_repr(self) -> str:
         """Shown by ``print(model)``."""
@@ -220,6 +240,11 @@ class BatchNorm(nn.BatchNorm1d):
             self.num_batches_tracked.add_(1)
         normal: Tensor = centred * (square / clips + self.eps).rsqrt() * self.weight + self.bias
         return normal
+
+
+def traced() -> bool:
+    """Whether a network is being compiled or exported: then it is made of torch's parts alone."""
+    return torch.compiler.is_compiling() or torch.onnx.is_in_onnx_export()
 
 
 def weighted_mean(x: Tensor, weight: Tensor) -> Tensor:

@@ -33,6 +33,7 @@ from mmcl.models.layers import (
     weighted_mean,
 )
 from mmcl.models.network import Network
+from mmcl.models.packed import attend_packed, can_pack, is_hard, transform_packed
 from mmcl.models.policy import Decision, PolicyModels, draw_kept
 from mmcl.models.projection import Projection, Standardiser
 from mmcl.types import Modality
@@ -185,11 +186,11 @@ class MMCL(Network):
             complete = {m: F.pad(x, (0, 0, 0, longest - x.shape[1])) for m, x in complete.items()}
         z = self.projection(complete)
         step_mask = self._stack_masks(complete_masks, z)
-        compared = z if self.calibration is None else self.calibration(z, step_mask)
-        unit = F.normalize(compared, dim=-1)
+        calibration = self.calibration
+        unit = F.normalize(z, dim=-1) if calibration is None else calibration.unit(z, step_mask)
         parts = self._decouple(z, unit, step_mask)
         weight = parts.commonality if self.elementwise else step_mask.to(z.dtype)
-        enhanced = weighted_mean(self._attend(parts.common, weight), weight)
+        enhanced = self._attend(parts.common, weight)
         present = step_mask.any(dim=-1).to(z.dtype)
         return Encoded(parts, unit, enhanced, step_mask, present)
 
@@ -218,10 +219,14 @@ class MMCL(Network):
         In ``calibrated`` an action is also the weight with which a step is attended to and
         pooled, so that a step with action 0 cannot matter to any other.
         """
-        kept = actions.unsqueeze(-1) * encoded.parts.specific
+        specific = encoded.parts.specific
+        if not self.released and can_pack(specific):
+            # What is dropped is left out: nothing need be made 0.
+            kept = specific if is_hard(actions) else actions.unsqueeze(-1) * specific
+            return transform_packed(self.block, self._with_positions(kept), actions)
+        kept = self._with_positions(actions.unsqueeze(-1) * specific)
         weight = actions if not self.released else encoded.step_mask.to(kept.dtype)
-        steps = self.block(self._with_positions(kept), _key_bias(weight))
-        return weighted_mean(steps, weight)
+        return weighted_mean(self.block(kept, _key_bias(weight)), weight)
 
     def unimodal_scores(self, output: Output) -> Tensor:
         """Scores each modality would give alone, ``[m, b, ...]``: for separate rewards."""
@@ -286,10 +291,13 @@ class MMCL(Network):
         )
 
     def _attend(self, common: Tensor, weight: Tensor) -> Tensor:
+        """Enhance the common part and pool it, ``[m, b, d]``."""
         if self.attention is None:
-            return common
-        enhanced: Tensor = self.attention(self._with_positions(common), _key_bias(weight))
-        return enhanced
+            return weighted_mean(common, weight)
+        steps = self._with_positions(common)
+        if not self.released and can_pack(steps):
+            return attend_packed(self.attention, steps, weight)
+        return weighted_mean(self.attention(steps, _key_bias(weight)), weight)
 
     def _with_positions(self, steps: Tensor) -> Tensor:
         if not self.settings.positions:

@@ -19,6 +19,7 @@ from torch import Tensor, nn
 from mmcl.config import ModelSettings, PolicySettings
 from mmcl.corpus.schema import Task
 from mmcl.errors import DatasetError, ShapeError
+from mmcl.models.layers import traced
 from mmcl.models.projection import Standardiser
 from mmcl.types import MODALITIES, Modality
 
@@ -205,7 +206,9 @@ class Network(nn.Module, PyTorchModelHubMixin):
                 )
             mask = mask & self.seen[at]
             complete_masks[modality] = mask
-            complete[modality] = _finite(modality, x.masked_fill(~mask.unsqueeze(-1), 0.0))
+            if traced() or not mask.all():
+                x = x.masked_fill(~mask.unsqueeze(-1), 0.0)
+            complete[modality] = _finite(modality, x)
         return complete, complete_masks
 
     def shape_scores(self, raw: Tensor) -> Tensor:
@@ -222,7 +225,7 @@ def _finite(modality: Modality, x: Tensor) -> Tensor:
 
     A network that is being compiled or exported has no features to look at yet.
     """
-    if torch.compiler.is_compiling() or torch.onnx.is_in_onnx_export():
+    if traced():
         return x
     if torch.isfinite(x.sum()):
         return x

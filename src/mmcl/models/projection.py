@@ -67,8 +67,8 @@ class Standardiser(nn.Module):
         """Shapes: ``[b, n, d_m]`` in and out, values in -8..8."""
         constant = self.scale <= _SMALLEST_SCALE * (1 + self.centre.abs())
         slope = torch.where(constant, 0.0, 1 / self.scale.where(~constant, 1.0))
-        standard = (x - self.centre) * slope
-        return standard.clamp(-LARGEST_STANDARD_SCORE, LARGEST_STANDARD_SCORE)
+        standard = (x - self.centre).mul_(slope)  # its own memory: in place from here on
+        return standard.clamp_(-LARGEST_STANDARD_SCORE, LARGEST_STANDARD_SCORE)
 
 
 class Projection(nn.Module):
@@ -116,5 +116,6 @@ class Projection(nn.Module):
             if modality in self.standardisers:
                 x = self.standardisers[modality](x)
             z = linear(self.dropout(x))
-            projected.append(F.pad(z, (0, 0, 0, longest - z.shape[1])))
+            short = longest - z.shape[1]
+            projected.append(F.pad(z, (0, 0, 0, short)) if short else z)
         return torch.stack(projected)
