@@ -306,7 +306,7 @@ def _agreement_of_short(
 def _across_of_all(cosines: Tensor, at: Tensor, at_other: Tensor) -> Tensor:
     """Cosines of some steps, from all of them ``[b, n, n]``: ``[b, i, few, few]``."""
     places = at.unsqueeze(-1) * cosines.shape[-1] + at_other.unsqueeze(-2)
-    return cosines.reshape(len(cosines), -1).gather(1, places.flatten(1)).view(places.shape)
+    return cosines.flatten(1).gather(1, places.flatten(1)).view(places.shape)
 
 
 def _confirm(cosines: Tensor, counted: Tensor, confirm: str) -> Tensor:

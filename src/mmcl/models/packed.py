@@ -14,6 +14,7 @@ and write stays in the cache and is read and written once. What comes out is wha
 from __future__ import annotations
 
 from collections.abc import Sequence
+from functools import lru_cache
 from typing import Any, NamedTuple
 
 import torch
@@ -36,14 +37,19 @@ __all__ = ["Rows", "attend_packed", "can_pack", "is_hard", "pack", "transform_pa
 _EPSILON = 1e-5  # of layer normalisation, torch's own
 
 
+FEWEST_STEPS = 256
+"""Of a batch, from which on finding those that count takes less than it saves."""
+
+
 def can_pack(steps: Tensor) -> bool:
-    """Whether steps can be packed: in float32 or more on a CPU, by torch itself, and not long.
+    """Whether to pack steps: many, in float32 or more, on a CPU, by torch itself, and not long.
 
     What is being compiled or exported must not depend on how many steps count, reduced
     precision is torch's to choose, and very long clips need attention in linear memory.
     """
     return (
         steps.device.type == "cpu"
+        and steps.shape[1] * steps.shape[2] >= FEWEST_STEPS
         and steps.shape[-2] < LONG_SEQUENCE
         and not torch.is_autocast_enabled("cpu")
         and not traced()
@@ -58,43 +64,66 @@ def is_hard(weight: Tensor) -> bool:
 class Rows(NamedTuple):
     """Where the steps of one modality are that count.
 
+    A clip has k slots, at least as many as rows; those beyond its rows are empty.
+
     Attributes:
         at: Of every row, its place among all steps ``[b * n]``, in order: ``[r]``.
         clip: Of every row, its clip: ``[r]``.
-        slot: Of every row, its place among ``b * k`` slots, k at least the most rows of a
-            clip: ``[r]``.
-        row: Of every slot, its row; 0 where it is empty: ``[b, k]``.
-        bias: What is added to the scores of a slot's key, 0 or never: ``[b, k]``.
         first: Of every clip, its first row: ``[b]``.
+        slot: Of every row, its place among the slots ``[b * k]``: ``[r]``.
+        row: Of every slot, its row; 0 where it is empty: ``[b * k]``.
+        bias: What is added to the scores of a slot's key, 0 or never: ``[b, k]``.
+        of_slots: The heads of queries, keys and values in the order of the slots,
+            ``[3 * b * heads * k]``, among those of the rows, ``[r, 3, heads]``.
+        of_rows: The heads of the rows, ``[r * heads]``, among those of the slots,
+            ``[b, heads, k]``.
     """
 
     at: Tensor
     clip: Tensor
+    first: Tensor
     slot: Tensor
     row: Tensor
     bias: Tensor
-    first: Tensor
+    of_slots: Tensor
+    of_rows: Tensor
 
 
-def pack(weight: Tensor) -> Rows:
-    """Find the steps that count: those with a weight above 0.
+def pack(weight: Tensor, heads: int) -> list[Rows]:
+    """Find the steps of every modality that count: those with a weight above 0.
 
     Args:
-        weight: Of one modality's steps, ``[b, n]``.
+        weight: ``[m, b, n]``.
+        heads: Of the attention between the steps.
     """
-    b, n = weight.shape
     counts = weight > 0
+    if bool(counts.all()):
+        return [_all_rows(*weight.shape[1:], heads, weight.dtype)] * len(weight)
+    return [_find_rows(each, heads, weight.dtype) for each in counts]
+
+
+@lru_cache(maxsize=8)
+def _all_rows(clips: int, steps: int, heads: int, dtype: torch.dtype) -> Rows:
+    with torch.inference_mode(False):  # it will be asked for again, perhaps with a gradient
+        return _find_rows(torch.ones(clips, steps, dtype=torch.bool), heads, dtype)
+
+
+def _find_rows(counts: Tensor, heads: int, dtype: torch.dtype) -> Rows:
+    b, n = counts.shape
     at = counts.flatten().nonzero().squeeze(1)
     per_clip = counts.sum(dim=1)
     first = per_clip.cumsum(dim=0) - per_clip
     clip = at.div(n, rounding_mode="floor")
     k = _handy(int(per_clip.max()) if b else 0)
-    number = torch.arange(len(at))
-    slot = number - first.index_select(0, clip) + clip * k
-    row = torch.zeros(b * k, dtype=torch.long).index_copy_(0, slot, number).view(b, k)
+    number, head = torch.arange(len(at)), torch.arange(3 * heads)
+    within = number - first.index_select(0, clip)
+    slot = within + clip * k
+    row = torch.zeros(b * k, dtype=torch.long).index_copy_(0, slot, number)
     empty = torch.arange(k) >= per_clip.unsqueeze(1)
-    bias = torch.zeros(b, k, dtype=weight.dtype).masked_fill_(empty, NEVER)
-    return Rows(at, clip, slot, row, bias, first)
+    bias = torch.zeros(b, k, dtype=dtype).masked_fill_(empty, NEVER)
+    of_slots = row.view(b, 1, k) * (3 * heads) + head.view(3, 1, heads, 1)
+    of_rows = (within + clip * (k * heads)).unsqueeze(1) + head[:heads] * k
+    return Rows(at, clip, first, slot, row, bias, of_slots.flatten(), of_rows.flatten())
 
 
 def _handy(count: int) -> int:
@@ -113,10 +142,11 @@ class _Attended(NamedTuple):
     key: Tensor
     value: Tensor
     shares: Tensor
-    places: Tensor
 
 
-def _attention(qkv: Tensor, bias: Tensor | None, rows: Rows, heads: int) -> tuple[Tensor, _Attended]:
+def _attention(
+    qkv: Tensor, bias: Tensor | None, rows: Rows, heads: int
+) -> tuple[Tensor, _Attended]:
     """Contexts of the rows.
 
     Args:
@@ -128,38 +158,33 @@ def _attention(qkv: Tensor, bias: Tensor | None, rows: Rows, heads: int) -> tupl
     Returns:
         ``[r, d]``, and what the gradient needs.
     """
-    clips, k = rows.row.shape
+    clips, k = rows.bias.shape
     width = qkv.shape[1] // (3 * heads)
-    head = torch.arange(3 * heads).view(3, 1, heads, 1)
-    at = (rows.row.view(clips, 1, k) * (3 * heads) + head).flatten()
-    padded = qkv.view(-1, width).index_select(0, at).view(3, clips * heads, k, width)
-    query, key, value = padded.unbind(0)
+    padded = qkv.view(-1, width).index_select(0, rows.of_slots)
+    query, key, value = padded.view(3, clips * heads, k, width).unbind(0)
     of_key = rows.bias
     if bias is not None:
-        of_key = of_key + bias.index_select(0, rows.row.flatten()).view(clips, k)
+        of_key = of_key + bias.index_select(0, rows.row).view(clips, k)
     of_key = of_key.unsqueeze(1).expand(clips, heads, k).reshape(-1, 1, k)
     scores = torch.baddbmm(of_key, query, key.transpose(1, 2), alpha=width**-0.5)
     shares = torch.softmax(scores, dim=-1)
-    context = torch.bmm(shares, value).view(-1, width)
-    within = rows.slot + rows.clip * (k * (heads - 1))
-    places = (within.unsqueeze(1) + torch.arange(heads) * k).flatten()  # [r * heads]
-    seen = _Attended(query, key, value, shares, places)
-    return context.index_select(0, places).view(-1, heads * width), seen
+    context = torch.bmm(shares, value).view(-1, width).index_select(0, rows.of_rows)
+    return context.view(-1, heads * width), _Attended(query, key, value, shares)
 
 
 def _attention_backward(
     grad: Tensor, seen: _Attended, rows: Rows, *, to_bias: bool
 ) -> tuple[Tensor, Tensor | None]:
     """Gradients of :func:`_attention`: to ``qkv`` ``[r, 3d]``, and to the bias ``[r]``."""
-    query, key, value, shares, places = seen
+    query, key, value, shares = seen
     batch, k, width = query.shape
     context = grad.new_zeros(batch * k, width)
-    context = context.index_copy_(0, places, grad.view(-1, width)).view(batch, k, width)
+    context = context.index_copy_(0, rows.of_rows, grad.view(-1, width)).view(batch, k, width)
     to_scores = torch.bmm(context, value.transpose(1, 2))
     to_scores = torch._softmax_backward_data(to_scores, shares, -1, shares.dtype)
     of_rows = None
     if to_bias:
-        of_slots = to_scores.sum(dim=1).view(len(rows.row), -1, k).sum(dim=1)
+        of_slots = to_scores.sum(dim=1).view(len(rows.bias), -1, k).sum(dim=1)
         of_rows = of_slots.flatten().index_select(0, rows.slot)
     to_scores.mul_(width**-0.5)
     padded = torch.stack(
@@ -170,7 +195,7 @@ def _attention_backward(
         ]
     )
     part = torch.arange(3).view(1, 3, 1) * (batch * k)
-    at = (places.view(len(grad), 1, -1) + part).flatten()
+    at = (rows.of_rows.view(len(grad), 1, -1) + part).flatten()
     return padded.view(-1, width).index_select(0, at).view(len(grad), -1), of_rows
 
 
@@ -433,7 +458,7 @@ def _run(
     weights: Sequence[Tensor],
     norm: ModalityNorm,
 ) -> Tensor:
-    rows = [pack(each) for each in weight.detach()]
+    rows = pack(weight.detach(), heads)
     total = weight.sum(dim=-1, keepdim=True)
     most = total.clamp(min=1.0)
     bias = None if is_hard(weight) else weight.where(weight > 0, 1.0).log()

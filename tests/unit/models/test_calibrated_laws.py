@@ -11,6 +11,7 @@ import pytest
 import torch
 from torch.nn import functional as F
 
+from mmcl.models import packed
 from mmcl.models.mmcl import MMCL
 
 # Float64, a network's sums in another order or over a longer, padded axis: 1e-14 or so,
@@ -42,6 +43,12 @@ NETWORKS = {
         "positions": True,
     },
 }
+
+
+@pytest.fixture(params=[1, 1 << 30], ids=["packed", "whole"], autouse=True)
+def _packing(request, monkeypatch):
+    """Every law of both ways to compute: the toys are smaller than what is packed by default."""
+    monkeypatch.setattr(packed, "FEWEST_STEPS", request.param)
 
 
 @pytest.fixture(params=NETWORKS.values(), ids=NETWORKS.keys())
