@@ -35,6 +35,7 @@ from mmcl.learning.learner import make_learner
 from mmcl.learning.loop import build_model, fit
 from mmcl.runtime import make_fabric, prepare_process, seed_everything
 from mmcl.types import MODALITIES, SplitName
+from readme import render
 from resident import Resident
 
 WIDTHS = (300, 74, 35)
@@ -67,6 +68,7 @@ def main() -> None:
         print(f"{key} grows with the length to the power of", *found)
     if not chosen.no_save:
         keep("long-sequences", {"command": "python benchmarks/long_sequences.py", **content})
+        render()
 
 
 def in_a_process(*what: str) -> dict[str, Any]:
