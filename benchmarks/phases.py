@@ -209,6 +209,11 @@ class Parts(TorchDispatchMode):
         self, func: Any, types: Any, args: Any = (), kwargs: dict[str, Any] | None = None
     ) -> Any:
         kwargs = kwargs or {}
+        if func._overloadpacket not in flop_registry:
+            with self:  # without gradient, operators arrive whole that are made of others
+                out = func.decompose(*args, **kwargs)
+            if out is not NotImplemented:
+                return out
         out = func(*args, **kwargs)
         here = self.stack[-1]
         if func._overloadpacket in flop_registry:
