@@ -45,7 +45,7 @@ from mmcl.learning.inference import score_split, targets_of
 from mmcl.learning.learner import Learner, make_learner
 from mmcl.learning.loop import build_model
 from mmcl.models.network import Network
-from mmcl.runtime import environment, make_fabric, prepare_process, seed_everything
+from mmcl.runtime import make_fabric, prepare_process, seed_everything
 from mmcl.types import MODALITIES
 from rates import matrix_product_rate
 from readme import asked_lines, render
@@ -67,8 +67,6 @@ REFERENCE_BATCHES = (BATCH, PREDICT_BATCH)
 """Clips in a batch that the reference predicts; the faster of them is compared with."""
 REFERENCE_STEPS = 4
 """Steps of the reference in a turn; it is measured only, so that they need not be many."""
-COUNT_EVERY = 5
-"""Rounds between two counts of operations: they fall as policies learn to drop."""
 
 
 class Turn(NamedTuple):
@@ -261,7 +259,6 @@ def measure(chosen: argparse.Namespace) -> dict[str, Any]:
         "command": "make bench",
         "settings": settings | {"widths": WIDTHS, "steps": 20, "predict_batch": PREDICT_BATCH},
         "threads": torch.get_num_threads(),
-        "machine": environment()["machine"],
         "matrix_product_flops_per_second": spread([turn.rate for turn in turns]),
         "reference": {
             "batch_size": BATCH,
@@ -286,8 +283,8 @@ def train_rounds(
         reference.train_step()
     for at in range(rounds):
         for name, trainee in trainees.items():
-            if at % COUNT_EVERY == 0 or at == rounds - 1:
-                trainee.count_training()
+            if at == 0 or trainee.config.policy.kind == "rloo":
+                trainee.count_training()  # fewer as policies learn to drop; soft ones drop nothing
             found[name].append(trainee.train())
         found["reference"].append(reference_turn(reference.train_step, BATCH))
         tell(f"round {at + 1}", {name: turns[-1] for name, turns in found.items()})
