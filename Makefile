@@ -24,9 +24,10 @@ check: $(INSTALLED) ## Format, lint, types and import direction
 	$(BIN)/mypy
 	$(BIN)/python -m pytest -q tests/unit/test_house.py
 
-bench: $(INSTALLED) ## Clips per second of both variants beside the machine's own floor, part by part
+bench: $(INSTALLED) ## Clips per second beside the machine's own floor and plain torch, part by part; one clip exported (15 min)
 	$(BIN)/python benchmarks/speed.py
 	$(BIN)/python benchmarks/phases.py
+	$(BIN)/python benchmarks/export.py
 
 bench-scale: $(INSTALLED) ## Long clips, several processes, and 200,000 clips from disk (8 GB, an hour)
 	$(BIN)/python benchmarks/long_sequences.py

@@ -20,33 +20,57 @@ os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
 import onnxruntime
 import torch
 
+from kept import keep
 from mmcl.config import resolve_config
 from mmcl.corpus.schema import Task
 from mmcl.models.export import export_onnx
 from mmcl.models.registry import build_network
+from readme import render
 
 DIMS = {"text": 768, "audio": 74, "vision": 35}
 NUM_STEPS, ROUNDS, CALLS = 20, 7, 60
 
 
 def main() -> None:
+    """Measure, print, and write it to benchmarks/results."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--widths", type=int, nargs="+", default=[64, 128])
-    widths = parser.parse_args().widths
+    parser.add_argument("--rounds", type=int, default=ROUNDS)
+    parser.add_argument("--no-save", action="store_true")
+    chosen = parser.parse_args()
     torch.set_num_threads(1)
+    results = []
     for aligned in (True, False):
-        for width in widths:
-            rounds = measure(width, aligned=aligned)
-            eager, onnx = (statistics.median(column) for column in zip(*rounds, strict=True))
-            ratios = [e / o for e, o in rounds]
-            print(
-                f"{'aligned' if aligned else 'not aligned'}, width {width}: torch {eager:.2f} ms, "
-                f"onnxruntime {onnx:.2f} ms, {statistics.median(ratios):.1f} times as fast "
-                f"({min(ratios):.1f} to {max(ratios):.1f} over {ROUNDS} rounds)"
-            )
+        for width in chosen.widths:
+            rounds = measure(width, chosen.rounds, aligned=aligned)
+            results.append({"aligned": aligned, "width": width, **summary(rounds)})
+            show(results[-1])
+    if not chosen.no_save:
+        settings = {"widths": chosen.widths, "rounds": chosen.rounds, "steps": NUM_STEPS}
+        command = "python benchmarks/export.py"
+        keep("export", {"command": command, "settings": settings, "results": results})
+        render()
 
 
-def measure(width: int, *, aligned: bool) -> list[tuple[float, float]]:
+def summary(rounds: list[tuple[float, float]]) -> dict[str, Any]:
+    """Medians of both, and how many times as fast onnxruntime is, round by round."""
+    eager, onnx = (statistics.median(column) for column in zip(*rounds, strict=True))
+    ratios = [e / o for e, o in rounds]
+    ratio = {"median": statistics.median(ratios), "least": min(ratios), "most": max(ratios)}
+    return {"torch_ms": eager, "onnxruntime_ms": onnx, "ratio": ratio}
+
+
+def show(found: dict[str, Any]) -> None:
+    """Print a line."""
+    ratio = found["ratio"]
+    print(
+        f"{'aligned' if found['aligned'] else 'not aligned'}, width {found['width']}: torch "
+        f"{found['torch_ms']:.2f} ms, onnxruntime {found['onnxruntime_ms']:.2f} ms, "
+        f"{ratio['median']:.1f} times as fast ({ratio['least']:.1f} to {ratio['most']:.1f})"
+    )
+
+
+def measure(width: int, rounds: int, *, aligned: bool) -> list[tuple[float, float]]:
     """Milliseconds of torch and of onnxruntime, per round."""
     config = resolve_config(model="calibrated", overrides=[f"model.width={width}"])
     task = Task(kind="regression", low=-3, high=3)
@@ -65,7 +89,7 @@ def measure(width: int, *, aligned: bool) -> list[tuple[float, float]]:
         calls = (lambda: model(features, masks), lambda: session.run(None, given))
         for call in calls:
             median_ms(call)  # warm both up
-        return [(median_ms(calls[0]), median_ms(calls[1])) for _ in range(ROUNDS)]
+        return [(median_ms(calls[0]), median_ms(calls[1])) for _ in range(rounds)]
 
 
 def median_ms(call: Callable[[], Any]) -> float:

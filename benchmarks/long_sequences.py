@@ -67,6 +67,9 @@ def main() -> None:
         print(f"{key} grows with the length to the power of", *found)
     if not chosen.no_save:
         keep("long-sequences", {"command": "python benchmarks/long_sequences.py", **content})
+        from readme import render  # here: the measured processes load no more than training does
+
+        render()
 
 
 def in_a_process(*what: str) -> dict[str, Any]:

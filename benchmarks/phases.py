@@ -1,13 +1,19 @@
 """Where a training step and a prediction spend their time, and how that grows.
 
+Everything runs on one thread (``runtime.threads=1``), so that all of a part happens in the
+thread that times it: on more threads parts run beside each other, and the whole is faster than
+their sum. The networks are fresh and the features random; a fresh policy of ``calibrated`` keeps
+nearly nine steps of ten, a trained one fewer (``benchmarks/speed.py``).
+
 Every part of a step is timed; operations and bytes are counted part by part as torch runs
-them. The floor of a part is the longer of its operations over the rate of a large matrix
+them (of ``load``, which numpy does, the bytes of what it returns, read and written). The floor
+of a part is the longer of its operations over the rate of a large matrix
 product and its bytes over the rate of a large copy, both measured between the rounds: bytes
 are those an implementation moves that reads and writes every operand once, without fusing.
 Then clips per second over lengths, widths and batches, and a picture of cost against length.
 
-    python benchmarks/phases.py            (make bench runs it; ten minutes on 2 cores)
-    python benchmarks/phases.py --quick    (two points of every curve, nothing kept)
+    python benchmarks/phases.py            (make bench runs it; under ten minutes)
+    python benchmarks/phases.py --quick    (two points of every curve; nothing is kept)
 """
 
 from __future__ import annotations
@@ -20,10 +26,12 @@ from collections import defaultdict
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any
 
 os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
 
+import numpy as np
 import torch
 from torch import Tensor
 from torch.utils._python_dispatch import TorchDispatchMode
@@ -32,12 +40,22 @@ from torch.utils.flop_counter import flop_registry
 
 import mmcl.learning.learner as learner_module
 from kept import keep
-from mmcl.config import RuntimeSettings
-from mmcl.learning.learner import DdpgLearner
-from mmcl.runtime import prepare_process, seed_everything
-from mmcl.types import VARIANTS
+from mmcl.config import Config, RuntimeSettings, resolve_config
+from mmcl.corpus.batches import Batch, collate
+from mmcl.corpus.schema import Card, Clip, Task
+from mmcl.corpus.store import Split, pack_corpus
+from mmcl.learning.inference import targets_of
+from mmcl.learning.learner import DdpgLearner, Learner, make_learner
+from mmcl.learning.loop import build_model
+from mmcl.runtime import make_fabric, prepare_process, seed_everything
+from mmcl.types import MODALITIES, VARIANTS
+from rates import copy_rate, matrix_product_rate
 from readme import render
-from speed import Bench, matrix_product_rate
+
+DIMS = dict(zip(MODALITIES, (300, 74, 35), strict=True))
+EMOTIONS = ("neutral", "happy", "sad", "angry")
+NUM_STEPS, WIDTH, BATCH = 20, 128, 128
+ONE_THREAD = RuntimeSettings(threads=1)
 
 LENGTHS = (20, 50, 100, 200, 500, 1000)
 WIDTHS = (64, 128, 256)
@@ -46,6 +64,8 @@ LENGTH_BATCH = 8
 """Clips a batch of the curve over lengths: released keeps maps of n x n for every clip."""
 
 PICTURE = Path(__file__).parents[1] / "docs/cost-by-length.svg"
+aten = torch.ops.aten
+PICKING = (aten.index, aten.index_select, aten.gather)
 WHOLE = ("critic", "replay")
 """Parts that keep what happens inside them, their backward pass and optimiser included."""
 
@@ -59,21 +79,26 @@ def main() -> None:
     parser.add_argument("--quick", action="store_true")
     chosen = parser.parse_args()
     seed_everything(1)
-    prepare_process(RuntimeSettings())
+    prepare_process(ONE_THREAD)
     rates = Rates()
-    parts = {name: measure_parts(name, rates, chosen.rounds) for name in VARIANTS}
+    rounds = 2 if chosen.quick else chosen.rounds
+    parts = {name: measure_parts(name, rates, rounds) for name in VARIANTS}
     for name, by_step in parts.items():
         for step, rows in by_step.items():
             show(f"{name}, {step}", rows)
     curves = measure_curves(quick=chosen.quick)
     if chosen.quick:
+        with TemporaryDirectory() as folder:
+            draw(curves["length"], Path(folder) / PICTURE.name)
         return
-    draw(curves["length"])
+    draw(curves["length"], PICTURE)
     keep(
         "phases",
         {
             "command": "make bench",
             "settings": {"rounds": chosen.rounds, "length_batch": LENGTH_BATCH},
+            "size": {"steps": NUM_STEPS, "width": WIDTH, "batch": BATCH},
+            "threads": torch.get_num_threads(),
             "rates": rates.medians(),
             "parts": parts,
             "curves": curves,
@@ -102,15 +127,71 @@ class Rates:
         }
 
 
-def copy_rate(size: int = 2**25) -> float:
-    """Bytes per second read and written by a copy of 128 MiB, best of three."""
-    x, y = torch.ones(size), torch.empty(size)
-    best = float("inf")
-    for _ in range(3):
-        started = time.perf_counter()
-        y.copy_(x)
-        best = min(best, time.perf_counter() - started)
-    return 2 * x.nbytes / best
+class Bench:
+    """One variant on random clips with emotions: its training step and its prediction step.
+
+    Args:
+        variant: ``calibrated`` or ``released``.
+        steps: Of every modality.
+        width: Of the network.
+        batch: Clips in a batch.
+    """
+
+    def __init__(
+        self, variant: str, *, steps: int = NUM_STEPS, width: int = WIDTH, batch: int = BATCH
+    ) -> None:
+        overrides = [
+            f"model.width={width}",
+            f"learning.batch_size={batch}",
+            f"runtime.threads={ONE_THREAD.threads}",
+        ]
+        self.config: Config = resolve_config(model=variant, overrides=overrides)
+        self.split = random_split(steps, max(2 * batch, 16))
+        corpus = pack_corpus(self.split.card, self.split.clips())
+        self.model: Any = build_model(corpus, self.config)
+        self.learner: Learner = make_learner(
+            self.model, self.config, make_fabric(self.config.runtime)
+        )
+        self.targets = targets_of(self.split)
+
+    def batch(self) -> Batch:
+        """Collate a batch, as training and prediction do for every one of theirs."""
+        rows = np.random.default_rng().permutation(len(self.split))
+        some = rows[: self.config.learning.batch_size]
+        return collate(self.split, some, self.model.modalities, self.targets)
+
+    def train_step(self) -> None:
+        """One whole training step: collate, losses, all optimisers."""
+        self.model.train()
+        self.learner.step(self.batch())
+
+    def predict_step(self) -> None:
+        """One batch predicted."""
+        self.model.eval()
+        with torch.inference_mode():
+            batch = self.batch()
+            self.model(batch.features, batch.masks)
+
+    def steps(self) -> dict[str, Callable[[], None]]:
+        """The two kinds of step."""
+        return {"train": self.train_step, "predict": self.predict_step}
+
+
+def random_split(steps: int, clips: int) -> Split:
+    """Clips of the benchmark's widths with random features and emotions."""
+    rng = np.random.default_rng(1)
+    task = Task(kind="emotions", names=EMOTIONS)
+    card = Card(name="bench", task=task, dims=DIMS, counts={"train": clips}, aligned=True)
+    drawn = (
+        Clip(
+            id=str(i),
+            split="train",
+            features={m: rng.normal(size=(steps, d)) for m, d in DIMS.items()},
+            label=tuple(int(i % len(EMOTIONS) == k) for k in range(len(EMOTIONS))),
+        )
+        for i in range(clips)
+    )
+    return pack_corpus(card, drawn).split("train")
 
 
 class Parts(TorchDispatchMode):
@@ -128,6 +209,11 @@ class Parts(TorchDispatchMode):
         self, func: Any, types: Any, args: Any = (), kwargs: dict[str, Any] | None = None
     ) -> Any:
         kwargs = kwargs or {}
+        if func._overloadpacket not in flop_registry:
+            with self:  # without gradient, operators arrive whole that are made of others
+                out = func.decompose(*args, **kwargs)
+            if out is not NotImplemented:
+                return out
         out = func(*args, **kwargs)
         here = self.stack[-1]
         if func._overloadpacket in flop_registry:
@@ -135,9 +221,7 @@ class Parts(TorchDispatchMode):
                 *args, **kwargs, out_val=out
             )
         if not func.is_view:
-            self.moved[here] += sum(
-                x.nbytes for x in tree_leaves((args, kwargs, out)) if isinstance(x, Tensor)
-            )
+            self.moved[here] += moved_by(func._overloadpacket, args, kwargs, out)
         return out
 
     @contextmanager
@@ -173,14 +257,28 @@ class Parts(TorchDispatchMode):
 
         def watched(*args: Any, **kwargs: Any) -> Any:
             with self.part(name):
-                return original(*args, **kwargs)
+                out = original(*args, **kwargs)
+                arrays = [x for x in tree_leaves(out) if isinstance(x, np.ndarray)]
+                self.moved[self.stack[-1]] += 2 * sum(x.nbytes for x in arrays)
+            return out
 
         setattr(owner, method, watched)
 
 
+def moved_by(operator: Any, args: Any, kwargs: dict[str, Any], out: Any) -> int:
+    """Bytes an operator reads and writes; of a ring it picks from, the rows picked alone."""
+    if operator in PICKING:
+        return 2 * int(out.nbytes)
+    if operator is aten.index_put_:
+        return 2 * int(args[2].nbytes)
+    if operator in (aten.empty, aten.empty_like, aten.empty_strided):
+        return 0
+    return sum(x.nbytes for x in tree_leaves((args, kwargs, out)) if isinstance(x, Tensor))
+
+
 def measure_parts(name: str, rates: Rates, rounds: int) -> dict[str, dict[str, Any]]:
     """Every part of a training step and of a prediction at the size of ``make bench``."""
-    bench = Bench(name, argparse.Namespace(width=128, batch_size=128, overrides=[]))
+    bench = Bench(name)
     parts = Parts()
     with watching(bench, parts):
         found = {}
@@ -191,13 +289,14 @@ def measure_parts(name: str, rates: Rates, rounds: int) -> dict[str, dict[str, A
             parts.moved.clear()
             with parts:
                 run()
+            counted = dict(parts.operations), dict(parts.moved)
             seconds: list[dict[str, float]] = []
             for _ in range(rounds):
                 rates.measure()
                 parts.start()
                 run()
                 seconds.append(parts.stop())
-            found[step] = table(parts, seconds, rates.medians())
+            found[step] = table(counted, seconds, rates.medians())
     return found
 
 
@@ -205,7 +304,8 @@ def measure_parts(name: str, rates: Rates, rounds: int) -> dict[str, dict[str, A
 def watching(bench: Bench, parts: Parts) -> Iterator[None]:
     """Let every part of the benchmark's steps be seen."""
     model, learner = bench.model, bench.learner
-    parts.watch(bench, "batch", "load and collate")
+    parts.watch(bench, "batch", "collate")
+    parts.watch(bench.split, "padded", "load")
     parts.watch(model.projection, "forward", "project")
     if model.calibration is not None:
         parts.watch(model.calibration, "forward", "decouple")
@@ -232,13 +332,15 @@ def watching(bench: Bench, parts: Parts) -> Iterator[None]:
 
 
 def table(
-    parts: Parts, seconds: list[dict[str, float]], rates: dict[str, float]
+    counted: tuple[dict[str, int], dict[str, int]],
+    seconds: list[dict[str, float]],
+    rates: dict[str, float],
 ) -> dict[str, dict[str, float]]:
     """A row per part: median seconds, operations, bytes, floor and the share reached."""
     rows = {}
     for name in seconds[0]:
         spent = statistics.median(each.get(name, 0.0) for each in seconds)
-        operations, moved = parts.operations[name], parts.moved[name]
+        operations, moved = (each.get(name, 0) for each in counted)
         floor = max(operations / rates["flops_per_second"], moved / rates["bytes_per_second"])
         rows[name] = {
             "seconds": spent,
@@ -253,7 +355,7 @@ def table(
 def show(title: str, rows: dict[str, dict[str, float]]) -> None:
     """Print a table."""
     total = sum(row["seconds"] for row in rows.values())
-    print(f"\n{title}: {total * 1e3:.0f} ms a batch of 128")
+    print(f"\n{title}: {total * 1e3:.0f} ms a batch of {BATCH}")
     print(f"{'':18}{'ms':>8}{'share':>7}{'MFLOP':>9}{'MB':>8}{'floor ms':>10}{'reached':>9}")
     for name, row in rows.items():
         print(
@@ -270,9 +372,9 @@ def measure_curves(*, quick: bool) -> dict[str, list[dict[str, Any]]]:
         return values[:2] if quick else values
 
     return {
-        "length": [point(n, 128, LENGTH_BATCH) for n in some(LENGTHS)],
-        "width": [point(20, d, 128) for d in some(WIDTHS)],
-        "batch": [point(20, 128, b) for b in some(BATCHES)],
+        "length": [point(n, WIDTH, LENGTH_BATCH) for n in some(LENGTHS)],
+        "width": [point(NUM_STEPS, d, BATCH) for d in some(WIDTHS)],
+        "batch": [point(NUM_STEPS, WIDTH, b) for b in some(BATCHES)],
     }
 
 
@@ -280,8 +382,7 @@ def point(steps: int, width: int, batch: int) -> dict[str, Any]:
     """Clips per second of both variants at one size."""
     found: dict[str, Any] = {"steps": steps, "width": width, "batch": batch}
     for name in VARIANTS:
-        chosen = argparse.Namespace(width=width, batch_size=batch, overrides=[])
-        bench = Bench(name, chosen, steps=steps, clips=max(batch, 16))
+        bench = Bench(name, steps=steps, width=width, batch=batch)
         found[name] = {step: batch / best_of(run, 3) for step, run in bench.steps().items()}
     print(steps, width, batch, {k: v for k, v in found.items() if k in VARIANTS}, flush=True)
     return found
@@ -298,7 +399,7 @@ def best_of(run: Callable[[], None], times: int) -> float:
     return best
 
 
-def draw(points: list[dict[str, Any]]) -> None:
+def draw(points: list[dict[str, Any]], path: Path) -> None:
     """Milliseconds a clip against the number of steps, both axes logarithmic."""
     import matplotlib as mpl
 
@@ -313,11 +414,11 @@ def draw(points: list[dict[str, Any]]) -> None:
             cost = [1e3 / p[name][step] for p in points]
             axes.plot(lengths, cost, style, color=colour, marker="o", label=f"{name}, {step}")
     axes.set(xscale="log", yscale="log", xlabel="steps per modality", ylabel="ms per clip")
-    axes.set_title("Cost against length, width 128, two CPU cores")
+    axes.set_title(f"Cost against length, width {WIDTH}, one thread")
     axes.grid(visible=True, which="both", alpha=0.25)
     axes.legend(frameon=False)
     figure.tight_layout()
-    figure.savefig(PICTURE, metadata={"Date": None})
+    figure.savefig(path, metadata={"Date": None})
     plt.close(figure)
 
 

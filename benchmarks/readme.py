@@ -7,18 +7,20 @@ typed by hand. The benchmarks call this when they are done.
 from __future__ import annotations
 
 import re
+from collections.abc import Callable
 from pathlib import Path
 from statistics import median
-from typing import Any
+from typing import Any, NamedTuple
 
 from kept import kept
 from mmcl.evaluation.comparison_tables import markdown_table
+from mmcl.types import VARIANTS
 
 HERE = Path(__file__).parent
 DOCS = HERE.parent / "docs"
 PAGES = (
     HERE.parent / "README.md",
-    *(DOCS / name for name in ("your-own-video.md", "serving.md", "scaling.md")),
+    *(DOCS / name for name in ("your-own-video.md", "serving.md", "scaling.md", "speed.md")),
 )
 HOURS = 1_000_000
 DAYS = 30
@@ -40,11 +42,12 @@ def _fresh(found: re.Match[str]) -> str:
         if media is None or streaming is None:
             return found[0]
         return f"<!-- table:hours -->\n{hours_table(media, streaming)}<!-- end:hours -->"
-    tables = {"speed": speed_table, "media": media_table, "service": service_table}
-    content = kept(name if name in tables else f"result.{name}")
+    content = kept(name if name in TABLES else f"result.{name}")
     if content is None:
         return found[0]
-    table = tables[name](content) if name in tables else result_table(name, content)
+    table = TABLES[name](content) if name in TABLES else result_table(name, content)
+    if table is None:
+        return found[0]
     return f"<!-- table:{name} -->\n{table}<!-- end:{name} -->"
 
 
@@ -64,28 +67,115 @@ def explanation_table(name: str, content: dict[str, Any]) -> str:
     return "\n".join(lines) + "\n\n"
 
 
-def speed_table(content: dict[str, Any]) -> str:
-    """Clips per second beside the floor."""
-    rate = content["matrix_product_flops_per_second"] / 1e9
+class Asked(NamedTuple):
+    """A number that was asked for, and where the measured one is.
+
+    Attributes:
+        what: In words.
+        number: Asked.
+        path: Keys of the result of ``benchmarks/speed.py``, down to a median.
+        unit: ``times``, ``of the floor`` or ``ms``; of milliseconds fewer are better.
+    """
+
+    what: str
+    number: float
+    path: tuple[str, ...]
+    unit: str = "times"
+
+
+_TRAIN, _PREDICT, _FOUND = ("ratios", "train"), ("ratios", "predict"), "configurations"
+_OF_FLOOR = ("train", "share_of_floor")
+ASKED = (
+    Asked("training, calibrated over released", 6, (*_TRAIN, "calibrated", "released")),
+    Asked("training, calibrated", 0.5, (_FOUND, "calibrated", *_OF_FLOOR), "of the floor"),
+    Asked("training, released", 0.6, (_FOUND, "released", *_OF_FLOOR), "of the floor"),
+    Asked("training, default over released", 10, (*_TRAIN, "default", "released")),
+    Asked("prediction, calibrated over plain torch", 5, (*_PREDICT, "calibrated", "float32")),
+    Asked("prediction, default over plain torch", 10, (*_PREDICT, "default", "float32")),
+    Asked("prediction in bfloat16 over plain torch", 10, (*_PREDICT, "calibrated", "bf16")),
+    Asked("one clip, calibrated", 2, (_FOUND, "calibrated", "one_clip_ms"), "ms"),
+    Asked("one clip, default", 2, (_FOUND, "default", "one_clip_ms"), "ms"),
+)
+
+
+def asked_lines(content: dict[str, Any]) -> list[str]:
+    """What was asked beside what was measured, a row each; what was not measured is left out."""
+    lines = ["| asked | | measured (least to most of the rounds) | |", "|---|---|---|---|"]
+    for asked in ASKED:
+        found: Any = content
+        for key in asked.path:
+            found = found.get(key, {})
+        if not found:
+            continue
+        middle = _in(asked.unit, found["median"])
+        least, most = (_in(asked.unit, found[k]).split()[0] for k in ("least", "most"))
+        fewer = asked.unit == "ms"
+        met = found["median"] <= asked.number if fewer else found["median"] >= asked.number
+        wanted = ("at most " if fewer else "at least ") + _in(asked.unit, asked.number)
+        verdict = "met" if met else "**not met**"
+        lines.append(f"| {asked.what} | {wanted} | {middle} ({least} to {most}) | {verdict} |")
+    return lines
+
+
+def _in(unit: str, number: float) -> str:
+    return f"{number:.0%} {unit}" if unit == "of the floor" else f"{number:.3g} {unit}"
+
+
+def speed_table(content: dict[str, Any]) -> str | None:
+    """Clips per second beside the floor and beside plain torch, and what was asked."""
+    if "configurations" not in content:
+        return None  # as earlier versions kept it
+    rate, reference = content["matrix_product_flops_per_second"], content["reference"]
+    plain = reference["predict_clips_per_second"]
     lines = [
-        "Width 128, 20 steps, batch 128, features of 300/74/35, float32. The floor is the "
-        "operations counted over the rate of a large matrix product in the same run "
-        f"({rate:.0f} GFLOP/s, {content['environment']['machine']}); ratios count, absolute rates "
-        "drift. `make bench`",
+        "Planted clips, 20 steps of 300/74/35 features, float32. The floor is the operations "
+        "counted over the rate of a large matrix product in the same round "
+        f"({rate['median'] / 1e9:.0f} GFLOP/s, {rate['least'] / 1e9:.0f} to "
+        f"{rate['most'] / 1e9:.0f}; {content['environment']['machine']}); ratios count, absolute "
+        "rates drift. Of shares and operations that change while policies learn to drop steps, "
+        "the first round and the last; of `released`, whose gate is soft, the mean action in "
+        "place of the steps kept. Plain torch is the authors' loop as "
+        "`benchmarks/reference.py` writes it, width 128: "
+        f"{reference['train_clips_per_second']['median']:.0f} clips/s in training, "
+        + " and ".join(f"{each['median']:.0f} in batches of {n}" for n, each in plain.items())
+        + " in prediction. `make bench`",
         "",
-        "| | | clips/s | MFLOP/clip | floor, clips/s | share of floor |",
-        "|---|---|---|---|---|---|",
+        "| training | width, batch | clips/s | steps kept | MFLOP/clip | share of floor "
+        "| times released | times plain torch |",
+        "|---|---|---:|---:|---:|---:|---:|---:|",
     ]
-    for variant, steps in content["results"].items():
-        for step, r in steps.items():
-            lines.append(
-                f"| {variant} | {step} | {r['clips_per_second']:.0f} | {r['mflop_per_clip']:.1f} | "
-                f"{r['floor_clips_per_second']:.0f} | {r['share_of_floor']:.0%} |"
-            )
     ratios = content["ratios"]
-    said = ", ".join(f"{step} {ratio:.2f}" for step, ratio in ratios.items())
-    lines += ["", f"calibrated / released, median of rounds: {said}."]
-    return "\n".join(lines) + "\n\n"
+    for name, found in content[_FOUND].items():
+        each, over = found["train"], ratios["train"][name]
+        kept = _from_to(each["share_kept"], "{:.0%}")
+        counted = _from_to(each["mflop_per_clip"], "{:.1f}")
+        lines.append(
+            f"| {name} | {found['width']}, {found['batch_size']} | "
+            f"{each['clips_per_second']['median']:.0f} | {kept} | {counted} | "
+            f"{each['share_of_floor']['median']:.0%} | {over['released']['median']:.2f} | "
+            f"{over['reference']['median']:.2f} |"
+        )
+    lines += [
+        "",
+        f"| prediction, batches of {content['settings']['predict_batch']} | clips/s | steps kept "
+        "| MFLOP/clip | share of floor | times plain torch | one clip, one thread, ms |",
+        "|---|---:|---:|---:|---:|---:|---:|",
+    ]
+    for name, found in content[_FOUND].items():
+        for precision, over in ratios["predict"][name].items():
+            each = found["predict"][precision]
+            lines.append(
+                f"| {name}, {precision} | {each['clips_per_second']['median']:.0f} | "
+                f"{found['predict']['share_kept']:.0%} | {each['mflop_per_clip']:.1f} | "
+                f"{each['share_of_floor']['median']:.0%} | {over['median']:.2f} | "
+                f"{found['one_clip_ms']['median']:.2f} |"
+            )
+    return "\n".join([*lines, "", *asked_lines(content)]) + "\n\n"
+
+
+def _from_to(found: dict[str, float], form: str) -> str:
+    first, last = form.format(found["first"]), form.format(found["last"])
+    return first if first == last else f"{first} to {last}"
 
 
 def media_table(content: dict[str, Any]) -> str:
@@ -199,6 +289,136 @@ def hours_table(media: dict[str, Any], streaming: dict[str, Any]) -> str:
     ]
     return "\n".join(lines) + "\n\n"
 
+
+PHASES_HEAD = (
+    "| part | ms a batch | of the time | MFLOP a batch | MB a batch | floor, ms | share of floor |",
+    "|---|---:|---:|---:|---:|---:|---:|",
+)
+
+
+def phases_table(content: dict[str, Any]) -> str:
+    """Every part of a step, and clips per second over lengths, widths and batches."""
+    size, rates = content["size"], content["rates"]
+    lines = [
+        f"Width {size['width']}, {size['steps']} steps, batch {size['batch']}, features of "
+        f"300/74/35, random; all on {content['threads']} thread, so that every part happens where "
+        f"it is timed ({rates['flops_per_second'] / 1e9:.0f} GFLOP/s, "
+        f"{rates['bytes_per_second'] / 1e9:.0f} GB/s; {content['environment']['machine']}). "
+        f"Median of {content['settings']['rounds']} steps. `python benchmarks/phases.py`",
+        "",
+    ]
+    for variant, by_step in content["parts"].items():
+        for step, rows in by_step.items():
+            total = sum(row["seconds"] for row in rows.values())
+            lines += [f"**{variant}, {step}**: {1e3 * total:.0f} ms a batch", "", *PHASES_HEAD]
+            lines += [_part_row(name, row, total) for name, row in rows.items()]
+            lines.append("")
+    for name, points in content["curves"].items():
+        lines += _curve_lines(name, points)
+    return "\n".join([*lines, "![Cost against length](cost-by-length.svg)"]) + "\n\n"
+
+
+def _part_row(name: str, row: dict[str, float], total: float) -> str:
+    return (
+        f"| {name} | {1e3 * row['seconds']:.1f} | {row['seconds'] / total:.0%} | "
+        f"{row['operations'] / 1e6:,.0f} | {row['bytes'] / 1e6:,.0f} | "
+        f"{1e3 * row['floor_seconds']:.1f} | {row['share_of_floor']:.0%} |"
+    )
+
+
+def _curve_lines(name: str, points: list[dict[str, Any]]) -> list[str]:
+    key = {"length": "steps"}.get(name, name)
+    series = [(v, step) for v in VARIANTS for step in ("train", "predict")]
+    heads = " | ".join(f"{variant}, {step}" for variant, step in series)
+    same = {k: points[0][k] for k in ("steps", "width", "batch") if k != key}
+    lines = [
+        "Clips per second, " + ", ".join(f"{k} {v}" for k, v in same.items()) + ":",
+        "",
+        f"| {key} | {heads} |",
+        "|---:" * (len(series) + 1) + "|",
+    ]
+    for point in points:
+        cells = " | ".join(f"{point[variant][step]:,.1f}" for variant, step in series)
+        lines.append(f"| {point[key]} | {cells} |")
+    return [*lines, ""]
+
+
+def export_table(content: dict[str, Any]) -> str:
+    """One clip through torch and through onnxruntime."""
+    settings = content["settings"]
+    lines = [
+        f"One clip of {settings['steps']} steps, features of 768/74/35, one thread, medians of "
+        f"{settings['rounds']} rounds, {content['environment']['machine']}. "
+        f"`{content['command']}`",
+        "",
+        "| corpus | width | torch, ms | onnxruntime, ms | times as fast (least to most) |",
+        "|---|---:|---:|---:|---:|",
+    ]
+    for found in content["results"]:
+        ratio = found["ratio"]
+        lines.append(
+            f"| {'aligned' if found['aligned'] else 'not aligned'} | {found['width']} | "
+            f"{found['torch_ms']:.2f} | {found['onnxruntime_ms']:.2f} | "
+            f"{ratio['median']:.1f} ({ratio['least']:.1f} to {ratio['most']:.1f}) |"
+        )
+    return "\n".join(lines) + "\n\n"
+
+
+def long_sequences_table(content: dict[str, Any]) -> str:
+    """An epoch of long clips that are not aligned, and how a step grows with the length."""
+    epoch = content["epoch"]
+    text, audio, vision = epoch["steps"]
+    lines = [
+        f"One epoch with validation, text {text}, audio {audio}, vision {vision} steps, 32 clips a "
+        f"batch: {epoch['resident_mib']['own']:,} MiB above the loaded libraries and the network "
+        f"({epoch['resident_mib']['with_libraries']:,} MiB in all), "
+        f"{epoch['clips_per_second']:.1f} clips/s. Steps of eight clips, all modalities of one "
+        f"length; an exponent of 1 is linear. {content['environment']['machine']}. "
+        f"`{content['command']}`",
+        "",
+        "| steps per modality | seconds | MiB | exponent of time | exponent of memory |",
+        "|---:|---:|---:|---:|---:|",
+    ]
+    growth = content["exponents"]
+    powers = [("", ""), *zip(growth["seconds"], growth["resident_mib"], strict=True)]
+    for (length, found), (time, memory) in zip(content["by_length"].items(), powers, strict=True):
+        lines.append(
+            f"| {length} | {found['seconds']:.2f} | {found['resident_mib']:,} | {time} | {memory} |"
+        )
+    return "\n".join(lines) + "\n\n"
+
+
+def processes_table(content: dict[str, Any]) -> str:
+    """How far several processes are from one, and how fast they are."""
+    apart = content["largest_difference"]
+    beyond = apart["first_step_beyond_1e-5"]
+    rates = (f"{rate:.0f} with {count}" for count, rate in content["clips_per_second"].items())
+    numbers = {k: v for k, v in apart.items() if isinstance(v, float)}
+    lines = [
+        f"The first {content['steps']} steps of `{content['model']}`, one thread a process, "
+        f"{content['environment']['machine']}. "
+        f"`{content.get('command', 'python benchmarks/processes.py')}`",
+        "",
+        "| number | largest difference over the steps |",
+        "|---|---:|",
+        *(f"| {name} | {gap:.1e} |" for name, gap in numbers.items()),
+        "",
+        "- The loss is beyond 1e-5 "
+        + ("at no step." if beyond is None else f"for the first time at step {beyond}."),
+        f"- Clips per second by number of processes: {', '.join(rates)}.",
+    ]
+    return "\n".join(lines) + "\n\n"
+
+
+TABLES: dict[str, Callable[[dict[str, Any]], str | None]] = {
+    "speed": speed_table,
+    "phases": phases_table,
+    "export": export_table,
+    "long-sequences": long_sequences_table,
+    "processes": processes_table,
+    "media": media_table,
+    "service": service_table,
+}
 
 if __name__ == "__main__":
     render()
