@@ -16,7 +16,7 @@ from mmcl.types import Modality
 __all__ = ["available_bytes", "batch_bytes", "check_memory"]
 
 FEATURE_COPIES = 2
-CALIBRATED_KEPT, RELEASED_KEPT = (28, 2), (20, 1)
+CALIBRATED_KEPT, RELEASED_KEPT = (22, 2), (20, 1)
 """Numbers kept for the gradient per feature, per step and width, and per step and inner width:
 the least that was counted (tests/unit/learning/test_memory.py counts them again)."""
 _FLOAT = 4

@@ -21,6 +21,7 @@ import torch
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 from torch.nn import functional as F
+from torch.utils._pytree import tree_flatten, tree_unflatten
 
 from mmcl.models.attention import IntraModalAttention
 from mmcl.models.layers import (
@@ -347,14 +348,12 @@ class _Packed(torch.autograd.Function):
         share: Tensor,
         *weights: Tensor,
     ) -> Tensor:
-        ctx.seen = []
-        ctx.gradient = work[1]
-        ctx.save_for_backward(*weights)
-        pooled = []
+        pooled: list[Tensor] = []
+        kept_for_gradient: list[Any] = []
         for m, its in enumerate(rows):
             if not len(its.at):
                 pooled.append(steps.new_zeros(steps.shape[1], steps.shape[3]))
-                ctx.seen.append(None)
+                kept_for_gradient.append(None)
                 continue
             given = _Given(
                 _take(steps[m], its),
@@ -365,19 +364,22 @@ class _Packed(torch.autograd.Function):
             )
             out, seen = work[0](given, heads, [weight[m] for weight in weights])
             pooled.append(out)
-            ctx.seen.append((given, seen))
-        ctx.steps = steps.shape
+            kept_for_gradient.append((given, seen))
+        leaves, ctx.form = tree_flatten(kept_for_gradient)
+        ctx.save_for_backward(*weights, *leaves)
+        ctx.gradient, ctx.steps, ctx.count = work[1], steps.shape, len(weights)
         return torch.stack(pooled)
 
     @staticmethod
     @once_differentiable
     def backward(ctx: Any, grad: Tensor) -> Any:
-        weights = ctx.saved_tensors
+        saved = ctx.saved_tensors
+        weights, all_seen = saved[: ctx.count], tree_unflatten(saved[ctx.count :], ctx.form)
         wanted = ctx.needs_input_grad[5:7]
         of_steps = grad.new_zeros(ctx.steps)
         of_bias, of_share = (grad.new_zeros(ctx.steps[:-1]) if each else None for each in wanted)
         of_weights: list[Any] = []
-        for m, kept in enumerate(ctx.seen):
+        for m, kept in enumerate(all_seen):
             own = [weight[m] for weight in weights]
             if kept is None:
                 of_weights.append([torch.zeros_like(weight) for weight in own])
