@@ -397,7 +397,8 @@ class _Packed(torch.autograd.Function):
 
 def _take(steps: Tensor, rows: Rows) -> Tensor:
     """The rows of one modality's steps, ``[b, n, d] -> [r, d]``."""
-    return steps.reshape(-1, steps.shape[-1]).index_select(0, rows.at)
+    flat = steps.reshape(-1, steps.shape[-1])
+    return flat if len(flat) == len(rows.at) else flat.index_select(0, rows.at)
 
 
 def _put(steps: Tensor, values: Tensor, rows: Rows) -> None:
