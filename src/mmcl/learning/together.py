@@ -40,8 +40,6 @@ __all__ = ["Progress", "run_together"]
 Progress = Callable[[str, int, int, dict[str, float]], None]
 """Called as ``progress(stage, done, total, numbers)`` after steps and epochs."""
 
-_Failure = ProcessExitedException | ProcessRaisedException
-
 _GRACE = 3.0  # seconds in which the others may say themselves why they end
 _LOCAL = "127.0.0.1"
 
@@ -82,6 +80,8 @@ def run_together(
             process.terminate()
         for process in group.processes:
             process.join()
+        for each in (*hear, *group.processes):
+            each.close()
         for path in group.error_files:
             Path(path).unlink(missing_ok=True)
 
@@ -95,7 +95,7 @@ def _with_threads(config: Config) -> Config:
 
 def _start(work: Any, given: Mapping[str, Any], say: Sequence[Connection]) -> ProcessContext:
     """Start one process per pipe, forked from a clean one that has loaded torch, where it can."""
-    logging.getLogger(start_processes.__module__).setLevel(logging.ERROR)  # whom it stops
+    logging.getLogger(start_processes.__module__).setLevel(logging.ERROR)  # not: whom it stops
     method = "spawn"
     if "forkserver" in multiprocessing.get_all_start_methods():
         method = "forkserver"
@@ -188,7 +188,7 @@ def _heard(hear: list[Connection]) -> list[Any]:
     return said
 
 
-def _judge(group: ProcessContext, failure: _Failure) -> None:
+def _judge(group: ProcessContext, failure: ProcessExitedException | ProcessRaisedException) -> None:
     """Raise what ended the training: that a process was killed, or what the first one met.
 
     Those that were stopped for its sake have a signal, too: SIGTERM.
