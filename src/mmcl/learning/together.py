@@ -1,12 +1,12 @@
 """Processes that train one network together, on this machine, and what becomes of them.
 
-PyTorch starts them, waits for them and stops those that are left, by the function below both
-``torchrun`` and Lightning's launcher; each sees the environment that ``torchrun`` would give it.
-Those two were tried as well: ``elastic_launch`` blamed the survivor for a process that was killed
-(it reports one failure and has no period of grace) and asks the resolver for this machine's name,
-its ``start_processes`` keeps the handlers of SIGINT and SIGTERM, and all leave semaphores behind
-when the caller is killed. So what is here is what they do not say: how far the training is, and
-which error is the cause of the others.
+PyTorch starts them, watches them and stops those that are left: its ``start_processes``, on
+which both Lightning's launcher and ``torchrun`` (called as a function) stand. Those two were
+tried and cannot do what is asked here: ``elastic_launch`` blames the survivor where another
+process was killed and asks the resolver for this machine's name, its own ``start_processes``
+takes SIGINT and SIGTERM over for good, Lightning's does not stop them at Ctrl-C, and each leaves
+semaphores, with a warning, when the caller is killed. What stands here is what PyTorch's does
+not say: how far the training is, which error is the cause, and the environment of ``torchrun``.
 """
 
 from __future__ import annotations
@@ -40,7 +40,6 @@ __all__ = ["Progress", "run_together"]
 Progress = Callable[[str, int, int, dict[str, float]], None]
 """Called as ``progress(stage, done, total, numbers)`` after steps and epochs."""
 
-_GRACE = 3.0  # seconds in which the others may say themselves why they end
 _LOCAL = "127.0.0.1"
 
 
@@ -161,12 +160,12 @@ def _end_with_caller() -> None:
 
 
 def _attend(group: ProcessContext, hear: list[Connection], progress: Progress | None) -> None:
-    """Listen until all have ended, or one too early and the others not long after."""
+    """Listen until all have ended; where one ends too early the others are stopped."""
     over, failure = False, None
     while not over:
         wait([*group.sentinels, *hear])
         try:
-            over = group.join(timeout=0, grace_period=_GRACE)
+            over = group.join(timeout=0)
         except (ProcessExitedException, ProcessRaisedException) as found:
             over, failure = True, found
         for said in _heard(hear):

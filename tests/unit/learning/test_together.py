@@ -268,10 +268,11 @@ def test_refusal_is_raised_with_nothing_else(two):
     assert caught.value.__cause__ is caught.value.__context__ is None
 
 
-def test_process_that_is_asked_to_end_is_named(two):
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+def test_process_that_is_asked_to_end_is_named(two, number):
     with pytest.raises(TrainingError) as caught:
-        two("wait", "wait", tell=lambda *said: os.kill(said[3]["pid"], signal.SIGTERM))
-    assert str(caught.value).startswith("process 1 of 2 was killed (signal 15) before")
+        two("wait", "wait", tell=lambda *said: os.kill(said[3]["pid"], number))
+    assert str(caught.value).startswith(f"process 1 of 2 was killed (signal {number}) before")
 
 
 def test_what_the_listener_raises_is_raised(two):
