@@ -6,6 +6,7 @@ import signal
 import subprocess
 import sys
 import tempfile
+import time
 from pathlib import Path
 
 import pytest
@@ -263,7 +264,7 @@ def test_other_exception_comes_with_its_traceback(two):
 
 def test_refusal_is_raised_with_nothing_else(two):
     with pytest.raises(TrainingError) as caught:
-        two("wait", "refuse")
+        two("wait", "refuse", tell=lambda *said: time.sleep(1))  # it has ended when it is heard
     assert str(caught.value) == "it cannot be"
     assert caught.value.__cause__ is caught.value.__context__ is None
 
