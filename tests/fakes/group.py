@@ -1,9 +1,12 @@
 """What several processes do in tests: each works on its clips and writes down what it got."""
 
+import os
+import time
 from pathlib import Path
 
 import torch
 
+from mmcl.errors import TrainingError
 from mmcl.learning.loop import fit
 from mmcl.learning.objectives import alignment_loss, as_released_reward
 from mmcl.models.calibration import Calibration
@@ -20,7 +23,7 @@ from mmcl.processes import (
 )
 from mmcl.runtime import is_first_process, make_fabric
 
-__all__ = ["fit_in_double", "measure", "measure_in_group", "toy_clips"]
+__all__ = ["behave", "fit_in_double", "measure", "measure_in_group", "toy_clips"]
 
 GROUP = 2  # clips compared with each other
 
@@ -120,3 +123,15 @@ def fit_in_double(*, config, **given):
         return fit(config=config.model_copy(update={"runtime": runtime}), **given)
     finally:
         torch.set_default_dtype(before)
+
+
+def behave(*, config, progress, words: tuple[str, ...]):
+    """Each process does what its word says: it ends, raises, refuses, or waits for ever."""
+    progress("begun", 0, 0, {"pid": os.getpid()})
+    word = words[int(os.environ["RANK"])]
+    if word == "raise":
+        raise ValueError("unforeseen")
+    if word == "refuse":
+        raise TrainingError("it cannot be")
+    while word == "wait":
+        time.sleep(60)

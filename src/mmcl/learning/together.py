@@ -1,8 +1,12 @@
 """Processes that train one network together, on this machine, and what becomes of them.
 
-The process that asks for a training starts the others, relays what they say, and outlives
-them: where one of them ends too early it stops the rest and says why. Each of them sees the
-environment that ``torchrun`` would give it, so that both ways of starting are the same to it.
+PyTorch starts them, watches them and stops those that are left: its ``start_processes``, on
+which both Lightning's launcher and ``torchrun`` (called as a function) stand. Those two were
+tried and cannot do what is asked here: ``elastic_launch`` blames the survivor where another
+process was killed and asks the resolver for this machine's name, its own ``start_processes``
+takes SIGINT and SIGTERM over for good, Lightning's does not stop them at Ctrl-C, and each leaves
+semaphores, with a warning, when the caller is killed. What stands here is what PyTorch's does
+not say: how far the training is, which error is the cause, and the environment of ``torchrun``.
 """
 
 from __future__ import annotations
@@ -13,12 +17,19 @@ import os
 import signal
 import socket
 import sys
-import time
-import traceback
-from collections.abc import Callable, Mapping
+import threading
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from multiprocessing.connection import Connection, wait
-from typing import Any, NamedTuple
+from pathlib import Path
+from typing import Any
+
+from torch.multiprocessing.spawn import (
+    ProcessContext,
+    ProcessExitedException,
+    ProcessRaisedException,
+    start_processes,
+)
 
 from mmcl.config import Config
 from mmcl.errors import ConfigError, MMCLError, TrainingError
@@ -29,8 +40,6 @@ __all__ = ["Progress", "run_together"]
 Progress = Callable[[str, int, int, dict[str, float]], None]
 """Called as ``progress(stage, done, total, numbers)`` after steps and epochs."""
 
-_LOOK_AGAIN = 1.0  # seconds between two looks at whether all are alive
-_GRACE = 3.0  # seconds in which the others may say themselves why they end
 _LOCAL = "127.0.0.1"
 
 
@@ -60,45 +69,20 @@ def run_together(
             "it has one process\n  Use one: --set runtime.processes=1"
         )
     given = dict(given) | {"config": _with_threads(config)}
-    context = _context(work.__module__)
-    port = _free_port()
-    members: list[_Member] = []
+    pipes = [multiprocessing.Pipe(duplex=False) for _ in range(count)]
+    hear, say = [[pipe[end] for pipe in pipes] for end in (0, 1)]
+    group = _start(work, given, say)
     try:
-        for rank in range(count):
-            members.append(_begin(context, work, given, rank, count, port))
-        _attend(members, progress)
-        _judge(members)
+        _attend(group, hear, progress)
     finally:
-        for member in members:
-            member.process.terminate()
-        for member in members:
-            member.process.join()
-
-
-class _Member:
-    """A process of the group, what it said, and how it ended."""
-
-    def __init__(self, process: Any, hear: Connection) -> None:
-        self.process, self.hear = process, hear
-        self.fault: MMCLError | str | None = None
-        self.exit_code: int | None = None
-
-    def listen(self, progress: Progress | None) -> None:
-        """Relay what it has said by now."""
-        with suppress(EOFError, OSError):  # it has ended
-            while self.hear.poll():
-                said = self.hear.recv()
-                if not isinstance(said, _Told):
-                    self.fault = said
-                elif progress is not None:
-                    progress(*said)
-
-
-class _Told(NamedTuple):
-    stage: str
-    done: int
-    total: int
-    numbers: dict[str, float]
+        for process in group.processes:
+            process.terminate()
+        for process in group.processes:
+            process.join()
+        for each in (*hear, *group.processes):
+            each.close()
+        for path in group.error_files:
+            Path(path).unlink(missing_ok=True)
 
 
 def _with_threads(config: Config) -> Config:
@@ -108,13 +92,25 @@ def _with_threads(config: Config) -> Config:
     return config.model_copy(update={"runtime": runtime})
 
 
-def _context(preloaded: str) -> Any:
-    """Processes are forked from a clean one that has loaded torch, where that can be had."""
-    if "forkserver" not in multiprocessing.get_all_start_methods():
-        return multiprocessing.get_context("spawn")
-    context = multiprocessing.get_context("forkserver")
-    context.set_forkserver_preload([preloaded])
-    return context
+def _start(work: Any, given: Mapping[str, Any], say: Sequence[Connection]) -> ProcessContext:
+    """Start one process per pipe, forked from a clean one that has loaded torch, where it can."""
+    logging.getLogger(start_processes.__module__).setLevel(logging.ERROR)  # not: whom it stops
+    method = "spawn"
+    if "forkserver" in multiprocessing.get_all_start_methods():
+        method = "forkserver"
+        preloaded = [work.__module__, "lightning_fabric"]
+        multiprocessing.get_context(method).set_forkserver_preload(preloaded)
+    group: ProcessContext = start_processes(  # type: ignore[no-untyped-call]
+        _take_part,
+        (work, given, say, _free_port()),
+        nprocs=len(say),
+        join=False,
+        daemon=True,
+        start_method=method,
+    )
+    for end in say:
+        end.close()  # the processes hold the only others, so that their death is heard
+    return group
 
 
 def _free_port() -> int:
@@ -124,99 +120,91 @@ def _free_port() -> int:
         return port
 
 
-def _begin(
-    context: Any, work: Any, given: Mapping[str, Any], rank: int, count: int, port: int
-) -> _Member:
-    hear, say = context.Pipe(duplex=False)
-    arguments = (work, dict(given), _environment(rank, count, port), say)
-    process = context.Process(target=_take_part, args=arguments, daemon=True)
-    process.start()
-    say.close()  # the process holds the only other end, so that its death is heard
-    return _Member(process, hear)
-
-
-def _environment(rank: int, count: int, port: int) -> dict[str, str]:
-    return {
-        "TORCHELASTIC_RUN_ID": "mmcl",
-        "MASTER_ADDR": _LOCAL,
-        "MASTER_PORT": str(port),
-        "RANK": str(rank),
-        "LOCAL_RANK": str(rank),
-        "GROUP_RANK": "0",
-        "WORLD_SIZE": str(count),
-        "LOCAL_WORLD_SIZE": str(count),
-    }
-
-
 def _take_part(
-    work: Callable[..., Any], given: dict[str, Any], environment: dict[str, str], say: Connection
+    rank: int, work: Callable[..., Any], given: dict[str, Any], say: list[Connection], port: int
 ) -> None:
     """Work in this process; say how far it is, and what went wrong."""
-    signal.signal(signal.SIGINT, signal.SIG_DFL)  # Ctrl-C ends it without a traceback
-    os.environ.update(environment)
-    logging.getLogger("lightning_fabric").setLevel(logging.WARNING)
-    first = environment["RANK"] == "0"
+    import lightning_fabric  # noqa: F401  (sets the level of its own messages)
 
-    def tell(stage: str, done: int, total: int, numbers: dict[str, float]) -> None:
-        _stop_when_alone()
-        if first:
-            say.send(_Told(stage, done, total, numbers))
+    signal.signal(signal.SIGINT, signal.SIG_DFL)  # Ctrl-C ends it without a traceback
+    threading.Thread(target=_end_with_caller, daemon=True).start()
+    logging.getLogger("lightning_fabric").setLevel(logging.WARNING)
+    os.environ.update(
+        TORCHELASTIC_RUN_ID="mmcl",
+        MASTER_ADDR=_LOCAL,
+        MASTER_PORT=str(port),
+        RANK=str(rank),
+        LOCAL_RANK=str(rank),
+        GROUP_RANK="0",
+        WORLD_SIZE=str(len(say)),
+        LOCAL_WORLD_SIZE=str(len(say)),
+    )
+
+    def tell(*progress: Any) -> None:
+        if rank == 0:
+            say[rank].send(progress)
 
     try:
         work(**given, progress=tell)
     except MMCLError as fault:
-        say.send(fault)
-        sys.exit(1)
-    except Exception:  # the others' broken connections, too: whoever listens judges
-        say.send(traceback.format_exc())
+        say[rank].send(fault)
         sys.exit(1)
 
 
-def _stop_when_alone() -> None:
-    """Whoever asked for the training may have been killed: nobody else would end it."""
-    parent = multiprocessing.parent_process()
-    if parent is not None and not parent.is_alive():
+def _end_with_caller() -> None:
+    """Whoever asked for the training may be killed: nobody else would end it."""
+    caller = multiprocessing.parent_process()
+    if caller is not None:
+        caller.join()
         os._exit(1)
 
 
-def _attend(members: list[_Member], progress: Progress | None) -> None:
-    """Listen until all have ended, or one too early and the others not long after."""
-    deadline = None
-    while any(member.exit_code is None for member in members):
-        busy = [member for member in members if member.exit_code is None]
-        signs = [each.process.sentinel for each in busy]
-        signs += [each.hear for each in busy if each is members[0]]
-        wait(signs, timeout=_LOOK_AGAIN)
-        for member in busy:
-            code = member.process.exitcode
-            member.listen(progress)
-            member.exit_code = code
-        now = time.monotonic()
-        if deadline is None and any(member.exit_code for member in members):
-            deadline = now + _GRACE
-        if deadline is not None and now > deadline:
-            return
+def _attend(group: ProcessContext, hear: list[Connection], progress: Progress | None) -> None:
+    """Listen until all have ended; where one ends too early the others are stopped."""
+    over, failure = False, None
+    while not over:
+        wait([*group.sentinels, *hear])
+        try:
+            over = group.join(timeout=0)
+        except (ProcessExitedException, ProcessRaisedException) as found:
+            over, failure = True, found
+        for said in _heard(hear):
+            if isinstance(said, MMCLError):
+                raise said
+            if progress is not None:
+                progress(*said)
+    if failure is not None:
+        _judge(group, failure)
 
 
-def _judge(members: list[_Member]) -> None:
-    """Raise what ended the training: what was said of it, or that a process was killed."""
-    for member in members:
-        if isinstance(member.fault, MMCLError):
-            raise member.fault
-    for number, member in enumerate(members, start=1):
-        if member.exit_code is not None and member.exit_code < 0:
+def _heard(hear: list[Connection]) -> list[Any]:
+    """What they have said by now."""
+    said = []
+    for end in hear:
+        with suppress(EOFError, OSError):  # it has ended
+            while end.poll():
+                said.append(end.recv())
+    return said
+
+
+def _judge(group: ProcessContext, failure: ProcessExitedException | ProcessRaisedException) -> None:
+    """Raise what ended the training: that a process was killed, or what the first one met.
+
+    Those that were stopped for its sake have a signal, too: SIGTERM.
+    """
+    count, first = len(group.processes), failure.error_index
+    for rank, process in enumerate(group.processes):
+        code = process.exitcode
+        if code < 0 and (rank == first or code != -signal.SIGTERM):
             raise TrainingError(
-                f"process {number} of {len(members)} was killed (signal {-member.exit_code}) "
+                f"process {rank + 1} of {count} was killed (signal {-code}) "
                 "before the training ended, perhaps for want of memory; the others were "
                 "stopped.\n  Go on where it was: the same command with --resume"
             )
-    for number, member in enumerate(members, start=1):
-        if member.exit_code and member.fault is None:
-            raise TrainingError(
-                f"process {number} of {len(members)} could not start (exit code "
-                f"{member.exit_code}); what it said of it stands above.\n"
-                '  A script that starts processes needs: if __name__ == "__main__":'
-            )
-    for member in members:
-        if member.fault is not None:
-            raise RuntimeError(f"a process that trained with others failed:\n{member.fault}")
+    if isinstance(failure, ProcessExitedException):
+        raise TrainingError(
+            f"process {first + 1} of {count} could not start (exit code "
+            f"{failure.exit_code}); what it said of it stands above.\n"
+            '  A script that starts processes needs: if __name__ == "__main__":'
+        )
+    raise failure

@@ -3,11 +3,17 @@
 import multiprocessing
 import os
 import signal
+import subprocess
+import sys
+import tempfile
+import time
+from pathlib import Path
 
 import pytest
 import torch
+from torch.multiprocessing import ProcessRaisedException
 
-from fakes.group import fit_in_double
+from fakes.group import behave, fit_in_double
 from mmcl.errors import ConfigError, DatasetError, TrainingError
 from mmcl.learning.inference import score_split
 from mmcl.learning.loop import fit, read_fitted, read_history
@@ -234,6 +240,111 @@ def test_what_one_process_raises_is_raised(train, development):
     with pytest.raises(TrainingError) as caught:
         train(development, 2, "learning.learning_rate=1e30", "learning.clip_norm=0")
     assert str(caught.value).startswith("the loss is nan at epoch 1, step ")
+
+
+@pytest.fixture
+def two(tiny_config):
+    """Two processes, each of which does what its word says: ``two("wait", "raise")``."""
+    config = tiny_config("runtime.processes=2")
+
+    def run(*words, tell=None):
+        run_together(behave, {"words": words}, config, tell)
+
+    return run
+
+
+def test_other_exception_comes_with_its_traceback(two):
+    with pytest.raises(ProcessRaisedException) as caught:  # not: the first one got a signal
+        two("wait", "raise")
+    assert "Process 1 terminated" in str(caught.value)
+    assert str(caught.value).endswith(
+        '    raise ValueError("unforeseen")\nValueError: unforeseen\n'
+    )
+
+
+def test_refusal_is_raised_with_nothing_else(two):
+    with pytest.raises(TrainingError) as caught:
+        two("wait", "refuse", tell=lambda *said: time.sleep(1))  # it has ended when it is heard
+    assert str(caught.value) == "it cannot be"
+    assert caught.value.__cause__ is caught.value.__context__ is None
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+def test_process_that_is_asked_to_end_is_named(two, number):
+    with pytest.raises(TrainingError) as caught:
+        two("wait", "wait", tell=lambda *said: os.kill(said[3]["pid"], number))
+    assert str(caught.value).startswith(f"process 1 of 2 was killed (signal {number}) before")
+
+
+def test_what_the_listener_raises_is_raised(two):
+    def full(*said):
+        raise OSError("no space left")
+
+    with pytest.raises(OSError, match="no space left"):
+        two("wait", "wait", tell=full)
+
+
+def test_nothing_is_left(two, tmp_path, monkeypatch):
+    def traces():
+        handlers = [signal.getsignal(each) for each in (signal.SIGINT, signal.SIGTERM)]
+        # The folder of the process that the others are forked from is there to stay.
+        files = [path.name for path in tmp_path.iterdir() if not path.name.startswith("pymp-")]
+        return _children(), len(os.listdir("/proc/self/fd")), dict(os.environ), handlers, files
+
+    def end(*words):
+        try:
+            two(*words)
+        except (ProcessRaisedException, TrainingError) as fault:
+            return type(fault)
+
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
+    two("end", "end")
+    before = traces()
+    assert end("end", "raise") is ProcessRaisedException
+    assert end("refuse", "end") is TrainingError
+    assert end("end", "end") is None
+    assert traces() == before
+
+
+ASKED = """
+import os, signal
+from fakes.group import behave
+from mmcl.config import Config
+from mmcl.learning.together import run_together
+
+config = Config.model_validate({{"runtime": {{"processes": 2}}}})
+try:
+    run_together(behave, {{"words": {words}}}, config, lambda *said: {then})
+except BaseException as fault:
+    print(type(fault).__name__)
+"""
+
+
+@pytest.mark.parametrize(
+    ("words", "then", "code", "spoken"),
+    [
+        pytest.param(("wait", "wait"), "os.kill(os.getpid(), signal.SIGKILL)", -9, "", id="killed"),
+        pytest.param(
+            ("wait", "wait"),
+            "os.kill(os.getpid(), signal.SIGINT)",
+            0,
+            "KeyboardInterrupt\n",
+            id="interrupted",
+        ),
+        pytest.param(("wait", "raise"), "None", 0, "ProcessRaisedException\n", id="raised"),
+    ],
+)
+def test_all_end_with_the_one_that_asked_and_say_nothing(words, then, code, spoken):
+    paths = (str(Path(__file__).parents[2]), os.environ.get("PYTHONPATH", ""))
+    done = subprocess.run(  # returns when nobody holds its output any more
+        [sys.executable, "-c", ASKED.format(words=words, then=then)],
+        capture_output=True,
+        text=True,
+        timeout=120,
+        check=False,
+        env={**os.environ, "PYTHONPATH": os.pathsep.join(paths)},
+    )
+    assert (done.returncode, done.stdout, done.stderr) == (code, spoken, "")
 
 
 # ---------------------------------------------------------------- what is refused
