@@ -3,9 +3,9 @@
 Written by us from the equations of docs/method.md, with the sizes of the authors' code: width
 128, four heads, inner width 2048, one module per modality in a loop, three Adams, replay as a
 deque of single transitions. Nothing in it is made fast, and nothing slow: torch's own layers do
-the work, on torch's own threads. Two things favour it: it is given its batches as tensors that
-lie ready, and it runs in a process that keeps its freed memory (``mmcl.runtime``). It is mended
-only so that it runs: faults F1, F2, F6 and F9 of docs/method.md.
+the work, on torch's own threads, in a process of its own that nothing of ours prepares. One thing
+favours it: it is given its batches as tensors that lie ready. It is mended only so that it runs:
+faults F1, F2, F6 and F9 of docs/method.md.
 
     python benchmarks/reference.py      (sizes, and a few steps of each kind)
 """
@@ -13,11 +13,15 @@ only so that it runs: faults F1, F2, F6 and F9 of docs/method.md.
 from __future__ import annotations
 
 import copy
+import multiprocessing
 import random
 import time
 from collections import deque
 from collections.abc import Sequence
+from contextlib import suppress
+from multiprocessing.connection import Connection
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
@@ -243,6 +247,40 @@ class Reference:
         self.actor_optimizer.step()
         follow(self.target_actor, self.actor)
         follow(self.target_critic, self.critic)
+
+
+class Apart:
+    """The reference in a process of its own, which works only while it is asked to.
+
+    Args:
+        features: As for :class:`Reference`.
+    """
+
+    def __init__(self, features: Sequence[Tensor]) -> None:
+        context = multiprocessing.get_context("spawn")
+        self.ask, asked = context.Pipe()
+        # Arrays: tensors would be shared through descriptors that the other end must fetch.
+        arrays = [x.numpy() for x in features]
+        self.process = context.Process(target=_answer, args=(arrays, asked), daemon=True)
+        self.process.start()
+
+    def seconds(self, method: str, steps: int, *given: int) -> float:
+        """How long some steps take: of ``train_step``, or of ``predict_step`` of so many clips."""
+        self.ask.send((method, steps, given))
+        seconds: float = self.ask.recv()
+        return seconds
+
+
+def _answer(arrays: list[np.ndarray], asked: Connection) -> None:
+    reference = Reference([torch.from_numpy(x) for x in arrays])
+    with suppress(EOFError):  # nobody asks any more
+        while True:
+            method, steps, given = asked.recv()
+            step = getattr(reference, method)
+            started = time.perf_counter()
+            for _ in range(steps):
+                step(*given)
+            asked.send(time.perf_counter() - started)
 
 
 def follow(target: nn.Module, online: nn.Module) -> None:

@@ -2,10 +2,11 @@
 
 Four things take turns: ``released`` and ``calibrated`` at the size of the authors' code (width
 128, batch 128), the default configuration (preset ``planted`` as it is), and the authors' loop
-as plain torch code writes it (``benchmarks/reference.py``). The clips are planted, 20 aligned
-steps of 300/74/35 features, float32, a score to predict: what a trained policy drops is not
-computed, so the rate is measured of networks that learn. All of a configuration's training is
-spread over the rounds; ``released``, which drops nothing, is given fewer epochs.
+as plain torch code writes it, in a process of its own (``benchmarks/reference.py``). The clips
+are planted, 20 aligned steps of 300/74/35 features, float32, a score to predict: what a trained
+policy drops is not computed, so the rate is measured of networks that learn. All of a
+configuration's training is spread over the rounds; ``released``, which drops nothing, is given
+fewer epochs.
 
 Operations are those that torch counts in a step on one thread. The floor is that count over the
 rate of a large matrix product on all threads, measured before and after every turn, since these
@@ -27,7 +28,6 @@ import statistics
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext
-from functools import partial
 from typing import Any, NamedTuple
 
 os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
@@ -49,7 +49,7 @@ from mmcl.runtime import make_fabric, prepare_process, seed_everything
 from mmcl.types import MODALITIES
 from rates import matrix_product_rate
 from readme import asked_lines, render
-from reference import BATCH, Reference
+from reference import BATCH, Apart
 
 WIDTHS = (300, 74, 35)
 CONFIGURATIONS: dict[str, tuple[str, str | None, tuple[str, ...]]] = {
@@ -238,7 +238,7 @@ def measure(chosen: argparse.Namespace) -> dict[str, Any]:
         for name, settings in CONFIGURATIONS.items()
     }
     batch = collate(corpus.split("train"), range(chosen.train_clips), MODALITIES)
-    reference = Reference([batch.features[m] for m in MODALITIES])
+    reference = Apart([batch.features[m] for m in MODALITIES])
     training = train_rounds(trainees, reference, chosen.rounds)
     test = corpus.open_test_split()  # to predict its clips; no label is looked at
     predicting, kept = predict_rounds(trainees, reference, test, chosen.predict_rounds)
@@ -273,26 +273,25 @@ def measure(chosen: argparse.Namespace) -> dict[str, Any]:
 
 
 def train_rounds(
-    trainees: dict[str, Trainee], reference: Reference, rounds: int
+    trainees: dict[str, Trainee], reference: Apart, rounds: int
 ) -> dict[str, list[Turn]]:
     """Turns of everything, round by round, after three steps that warm up."""
     found: dict[str, list[Turn]] = {name: [] for name in (*trainees, "reference")}
     for trainee in trainees.values():
         trainee.train(3)
-    for _ in range(3):
-        reference.train_step()
+    reference.seconds("train_step", 3)
     for at in range(rounds):
         for name, trainee in trainees.items():
             if at == 0 or trainee.config.policy.kind == "rloo":
                 trainee.count_training()  # fewer as policies learn to drop; soft ones drop nothing
             found[name].append(trainee.train())
-        found["reference"].append(reference_turn(reference.train_step, BATCH))
+        found["reference"].append(reference_turn(reference, "train_step", BATCH))
         tell(f"round {at + 1}", {name: turns[-1] for name, turns in found.items()})
     return found
 
 
 def predict_rounds(
-    trainees: dict[str, Trainee], reference: Reference, split: Split, rounds: int
+    trainees: dict[str, Trainee], reference: Apart, split: Split, rounds: int
 ) -> tuple[dict[str, list[Turn]], dict[str, float]]:
     """Turns of every trained network in every precision; and the share of steps each keeps."""
     kept = {name: trainee.count_prediction(split) for name, trainee in trainees.items()}
@@ -304,8 +303,7 @@ def predict_rounds(
                 with entered():
                     turns[f"{name} {precision}"] = trainee.predict(split)
         for size in REFERENCE_BATCHES:
-            step = partial(reference.predict_step, size)
-            turns[f"reference {size}"] = reference_turn(step, size)
+            turns[f"reference {size}"] = reference_turn(reference, "predict_step", size, size)
         if at == 0:
             continue  # it warmed up
         tell(f"prediction {at}", turns)
@@ -314,13 +312,10 @@ def predict_rounds(
     return found, kept
 
 
-def reference_turn(step: Callable[[], object], clips: int) -> Turn:
+def reference_turn(reference: Apart, method: str, clips: int, *given: int) -> Turn:
     """Some steps of the reference."""
     before = matrix_product_rate()
-    started = time.perf_counter()
-    for _ in range(REFERENCE_STEPS):
-        step()
-    seconds = (time.perf_counter() - started) / (REFERENCE_STEPS * clips)
+    seconds = reference.seconds(method, REFERENCE_STEPS, *given) / (REFERENCE_STEPS * clips)
     return Turn(seconds, (before + matrix_product_rate()) / 2)
 
 
