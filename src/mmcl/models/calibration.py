@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
-from mmcl.processes import add_up
+from mmcl.processes import add_up, updates_buffers
 
 __all__ = ["Calibration", "masked_moments"]
 
@@ -13,7 +13,7 @@ _EPSILON = 1e-5
 
 
 def masked_moments(z: Tensor, step_mask: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-    """Mean and variance of each modality's real steps over the batch, all processes' clips.
+    """Mean and variance of each modality's real steps over the batch, the clips of all its parts.
 
     Args:
         z: ``[m, b, n, d]``.
@@ -54,12 +54,15 @@ class Calibration(nn.Module):
         """Shapes: ``z`` ``[m, b, n, d]``, ``step_mask`` ``[m, b, n]``; returns ``[m, b, n, d]``."""
         mean, variance = self.mean, self.variance
         if self.training:
+            # Another thread may write the buffers as soon as the moments are added up.
+            mean, variance = mean.clone(), variance.clone()
             now_mean, now_variance, count = masked_moments(z, step_mask)
             known = (count > 1).unsqueeze(-1)
             mean = torch.where(known, now_mean, mean)
             variance = torch.where(known, now_variance, variance)
-            with torch.no_grad():
-                self.mean.lerp_(mean.to(self.mean.dtype), self.momentum)
-                self.variance.lerp_(variance.to(self.variance.dtype), self.momentum)
+            if updates_buffers():
+                with torch.no_grad():
+                    self.mean.lerp_(mean.to(self.mean.dtype), self.momentum)
+                    self.variance.lerp_(variance.to(self.variance.dtype), self.momentum)
         slope = (variance + _EPSILON).rsqrt()[:, None, None]
         return (z - mean[:, None, None]) * slope

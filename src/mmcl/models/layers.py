@@ -12,7 +12,14 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from mmcl.processes import add_up, current_share, own_clips, shape_of_all
+from mmcl.processes import (
+    add_up,
+    current_generator,
+    current_share,
+    own_clips,
+    shape_of_all,
+    updates_buffers,
+)
 from mmcl.types import Modality
 
 __all__ = [
@@ -44,7 +51,7 @@ class Dropout(nn.Module):
 
     Args:
         rate: Share of the values that become 0.
-        clip_axis: Which axis counts the clips, for several processes that share a batch.
+        clip_axis: Which axis counts the clips, for batches that are cut into parts.
     """
 
     def __init__(self, rate: float, clip_axis: int = 0) -> None:
@@ -61,7 +68,8 @@ class Dropout(nn.Module):
                 return F.dropout(x, self.rate)
             return x * own_clips(F.dropout(x.new_ones(shape), self.rate), self.clip_axis)
         dropped, count = min(round(self.rate * 256), 255), math.prod(shape)
-        words = torch.empty((count + 7) // 8, dtype=torch.int64).random_(-(2**63), None)
+        words = torch.empty((count + 7) // 8, dtype=torch.int64)
+        words.random_(-(2**63), None, generator=current_generator())
         noise = own_clips(words.view(torch.uint8)[:count].view(shape), self.clip_axis)
         kept = (noise >= dropped).to(x.dtype)
         return x * kept.mul_(256 / (256 - dropped))
@@ -206,20 +214,24 @@ class BatchNorm(nn.BatchNorm1d):
         return self._of_all(x, clips)
 
     def _of_all(self, x: Tensor, clips: int) -> Tensor:
-        """Statistics of the clips of all processes that share the batch."""
+        """Statistics of the clips of all parts of the batch."""
         (total,) = add_up(x.sum(dim=0))
         centred = x - total / clips
         (square,) = add_up(centred.square().sum(dim=0))
+        if updates_buffers():
+            self._follow(total / clips, square / (clips - 1))
+        normal: Tensor = centred * (square / clips + self.eps).rsqrt() * self.weight + self.bias
+        return normal
+
+    def _follow(self, mean: Tensor, variance: Tensor) -> None:
         assert self.running_mean is not None
         assert self.running_var is not None
         assert self.num_batches_tracked is not None
         with torch.no_grad():
             momentum = self.momentum or 0.0
-            self.running_mean.lerp_((total / clips).to(self.running_mean.dtype), momentum)
-            self.running_var.lerp_((square / (clips - 1)).to(self.running_var.dtype), momentum)
+            self.running_mean.lerp_(mean.to(self.running_mean.dtype), momentum)
+            self.running_var.lerp_(variance.to(self.running_var.dtype), momentum)
             self.num_batches_tracked.add_(1)
-        normal: Tensor = centred * (square / clips + self.eps).rsqrt() * self.weight + self.bias
-        return normal
 
 
 def weighted_mean(x: Tensor, weight: Tensor) -> Tensor:
