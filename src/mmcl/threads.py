@@ -8,7 +8,7 @@ where there are as many parts as cores, one.
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor, wait
 from contextlib import contextmanager
 from threading import BrokenBarrierError
@@ -101,7 +101,7 @@ def in_order(
     threads: int,
     cost: Callable[[_Task], int],
     most: int,
-) -> Iterator[_Answer]:
+) -> Generator[_Answer, None, None]:
     """Do tasks side by side, each with one of torch's threads; the answers in their order.
 
     Args:
