@@ -214,7 +214,6 @@ class _Training:
         folder: Path,
         progress: Progress | None,
     ) -> None:
-        prepare_process(config.runtime)
         seed_everything(seed)
         self.config, self.seed, self.folder, self.progress = config, seed, folder, progress
         self.train, self.valid = _part(corpus, "train"), _part(corpus, "valid")
@@ -223,6 +222,7 @@ class _Training:
         _check_clips(self.processes, config.learning.batch_size, len(self.train.rows))
         self.fabric = make_fabric(config.runtime, loggers=_loggers(config, folder))
         self.fabric.launch()
+        prepare_process(config.runtime)  # launching has set a number of threads of its own
         self.model = build_model(corpus, config)
         _check_shares(self.model, config, self.processes)
         if self.fabric.device.type == "cpu":
