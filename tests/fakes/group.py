@@ -1,4 +1,4 @@
-"""What several processes do in tests: each works on its clips and writes down what it got."""
+"""What processes and threads do in tests: each works on its clips and says what it got."""
 
 import os
 import time
@@ -15,6 +15,7 @@ from mmcl.models.policy import draw_kept
 from mmcl.processes import (
     add_up,
     clips_of_all,
+    current_generator,
     cut_batch,
     own_clips,
     part_of_mean,
@@ -22,8 +23,17 @@ from mmcl.processes import (
     sum_gradients,
 )
 from mmcl.runtime import is_first_process, make_fabric
+from mmcl.threads import Crew
 
-__all__ = ["behave", "fit_in_double", "measure", "measure_in_group", "toy_clips"]
+__all__ = [
+    "behave",
+    "fit_in_double",
+    "measure",
+    "measure_in_group",
+    "measure_in_threads",
+    "shared_layers",
+    "toy_clips",
+]
 
 GROUP = 2  # clips compared with each other
 
@@ -42,14 +52,18 @@ def _gradient(loss, *of):
     return torch.autograd.grad(loss, of, retain_graph=True, allow_unused=True)[0]
 
 
-def _measure(share, clips):
+def shared_layers():
+    """Layers with buffers, which the threads of a process have in common."""
+    return Calibration(2, 4).train(), BatchNorm(4).train()
+
+
+def _measure(clips, calibrated, norm):
     """Everything that depends on a whole batch: parts, sums, and gradients of this one's clips."""
     z, mask = (own_clips(each, 1).clone() for each in toy_clips(clips))
     z.requires_grad_(True)
     weight = torch.nn.Parameter(torch.linspace(-1, 1, 4))
     seen = {}
 
-    calibrated = Calibration(2, 4).train()
     centred = calibrated(z, mask)
     values = (centred * weight).square().sum(dim=(0, 2, 3))  # [b]
     part = part_of_mean(values)
@@ -60,7 +74,6 @@ def _measure(share, clips):
     seen["gradient of the clips"] = clips_of_all(_gradient(part, z), 1)
     seen["running mean"], seen["running variance"] = calibrated.mean, calibrated.variance
 
-    norm = BatchNorm(4).train()
     normal = norm(z[0, :, 0])
     part = part_of_mean((normal * weight).exp().sum(dim=1))
     seen["mean of normalised"] = add_up(part.detach())[0]
@@ -74,11 +87,12 @@ def _measure(share, clips):
         seen[f"alignment in groups of {group}"] = add_up(part.detach())[0]
         seen[f"its gradient, {group}"] = clips_of_all(_gradient(part, z), 1)
 
-    torch.manual_seed(3)
+    generator = current_generator() or torch.default_generator
+    generator.manual_seed(3)
     seen["kept"] = clips_of_all(draw_kept(torch.full(z.shape[:3], 0.5)), 1)
     seen["dropout"] = clips_of_all(Dropout(0.5, clip_axis=1).train()(torch.ones_like(z)), 1)
     seen["rows dropped"] = clips_of_all(Dropout(0.5).train()(torch.ones_like(z[0])))
-    seen["random state"] = torch.get_rng_state()
+    seen["random state"] = generator.get_state()
     return {name: each.detach().clone() for name, each in seen.items()}
 
 
@@ -94,7 +108,18 @@ def _emotions(clips):
 
 def measure(clips):
     """What one process finds."""
-    return _measure(None, clips) | {"reward": _emotions(clips)}
+    return _measure(clips, *shared_layers()) | {"reward": _emotions(clips)}
+
+
+def measure_in_threads(clips, threads):
+    """What the threads of a process find together, one after the other."""
+    layers = shared_layers()
+    shares = cut_batch(clips, threads, GROUP)
+
+    def work(_):
+        return _measure(clips, *layers) | {"reward": clips_of_all(_emotions(clips))}
+
+    return Crew(threads).run(work, shares)
 
 
 def measure_in_group(*, config, progress, sizes: tuple[int, ...], folder: Path):
@@ -107,7 +132,7 @@ def measure_in_group(*, config, progress, sizes: tuple[int, ...], folder: Path):
         shares = cut_batch(clips, fabric.world_size, GROUP)
         share = shares[fabric.global_rank]
         with sharing(share):
-            found[clips] = _measure(share, clips)
+            found[clips] = _measure(clips, *shared_layers())
             found[clips]["reward"] = clips_of_all(_emotions(clips))
         found[clips]["share"] = torch.tensor([share.start, share.stop])
     progress("all", len(sizes), len(sizes), {"first": float(is_first_process())})

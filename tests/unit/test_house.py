@@ -13,7 +13,7 @@ import mmcl
 
 SOURCE = Path(mmcl.__file__).parent
 ROOMS = ("corpus", "media", "models", "learning", "evaluation", "explain", "serve", "cli")
-GROUND_FLOOR = {"errors", "types", "config", "engines", "runtime", "processes"}
+GROUND_FLOOR = {"errors", "types", "config", "engines", "runtime", "processes", "threads"}
 FILES = sorted(SOURCE.rglob("*.py"))
 MODULES = sorted(m.name for m in pkgutil.walk_packages([str(SOURCE)], prefix="mmcl."))
 

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Generator, Iterator, Sequence
+from contextlib import closing
 from typing import NamedTuple
 
 import numpy as np
@@ -10,18 +11,26 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from mmcl.corpus.batches import batch_rows, collate_share, move_batch
+from mmcl.corpus.batches import Batch, batch_rows, collate_share, move_batch
 from mmcl.corpus.store import Split
 from mmcl.learning.objectives import item_losses
 from mmcl.models.mmcl import Output
 from mmcl.models.network import Network, Scoring
 from mmcl.processes import Share, add_up, cut_batch, own_clips, sharing
+from mmcl.threads import in_order
 from mmcl.types import Modality
 
 __all__ = ["Scored", "score_split", "targets_of", "validation_loss"]
 
-MOST_STEPS_AT_ONCE = 1 << 15
-"""Steps of one modality in a batch that is predicted, padding included."""
+MOST_CLIPS_AT_ONCE = 64
+"""Clips that go through the network together: what they fill stays in a core's cache, and a
+batch of the usual size has some for every core."""
+
+MOST_STEPS_AT_ONCE = 1 << 13
+"""Steps of one modality in what goes through together, padding included."""
+
+MOST_STEPS_IN_WORK = 1 << 15
+"""Of all that threads have in work, unless one clip alone has more."""
 
 
 class Scored(NamedTuple):
@@ -29,8 +38,8 @@ class Scored(NamedTuple):
 
     Attributes:
         scores: float64 ``[clips]``, ``[clips, c]`` or ``[clips, e, 2]``.
-        actions: Per clip ``[m, n]`` float32, n of the longest modality in its batch; steps are
-            the corpus's own, also where ``released`` worked on another number of them.
+        actions: Per clip ``[m, n]`` float32, n of the longest modality in its portion; steps
+            are the corpus's own, also where ``released`` worked on another number of them.
         commonality: Per clip ``[m, n]`` float32.
         keep_probability: Per clip ``[m, n]`` float32: what the actions were decided from.
 
@@ -60,13 +69,16 @@ def score_split(
 ) -> Scored:
     """Predict every clip of a split, in order.
 
+    Portions of the clips are predicted side by side, one per thread that torch may use here. What
+    is predicted of several portions is the same for any number of threads, bit for bit.
+
     Args:
         model: The network; its mode is restored afterwards.
         split: The clips; labels are not looked at.
-        batch_size: Clips per step; changes nothing but the speed.
+        batch_size: Clips per batch; changes nothing but the speed.
         per_step: Keep what the network saw in every step too; for many clips that is most of
             what is kept.
-        advance: Called with the number of clips done after every step.
+        advance: Called with the number of clips done after every portion, in order.
     """
     scores: list[NDArray[np.float64]] = []
     seen: tuple[list[NDArray[np.float32]], ...] = ([], [], [])
@@ -130,13 +142,32 @@ def validation_loss(
     return total / max(len(rows), 1)
 
 
+class _Portion(NamedTuple):
+    """Clips that go through the network together.
+
+    Attributes:
+        rows: Of all processes that share them.
+        share: Which of them are this process's; None where it has all.
+        batch: Those.
+    """
+
+    rows: NDArray[np.int64]
+    share: Share | None
+    batch: Batch
+
+
 def _portions(
-    split: Split, rows: NDArray[np.int64], modalities: Sequence[Modality], batch_size: int
+    split: Split,
+    rows: NDArray[np.int64],
+    modalities: Sequence[Modality],
+    batch_size: int,
+    processes: int,
 ) -> Iterator[NDArray[np.int64]]:
-    """Batches of rows, smaller ones where their clips are long."""
+    """Batches of rows in portions that so many processes share, smaller ones of long clips."""
     lengths = np.max([np.ones(len(split)), *map(split.lengths, modalities)], axis=0)  # [clips]
     for block in batch_rows(rows, batch_size):
-        yield from batch_rows(block, max(1, MOST_STEPS_AT_ONCE // int(lengths[block].max())))
+        most = max(1, MOST_STEPS_AT_ONCE // int(lengths[block].max()))
+        yield from batch_rows(block, min(most, MOST_CLIPS_AT_ONCE) * processes)
 
 
 def _share(clips: int, processes: int, rank: int) -> Share | None:
@@ -151,24 +182,62 @@ def _outputs(
     processes: int = 1,
     rank: int = 0,
 ) -> Iterator[tuple[NDArray[np.int64], Scoring]]:
-    """Rows and outputs batch by batch, in evaluation mode; the model's own mode comes back after.
+    """Rows and outputs portion by portion, in evaluation mode; the model's own mode comes back.
 
-    The outputs are those of this process's share of the batch.
+    The outputs are those of this process's share of the portion.
     """
     device = next(model.parameters()).device
     was_training = model.training
     held = [m for m in model.modalities if m in split.card.dims]  # a corpus may lack one
+    portions = list(_portions(split, rows, held, batch_size, processes))
+
+    def collated() -> Iterator[_Portion]:
+        for block in portions:
+            share = _share(len(block), processes, rank)
+            batch = collate_share(split, block, share, held, keep_missing=model.released)
+            yield _Portion(block, share, move_batch(batch, device))
+
     model.eval()
     try:
         # A policy that acts at random (an ablation) neither depends on what was drawn before
         # nor changes what is drawn after.
         with torch.inference_mode(), torch.random.fork_rng(devices=[]):
             torch.default_generator.manual_seed(0)
-            for block in _portions(split, rows, held, batch_size):
-                share = _share(len(block), processes, rank)
-                batch = collate_share(split, block, share, held, keep_missing=model.released)
-                batch = move_batch(batch, device)
-                with sharing(share):
-                    yield block, model(batch.features, batch.masks)
+            threads = min(_threads_for(model, device), len(portions))
+            with closing(_predicted(model, collated(), threads)) as outputs:
+                for block, output in zip(portions, outputs, strict=True):
+                    with sharing(_share(len(block), processes, rank)):
+                        yield block, output
     finally:
         model.train(was_training)
+
+
+def _threads_for(model: Network, device: torch.device) -> int:
+    """Portions that may be predicted side by side.
+
+    What is drawn at random comes from one generator, in the order of the clips.
+    """
+    at_random = model.policy_settings.kind == "random"
+    together = model.shares_batches and not at_random and device.type == "cpu"
+    return torch.get_num_threads() if together else 1
+
+
+def _predicted(
+    model: Network, portions: Iterator[_Portion], threads: int
+) -> Generator[Scoring, None, None]:
+    def predict(portion: _Portion) -> Scoring:
+        with torch.inference_mode(), sharing(portion.share):
+            output: Scoring = model(portion.batch.features, portion.batch.masks)
+            return output
+
+    if threads == 1:
+        yield from map(predict, portions)
+        return
+    outputs = in_order(predict, portions, threads=threads, cost=_steps, most=MOST_STEPS_IN_WORK)
+    with closing(outputs):
+        yield from outputs
+
+
+def _steps(portion: _Portion) -> int:
+    """Steps of its longest modality, padding included."""
+    return max(mask.numel() for mask in portion.batch.masks.values())

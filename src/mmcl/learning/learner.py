@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import copy
 import math
-from collections.abc import Mapping
-from typing import TYPE_CHECKING, Any, NamedTuple
+from collections.abc import Callable, Mapping, Sequence
+from typing import TYPE_CHECKING, Any, NamedTuple, TypeVar
 
 import torch
 from torch import Tensor, nn
@@ -25,13 +25,21 @@ from mmcl.models.critic import Critic
 from mmcl.models.mmcl import MMCL, Encoded, Output
 from mmcl.models.network import Network
 from mmcl.processes import (
+    Share,
+    add_in_order,
     add_up,
     clips_of_all,
+    current_share,
+    cut_batch,
+    fewest_of_all,
+    is_seated,
+    num_parts,
     own_clips,
     part_of_mean,
     shape_of_all,
     sum_gradients,
 )
+from mmcl.threads import Crew
 
 if TYPE_CHECKING:  # who only predicts needs none, and it takes a second to import
     from lightning_fabric import Fabric
@@ -44,6 +52,8 @@ __all__ = [
     "make_learner",
     "soft_update",
 ]
+
+_Found = TypeVar("_Found")
 
 
 class StepReport(NamedTuple):
@@ -60,7 +70,7 @@ class StepReport(NamedTuple):
 class JointLoss(nn.Module):
     """The network with its losses, in one forward call.
 
-    Where several processes share the batch, every loss is this process's part of it.
+    Where the batch is cut into parts, every loss is this part's share of it.
     """
 
     def __init__(self, model: MMCL, config: Config) -> None:
@@ -146,8 +156,29 @@ def _without_gradient(encoded: Encoded) -> Encoded:
     return encoded._replace(parts=parts, enhanced=encoded.enhanced.detach())
 
 
+class _Seen(NamedTuple):
+    """What a part of a batch came to, without gradient.
+
+    Attributes:
+        moves: States and actions of its decisions, as :class:`~mmcl.models.policy.Decision` has
+            them, clips first: ``[b, m, n, d]`` and ``[b, m, n]``.
+        actions: What they came to, ``[m, b, n]``.
+        step_mask: bool ``[b, m, n]``.
+        reward: ``[b]``.
+        numbers: Its shares of what is reported, without the critic's.
+    """
+
+    moves: list[tuple[Tensor, Tensor]]
+    actions: Tensor
+    step_mask: Tensor
+    reward: Tensor
+    numbers: Tensor
+
+
 class Learner:
     """Trains the network on its joint loss: soft gate, RLOO, or actions that are given.
+
+    A batch of many clips is computed in parts, one part per thread: see :mod:`mmcl.processes`.
 
     Args:
         model: The network.
@@ -163,6 +194,8 @@ class Learner:
         optimizer = _adamw(module, config.learning.learning_rate, config.learning.weight_decay)
         self.joint, self.optimizer = fabric.setup(module, optimizer)
         self.model = model
+        in_parts = model.shares_batches and fabric.device.type == "cpu"
+        self.crew = Crew(fewest_of_all(torch.get_num_threads()) if in_parts else 1)
 
     def _losses(self, model: Any, config: Config) -> nn.Module:
         return JointLoss(model, config)
@@ -171,11 +204,23 @@ class Learner:
         """Called before the first batch of an epoch, counted from 0."""
         self.model.start_epoch(epoch, self.config.learning.epochs)
 
+    def shares(self, clips: int) -> list[Share]:
+        """What of a batch each part of this process has.
+
+        Groups of clips that are compared with each other stay whole where they can.
+
+        Args:
+            clips: In the whole batch, all processes' together.
+        """
+        learning, processes = self.config.learning, self.fabric.world_size
+        group = learning.alignment_group if learning.alignment_weight else 1
+        here = num_parts(clips, processes, self.crew.threads)
+        first = self.fabric.global_rank * here
+        return cut_batch(clips, processes * here, group)[first : first + here]
+
     def step(self, batch: Batch) -> StepReport:
         """Learn from one batch."""
-        loss, (output, task_loss, aligned, reward) = self.joint(batch)
-        self._descend(loss)
-        return self._report(loss, output, task_loss, aligned, reward)
+        return self._report([seen.numbers for seen in self._learn(batch)])
 
     def state_dict(self) -> dict[str, Any]:
         """Everything needed to go on, beside the random state."""
@@ -191,34 +236,104 @@ class Learner:
         self.optimizer.load_state_dict(state["optimizer"])
         self.model.load_training_state(state["network"])
 
-    def _descend(self, loss: Tensor) -> None:
-        self.optimizer.zero_grad(set_to_none=True)
-        self.fabric.backward(loss)
-        sum_gradients(_parameters(self.optimizer))
-        self._clip(self.joint, self.optimizer)
-        self.optimizer.step()
+    def _learn(self, batch: Batch, carried: Tensor | None = None) -> list[_Seen]:
+        """Descend the joint loss; what each part of the batch came to.
 
-    def _clip(self, module: Any, optimizer: Any) -> None:
+        Args:
+            batch: Of this process's clips.
+            carried: Their actions of the batch before, ``[m, b, n]``.
+        """
+        shares = self._shares_of(batch.rows)
+        batches = _cut_clips(batch, shares)
+        actions = [None] * len(shares) if carried is None else _cut(carried, shares, 1)
+
+        def work(part: int) -> tuple[Tensor, _Seen]:
+            loss, found = self._call(self.joint, batches[part], actions[part])
+            return loss, _seen(loss, *found)
+
+        return self._descend(work, shares, self.joint, self.optimizer)
+
+    def _shares_of(self, clips: Sequence[Any] | Tensor) -> list[Share]:
+        return self.shares(shape_of_all([len(clips)], 0)[0])
+
+    def _call(self, module: Any, *given: Any) -> Any:
+        """Call what Fabric has set up.
+
+        For a part of a batch without Fabric's own call: the hooks that it leaves behind refuse
+        gradients that are not put into the parameters, where those of all parts would meet.
+        """
+        if not is_seated():
+            return module(*given)
+        precision = self.fabric.strategy.precision
+        with precision.forward_context():
+            found = module.module(*precision.convert_input(given))
+        return precision.convert_output(found)
+
+    def _descend(
+        self,
+        work: Callable[[int], tuple[Tensor, _Found]],
+        shares: list[Share],
+        module: Any,
+        optimizer: Any,
+    ) -> list[_Found]:
+        """One step down the gradient of a loss that every part of the batch has its share of.
+
+        Args:
+            work: Gives a part's share of the loss, and what else came of it.
+            shares: The parts of this process.
+            module: What is trained, as Fabric has set it up.
+            optimizer: Of its parameters.
+
+        Returns:
+            What else came of the parts.
+        """
+        optimizer.zero_grad(set_to_none=True)
+        if len(shares) == 1:
+            loss, found = work(0)
+            self.fabric.backward(loss)
+            self._take_step(module, optimizer)
+            return [found]
+        parameters = [each for each in _parameters(optimizer) if each.requires_grad]
+
+        def differentiate(part: int) -> tuple[tuple[Tensor | None, ...], _Found]:
+            loss, found = work(part)
+            return torch.autograd.grad(loss, parameters, allow_unused=True), found
+
+        def conclude() -> None:
+            for parameter, *each in zip(parameters, *gradients, strict=True):
+                there = [gradient for gradient in each if gradient is not None]
+                if there:  # laid out as its parameter is, which the optimizer counts on
+                    parameter.grad = add_in_order(there).contiguous()
+            self._take_step(module, optimizer)
+
+        gradients, all_found = zip(*self.crew.run(differentiate, shares), strict=True)
+        self.crew.alone(conclude, current_share())
+        return list(all_found)
+
+    def _take_step(self, module: Any, optimizer: Any) -> None:
+        """Step by the gradients that are there, this process's; clipped once all are added up."""
+        sum_gradients(_parameters(optimizer))
         if self.config.learning.clip_norm:
             self.fabric.clip_gradients(
                 module, optimizer, max_norm=self.config.learning.clip_norm, error_if_nonfinite=False
             )
+        optimizer.step()
 
-    def _report(
-        self,
-        loss: Tensor,
-        output: Output,
-        task_loss: Tensor,
-        aligned: Tensor,
-        reward: Tensor,
-        critic_loss: float = 0.0,
-    ) -> StepReport:
-        action = part_of_mean(_mean_action(output))
-        with torch.no_grad():
-            parts = torch.stack([loss, task_loss, aligned, part_of_mean(reward), action])
-            numbers = add_up(parts)[0].tolist()
-        total, task, alignment, mean_reward, mean_action = numbers
-        return StepReport(total, task, alignment, critic_loss, mean_reward, mean_action)
+    def _report(self, numbers: Sequence[Tensor], critic_loss: float = 0.0) -> StepReport:
+        total, task, alignment, reward, action = add_up(add_in_order(numbers))[0].tolist()
+        return StepReport(total, task, alignment, critic_loss, reward, action)
+
+
+def _seen(
+    loss: Tensor, output: Output, task_loss: Tensor, aligned: Tensor, reward: Tensor
+) -> _Seen:
+    with torch.no_grad():
+        means = part_of_mean(reward), part_of_mean(_mean_action(output))
+        numbers = torch.stack([loss, task_loss, aligned, *means])
+        moves = [(s.transpose(0, 1), a.transpose(0, 1)) for s, a in output.decision.moves]
+        moves = [(state.detach(), actions.detach()) for state, actions in moves]
+    step_mask = output.encoded.step_mask.transpose(0, 1)
+    return _Seen(moves, output.decision.actions.detach(), step_mask, reward, numbers)
 
 
 class BaselineLoss(nn.Module):
@@ -245,9 +360,15 @@ class BaselineLearner(Learner):
 
     def step(self, batch: Batch) -> StepReport:
         """Learn from one batch."""
-        loss, task_loss = self.joint(batch)
-        self._descend(loss)
-        total, task = add_up(torch.stack([loss.detach(), task_loss.detach()]))[0].tolist()
+        shares = self._shares_of(batch.rows)
+        batches = _cut_clips(batch, shares)
+
+        def work(part: int) -> tuple[Tensor, Tensor]:
+            loss, task_loss = self._call(self.joint, batches[part])
+            return loss, torch.stack([loss.detach(), task_loss.detach()])
+
+        numbers = self._descend(work, shares, self.joint, self.optimizer)
+        total, task = add_up(add_in_order(numbers))[0].tolist()
         return StepReport(total, task, *[math.nan] * 4)
 
 
@@ -288,9 +409,8 @@ class DdpgLearner(Learner):
         shape = (len(self.model.modalities), *_clips_and_steps(batch, self.model))
         carried = None if before is None else _fit_actions(before[1], shape)
         own = None if carried is None else own_clips(carried, 1)
-        loss, (output, task_loss, aligned, reward) = self.joint(batch, own)
-        self._descend(loss)
-        self._remember(output, reward, before, carries)
+        seen = self._learn(batch, own)
+        self._remember(seen, before, carries)
         critic_loss = 0.0
         if len(self.replay):
             past = Transitions(*map(own_clips, self.replay.sample(shape[1])))
@@ -299,25 +419,18 @@ class DdpgLearner(Learner):
             rate = self.config.policy.target_rate
             soft_update(self.target_critic, self.critic.module, rate)
             soft_update(self.target_policy, self.model.policy, rate)
-        return self._report(loss, output, task_loss, aligned, reward, critic_loss)
+        return self._report([part.numbers for part in seen], critic_loss)
 
     def _remember(
-        self,
-        output: Output,
-        reward: Tensor,
-        before: tuple[Transitions, Tensor] | None,
-        carries: bool,
+        self, seen: list[_Seen], before: tuple[Transitions, Tensor] | None, carries: bool
     ) -> None:
         # Every process remembers all clips of the batch, and draws the same ones later.
-        mask = clips_of_all(output.encoded.step_mask.transpose(0, 1))
+        mask = clips_of_all(torch.cat([part.step_mask for part in seen]))
         moves = [
-            (
-                clips_of_all(state.detach().transpose(0, 1)),
-                clips_of_all(actions.detach().transpose(0, 1)),
-            )
-            for state, actions in output.decision.moves
+            tuple(clips_of_all(torch.cat(parts)) for parts in zip(*move, strict=True))
+            for move in zip(*(part.moves for part in seen), strict=True)
         ]
-        reward = clips_of_all(reward)
+        reward = clips_of_all(torch.cat([part.reward for part in seen]))
         last = len(moves) - 1
         for k, (state, actions) in enumerate(moves):
             ends = k == last
@@ -334,7 +447,8 @@ class DdpgLearner(Learner):
             if k == 0 and before is not None:
                 self._close(before[0], state, mask)
             if ends and carries:
-                self._carried = (here, clips_of_all(output.decision.actions.detach(), 1))
+                acted = torch.cat([part.actions for part in seen], dim=1)
+                self._carried = (here, clips_of_all(acted, 1))
             else:
                 self.replay.add(here)
 
@@ -347,28 +461,41 @@ class DdpgLearner(Learner):
         self.replay.add(fit_steps(here, steps))
 
     def _learn_values(self, past: Transitions) -> float:
-        with torch.no_grad():
-            following = past.next_state.transpose(0, 1)
-            next_mask = past.next_mask.transpose(0, 1)
-            actions = self.target_policy.keep_logits(following).sigmoid() * next_mask
-            value = self.target_critic(following, actions, next_mask)
-            target = past.reward + past.discount * value
+        shares = self._shares_of(past.reward)
+        parts = _cut_past(past, shares)
+
+        def work(part: int) -> tuple[Tensor, Tensor]:
+            here = parts[part]
+            judged = self._call(self.critic, *_seen_by_critic(here))
+            errors = (judged - self._target_of(here)).abs()
+            loss = self.config.policy.weight * part_of_mean(errors)
+            return loss, loss.detach()
+
         self._set_trainable(critic=True)
-        judged = self.critic(*_seen_by_critic(past))
-        loss = self.config.policy.weight * part_of_mean((judged - target).abs())
-        self.critic_optimizer.zero_grad(set_to_none=True)
-        self.fabric.backward(loss)
-        sum_gradients(_parameters(self.critic_optimizer))
-        self._clip(self.critic, self.critic_optimizer)
-        self.critic_optimizer.step()
-        return float(add_up(loss.detach())[0])
+        losses = self._descend(work, shares, self.critic, self.critic_optimizer)
+        return float(add_up(add_in_order(losses))[0])
+
+    @torch.no_grad()
+    def _target_of(self, past: Transitions) -> Tensor:
+        """What the critic should say of transitions, ``[b]``."""
+        following = past.next_state.transpose(0, 1)
+        next_mask = past.next_mask.transpose(0, 1)
+        actions = self.target_policy.keep_logits(following).sigmoid() * next_mask
+        value: Tensor = self.target_critic(following, actions, next_mask)
+        return past.reward + past.discount * value
 
     def _improve_policy(self, past: Transitions) -> None:
-        state, _, mask = _seen_by_critic(past)
+        shares = self._shares_of(past.reward)
+        parts = _cut_past(past, shares)
+
+        def work(part: int) -> tuple[Tensor, None]:
+            state, _, mask = _seen_by_critic(parts[part])
+            actions = self.model.policy.keep_logits(state).sigmoid() * mask
+            values = self._call(self.critic, state, actions, mask)
+            return -self.config.policy.weight * part_of_mean(values), None
+
         self._set_trainable(critic=False)
-        actions = self.model.policy.keep_logits(state).sigmoid() * mask
-        loss = -self.config.policy.weight * part_of_mean(self.critic(state, actions, mask))
-        self._descend(loss)
+        self._descend(work, shares, self.joint, self.optimizer)
         self._set_trainable(critic=True)
 
     def _set_trainable(self, *, critic: bool) -> None:
@@ -435,6 +562,36 @@ def soft_update(target: nn.Module, online: nn.Module, rate: float) -> None:
 def _frozen_copy(module: Any) -> Any:
     copied = copy.deepcopy(module).eval()
     return copied.requires_grad_(False)
+
+
+def _cut(values: Tensor, shares: Sequence[Share], clip_axis: int = 0) -> list[Tensor]:
+    """A tensor of this process's clips, cut into that of each of its parts."""
+    if len(shares) == 1:
+        return [values]
+    sizes = [share.stop - share.start for share in shares]
+    return list(torch.split(values, sizes, dim=clip_axis))
+
+
+def _cut_clips(batch: Batch, shares: Sequence[Share]) -> list[Batch]:
+    features, masks = (
+        {m: _cut(x, shares) for m, x in each.items()} for each in (batch.features, batch.masks)
+    )
+    targets = [None] * len(shares) if batch.targets is None else _cut(batch.targets, shares)
+    rows = _cut(batch.rows, shares)
+    return [
+        Batch(
+            {m: parts[at] for m, parts in features.items()},
+            {m: parts[at] for m, parts in masks.items()},
+            targets[at],
+            rows[at],
+        )
+        for at in range(len(shares))
+    ]
+
+
+def _cut_past(past: Transitions, shares: Sequence[Share]) -> list[Transitions]:
+    each = [_cut(x, shares) for x in past]
+    return [Transitions(*parts) for parts in zip(*each, strict=True)]
 
 
 def _seen_by_critic(past: Transitions) -> tuple[Tensor, Tensor, Tensor]:

@@ -42,7 +42,7 @@ from mmcl.learning.memory import check_memory
 from mmcl.learning.together import Progress, run_together
 from mmcl.models.network import Network
 from mmcl.models.registry import build_network, load_network
-from mmcl.processes import Share, cut_batch, sharing, wait_for_all
+from mmcl.processes import Share, joined, sharing, wait_for_all
 from mmcl.runtime import (
     is_first_process,
     make_fabric,
@@ -114,8 +114,9 @@ def fit(
     """Train one network with one seed.
 
     The same corpus, settings, seed and thread count give the same weights, bit for bit on
-    the CPU, also when training was killed at any moment and resumed. Several processes share
-    every batch and differ from one by rounding alone.
+    the CPU, also when training was killed at any moment and resumed. Several processes, and the
+    threads of each, share every batch: as many parts in all give the same curve, another number
+    of them one that differs by rounding alone.
 
     Args:
         development: The corpus without its test clips.
@@ -213,7 +214,6 @@ class _Training:
         folder: Path,
         progress: Progress | None,
     ) -> None:
-        prepare_process(config.runtime)
         seed_everything(seed)
         self.config, self.seed, self.folder, self.progress = config, seed, folder, progress
         self.train, self.valid = _part(corpus, "train"), _part(corpus, "valid")
@@ -222,6 +222,7 @@ class _Training:
         _check_clips(self.processes, config.learning.batch_size, len(self.train.rows))
         self.fabric = make_fabric(config.runtime, loggers=_loggers(config, folder))
         self.fabric.launch()
+        prepare_process(config.runtime)  # launching has set a number of threads of its own
         self.model = build_model(corpus, config)
         _check_shares(self.model, config, self.processes)
         if self.fabric.device.type == "cpu":
@@ -296,12 +297,8 @@ class _Training:
         self._tell("epochs", self.epoch, self.config.learning.epochs, row._asdict())
 
     def _share(self, clips: int) -> Share | None:
-        """What of a batch is this process's: whole groups of clips that are compared."""
-        if self.processes == 1:
-            return None
-        learning = self.config.learning
-        group = learning.alignment_group if learning.alignment_weight else 1
-        return cut_batch(clips, self.processes, group)[self.fabric.global_rank]
+        """What of a batch is this process's."""
+        return None if self.processes == 1 else joined(self.learner.shares(clips))
 
     def _batch(self, rows: np.ndarray, share: Share | None) -> Batch:
         batch = collate_share(

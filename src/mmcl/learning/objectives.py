@@ -105,7 +105,7 @@ def as_released_reward(scores: Tensor, targets: Tensor, task: Task) -> Tensor:
     _check(scores, targets, task)
     if task.kind != "emotions":
         raise ShapeError(f"the released reward is for emotions only, got a task of {task.kind}")
-    # Clips of other processes may be those that this one's are paid for.
+    # Clips of other parts may be those that this one's are paid for.
     rows = clips_of_all(scores.detach()).softmax(dim=-1).flatten(0, 1)  # [b * e, 2]
     paid = rows.gather(1, clips_of_all(targets)).sum(dim=1)  # reads the first b rows only
     return own_clips(paid)
@@ -157,8 +157,7 @@ def alignment_loss(unit: Tensor, step_mask: Tensor, group: int) -> Tensor:
             per clip grows with them. Clips of an incomplete last group are left out.
 
     Returns:
-        Scalar, 0 where no two clips can be compared; where several processes share the batch,
-        this one's part of it.
+        Scalar, 0 where no two clips can be compared; of a part of a batch, its part of it.
 
     Source:
         METHOD 2.2. Ours. It has no parameters of its own.
@@ -171,12 +170,12 @@ def alignment_loss(unit: Tensor, step_mask: Tensor, group: int) -> Tensor:
         return _loss_of_groups(unit, step_mask, size)
     whole, whole_mask = clips_of_all(unit, 1), clips_of_all(step_mask, 1)
     with sharing(None):
-        return _loss_of_groups(whole, whole_mask, size) / share.processes
+        return _loss_of_groups(whole, whole_mask, size) / share.parts
 
 
 def _groups_are_whole(share: Share, size: int) -> bool:
-    """Whether each process holds whole groups: see :func:`mmcl.processes.cut_batch`."""
-    return share.clips // size >= share.processes
+    """Whether each part holds whole groups: see :func:`mmcl.processes.cut_batch`."""
+    return share.clips // size >= share.parts
 
 
 def _loss_of_groups(unit: Tensor, step_mask: Tensor, size: int) -> Tensor:

@@ -10,7 +10,7 @@ from torch.autograd.function import once_differentiable
 from torch.nn import functional as F
 
 from mmcl.models.layers import traced
-from mmcl.processes import add_up
+from mmcl.processes import add_up, updates_buffers
 
 __all__ = ["Calibration", "masked_moments"]
 
@@ -19,7 +19,7 @@ _SHORTEST = 1e-12  # a step below this length keeps it, as in torch's normalize
 
 
 def masked_moments(z: Tensor, step_mask: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-    """Mean and variance of each modality's real steps over the batch, all processes' clips.
+    """Mean and variance of each modality's real steps over the batch, the clips of all its parts.
 
     Args:
         z: ``[m, b, n, d]``.
@@ -101,11 +101,14 @@ class Calibration(nn.Module):
         """Mean and one over the standard deviation, ``[m, d]`` each."""
         mean, variance = self.mean, self.variance
         if self.training:
+            # Another thread may write the buffers as soon as the moments are added up.
+            mean, variance = mean.clone(), variance.clone()
             now_mean, now_variance, count = masked_moments(z, step_mask)
             known = (count > 1).unsqueeze(-1)
             mean = torch.where(known, now_mean, mean)
             variance = torch.where(known, now_variance, variance)
-            with torch.no_grad():
-                self.mean.lerp_(mean.to(self.mean.dtype), self.momentum)
-                self.variance.lerp_(variance.to(self.variance.dtype), self.momentum)
+            if updates_buffers():
+                with torch.no_grad():
+                    self.mean.lerp_(mean.to(self.mean.dtype), self.momentum)
+                    self.variance.lerp_(variance.to(self.variance.dtype), self.momentum)
         return mean, (variance + _EPSILON).rsqrt()

@@ -12,7 +12,14 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from mmcl.processes import add_up, current_share, own_clips, shape_of_all
+from mmcl.processes import (
+    add_up,
+    current_generator,
+    current_share,
+    own_clips,
+    shape_of_all,
+    updates_buffers,
+)
 from mmcl.types import Modality
 
 __all__ = [
@@ -45,7 +52,7 @@ class Dropout(nn.Module):
 
     Args:
         rate: Share of the values that become 0.
-        clip_axis: Which axis counts the clips, for several processes that share a batch.
+        clip_axis: Which axis counts the clips, for batches that are cut into parts.
     """
 
     def __init__(self, rate: float, clip_axis: int = 0) -> None:
@@ -70,7 +77,8 @@ class Dropout(nn.Module):
             return None
         shape = shape_of_all(shape, self.clip_axis)
         count = math.prod(shape)
-        words = torch.empty((count + 7) // 8, dtype=torch.int64).random_(-(2**63), None)
+        words = torch.empty((count + 7) // 8, dtype=torch.int64)
+        words.random_(-(2**63), None, generator=current_generator())
         noise = own_clips(words.view(torch.uint8)[:count].view(shape), self.clip_axis)
         return noise >= self._dropped_of_256
 
@@ -226,20 +234,24 @@ class BatchNorm(nn.BatchNorm1d):
         return self._of_all(x, clips)
 
     def _of_all(self, x: Tensor, clips: int) -> Tensor:
-        """Statistics of the clips of all processes that share the batch."""
+        """Statistics of the clips of all parts of the batch."""
         (total,) = add_up(x.sum(dim=0))
         centred = x - total / clips
         (square,) = add_up(centred.square().sum(dim=0))
+        if updates_buffers():
+            self._follow(total / clips, square / (clips - 1))
+        normal: Tensor = centred * (square / clips + self.eps).rsqrt() * self.weight + self.bias
+        return normal
+
+    def _follow(self, mean: Tensor, variance: Tensor) -> None:
         assert self.running_mean is not None
         assert self.running_var is not None
         assert self.num_batches_tracked is not None
         with torch.no_grad():
             momentum = self.momentum or 0.0
-            self.running_mean.lerp_((total / clips).to(self.running_mean.dtype), momentum)
-            self.running_var.lerp_((square / (clips - 1)).to(self.running_var.dtype), momentum)
+            self.running_mean.lerp_(mean.to(self.running_mean.dtype), momentum)
+            self.running_var.lerp_(variance.to(self.running_var.dtype), momentum)
             self.num_batches_tracked.add_(1)
-        normal: Tensor = centred * (square / clips + self.eps).rsqrt() * self.weight + self.bias
-        return normal
 
 
 def traced() -> bool:

@@ -9,7 +9,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from mmcl.models.layers import traced
-from mmcl.processes import own_clips, shape_of_all
+from mmcl.processes import current_generator, own_clips, shape_of_all
 
 __all__ = ["Decision", "PolicyModels", "bernoulli_log_probability", "draw_kept"]
 
@@ -46,15 +46,15 @@ def bernoulli_log_probability(keep_logits: Tensor, kept: Tensor) -> Tensor:
 def draw_kept(probability: Tensor) -> Tensor:
     """Keep (1) or drop (0) every step by its probability, ``[m, b, n]`` in and out.
 
-    Processes that share a batch draw for all its clips, each the same numbers, and keep those
-    of their own: what a clip is dealt does not depend on who holds it.
+    Each part of a batch draws for all its clips, every part the same numbers, and keeps those
+    of its own: what a clip is dealt does not depend on who holds it.
     """
     shape = shape_of_all(probability.shape, 1)
     if shape == probability.shape:
-        return torch.bernoulli(probability)
+        return torch.bernoulli(probability, generator=current_generator())
     whole = probability.new_zeros(shape)
     own_clips(whole, 1).copy_(probability)
-    return own_clips(torch.bernoulli(whole), 1)
+    return own_clips(torch.bernoulli(whole, generator=current_generator()), 1)
 
 
 class PolicyModels(nn.Module):
