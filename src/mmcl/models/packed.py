@@ -15,13 +15,13 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from functools import lru_cache
+from itertools import islice
 from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 from torch.nn import functional as F
-from torch.utils._pytree import tree_flatten, tree_unflatten
 
 from mmcl.models.attention import IntraModalAttention
 from mmcl.models.layers import (
@@ -270,18 +270,19 @@ def _attend(given: _Given, heads: int, weights: Sequence[Tensor]) -> tuple[Tenso
     context, attended = _attention(qkv, given.bias, given.rows, heads)
     whole = weight + torch.eye(len(weight), dtype=weight.dtype)  # ctx W + ctx
     last, seen = _normal(torch.addmm(bias, context, whole))
-    return _pool(last, given.share, given.rows), (context, attended, whole, last, seen)
+    return _pool(last, given.share, given.rows), (context, *attended, whole, last, *seen)
 
 
 def _attend_backward(
     grad: Tensor, given: _Given, seen: Any, weights: Sequence[Tensor], wanted: Sequence[bool]
 ) -> tuple[Tensor, Tensor | None, Tensor | None, Sequence[Tensor]]:
     """Gradients of :func:`_attend`: to the rows, their bias, their shares and the weights."""
-    context, attended, whole, last, normal = seen
+    context, *attended, whole, last = seen[:7]
     to_bias, to_share = wanted
     grad, of_share = _pool_backward(grad, last, given.share, given.rows, to_share=to_share)
-    grad, _, _ = _normal_backward(grad, normal)
+    grad, _, _ = _normal_backward(grad, _Normal(*seen[7:]))
     grad, *of_linear = _linear_backward(grad, context, whole)
+    attended = _Attended(*attended)
     grad, of_bias = _attention_backward(grad, attended, given.rows, to_bias=to_bias)
     grad, *of_qkv = _linear_backward(grad, given.x, weights[0])
     return grad, of_bias, of_share, [*of_qkv, *of_linear]
@@ -304,7 +305,7 @@ def _transform(given: _Given, heads: int, weights: Sequence[Tensor]) -> tuple[Te
     if given.kept:
         outer.mul_(given.kept[2])
     last, second = _normal(outer.add_(between))
-    seen = (context, attended, first, between, inner, second, last)
+    seen = (context, *attended, *first, between, inner, *second, last)
     return _pool(last, given.share, given.rows), seen
 
 
@@ -312,7 +313,8 @@ def _transform_backward(
     grad: Tensor, given: _Given, seen: Any, weights: Sequence[Tensor], wanted: Sequence[bool]
 ) -> tuple[Tensor, Tensor | None, Tensor | None, Sequence[Tensor]]:
     """Gradients of :func:`_transform`: to the rows, their bias, their shares and the weights."""
-    context, attended, first, between, inner, second, last = seen
+    context, attended, first = seen[0], _Attended(*seen[1:5]), _Normal(*seen[5:8])
+    between, inner, second, last = *seen[8:10], _Normal(*seen[10:13]), seen[13]
     qkv_weight, _, out_weight, _, gain, _, inner_weight, _, outer_weight, _ = weights
     to_bias, to_share = wanted
     grad, of_share = _pool_backward(grad, last, given.share, given.rows, to_share=to_share)
@@ -349,11 +351,11 @@ class _Packed(torch.autograd.Function):
         *weights: Tensor,
     ) -> Tensor:
         pooled: list[Tensor] = []
-        kept_for_gradient: list[Any] = []
+        seen_of_all: list[tuple[Tensor | None, ...]] = []
         for m, its in enumerate(rows):
             if not len(its.at):
                 pooled.append(steps.new_zeros(steps.shape[1], steps.shape[3]))
-                kept_for_gradient.append(None)
+                seen_of_all.append(())
                 continue
             given = _Given(
                 _take(steps[m], its),
@@ -364,33 +366,35 @@ class _Packed(torch.autograd.Function):
             )
             out, seen = work[0](given, heads, [weight[m] for weight in weights])
             pooled.append(out)
-            kept_for_gradient.append((given, seen))
-        leaves, ctx.form = tree_flatten(kept_for_gradient)
-        ctx.save_for_backward(*weights, *leaves)
-        ctx.gradient, ctx.steps, ctx.count = work[1], steps.shape, len(weights)
+            seen_of_all.append((given.x, given.bias, given.share, *its, *given.kept, *seen))
+        ctx.save_for_backward(*weights, *(each for seen in seen_of_all for each in seen))
+        ctx.gradient, ctx.steps, ctx.num_kept = work[1], steps.shape, len(kept)
+        ctx.counts = [len(weights), *map(len, seen_of_all)]
         return torch.stack(pooled)
 
     @staticmethod
     @once_differentiable
     def backward(ctx: Any, grad: Tensor) -> Any:
-        saved = ctx.saved_tensors
-        weights, all_seen = saved[: ctx.count], tree_unflatten(saved[ctx.count :], ctx.form)
+        saved = iter(ctx.saved_tensors)
+        weights, *seen_of_all = [list(islice(saved, count)) for count in ctx.counts]
         wanted = ctx.needs_input_grad[5:7]
         of_steps = grad.new_zeros(ctx.steps)
         of_bias, of_share = (grad.new_zeros(ctx.steps[:-1]) if each else None for each in wanted)
         of_weights: list[Any] = []
-        for m, kept in enumerate(all_seen):
+        for m, each in enumerate(seen_of_all):
             own = [weight[m] for weight in weights]
-            if kept is None:
+            if not each:
                 of_weights.append([torch.zeros_like(weight) for weight in own])
                 continue
-            given, seen = kept
-            of_x, *of_weighing, each = ctx.gradient(grad[m], given, seen, own, wanted)
+            rows, rest = Rows(*each[3:11]), each[11:]
+            given = _Given(*each[:3], rows, rest[: ctx.num_kept])
+            seen = rest[ctx.num_kept :]
+            of_x, *of_weighing, found = ctx.gradient(grad[m], given, seen, own, wanted)
             _put(of_steps[m], of_x, given.rows)
             for whole, values in zip((of_bias, of_share), of_weighing, strict=True):
                 if whole is not None:
                     _put(whole[m].unsqueeze(-1), values.unsqueeze(-1), given.rows)
-            of_weights.append([g.view_as(weight) for g, weight in zip(each, own, strict=True)])
+            of_weights.append([g.view_as(weight) for g, weight in zip(found, own, strict=True)])
         stacked = [torch.stack(each) for each in zip(*of_weights, strict=True)]
         return None, None, None, None, of_steps, of_bias, of_share, *stacked
 
