@@ -2,11 +2,12 @@
 
 A step that a policy drops, and one that only fills up a clip, can matter to nothing: its key
 has no weight, it is pooled with none, and no gradient comes back from it. So it need not be
-computed. The steps of a modality that count are packed into rows; all products and norms work
-on rows, and only the scores of attention on clips padded to the most rows that any of them has.
+computed. The steps that count are packed into rows, those of one modality after the other; all
+products and norms work on rows, and only the scores of attention on clips padded to the most
+rows that any of them has.
 
-Forward and backward pass are written out, one modality after the other, so that what they read
-and write stays in the cache and is read and written once. What comes out is what
+Forward and backward pass are written out, so that every row is read and written as rarely as
+can be, in few calls: on small batches it is these that take the time. What comes out is what
 :class:`~mmcl.models.layers.ModalityBlock` and
 :class:`~mmcl.models.attention.IntraModalAttention` give, pooled: a test holds them together.
 """
@@ -15,7 +16,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from functools import lru_cache
-from itertools import islice
+from itertools import pairwise
 from typing import Any, NamedTuple
 
 import torch
@@ -63,21 +64,22 @@ def is_hard(weight: Tensor) -> bool:
 
 
 class Rows(NamedTuple):
-    """Where the steps of one modality are that count.
+    """Where the steps are that count.
 
-    A clip has k slots, at least as many as rows; those beyond its rows are empty.
+    The clips of all modalities are counted through: c is m times b. A clip has k slots, at least
+    as many as rows; those beyond its rows are empty.
 
     Attributes:
-        at: Of every row, its place among all steps ``[b * n]``, in order: ``[r]``.
+        at: Of every row, its place among all steps ``[c * n]``, in order: ``[r]``.
         clip: Of every row, its clip: ``[r]``.
-        first: Of every clip, its first row: ``[b]``.
-        slot: Of every row, its place among the slots ``[b * k]``: ``[r]``.
-        row: Of every slot, its row; 0 where it is empty: ``[b * k]``.
-        bias: What is added to the scores of a slot's key, 0 or never: ``[b, k]``.
+        first: Of every clip, its first row: ``[c]``.
+        slot: Of every row, its place among the slots ``[c * k]``: ``[r]``.
+        row: Of every slot, its row; 0 where it is empty: ``[c * k]``.
+        bias: What is added to the scores of a slot's key, 0 or never: ``[c, k]``.
         of_slots: The heads of queries, keys and values in the order of the slots,
-            ``[3 * b * heads * k]``, among those of the rows, ``[r, 3, heads]``.
+            ``[3 * c * heads * k]``, among those of the rows, ``[r, 3, heads]``.
         of_rows: The heads of the rows, ``[r * heads]``, among those of the slots,
-            ``[b, heads, k]``.
+            ``[c, heads, k]``.
     """
 
     at: Tensor
@@ -90,17 +92,24 @@ class Rows(NamedTuple):
     of_rows: Tensor
 
 
-def pack(weight: Tensor, heads: int) -> list[Rows]:
-    """Find the steps of every modality that count: those with a weight above 0.
+def pack(weight: Tensor, heads: int) -> tuple[Rows, tuple[slice, ...]]:
+    """Find the steps that count: those with a weight above 0.
 
     Args:
         weight: ``[m, b, n]``.
         heads: Of the attention between the steps.
+
+    Returns:
+        Where they are, and which rows are each modality's.
     """
-    counts = weight > 0
+    m, b, n = weight.shape
+    counts = (weight > 0).view(m * b, n)
     if bool(counts.all()):
-        return [_all_rows(*weight.shape[1:], heads, weight.dtype)] * len(weight)
-    return [_find_rows(each, heads, weight.dtype) for each in counts]
+        rows = _all_rows(m * b, n, heads, weight.dtype)
+        return rows, tuple(slice(i * b * n, (i + 1) * b * n) for i in range(m))
+    ends = counts.view(m, -1).sum(dim=1).cumsum(dim=0).tolist()
+    its = tuple(slice(start, end) for start, end in pairwise([0, *ends]))
+    return _find_rows(counts, heads, weight.dtype), its
 
 
 @lru_cache(maxsize=8)
@@ -110,19 +119,19 @@ def _all_rows(clips: int, steps: int, heads: int, dtype: torch.dtype) -> Rows:
 
 
 def _find_rows(counts: Tensor, heads: int, dtype: torch.dtype) -> Rows:
-    b, n = counts.shape
+    c, n = counts.shape
     at = counts.flatten().nonzero().squeeze(1)
     per_clip = counts.sum(dim=1)
     first = per_clip.cumsum(dim=0) - per_clip
     clip = at.div(n, rounding_mode="floor")
-    k = _handy(int(per_clip.max()) if b else 0)
+    k = _handy(int(per_clip.max()) if c else 0)
     number, head = torch.arange(len(at)), torch.arange(3 * heads)
     within = number - first.index_select(0, clip)
     slot = within + clip * k
-    row = torch.zeros(b * k, dtype=torch.long).index_copy_(0, slot, number)
+    row = torch.zeros(c * k, dtype=torch.long).index_copy_(0, slot, number)
     empty = torch.arange(k) >= per_clip.unsqueeze(1)
-    bias = torch.zeros(b, k, dtype=dtype).masked_fill_(empty, NEVER)
-    of_slots = row.view(b, 1, k) * (3 * heads) + head.view(3, 1, heads, 1)
+    bias = torch.zeros(c, k, dtype=dtype).masked_fill_(empty, NEVER)
+    of_slots = row.view(c, 1, k) * (3 * heads) + head.view(3, 1, heads, 1)
     of_rows = (within + clip * (k * heads)).unsqueeze(1) + head[:heads] * k
     return Rows(at, clip, first, slot, row, bias, of_slots.flatten(), of_rows.flatten())
 
@@ -137,7 +146,7 @@ def _handy(count: int) -> int:
 
 
 class _Attended(NamedTuple):
-    """What the gradient of attention needs: ``[b * heads, k, d / heads]`` and scores."""
+    """What the gradient of attention needs: ``[c * heads, k, d / heads]`` and scores."""
 
     query: Tensor
     key: Tensor
@@ -200,12 +209,35 @@ def _attention_backward(
     return padded.view(-1, width).index_select(0, at).view(len(grad), -1), of_rows
 
 
+def _linear(x: Tensor, weight: Tensor, bias: Tensor, each: Sequence[slice]) -> Tensor:
+    """Every modality's own ``x W + b``: ``[r, in] -> [r, out]``."""
+    out = x.new_empty(len(x), weight.shape[2])
+    for m, its in enumerate(each):
+        torch.addmm(bias[m], x[its], weight[m], out=out[its])
+    return out
+
+
 def _linear_backward(
-    grad: Tensor, x: Tensor, weight: Tensor, *, onto: Tensor | None = None
+    grad: Tensor,
+    x: Tensor,
+    weight: Tensor,
+    each: Sequence[slice],
+    *,
+    onto: Tensor | None = None,
 ) -> tuple[Tensor, Tensor, Tensor]:
-    """Gradients of ``x W + b`` to its input, added ``onto`` another, its weight and its bias."""
-    to_x = torch.mm(grad, weight.t()) if onto is None else onto.addmm_(grad, weight.t())
-    return to_x, torch.mm(x.t(), grad), grad.sum(dim=0, keepdim=True)
+    """Gradients of :func:`_linear` to its input, added ``onto`` another, its weight and bias."""
+    to_x = torch.empty_like(x) if onto is None else onto
+    to_weight = torch.empty_like(weight)
+    to_bias = weight.new_empty(len(weight), 1, weight.shape[2])
+    for m, its in enumerate(each):
+        own, back = grad[its], weight[m].t()
+        if onto is None:
+            torch.mm(own, back, out=to_x[its])
+        else:
+            to_x[its].addmm_(own, back)
+        torch.mm(x[its].t(), own, out=to_weight[m])
+        torch.sum(own, dim=0, keepdim=True, out=to_bias[m])
+    return to_x, to_weight, to_bias
 
 
 class _Normal(NamedTuple):
@@ -216,23 +248,42 @@ class _Normal(NamedTuple):
     slope: Tensor
 
 
-def _normal(
-    x: Tensor, gain: Tensor | None = None, shift: Tensor | None = None
-) -> tuple[Tensor, _Normal]:
-    """Layer normalisation; where there are no gain and shift torch is quicker with 1 and 0."""
-    gain = x.new_ones(x.shape[1]) if gain is None else gain
-    shift = x.new_zeros(x.shape[1]) if shift is None else shift
-    out, mean, slope = torch.native_layer_norm(x, x.shape[-1:], gain, shift, _EPSILON)
+def _normal(x: Tensor) -> tuple[Tensor, _Normal]:
+    """Layer normalisation without gain and shift (with ones and zeros torch is quicker)."""
+    ones, zeros = x.new_ones(x.shape[1]), x.new_zeros(x.shape[1])
+    out, mean, slope = torch.native_layer_norm(x, x.shape[-1:], ones, zeros, _EPSILON)
     return out, _Normal(x, mean, slope)
 
 
-def _normal_backward(grad: Tensor, seen: _Normal, gain: Tensor | None = None) -> Any:
-    """Gradients of :func:`_normal` to its input, gain and shift; the last two of a given gain."""
-    one = grad.new_ones(grad.shape[1]) if gain is None else gain
-    wanted = [True, gain is not None, gain is not None]
-    return torch.ops.aten.native_layer_norm_backward(
-        grad, seen.x, grad.shape[-1:], seen.mean, seen.slope, one, one, wanted
-    )
+def _normal_backward(grad: Tensor, seen: _Normal) -> Tensor:
+    """Gradient of :func:`_normal`."""
+    ones = grad.new_ones(grad.shape[1])
+    to_x: Tensor = torch.ops.aten.native_layer_norm_backward(
+        grad, seen.x, grad.shape[-1:], seen.mean, seen.slope, ones, ones, [True, False, False]
+    )[0]
+    return to_x
+
+
+def _scale(normal: Tensor, gain: Tensor, shift: Tensor, each: Sequence[slice]) -> Tensor:
+    """Every modality's own gain and shift."""
+    out = torch.empty_like(normal)
+    for m, its in enumerate(each):
+        torch.addcmul(shift[m], normal[its], gain[m], out=out[its])
+    return out
+
+
+def _scale_backward(
+    grad: Tensor, seen: _Normal, gain: Tensor, shift: Tensor, each: Sequence[slice]
+) -> tuple[Tensor, Tensor, Tensor]:
+    """Gradients of :func:`_normal` and :func:`_scale`: to the input, the gain and the shift."""
+    to_x, to_gain, to_shift = map(torch.empty_like, (grad, gain, shift))
+    for m, its in enumerate(each):
+        found = torch.ops.aten.native_layer_norm_backward(
+            grad[its], seen.x[its], grad.shape[-1:], seen.mean[its], seen.slope[its],
+            gain[m], shift[m], [True, True, True],
+        )  # fmt: skip
+        to_x[its], to_gain[m], to_shift[m] = found
+    return to_x, to_gain, to_shift
 
 
 def _pool(x: Tensor, share: Tensor, rows: Rows) -> Tensor:
@@ -250,58 +301,64 @@ def _pool_backward(
     return of_rows.mul_(share.unsqueeze(1)), shares
 
 
-# ---------------------------------------------------------------- one modality
+# ---------------------------------------------------------------- the two functions
 
 
 class _Given(NamedTuple):
-    """One modality's rows, how much they count, and what dropout leaves of them."""
+    """All rows, how much they count, where they are, and what dropout leaves of them."""
 
     x: Tensor
     bias: Tensor | None
     share: Tensor
     rows: Rows
+    each: tuple[slice, ...]
+    heads: int
     kept: Sequence[Tensor]
 
 
-def _attend(given: _Given, heads: int, weights: Sequence[Tensor]) -> tuple[Tensor, Any]:
-    """``LayerNorm(ctx + Linear(ctx))`` without gain and shift, pooled: ``[b, d]``."""
+def _attend(given: _Given, weights: Sequence[Tensor]) -> tuple[Tensor, tuple[Tensor, ...]]:
+    """``LayerNorm(ctx + Linear(ctx))`` without gain and shift, pooled: ``[c, d]``."""
     qkv_weight, qkv_bias, weight, bias = weights
-    qkv = torch.addmm(qkv_bias, given.x, qkv_weight)
-    context, attended = _attention(qkv, given.bias, given.rows, heads)
-    whole = weight + torch.eye(len(weight), dtype=weight.dtype)  # ctx W + ctx
-    last, seen = _normal(torch.addmm(bias, context, whole))
+    qkv = _linear(given.x, qkv_weight, qkv_bias, given.each)
+    context, attended = _attention(qkv, given.bias, given.rows, given.heads)
+    whole = weight + torch.eye(weight.shape[2], dtype=weight.dtype)  # ctx W + ctx
+    last, seen = _normal(_linear(context, whole, bias, given.each))
     return _pool(last, given.share, given.rows), (context, *attended, whole, last, *seen)
 
 
 def _attend_backward(
-    grad: Tensor, given: _Given, seen: Any, weights: Sequence[Tensor], wanted: Sequence[bool]
+    grad: Tensor,
+    given: _Given,
+    seen: Sequence[Tensor],
+    weights: Sequence[Tensor],
+    wanted: Sequence[bool],
 ) -> tuple[Tensor, Tensor | None, Tensor | None, Sequence[Tensor]]:
     """Gradients of :func:`_attend`: to the rows, their bias, their shares and the weights."""
-    context, *attended, whole, last = seen[:7]
-    to_bias, to_share = wanted
-    grad, of_share = _pool_backward(grad, last, given.share, given.rows, to_share=to_share)
-    grad, _, _ = _normal_backward(grad, _Normal(*seen[7:]))
-    grad, *of_linear = _linear_backward(grad, context, whole)
-    attended = _Attended(*attended)
-    grad, of_bias = _attention_backward(grad, attended, given.rows, to_bias=to_bias)
-    grad, *of_qkv = _linear_backward(grad, given.x, weights[0])
+    context, attended, (whole, last) = seen[0], _Attended(*seen[1:5]), seen[5:7]
+    rows, (to_bias, to_share) = given.rows, wanted
+    grad, of_share = _pool_backward(grad, last, given.share, rows, to_share=to_share)
+    grad = _normal_backward(grad, _Normal(*seen[7:]))
+    grad, *of_linear = _linear_backward(grad, context, whole, given.each)
+    grad, of_bias = _attention_backward(grad, attended, rows, to_bias=to_bias)
+    grad, *of_qkv = _linear_backward(grad, given.x, weights[0], given.each)
     return grad, of_bias, of_share, [*of_qkv, *of_linear]
 
 
-def _transform(given: _Given, heads: int, weights: Sequence[Tensor]) -> tuple[Tensor, Any]:
-    """A post-norm transformer block without the last gain and shift, pooled: ``[b, d]``."""
+def _transform(given: _Given, weights: Sequence[Tensor]) -> tuple[Tensor, tuple[Tensor, ...]]:
+    """A post-norm transformer block without the last gain and shift, pooled: ``[c, d]``."""
     (qkv_weight, qkv_bias, out_weight, out_bias, gain, shift,
      inner_weight, inner_bias, outer_weight, outer_bias) = weights  # fmt: skip
-    qkv = torch.addmm(qkv_bias, given.x, qkv_weight)
-    context, attended = _attention(qkv, given.bias, given.rows, heads)
-    mixed = torch.addmm(out_bias, context, out_weight)
+    qkv = _linear(given.x, qkv_weight, qkv_bias, given.each)
+    context, attended = _attention(qkv, given.bias, given.rows, given.heads)
+    mixed = _linear(context, out_weight, out_bias, given.each)
     if given.kept:
         mixed.mul_(given.kept[0])
-    between, first = _normal(mixed.add_(given.x), gain, shift)
-    inner = torch.addmm(inner_bias, between, inner_weight).clamp_(min=0)
+    normal, first = _normal(mixed.add_(given.x))
+    between = _scale(normal, gain, shift, given.each)
+    inner = _linear(between, inner_weight, inner_bias, given.each).clamp_(min=0)
     if given.kept:
         inner.mul_(given.kept[1])
-    outer = torch.addmm(outer_bias, inner, outer_weight)
+    outer = _linear(inner, outer_weight, outer_bias, given.each)
     if given.kept:
         outer.mul_(given.kept[2])
     last, second = _normal(outer.add_(between))
@@ -310,97 +367,87 @@ def _transform(given: _Given, heads: int, weights: Sequence[Tensor]) -> tuple[Te
 
 
 def _transform_backward(
-    grad: Tensor, given: _Given, seen: Any, weights: Sequence[Tensor], wanted: Sequence[bool]
+    grad: Tensor,
+    given: _Given,
+    seen: Sequence[Tensor],
+    weights: Sequence[Tensor],
+    wanted: Sequence[bool],
 ) -> tuple[Tensor, Tensor | None, Tensor | None, Sequence[Tensor]]:
     """Gradients of :func:`_transform`: to the rows, their bias, their shares and the weights."""
     context, attended, first = seen[0], _Attended(*seen[1:5]), _Normal(*seen[5:8])
-    between, inner, second, last = *seen[8:10], _Normal(*seen[10:13]), seen[13]
-    qkv_weight, _, out_weight, _, gain, _, inner_weight, _, outer_weight, _ = weights
-    to_bias, to_share = wanted
-    grad, of_share = _pool_backward(grad, last, given.share, given.rows, to_share=to_share)
-    onward, _, _ = _normal_backward(grad, second)
-    grad = onward * given.kept[2] if given.kept else onward
-    grad, *of_outer = _linear_backward(grad, inner, outer_weight)
+    (between, inner), second, last = seen[8:10], _Normal(*seen[10:13]), seen[13]
+    qkv_weight, _, out_weight, _, gain, shift, inner_weight, _, outer_weight, _ = weights
+    (rows, each), kept, (to_bias, to_share) = given[3:5], given.kept, wanted
+    grad, of_share = _pool_backward(grad, last, given.share, rows, to_share=to_share)
+    onward = _normal_backward(grad, second)
+    grad = onward * kept[2] if kept else onward
+    grad, *of_outer = _linear_backward(grad, inner, outer_weight, each)
     # A value is 0 behind the ramp as behind the dropout, and nothing goes back through either.
     grad = torch.ops.aten.threshold_backward(grad, inner, 0)
-    onward, *of_inner = _linear_backward(grad, between, inner_weight, onto=onward)
-    onward, *of_norm = _normal_backward(onward, first, gain)
-    grad = onward * given.kept[0] if given.kept else onward
-    grad, *of_out = _linear_backward(grad, context, out_weight)
-    grad, of_bias = _attention_backward(grad, attended, given.rows, to_bias=to_bias)
-    onward, *of_qkv = _linear_backward(grad, given.x, qkv_weight, onto=onward)
+    onward, *of_inner = _linear_backward(grad, between, inner_weight, each, onto=onward)
+    onward, *of_norm = _scale_backward(onward, first, gain, shift, each)
+    grad = onward * kept[0] if kept else onward
+    grad, *of_out = _linear_backward(grad, context, out_weight, each)
+    grad, of_bias = _attention_backward(grad, attended, rows, to_bias=to_bias)
+    onward, *of_qkv = _linear_backward(grad, given.x, qkv_weight, each, onto=onward)
     return onward, of_bias, of_share, [*of_qkv, *of_out, *of_norm, *of_inner, *of_outer]
 
 
-# ---------------------------------------------------------------- all modalities
-
-
 class _Packed(torch.autograd.Function):
-    """One of the two, modality by modality: ``[m, b, n, d]`` in, ``[m, b, d]`` out."""
+    """One of the two: ``[m, b, n, d]`` in, ``[m, b, d]`` out."""
 
     @staticmethod
     def forward(
         ctx: Any,
         work: Any,
         heads: int,
-        rows: Sequence[Rows],
+        packed: tuple[Rows, tuple[slice, ...]],
         kept: Sequence[Tensor],
         steps: Tensor,
         bias: Tensor | None,
         share: Tensor,
         *weights: Tensor,
     ) -> Tensor:
-        pooled: list[Tensor] = []
-        seen_of_all: list[tuple[Tensor | None, ...]] = []
-        for m, its in enumerate(rows):
-            if not len(its.at):
-                pooled.append(steps.new_zeros(steps.shape[1], steps.shape[3]))
-                seen_of_all.append(())
-                continue
-            given = _Given(
-                _take(steps[m], its),
-                None if bias is None else _take(bias[m].unsqueeze(-1), its).squeeze(-1),
-                _take(share[m].unsqueeze(-1), its).squeeze(-1),
-                its,
-                [_take(each[m], its) for each in kept],
-            )
-            out, seen = work[0](given, heads, [weight[m] for weight in weights])
-            pooled.append(out)
-            seen_of_all.append((given.x, given.bias, given.share, *its, *given.kept, *seen))
-        ctx.save_for_backward(*weights, *(each for seen in seen_of_all for each in seen))
-        ctx.gradient, ctx.steps, ctx.num_kept = work[1], steps.shape, len(kept)
-        ctx.counts = [len(weights), *map(len, seen_of_all)]
-        return torch.stack(pooled)
+        rows, each = packed
+        m, b, _, d = ctx.shape = steps.shape
+        ctx.gradient, ctx.heads, ctx.each = work[1], heads, each
+        ctx.num_weights, ctx.num_kept = len(weights), len(kept)
+        if not len(rows.at):
+            ctx.save_for_backward(*weights)
+            return steps.new_zeros(m, b, d)
+        of_keys = None if bias is None else _take(bias.unsqueeze(-1), rows).squeeze(-1)
+        shares = _take(share.unsqueeze(-1), rows).squeeze(-1)
+        left = [_take(mask, rows) for mask in kept]
+        given = _Given(_take(steps, rows), of_keys, shares, rows, each, heads, left)
+        pooled, seen = work[0](given, weights)
+        ctx.save_for_backward(*weights, given.x, of_keys, shares, *rows, *left, *seen)
+        return pooled.view(m, b, d)  # type: ignore[no-any-return]
 
     @staticmethod
     @once_differentiable
     def backward(ctx: Any, grad: Tensor) -> Any:
-        saved = iter(ctx.saved_tensors)
-        weights, *seen_of_all = [list(islice(saved, count)) for count in ctx.counts]
-        wanted = ctx.needs_input_grad[5:7]
-        of_steps = grad.new_zeros(ctx.steps)
-        of_bias, of_share = (grad.new_zeros(ctx.steps[:-1]) if each else None for each in wanted)
-        of_weights: list[Any] = []
-        for m, each in enumerate(seen_of_all):
-            own = [weight[m] for weight in weights]
-            if not each:
-                of_weights.append([torch.zeros_like(weight) for weight in own])
-                continue
-            rows, rest = Rows(*each[3:11]), each[11:]
-            given = _Given(*each[:3], rows, rest[: ctx.num_kept])
-            seen = rest[ctx.num_kept :]
-            of_x, *of_weighing, found = ctx.gradient(grad[m], given, seen, own, wanted)
-            _put(of_steps[m], of_x, given.rows)
-            for whole, values in zip((of_bias, of_share), of_weighing, strict=True):
-                if whole is not None:
-                    _put(whole[m].unsqueeze(-1), values.unsqueeze(-1), given.rows)
-            of_weights.append([g.view_as(weight) for g, weight in zip(found, own, strict=True)])
-        stacked = [torch.stack(each) for each in zip(*of_weights, strict=True)]
-        return None, None, None, None, of_steps, of_bias, of_share, *stacked
+        saved, wanted = ctx.saved_tensors, ctx.needs_input_grad[5:7]
+        weights, saved = saved[: ctx.num_weights], saved[ctx.num_weights :]
+        of_steps = grad.new_zeros(ctx.shape)
+        of_bias, of_share = (grad.new_zeros(ctx.shape[:-1]) if each else None for each in wanted)
+        if not saved:
+            of_weights = [torch.zeros_like(weight) for weight in weights]
+            return None, None, None, None, of_steps, of_bias, of_share, *of_weights
+        rows, rest = Rows(*saved[3:11]), saved[11:]
+        left, seen = rest[: ctx.num_kept], rest[ctx.num_kept :]
+        given = _Given(*saved[:3], rows, ctx.each, ctx.heads, left)
+        of_x, *of_weighing, of_weights = ctx.gradient(
+            grad.flatten(0, 1), given, seen, weights, wanted
+        )
+        _put(of_steps, of_x, rows)
+        for whole, values in zip((of_bias, of_share), of_weighing, strict=True):
+            if whole is not None:
+                _put(whole.unsqueeze(-1), values.unsqueeze(-1), rows)
+        return None, None, None, None, of_steps, of_bias, of_share, *of_weights
 
 
 def _take(steps: Tensor, rows: Rows) -> Tensor:
-    """The rows of one modality's steps, ``[b, n, d] -> [r, d]``."""
+    """The rows of the steps, ``[m, b, n, d] -> [r, d]``."""
     flat = steps.reshape(-1, steps.shape[-1])
     return flat if len(flat) == len(rows.at) else flat.index_select(0, rows.at)
 
@@ -465,12 +512,12 @@ def _run(
     weights: Sequence[Tensor],
     norm: ModalityNorm,
 ) -> Tensor:
-    rows = pack(weight.detach(), heads)
+    packed = pack(weight.detach(), heads)
     total = weight.sum(dim=-1, keepdim=True)
     most = total.clamp(min=1.0)
     bias = None if is_hard(weight) else weight.where(weight > 0, 1.0).log()
     pooled: Tensor = _Packed.apply(  # type: ignore[no-untyped-call]
-        work, heads, rows, kept, steps, bias, weight / most, *weights
+        work, heads, packed, kept, steps, bias, weight / most, *weights
     )
     # Gain and shift come after the mean, where they are the same as before it.
     return pooled * norm.weight.unsqueeze(1) + (total / most) * norm.bias.unsqueeze(1)
