@@ -212,8 +212,8 @@ class RuntimeSettings(_Settings):
         accelerator: ``cpu``, ``gpu`` or ``auto``.
         processes: Processes that train together, each on its share of every batch.
         precision: ``32-true`` or ``bf16-mixed``.
-        threads: CPU threads of a process; None leaves torch's own choice, or shares the cores
-            among the processes.
+        threads: CPU threads of a process, each on its part of a large batch; None leaves
+            torch's own choice, or shares the cores among the processes.
         tensorboard: Write TensorBoard files too (needs ``mmcl[track]``).
     """
 

@@ -113,18 +113,13 @@ def in_order(
     """
     ahead: deque[tuple[Future[_Answer], int]] = deque()
     with _own_number_of_threads(), ThreadPoolExecutor(threads, "mmcl-portion") as pool:
-        try:
-            for task in tasks:
-                price = cost(task)
-                while ahead and (
-                    len(ahead) > threads or sum(paid for _, paid in ahead) + price > most
-                ):
-                    yield ahead.popleft()[0].result()
-                ahead.append((pool.submit(_with_threads, 1, work, task), price))
-            while ahead:
+        for task in tasks:
+            price = cost(task)
+            while ahead and (len(ahead) > threads or sum(paid for _, paid in ahead) + price > most):
                 yield ahead.popleft()[0].result()
-        finally:
-            pool.shutdown(cancel_futures=True)
+            ahead.append((pool.submit(_with_threads, 1, work, task), price))
+        while ahead:
+            yield ahead.popleft()[0].result()
 
 
 @contextmanager

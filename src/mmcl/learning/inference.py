@@ -203,7 +203,7 @@ def _outputs(
         # nor changes what is drawn after.
         with torch.inference_mode(), torch.random.fork_rng(devices=[]):
             torch.default_generator.manual_seed(0)
-            threads = min(_threads_for(model, device), len(portions))
+            threads = max(1, min(_threads_for(model, device), len(portions)))
             with closing(_predicted(model, collated(), threads)) as outputs:
                 for block, output in zip(portions, outputs, strict=True):
                     with sharing(_share(len(block), processes, rank)):

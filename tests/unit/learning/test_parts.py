@@ -13,7 +13,7 @@ from mmcl.corpus.plant import PlantSettings, plant_corpus
 from mmcl.errors import DatasetError
 from mmcl.learning.learner import make_learner
 from mmcl.learning.loop import build_model, fit
-from mmcl.processes import Share
+from mmcl.processes import Share, is_seated
 from mmcl.runtime import make_fabric
 from mmcl.threads import Crew
 
@@ -134,7 +134,6 @@ def test_sixteen_bits_in_threads(train, planted, small_parts):
     assert_same_weights(two, again)
     # Eight bits of mantissa, rounded at each use of a weight, through twelve steps.
     assert together[-1][0] == pytest.approx(alone[-1][0], abs=0.05)
-    assert together != alone
 
 
 def test_own_number_of_threads_stays(train, planted, small_parts):
@@ -189,6 +188,20 @@ def test_step_is_taken_by_one_thread_of_torch(make_learner_of, make_batch, monke
     learner.step(make_batch(32, dims=dims))
     learner.step(make_batch(31, dims=dims))  # one part, as ever
     assert counts == [(name, n) for n in (1, 2) for name in ("clip_gradients", "step")]
+
+
+@pytest.mark.parametrize("precision", ["32-true", "bf16-mixed"])
+def test_every_part_has_the_precision_asked_for(make_learner_of, make_batch, precision):
+    learner = make_learner_of(2, f"runtime.precision={precision}", "policy.kind=task")
+    seen = []
+    hook = learner.model.register_forward_pre_hook(
+        lambda *_: seen.append((torch.is_autocast_enabled("cpu"), is_seated()))
+    )
+    learner.step(make_batch(32, dims=learner.model.dims))
+    learner.step(make_batch(8, dims=learner.model.dims))
+    hook.remove()
+    narrow = precision == "bf16-mixed"
+    assert seen == [(narrow, True), (narrow, True), (narrow, False)]
 
 
 def test_fault_in_a_part_is_the_callers(make_learner_of, make_batch):
