@@ -76,10 +76,6 @@ class Rows(NamedTuple):
         slot: Of every row, its place among the slots ``[c * k]``: ``[r]``.
         row: Of every slot, its row; 0 where it is empty: ``[c * k]``.
         bias: What is added to the scores of a slot's key, 0 or never: ``[c, k]``.
-        of_slots: The heads of queries, keys and values in the order of the slots,
-            ``[3 * c * heads * k]``, among those of the rows, ``[r, 3, heads]``.
-        of_rows: The heads of the rows, ``[r * heads]``, among those of the slots,
-            ``[c, heads, k]``.
     """
 
     at: Tensor
@@ -88,16 +84,13 @@ class Rows(NamedTuple):
     slot: Tensor
     row: Tensor
     bias: Tensor
-    of_slots: Tensor
-    of_rows: Tensor
 
 
-def pack(weight: Tensor, heads: int) -> tuple[Rows, tuple[slice, ...]]:
+def pack(weight: Tensor) -> tuple[Rows, tuple[slice, ...]]:
     """Find the steps that count: those with a weight above 0.
 
     Args:
         weight: ``[m, b, n]``.
-        heads: Of the attention between the steps.
 
     Returns:
         Where they are, and which rows are each modality's.
@@ -105,35 +98,32 @@ def pack(weight: Tensor, heads: int) -> tuple[Rows, tuple[slice, ...]]:
     m, b, n = weight.shape
     counts = (weight > 0).view(m * b, n)
     if bool(counts.all()):
-        rows = _all_rows(m * b, n, heads, weight.dtype)
-        return rows, tuple(slice(i * b * n, (i + 1) * b * n) for i in range(m))
+        its = tuple(slice(i * b * n, (i + 1) * b * n) for i in range(m))
+        return _all_rows(m * b, n, weight.dtype), its
     ends = counts.view(m, -1).sum(dim=1).cumsum(dim=0).tolist()
     its = tuple(slice(start, end) for start, end in pairwise([0, *ends]))
-    return _find_rows(counts, heads, weight.dtype), its
+    return _find_rows(counts, weight.dtype), its
 
 
 @lru_cache(maxsize=8)
-def _all_rows(clips: int, steps: int, heads: int, dtype: torch.dtype) -> Rows:
+def _all_rows(clips: int, steps: int, dtype: torch.dtype) -> Rows:
     with torch.inference_mode(False):  # it will be asked for again, perhaps with a gradient
-        return _find_rows(torch.ones(clips, steps, dtype=torch.bool), heads, dtype)
+        return _find_rows(torch.ones(clips, steps, dtype=torch.bool), dtype)
 
 
-def _find_rows(counts: Tensor, heads: int, dtype: torch.dtype) -> Rows:
+def _find_rows(counts: Tensor, dtype: torch.dtype) -> Rows:
     c, n = counts.shape
     at = counts.flatten().nonzero().squeeze(1)
     per_clip = counts.sum(dim=1)
     first = per_clip.cumsum(dim=0) - per_clip
     clip = at.div(n, rounding_mode="floor")
     k = _handy(int(per_clip.max()) if c else 0)
-    number, head = torch.arange(len(at)), torch.arange(3 * heads)
-    within = number - first.index_select(0, clip)
-    slot = within + clip * k
+    number = torch.arange(len(at))
+    slot = number - first.index_select(0, clip) + clip * k
     row = torch.zeros(c * k, dtype=torch.long).index_copy_(0, slot, number)
     empty = torch.arange(k) >= per_clip.unsqueeze(1)
     bias = torch.zeros(c, k, dtype=dtype).masked_fill_(empty, NEVER)
-    of_slots = row.view(c, 1, k) * (3 * heads) + head.view(3, 1, heads, 1)
-    of_rows = (within + clip * (k * heads)).unsqueeze(1) + head[:heads] * k
-    return Rows(at, clip, first, slot, row, bias, of_slots.flatten(), of_rows.flatten())
+    return Rows(at, clip, first, slot, row, bias)
 
 
 def _handy(count: int) -> int:
@@ -146,18 +136,39 @@ def _handy(count: int) -> int:
 
 
 class _Attended(NamedTuple):
-    """What the gradient of attention needs: ``[c * heads, k, d / heads]`` and scores."""
+    """What the gradient of attention needs.
 
-    query: Tensor
-    key: Tensor
-    value: Tensor
+    Attributes:
+        qkv: Queries, keys and values in their slots, ``[c * k, 3d]``.
+        shares: Of the keys, ``[heads, c, k, k]``.
+    """
+
+    qkv: Tensor
     shares: Tensor
+
+    def of_heads(self) -> list[tuple[Tensor, Tensor, Tensor]]:
+        """Queries, keys and values of every head, views ``[c, k, d / heads]``."""
+        heads, clips, k, _ = self.shares.shape
+        parts = self.qkv.view(clips, k, 3 * heads, -1).unbind(2)
+        return list(zip(*(parts[i * heads : (i + 1) * heads] for i in range(3)), strict=True))
+
+
+def _to_slots(x: Tensor, rows: Rows) -> Tensor:
+    """``[r, d] -> [c * k, d]``; in empty slots is whatever the first row has."""
+    return x if len(x) == len(rows.row) else x.index_select(0, rows.row)
+
+
+def _to_rows(x: Tensor, rows: Rows) -> Tensor:
+    """``[c * k, d] -> [r, d]``."""
+    return x if len(x) == len(rows.slot) else x.index_select(0, rows.slot)
 
 
 def _attention(
     qkv: Tensor, bias: Tensor | None, rows: Rows, heads: int
 ) -> tuple[Tensor, _Attended]:
     """Contexts of the rows.
+
+    Head by head: so the products read where the heads lie, and nothing is moved for them.
 
     Args:
         qkv: Queries, keys and values, ``[r, 3d]``.
@@ -168,45 +179,45 @@ def _attention(
     Returns:
         ``[r, d]``, and what the gradient needs.
     """
-    clips, k = rows.bias.shape
-    width = qkv.shape[1] // (3 * heads)
-    padded = qkv.view(-1, width).index_select(0, rows.of_slots)
-    query, key, value = padded.view(3, clips * heads, k, width).unbind(0)
+    c, k = rows.bias.shape
     of_key = rows.bias
     if bias is not None:
-        of_key = of_key + bias.index_select(0, rows.row).view(clips, k)
-    of_key = of_key.unsqueeze(1).expand(clips, heads, k).reshape(-1, 1, k)
-    scores = torch.baddbmm(of_key, query, key.transpose(1, 2), alpha=width**-0.5)
-    shares = torch.softmax(scores, dim=-1)
-    context = torch.bmm(shares, value).view(-1, width).index_select(0, rows.of_rows)
-    return context.view(-1, heads * width), _Attended(query, key, value, shares)
+        of_key = of_key + _to_slots(bias, rows).view(c, k)
+    of_key = of_key.unsqueeze(1)  # [c, 1, k]
+    seen = _Attended(_to_slots(qkv, rows), qkv.new_empty(heads, c, k, k))
+    parts = seen.of_heads()
+    for scores, (query, key, _) in zip(seen.shares, parts, strict=True):
+        scale = query.shape[-1] ** -0.5
+        torch.baddbmm(of_key, query, key.transpose(1, 2), alpha=scale, out=scores)
+    seen = seen._replace(shares=torch.softmax(seen.shares, dim=-1))
+    pairs = zip(seen.shares, parts, strict=True)
+    contexts = [torch.bmm(shares, value) for shares, (_, _, value) in pairs]
+    return _to_rows(torch.stack(contexts, dim=2).view(c * k, -1), rows), seen
 
 
 def _attention_backward(
     grad: Tensor, seen: _Attended, rows: Rows, *, to_bias: bool
 ) -> tuple[Tensor, Tensor | None]:
     """Gradients of :func:`_attention`: to ``qkv`` ``[r, 3d]``, and to the bias ``[r]``."""
-    query, key, value, shares = seen
-    batch, k, width = query.shape
-    context = grad.new_zeros(batch * k, width)
-    context = context.index_copy_(0, rows.of_rows, grad.view(-1, width)).view(batch, k, width)
-    to_scores = torch.bmm(context, value.transpose(1, 2))
-    to_scores = torch._softmax_backward_data(to_scores, shares, -1, shares.dtype)
-    of_rows = None
-    if to_bias:
-        of_slots = to_scores.sum(dim=1).view(len(rows.bias), -1, k).sum(dim=1)
-        of_rows = of_slots.flatten().index_select(0, rows.slot)
-    to_scores.mul_(width**-0.5)
-    padded = torch.stack(
-        [
-            torch.bmm(to_scores, key),
-            torch.bmm(to_scores.transpose(1, 2), query),
-            torch.bmm(shares.transpose(1, 2), context),
-        ]
-    )
-    part = torch.arange(3).view(1, 3, 1) * (batch * k)
-    at = (rows.of_rows.view(len(grad), 1, -1) + part).flatten()
-    return padded.view(-1, width).index_select(0, at).view(len(grad), -1), of_rows
+    heads, c, k, _ = seen.shares.shape
+    parts = seen.of_heads()
+    if len(grad) < c * k:
+        grad = grad.new_zeros(c * k, grad.shape[1]).index_copy_(0, rows.slot, grad)
+    contexts = grad.view(c, k, heads, -1).unbind(2)
+    to_scores = torch.empty_like(seen.shares)
+    for out, context, (_, _, value) in zip(to_scores, contexts, parts, strict=True):
+        torch.bmm(context, value.transpose(1, 2), out=out)
+    to_scores = torch._softmax_backward_data(to_scores, seen.shares, -1, grad.dtype)
+    of_rows = _to_rows(to_scores.sum(dim=(0, 2)).flatten(), rows) if to_bias else None
+    to_scores.mul_(parts[0][0].shape[-1] ** -0.5)
+    queries, keys, _ = zip(*parts, strict=True)
+    back = [each.transpose(1, 2) for each in to_scores]
+    found = [
+        *(torch.bmm(scores, key) for scores, key in zip(to_scores, keys, strict=True)),
+        *(torch.bmm(scores, query) for scores, query in zip(back, queries, strict=True)),
+        *(torch.bmm(s.transpose(1, 2), x) for s, x in zip(seen.shares, contexts, strict=True)),
+    ]
+    return _to_rows(torch.stack(found, dim=2).view(c * k, -1), rows), of_rows
 
 
 def _linear(x: Tensor, weight: Tensor, bias: Tensor, each: Sequence[slice]) -> Tensor:
@@ -334,10 +345,10 @@ def _attend_backward(
     wanted: Sequence[bool],
 ) -> tuple[Tensor, Tensor | None, Tensor | None, Sequence[Tensor]]:
     """Gradients of :func:`_attend`: to the rows, their bias, their shares and the weights."""
-    context, attended, (whole, last) = seen[0], _Attended(*seen[1:5]), seen[5:7]
+    context, attended, (whole, last) = seen[0], _Attended(*seen[1:3]), seen[3:5]
     rows, (to_bias, to_share) = given.rows, wanted
     grad, of_share = _pool_backward(grad, last, given.share, rows, to_share=to_share)
-    grad = _normal_backward(grad, _Normal(*seen[7:]))
+    grad = _normal_backward(grad, _Normal(*seen[5:]))
     grad, *of_linear = _linear_backward(grad, context, whole, given.each)
     grad, of_bias = _attention_backward(grad, attended, rows, to_bias=to_bias)
     grad, *of_qkv = _linear_backward(grad, given.x, weights[0], given.each)
@@ -374,8 +385,8 @@ def _transform_backward(
     wanted: Sequence[bool],
 ) -> tuple[Tensor, Tensor | None, Tensor | None, Sequence[Tensor]]:
     """Gradients of :func:`_transform`: to the rows, their bias, their shares and the weights."""
-    context, attended, first = seen[0], _Attended(*seen[1:5]), _Normal(*seen[5:8])
-    (between, inner), second, last = seen[8:10], _Normal(*seen[10:13]), seen[13]
+    context, attended, first = seen[0], _Attended(*seen[1:3]), _Normal(*seen[3:6])
+    (between, inner), second, last = seen[6:8], _Normal(*seen[8:11]), seen[11]
     qkv_weight, _, out_weight, _, gain, shift, inner_weight, _, outer_weight, _ = weights
     (rows, each), kept, (to_bias, to_share) = given[3:5], given.kept, wanted
     grad, of_share = _pool_backward(grad, last, given.share, rows, to_share=to_share)
@@ -433,7 +444,7 @@ class _Packed(torch.autograd.Function):
         if not saved:
             of_weights = [torch.zeros_like(weight) for weight in weights]
             return None, None, None, None, of_steps, of_bias, of_share, *of_weights
-        rows, rest = Rows(*saved[3:11]), saved[11:]
+        rows, rest = Rows(*saved[3:9]), saved[9:]
         left, seen = rest[: ctx.num_kept], rest[ctx.num_kept :]
         given = _Given(*saved[:3], rows, ctx.each, ctx.heads, left)
         of_x, *of_weighing, of_weights = ctx.gradient(
@@ -512,7 +523,7 @@ def _run(
     weights: Sequence[Tensor],
     norm: ModalityNorm,
 ) -> Tensor:
-    packed = pack(weight.detach(), heads)
+    packed = pack(weight.detach())
     total = weight.sum(dim=-1, keepdim=True)
     most = total.clamp(min=1.0)
     bias = None if is_hard(weight) else weight.where(weight > 0, 1.0).log()
