@@ -280,33 +280,33 @@ def _agreement_of_short(
     m = len(unit)
     cosines = {(k, q): unit[k] @ unit[q].transpose(1, 2) for q in range(m) for k in range(q)}
     cosines |= {(q, k): of_two.transpose(1, 2) for (k, q), of_two in cosines.items()}
-    present, all_real = step_mask.any(dim=2), bool(step_mask.all())
-    agreed = []
-    for i in range(m):
-        others = [k for k in range(m) if k != i]
-        sims = [cosines[i, k] for k in others]
-        seen = [s.detach() for s in sims]
-        if not all_real:
-            seen = [_masked(s, step_mask[k]) for s, k in zip(seen, others, strict=True)]
-        counted = present[others].unsqueeze(-1)  # [k, b, 1]
-        if three_way:
-            across = cosines[others[0], others[1]]
-            at = _best_pair(seen, partial(_across_of_all, across.detach()), confirm, candidates)
-            counted = torch.cat([counted, counted.all(dim=0, keepdim=True)])
-        else:
-            at = _best_shared_index(seen, confirm)
-        found = [s.gather(-1, j.unsqueeze(-1)).squeeze(-1) for s, j in zip(sims, at, strict=True)]
-        if three_way:
-            one, other = (j.unsqueeze(-1) for j in at)
-            found.append(_across_of_all(across, one, other).flatten(2).squeeze(-1))
-        agreed.append(_confirm(torch.stack(found), counted, confirm))
-    return torch.stack(agreed)
+    others = [[k for k in range(m) if k != i] for i in range(m)]
+    # Of every modality's first other one, and of its second: [m, b, n, n] each.
+    sims = [
+        torch.stack([cosines[i, each[at]] for i, each in enumerate(others)]) for at in range(m - 1)
+    ]
+    seen = [s.detach() for s in sims]
+    if not step_mask.all():
+        masks = [step_mask[[each[at] for each in others]] for at in range(m - 1)]
+        seen = [_masked(s, mask) for s, mask in zip(seen, masks, strict=True)]
+    across = torch.stack([cosines[k, q] for k, q in others]) if three_way else None
+    if across is None:
+        places = _best_shared_index(seen, confirm)
+    else:
+        places = _best_pair(seen, partial(_across_of_all, across.detach()), confirm, candidates)
+    found = [s.gather(-1, at.unsqueeze(-1)).squeeze(-1) for s, at in zip(sims, places, strict=True)]
+    counted = step_mask.any(dim=2)[torch.tensor(others).t()].unsqueeze(-1)  # [m - 1, m, b, 1]
+    if across is not None:
+        one, other = (at.unsqueeze(-1) for at in places)
+        found.append(_across_of_all(across, one, other).flatten(-2).squeeze(-1))
+        counted = torch.cat([counted, counted.all(dim=0, keepdim=True)])
+    return _confirm(torch.stack(found), counted, confirm)
 
 
 def _across_of_all(cosines: Tensor, at: Tensor, at_other: Tensor) -> Tensor:
-    """Cosines of some steps, from all of them ``[b, n, n]``: ``[b, i, few, few]``."""
+    """Cosines of some steps, from all of them ``[..., n, n]``: ``[..., i, few, few]``."""
     places = at.unsqueeze(-1) * cosines.shape[-1] + at_other.unsqueeze(-2)
-    return cosines.flatten(1).gather(1, places.flatten(1)).view(places.shape)
+    return cosines.flatten(-2).gather(-1, places.flatten(-3)).view(places.shape)
 
 
 def _confirm(cosines: Tensor, counted: Tensor, confirm: str) -> Tensor:
@@ -368,9 +368,9 @@ def _across_of_steps(one: Tensor, other: Tensor, at: Tensor, at_other: Tensor) -
 
 
 def _masked(cosines: Tensor, mask: Tensor) -> Tensor:
-    """Cosines with the steps of a modality, ``[b, i, n]``: none of its padding is the best."""
-    cosines = cosines.masked_fill(~mask[:, None, :], PADDED)
-    return cosines.masked_fill(~mask.any(dim=1)[:, None, None], ABSENT)
+    """Cosines with the steps of a modality, ``[..., i, n]``: none of its padding is the best."""
+    cosines = cosines.masked_fill(~mask.unsqueeze(-2), PADDED)
+    return cosines.masked_fill(~mask.any(dim=-1)[..., None, None], ABSENT)
 
 
 def _best_shared_index(sims: list[Tensor], confirm: str) -> list[Tensor]:
@@ -389,9 +389,10 @@ def _best_pair(
     """Best (j, j') among the best few of each; where one side is absent, the other's best.
 
     Args:
-        sims: Masked cosines of the steps i with those of both other modalities, ``[b, i, n]``.
-        across_of: Cosines of the few steps of the one with those of the other, ``[b, i, few]``
-            each to ``[b, i, few, few]``.
+        sims: Masked cosines of the steps i with those of both other modalities,
+            ``[..., i, n]``.
+        across_of: Cosines of the few steps of the one with those of the other,
+            ``[..., i, few]`` each to ``[..., i, few, few]``.
         confirm: As for :func:`agreement`.
         candidates: How many are few.
     """
@@ -404,6 +405,6 @@ def _best_pair(
         score = torch.minimum(across, torch.minimum(left, right))
     else:
         score = (across + left + right) / 3
-    best = score.flatten(-2).argmax(dim=-1, keepdim=True)  # [b, i, 1]
+    best = score.flatten(-2).argmax(dim=-1, keepdim=True)  # [..., i, 1]
     at = (best // few, best % few)
     return [t.indices.gather(-1, i).squeeze(-1) for t, i in zip(top, at, strict=True)]

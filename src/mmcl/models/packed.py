@@ -16,7 +16,6 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from functools import lru_cache
-from itertools import pairwise
 from typing import Any, NamedTuple
 
 import torch
@@ -76,6 +75,10 @@ class Rows(NamedTuple):
         slot: Of every row, its place among the slots ``[c * k]``: ``[r]``.
         row: Of every slot, its row; 0 where it is empty: ``[c * k]``.
         bias: What is added to the scores of a slot's key, 0 or never: ``[c, k]``.
+        of_slots: The heads of queries, keys and values in the order of the slots,
+            ``[3 * c * heads * k]``, among those of the rows, ``[r, 3, heads]``.
+        of_rows: The heads of the rows, ``[r * heads]``, among those of the slots,
+            ``[c, heads, k]``.
     """
 
     at: Tensor
@@ -84,46 +87,50 @@ class Rows(NamedTuple):
     slot: Tensor
     row: Tensor
     bias: Tensor
+    of_slots: Tensor
+    of_rows: Tensor
 
 
-def pack(weight: Tensor) -> tuple[Rows, tuple[slice, ...]]:
+def pack(weight: Tensor, heads: int) -> tuple[Rows, list[int]]:
     """Find the steps that count: those with a weight above 0.
 
     Args:
         weight: ``[m, b, n]``.
+        heads: Of the attention between the steps.
 
     Returns:
-        Where they are, and which rows are each modality's.
+        Where they are, and how many rows each modality has.
     """
     m, b, n = weight.shape
     counts = (weight > 0).view(m * b, n)
     if bool(counts.all()):
-        its = tuple(slice(i * b * n, (i + 1) * b * n) for i in range(m))
-        return _all_rows(m * b, n, weight.dtype), its
-    ends = counts.view(m, -1).sum(dim=1).cumsum(dim=0).tolist()
-    its = tuple(slice(start, end) for start, end in pairwise([0, *ends]))
-    return _find_rows(counts, weight.dtype), its
+        return _all_rows(m * b, n, heads, weight.dtype), [b * n] * m
+    sizes: list[int] = counts.view(m, -1).sum(dim=1).tolist()
+    return _find_rows(counts, heads, weight.dtype), sizes
 
 
 @lru_cache(maxsize=8)
-def _all_rows(clips: int, steps: int, dtype: torch.dtype) -> Rows:
+def _all_rows(clips: int, steps: int, heads: int, dtype: torch.dtype) -> Rows:
     with torch.inference_mode(False):  # it will be asked for again, perhaps with a gradient
-        return _find_rows(torch.ones(clips, steps, dtype=torch.bool), dtype)
+        return _find_rows(torch.ones(clips, steps, dtype=torch.bool), heads, dtype)
 
 
-def _find_rows(counts: Tensor, dtype: torch.dtype) -> Rows:
+def _find_rows(counts: Tensor, heads: int, dtype: torch.dtype) -> Rows:
     c, n = counts.shape
     at = counts.flatten().nonzero().squeeze(1)
     per_clip = counts.sum(dim=1)
     first = per_clip.cumsum(dim=0) - per_clip
     clip = at.div(n, rounding_mode="floor")
     k = _handy(int(per_clip.max()) if c else 0)
-    number = torch.arange(len(at))
-    slot = number - first.index_select(0, clip) + clip * k
+    number, head = torch.arange(len(at)), torch.arange(3 * heads)
+    within = number - first.index_select(0, clip)
+    slot = within + clip * k
     row = torch.zeros(c * k, dtype=torch.long).index_copy_(0, slot, number)
     empty = torch.arange(k) >= per_clip.unsqueeze(1)
     bias = torch.zeros(c, k, dtype=dtype).masked_fill_(empty, NEVER)
-    return Rows(at, clip, first, slot, row, bias)
+    of_slots = row.view(c, 1, k) * (3 * heads) + head.view(3, 1, heads, 1)
+    of_rows = (within + clip * (k * heads)).unsqueeze(1) + head[:heads] * k
+    return Rows(at, clip, first, slot, row, bias, of_slots.flatten(), of_rows.flatten())
 
 
 def _handy(count: int) -> int:
@@ -136,39 +143,18 @@ def _handy(count: int) -> int:
 
 
 class _Attended(NamedTuple):
-    """What the gradient of attention needs.
+    """What the gradient of attention needs: ``[c * heads, k, d / heads]`` and scores."""
 
-    Attributes:
-        qkv: Queries, keys and values in their slots, ``[c * k, 3d]``.
-        shares: Of the keys, ``[heads, c, k, k]``.
-    """
-
-    qkv: Tensor
+    query: Tensor
+    key: Tensor
+    value: Tensor
     shares: Tensor
-
-    def of_heads(self) -> list[tuple[Tensor, Tensor, Tensor]]:
-        """Queries, keys and values of every head, views ``[c, k, d / heads]``."""
-        heads, clips, k, _ = self.shares.shape
-        parts = self.qkv.view(clips, k, 3 * heads, -1).unbind(2)
-        return list(zip(*(parts[i * heads : (i + 1) * heads] for i in range(3)), strict=True))
-
-
-def _to_slots(x: Tensor, rows: Rows) -> Tensor:
-    """``[r, d] -> [c * k, d]``; in empty slots is whatever the first row has."""
-    return x if len(x) == len(rows.row) else x.index_select(0, rows.row)
-
-
-def _to_rows(x: Tensor, rows: Rows) -> Tensor:
-    """``[c * k, d] -> [r, d]``."""
-    return x if len(x) == len(rows.slot) else x.index_select(0, rows.slot)
 
 
 def _attention(
     qkv: Tensor, bias: Tensor | None, rows: Rows, heads: int
 ) -> tuple[Tensor, _Attended]:
     """Contexts of the rows.
-
-    Head by head: so the products read where the heads lie, and nothing is moved for them.
 
     Args:
         qkv: Queries, keys and values, ``[r, 3d]``.
@@ -179,75 +165,79 @@ def _attention(
     Returns:
         ``[r, d]``, and what the gradient needs.
     """
-    c, k = rows.bias.shape
+    clips, k = rows.bias.shape
+    width = qkv.shape[1] // (3 * heads)
+    padded = qkv.view(-1, width).index_select(0, rows.of_slots)
+    query, key, value = padded.view(3, clips * heads, k, width).unbind(0)
     of_key = rows.bias
     if bias is not None:
-        of_key = of_key + _to_slots(bias, rows).view(c, k)
-    of_key = of_key.unsqueeze(1)  # [c, 1, k]
-    seen = _Attended(_to_slots(qkv, rows), qkv.new_empty(heads, c, k, k))
-    parts = seen.of_heads()
-    for scores, (query, key, _) in zip(seen.shares, parts, strict=True):
-        scale = query.shape[-1] ** -0.5
-        torch.baddbmm(of_key, query, key.transpose(1, 2), alpha=scale, out=scores)
-    seen = seen._replace(shares=torch.softmax(seen.shares, dim=-1))
-    pairs = zip(seen.shares, parts, strict=True)
-    contexts = [torch.bmm(shares, value) for shares, (_, _, value) in pairs]
-    return _to_rows(torch.stack(contexts, dim=2).view(c * k, -1), rows), seen
+        of_key = of_key + bias.index_select(0, rows.row).view(clips, k)
+    of_key = of_key.unsqueeze(1).expand(clips, heads, k).reshape(-1, 1, k)
+    scores = torch.baddbmm(of_key, query, key.transpose(1, 2), alpha=width**-0.5)
+    shares = torch.softmax(scores, dim=-1)
+    context = torch.bmm(shares, value).view(-1, width).index_select(0, rows.of_rows)
+    return context.view(-1, heads * width), _Attended(query, key, value, shares)
 
 
 def _attention_backward(
     grad: Tensor, seen: _Attended, rows: Rows, *, to_bias: bool
 ) -> tuple[Tensor, Tensor | None]:
     """Gradients of :func:`_attention`: to ``qkv`` ``[r, 3d]``, and to the bias ``[r]``."""
-    heads, c, k, _ = seen.shares.shape
-    parts = seen.of_heads()
-    if len(grad) < c * k:
-        grad = grad.new_zeros(c * k, grad.shape[1]).index_copy_(0, rows.slot, grad)
-    contexts = grad.view(c, k, heads, -1).unbind(2)
-    to_scores = torch.empty_like(seen.shares)
-    for out, context, (_, _, value) in zip(to_scores, contexts, parts, strict=True):
-        torch.bmm(context, value.transpose(1, 2), out=out)
-    to_scores = torch._softmax_backward_data(to_scores, seen.shares, -1, grad.dtype)
-    of_rows = _to_rows(to_scores.sum(dim=(0, 2)).flatten(), rows) if to_bias else None
-    to_scores.mul_(parts[0][0].shape[-1] ** -0.5)
-    queries, keys, _ = zip(*parts, strict=True)
-    back = [each.transpose(1, 2) for each in to_scores]
-    found = [
-        *(torch.bmm(scores, key) for scores, key in zip(to_scores, keys, strict=True)),
-        *(torch.bmm(scores, query) for scores, query in zip(back, queries, strict=True)),
-        *(torch.bmm(s.transpose(1, 2), x) for s, x in zip(seen.shares, contexts, strict=True)),
-    ]
-    return _to_rows(torch.stack(found, dim=2).view(c * k, -1), rows), of_rows
+    query, key, value, shares = seen
+    batch, k, width = query.shape
+    context = grad.new_zeros(batch * k, width)
+    context = context.index_copy_(0, rows.of_rows, grad.view(-1, width)).view(batch, k, width)
+    to_scores = torch.bmm(context, value.transpose(1, 2))
+    to_scores = torch._softmax_backward_data(to_scores, shares, -1, shares.dtype)
+    of_rows = None
+    if to_bias:
+        of_slots = to_scores.sum(dim=1).view(len(rows.bias), -1, k).sum(dim=1)
+        of_rows = of_slots.flatten().index_select(0, rows.slot)
+    to_scores.mul_(width**-0.5)
+    padded = torch.stack(
+        [
+            torch.bmm(to_scores, key),
+            torch.bmm(to_scores.transpose(1, 2), query),
+            torch.bmm(shares.transpose(1, 2), context),
+        ]
+    )
+    part = torch.arange(3).view(1, 3, 1) * (batch * k)
+    at = (rows.of_rows.view(len(grad), 1, -1) + part).flatten()
+    return padded.view(-1, width).index_select(0, at).view(len(grad), -1), of_rows
 
 
-def _linear(x: Tensor, weight: Tensor, bias: Tensor, each: Sequence[slice]) -> Tensor:
+def _linear(x: Tensor, weight: Tensor, bias: Tensor, sizes: list[int]) -> Tensor:
     """Every modality's own ``x W + b``: ``[r, in] -> [r, out]``."""
     out = x.new_empty(len(x), weight.shape[2])
-    for m, its in enumerate(each):
-        torch.addmm(bias[m], x[its], weight[m], out=out[its])
+    each = zip(
+        bias.unbind(0),
+        x.split_with_sizes(sizes),
+        weight.unbind(0),
+        out.split_with_sizes(sizes),
+        strict=True,
+    )
+    for of_bias, of_x, of_weight, its in each:
+        torch.addmm(of_bias, of_x, of_weight, out=its)
     return out
 
 
 def _linear_backward(
-    grad: Tensor,
-    x: Tensor,
-    weight: Tensor,
-    each: Sequence[slice],
-    *,
-    onto: Tensor | None = None,
+    grad: Tensor, x: Tensor, weight: Tensor, sizes: list[int], *, onto: Tensor | None = None
 ) -> tuple[Tensor, Tensor, Tensor]:
     """Gradients of :func:`_linear` to its input, added ``onto`` another, its weight and bias."""
     to_x = torch.empty_like(x) if onto is None else onto
     to_weight = torch.empty_like(weight)
     to_bias = weight.new_empty(len(weight), 1, weight.shape[2])
-    for m, its in enumerate(each):
-        own, back = grad[its], weight[m].t()
-        if onto is None:
-            torch.mm(own, back, out=to_x[its])
-        else:
-            to_x[its].addmm_(own, back)
-        torch.mm(x[its].t(), own, out=to_weight[m])
-        torch.sum(own, dim=0, keepdim=True, out=to_bias[m])
+    given = (
+        grad.split_with_sizes(sizes),
+        x.t().split_with_sizes(sizes, 1),
+        weight.transpose(1, 2).unbind(0),
+    )
+    found = to_x.split_with_sizes(sizes), to_weight.unbind(0), to_bias.unbind(0)
+    for own, flat_x, back, its_x, its_weight, its_bias in zip(*given, *found, strict=True):
+        torch.addmm(its_x, own, back, beta=onto is not None, out=its_x)
+        torch.mm(flat_x, own, out=its_weight)
+        torch.sum(own, dim=0, keepdim=True, out=its_bias)
     return to_x, to_weight, to_bias
 
 
@@ -275,26 +265,35 @@ def _normal_backward(grad: Tensor, seen: _Normal) -> Tensor:
     return to_x
 
 
-def _scale(normal: Tensor, gain: Tensor, shift: Tensor, each: Sequence[slice]) -> Tensor:
+def _scale(normal: Tensor, gain: Tensor, shift: Tensor, sizes: list[int]) -> Tensor:
     """Every modality's own gain and shift."""
     out = torch.empty_like(normal)
-    for m, its in enumerate(each):
-        torch.addcmul(shift[m], normal[its], gain[m], out=out[its])
+    each = zip(
+        shift.unbind(0),
+        normal.split_with_sizes(sizes),
+        gain.unbind(0),
+        out.split_with_sizes(sizes),
+        strict=True,
+    )
+    for of_shift, of_normal, of_gain, its in each:
+        torch.addcmul(of_shift, of_normal, of_gain, out=its)
     return out
 
 
 def _scale_backward(
-    grad: Tensor, seen: _Normal, gain: Tensor, shift: Tensor, each: Sequence[slice]
+    grad: Tensor, seen: _Normal, gain: Tensor, shift: Tensor, sizes: list[int]
 ) -> tuple[Tensor, Tensor, Tensor]:
     """Gradients of :func:`_normal` and :func:`_scale`: to the input, the gain and the shift."""
-    to_x, to_gain, to_shift = map(torch.empty_like, (grad, gain, shift))
-    for m, its in enumerate(each):
-        found = torch.ops.aten.native_layer_norm_backward(
-            grad[its], seen.x[its], grad.shape[-1:], seen.mean[its], seen.slope[its],
-            gain[m], shift[m], [True, True, True],
-        )  # fmt: skip
-        to_x[its], to_gain[m], to_shift[m] = found
-    return to_x, to_gain, to_shift
+    given = (x.split_with_sizes(sizes) for x in (grad, *seen))
+    each = zip(*given, gain.unbind(0), shift.unbind(0), strict=True)
+    found = [
+        torch.ops.aten.native_layer_norm_backward(
+            own, x, grad.shape[-1:], mean, slope, of_gain, of_shift, [True, True, True]
+        )
+        for own, x, mean, slope, of_gain, of_shift in each
+    ]
+    to_x, to_gain, to_shift = zip(*found, strict=True)
+    return torch.cat(to_x), torch.stack(to_gain), torch.stack(to_shift)
 
 
 def _pool(x: Tensor, share: Tensor, rows: Rows) -> Tensor:
@@ -322,7 +321,7 @@ class _Given(NamedTuple):
     bias: Tensor | None
     share: Tensor
     rows: Rows
-    each: tuple[slice, ...]
+    sizes: list[int]
     heads: int
     kept: Sequence[Tensor]
 
@@ -330,10 +329,10 @@ class _Given(NamedTuple):
 def _attend(given: _Given, weights: Sequence[Tensor]) -> tuple[Tensor, tuple[Tensor, ...]]:
     """``LayerNorm(ctx + Linear(ctx))`` without gain and shift, pooled: ``[c, d]``."""
     qkv_weight, qkv_bias, weight, bias = weights
-    qkv = _linear(given.x, qkv_weight, qkv_bias, given.each)
+    qkv = _linear(given.x, qkv_weight, qkv_bias, given.sizes)
     context, attended = _attention(qkv, given.bias, given.rows, given.heads)
     whole = weight + torch.eye(weight.shape[2], dtype=weight.dtype)  # ctx W + ctx
-    last, seen = _normal(_linear(context, whole, bias, given.each))
+    last, seen = _normal(_linear(context, whole, bias, given.sizes))
     return _pool(last, given.share, given.rows), (context, *attended, whole, last, *seen)
 
 
@@ -345,13 +344,13 @@ def _attend_backward(
     wanted: Sequence[bool],
 ) -> tuple[Tensor, Tensor | None, Tensor | None, Sequence[Tensor]]:
     """Gradients of :func:`_attend`: to the rows, their bias, their shares and the weights."""
-    context, attended, (whole, last) = seen[0], _Attended(*seen[1:3]), seen[3:5]
+    context, attended, (whole, last) = seen[0], _Attended(*seen[1:5]), seen[5:7]
     rows, (to_bias, to_share) = given.rows, wanted
     grad, of_share = _pool_backward(grad, last, given.share, rows, to_share=to_share)
-    grad = _normal_backward(grad, _Normal(*seen[5:]))
-    grad, *of_linear = _linear_backward(grad, context, whole, given.each)
+    grad = _normal_backward(grad, _Normal(*seen[7:]))
+    grad, *of_linear = _linear_backward(grad, context, whole, given.sizes)
     grad, of_bias = _attention_backward(grad, attended, rows, to_bias=to_bias)
-    grad, *of_qkv = _linear_backward(grad, given.x, weights[0], given.each)
+    grad, *of_qkv = _linear_backward(grad, given.x, weights[0], given.sizes)
     return grad, of_bias, of_share, [*of_qkv, *of_linear]
 
 
@@ -359,17 +358,17 @@ def _transform(given: _Given, weights: Sequence[Tensor]) -> tuple[Tensor, tuple[
     """A post-norm transformer block without the last gain and shift, pooled: ``[c, d]``."""
     (qkv_weight, qkv_bias, out_weight, out_bias, gain, shift,
      inner_weight, inner_bias, outer_weight, outer_bias) = weights  # fmt: skip
-    qkv = _linear(given.x, qkv_weight, qkv_bias, given.each)
+    qkv = _linear(given.x, qkv_weight, qkv_bias, given.sizes)
     context, attended = _attention(qkv, given.bias, given.rows, given.heads)
-    mixed = _linear(context, out_weight, out_bias, given.each)
+    mixed = _linear(context, out_weight, out_bias, given.sizes)
     if given.kept:
         mixed.mul_(given.kept[0])
     normal, first = _normal(mixed.add_(given.x))
-    between = _scale(normal, gain, shift, given.each)
-    inner = _linear(between, inner_weight, inner_bias, given.each).clamp_(min=0)
+    between = _scale(normal, gain, shift, given.sizes)
+    inner = _linear(between, inner_weight, inner_bias, given.sizes).clamp_(min=0)
     if given.kept:
         inner.mul_(given.kept[1])
-    outer = _linear(inner, outer_weight, outer_bias, given.each)
+    outer = _linear(inner, outer_weight, outer_bias, given.sizes)
     if given.kept:
         outer.mul_(given.kept[2])
     last, second = _normal(outer.add_(between))
@@ -385,22 +384,22 @@ def _transform_backward(
     wanted: Sequence[bool],
 ) -> tuple[Tensor, Tensor | None, Tensor | None, Sequence[Tensor]]:
     """Gradients of :func:`_transform`: to the rows, their bias, their shares and the weights."""
-    context, attended, first = seen[0], _Attended(*seen[1:3]), _Normal(*seen[3:6])
-    (between, inner), second, last = seen[6:8], _Normal(*seen[8:11]), seen[11]
+    context, attended, first = seen[0], _Attended(*seen[1:5]), _Normal(*seen[5:8])
+    (between, inner), second, last = seen[8:10], _Normal(*seen[10:13]), seen[13]
     qkv_weight, _, out_weight, _, gain, shift, inner_weight, _, outer_weight, _ = weights
-    (rows, each), kept, (to_bias, to_share) = given[3:5], given.kept, wanted
+    rows, sizes, kept, (to_bias, to_share) = given.rows, given.sizes, given.kept, wanted
     grad, of_share = _pool_backward(grad, last, given.share, rows, to_share=to_share)
     onward = _normal_backward(grad, second)
     grad = onward * kept[2] if kept else onward
-    grad, *of_outer = _linear_backward(grad, inner, outer_weight, each)
+    grad, *of_outer = _linear_backward(grad, inner, outer_weight, sizes)
     # A value is 0 behind the ramp as behind the dropout, and nothing goes back through either.
     grad = torch.ops.aten.threshold_backward(grad, inner, 0)
-    onward, *of_inner = _linear_backward(grad, between, inner_weight, each, onto=onward)
-    onward, *of_norm = _scale_backward(onward, first, gain, shift, each)
+    onward, *of_inner = _linear_backward(grad, between, inner_weight, sizes, onto=onward)
+    onward, *of_norm = _scale_backward(onward, first, gain, shift, sizes)
     grad = onward * kept[0] if kept else onward
-    grad, *of_out = _linear_backward(grad, context, out_weight, each)
+    grad, *of_out = _linear_backward(grad, context, out_weight, sizes)
     grad, of_bias = _attention_backward(grad, attended, rows, to_bias=to_bias)
-    onward, *of_qkv = _linear_backward(grad, given.x, qkv_weight, each, onto=onward)
+    onward, *of_qkv = _linear_backward(grad, given.x, qkv_weight, sizes, onto=onward)
     return onward, of_bias, of_share, [*of_qkv, *of_out, *of_norm, *of_inner, *of_outer]
 
 
@@ -412,16 +411,16 @@ class _Packed(torch.autograd.Function):
         ctx: Any,
         work: Any,
         heads: int,
-        packed: tuple[Rows, tuple[slice, ...]],
+        packed: tuple[Rows, list[int]],
         kept: Sequence[Tensor],
         steps: Tensor,
         bias: Tensor | None,
         share: Tensor,
         *weights: Tensor,
     ) -> Tensor:
-        rows, each = packed
+        rows, sizes = packed
         m, b, _, d = ctx.shape = steps.shape
-        ctx.gradient, ctx.heads, ctx.each = work[1], heads, each
+        ctx.gradient, ctx.heads, ctx.sizes = work[1], heads, sizes
         ctx.num_weights, ctx.num_kept = len(weights), len(kept)
         if not len(rows.at):
             ctx.save_for_backward(*weights)
@@ -429,7 +428,7 @@ class _Packed(torch.autograd.Function):
         of_keys = None if bias is None else _take(bias.unsqueeze(-1), rows).squeeze(-1)
         shares = _take(share.unsqueeze(-1), rows).squeeze(-1)
         left = [_take(mask, rows) for mask in kept]
-        given = _Given(_take(steps, rows), of_keys, shares, rows, each, heads, left)
+        given = _Given(_take(steps, rows), of_keys, shares, rows, sizes, heads, left)
         pooled, seen = work[0](given, weights)
         ctx.save_for_backward(*weights, given.x, of_keys, shares, *rows, *left, *seen)
         return pooled.view(m, b, d)  # type: ignore[no-any-return]
@@ -444,9 +443,9 @@ class _Packed(torch.autograd.Function):
         if not saved:
             of_weights = [torch.zeros_like(weight) for weight in weights]
             return None, None, None, None, of_steps, of_bias, of_share, *of_weights
-        rows, rest = Rows(*saved[3:9]), saved[9:]
+        rows, rest = Rows(*saved[3:11]), saved[11:]
         left, seen = rest[: ctx.num_kept], rest[ctx.num_kept :]
-        given = _Given(*saved[:3], rows, ctx.each, ctx.heads, left)
+        given = _Given(saved[0], saved[1], saved[2], rows, ctx.sizes, ctx.heads, left)
         of_x, *of_weighing, of_weights = ctx.gradient(
             grad.flatten(0, 1), given, seen, weights, wanted
         )
@@ -523,7 +522,7 @@ def _run(
     weights: Sequence[Tensor],
     norm: ModalityNorm,
 ) -> Tensor:
-    packed = pack(weight.detach())
+    packed = pack(weight.detach(), heads)
     total = weight.sum(dim=-1, keepdim=True)
     most = total.clamp(min=1.0)
     bias = None if is_hard(weight) else weight.where(weight > 0, 1.0).log()

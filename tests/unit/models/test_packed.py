@@ -120,8 +120,8 @@ def test_nothing_that_counts_is_zero(block, attention, steps):
 def test_rows_are_where_the_steps_are():
     # Clip 0 keeps steps 0 and 2, clip 1 none, clip 2 its step 1.
     weight = torch.tensor([[[1.0, 0.0, 0.5], [0.0, 0.0, 0.0], [0.0, 2.0, 0.0]]])
-    rows, each = pack(weight)
-    assert each == (slice(0, 3),)
+    rows, sizes = pack(weight, heads=1)
+    assert sizes == [3]
     assert rows.at.tolist() == [0, 2, 7]
     assert rows.clip.tolist() == [0, 0, 2]
     assert rows.first.tolist() == [0, 2, 2]
