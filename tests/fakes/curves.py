@@ -26,11 +26,12 @@ CURVES = [
         ),
         id="groups-of-four-and-every-dropout",
     ),
-    # Batches of 23 leave one clip over: a process without any, or one thread.
+    # Batches of 23 leave one clip over: a process without any, or one thread. In float32 two
+    # partners of a step come within rounding of each other at the ninth, and the curves 1e-5 apart.
     pytest.param(
         "calibrated",
         {"task": "regression", "aligned": False},
-        ("learning.batch_size=23", "policy.kind=task", "policy.refinement_steps=2"),
+        ("learning.batch_size=23", "policy.kind=task", "policy.refinement_steps=2", IN_DOUBLE),
         id="one-clip-left-over",
     ),
     pytest.param(

@@ -88,7 +88,7 @@ class PolicyModels(nn.Module):
         m, n = len(state), state.shape[-2]
         flat = state.reshape(m, -1, state.shape[-1])
         # One by one: as a batch of products with a vector they take ten times as long on a CPU.
-        each = [torch.mv(steps, weight) for steps, weight in zip(flat, self.weight, strict=True)]
+        each = [steps @ weight for steps, weight in zip(flat, self.weight, strict=True)]
         logits = torch.stack(each) + self.bias.unsqueeze(-1)
         return logits.view(m, *state.shape[1:-2], n)
 
