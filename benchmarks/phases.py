@@ -308,7 +308,7 @@ def watching(bench: Bench, parts: Parts) -> Iterator[None]:
     parts.watch(bench.split, "padded", "load")
     parts.watch(model.projection, "forward", "project")
     if model.calibration is not None:
-        parts.watch(model.calibration, "forward", "decouple")
+        parts.watch(model.calibration, "unit", "decouple")
     parts.watch(model, "_decouple", "decouple")
     parts.watch(model, "_attend", "attend")
     parts.watch(model, "decide", "act")
@@ -316,7 +316,7 @@ def watching(bench: Bench, parts: Parts) -> Iterator[None]:
     parts.watch(model.fusion, "forward", "fuse")
     parts.watch(model.head, "forward", "head")
     parts.watch(learner.fabric, "backward", "backward")
-    parts.watch(learner, "_clip", "optimiser")
+    parts.watch(learner, "_take_step", "optimiser")
     parts.watch(learner.optimizer, "step", "optimiser")
     if isinstance(learner, DdpgLearner):
         parts.watch(learner, "_learn_values", "critic")

@@ -14,6 +14,7 @@ can be, in few calls: on small batches it is these that take the time. What come
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from functools import lru_cache
 from typing import Any, NamedTuple
@@ -185,7 +186,9 @@ def _attention_backward(
     """Gradients of :func:`_attention`: to ``qkv`` ``[r, 3d]``, and to the bias ``[r]``."""
     query, key, value, shares = seen
     batch, k, width = query.shape
-    context = grad.new_zeros(batch * k, width)
+    # Where every slot has a row there is none to be made 0.
+    full = len(rows.of_rows) == batch * k
+    context = grad.new_empty(batch * k, width) if full else grad.new_zeros(batch * k, width)
     context = context.index_copy_(0, rows.of_rows, grad.view(-1, width)).view(batch, k, width)
     to_scores = torch.bmm(context, value.transpose(1, 2))
     to_scores = torch._softmax_backward_data(to_scores, shares, -1, shares.dtype)
@@ -194,13 +197,11 @@ def _attention_backward(
         of_slots = to_scores.sum(dim=1).view(len(rows.bias), -1, k).sum(dim=1)
         of_rows = of_slots.flatten().index_select(0, rows.slot)
     to_scores.mul_(width**-0.5)
-    padded = torch.stack(
-        [
-            torch.bmm(to_scores, key),
-            torch.bmm(to_scores.transpose(1, 2), query),
-            torch.bmm(shares.transpose(1, 2), context),
-        ]
-    )
+    padded = grad.new_empty(3, batch, k, width)
+    to_query, to_key, to_value = padded.unbind(0)
+    torch.bmm(to_scores, key, out=to_query)
+    torch.bmm(to_scores.transpose(1, 2), query, out=to_key)
+    torch.bmm(shares.transpose(1, 2), context, out=to_value)
     part = torch.arange(3).view(1, 3, 1) * (batch * k)
     at = (rows.of_rows.view(len(grad), 1, -1) + part).flatten()
     return padded.view(-1, width).index_select(0, at).view(len(grad), -1), of_rows
@@ -438,21 +439,22 @@ class _Packed(torch.autograd.Function):
     def backward(ctx: Any, grad: Tensor) -> Any:
         saved, wanted = ctx.saved_tensors, ctx.needs_input_grad[5:7]
         weights, saved = saved[: ctx.num_weights], saved[ctx.num_weights :]
-        of_steps = grad.new_zeros(ctx.shape)
         of_bias, of_share = (grad.new_zeros(ctx.shape[:-1]) if each else None for each in wanted)
         if not saved:
             of_weights = [torch.zeros_like(weight) for weight in weights]
-            return None, None, None, None, of_steps, of_bias, of_share, *of_weights
+            nothing = grad.new_zeros(ctx.shape)
+            return None, None, None, None, nothing, of_bias, of_share, *of_weights
         rows, rest = Rows(*saved[3:11]), saved[11:]
         left, seen = rest[: ctx.num_kept], rest[ctx.num_kept :]
         given = _Given(saved[0], saved[1], saved[2], rows, ctx.sizes, ctx.heads, left)
         of_x, *of_weighing, of_weights = ctx.gradient(
             grad.flatten(0, 1), given, seen, weights, wanted
         )
-        _put(of_steps, of_x, rows)
-        for whole, values in zip((of_bias, of_share), of_weighing, strict=True):
-            if whole is not None:
-                _put(whole.unsqueeze(-1), values.unsqueeze(-1), rows)
+        whole = len(of_x) == math.prod(ctx.shape[:-1])
+        of_steps = of_x.view(ctx.shape) if whole else _put(grad.new_zeros(ctx.shape), of_x, rows)
+        for onto, values in zip((of_bias, of_share), of_weighing, strict=True):
+            if onto is not None:
+                _put(onto.unsqueeze(-1), values.unsqueeze(-1), rows)
         return None, None, None, None, of_steps, of_bias, of_share, *of_weights
 
 
@@ -462,9 +464,10 @@ def _take(steps: Tensor, rows: Rows) -> Tensor:
     return flat if len(flat) == len(rows.at) else flat.index_select(0, rows.at)
 
 
-def _put(steps: Tensor, values: Tensor, rows: Rows) -> None:
+def _put(steps: Tensor, values: Tensor, rows: Rows) -> Tensor:
     """Rows to where they are from."""
     steps.view(-1, steps.shape[-1]).index_copy_(0, rows.at, values)
+    return steps
 
 
 def attend_packed(attention: IntraModalAttention, common: Tensor, weight: Tensor) -> Tensor:
