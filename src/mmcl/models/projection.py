@@ -17,7 +17,7 @@ __all__ = ["Projection", "Standardiser", "robust_moments"]
 OUTLIER_QUANTILES = (0.005, 0.995)
 LARGEST_STANDARD_SCORE = 8.0
 _SMALLEST_SCALE = 1e-6
-_MOST_VALUES = 1 << 23
+_MOST_VALUES = 1 << 21
 
 
 def robust_moments(steps: Tensor) -> tuple[Tensor, Tensor]:
