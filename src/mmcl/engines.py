@@ -19,7 +19,15 @@ from typing import Any, Literal, NamedTuple, TypeVar
 
 from mmcl.errors import ConfigError, DatasetError, MissingExtraError, MMCLError, UsageError
 
-__all__ = ["TRIES", "Died", "Engine", "await_shared", "check_shared", "over_ray"]
+__all__ = [
+    "TRIES",
+    "Died",
+    "Engine",
+    "await_shared",
+    "check_shared",
+    "check_workers",
+    "over_ray",
+]
 
 Engine = Literal["local", "ray"]
 """What runs side by side: processes of our own, or those of Ray."""
@@ -50,6 +58,23 @@ class Died(NamedTuple):
     """
 
     cause: str
+
+
+def check_workers(workers: int, engine: Engine = "local") -> None:
+    """See that this machine has a core for each process that works beside the others.
+
+    Ray counts the cores of all machines itself.
+
+    Raises:
+        UsageError: If there are fewer.
+    """
+    cores = os.cpu_count() or 1
+    if engine == "local" and workers > cores:
+        found = "1 core" if cores == 1 else f"{cores} cores"
+        raise UsageError(
+            f"--workers is {workers}, but this machine has {found}: each process needs one\n"
+            f"  Use: --workers {cores}"
+        )
 
 
 def over_ray(

@@ -340,9 +340,9 @@ def test_engine_is_the_one_that_was_asked_for(
     monkeypatch.setattr(comparison, "train_jobs", train_jobs)
     path = _plant(tmp_path / "planted.arrow")
     rows = {"compare": ["--models", "tfn,mult"], "ablate": ["--only", "no attention"]}[command]
-    given = [command, path, "--out", tmp_path / "c", "--workers", "3", *rows, *small, *words]
+    given = [command, path, "--out", tmp_path / "c", "--workers", "2", *rows, *small, *words]
     assert main([str(word) for word in given]) == 1
-    assert capsys.readouterr().err == f"TrainingError: 6 of 3 by {engine}\n"
+    assert capsys.readouterr().err == f"TrainingError: 6 of 2 by {engine}\n"
 
 
 def test_foreign_file_is_converted_once_and_no_other_takes_its_place(tmp_path):

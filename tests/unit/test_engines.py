@@ -10,7 +10,8 @@ import pytest
 
 from fakes.tasks import scale
 from mmcl import engines
-from mmcl.engines import Died, await_shared, check_shared, over_ray
+from mmcl.cli.main import main
+from mmcl.engines import Died, await_shared, check_shared, check_workers, over_ray
 from mmcl.errors import ConfigError, DatasetError, MissingExtraError, UsageError
 
 
@@ -303,3 +304,28 @@ def test_file_that_never_comes(tmp_path):
     assert str(caught.value) == (
         f"{tmp_path}/a: was written by a task, and is not seen on {socket.gethostname()}.\n{SHARED}"
     )
+
+
+@pytest.mark.parametrize(("cores", "found"), [(1, "1 core"), (2, "2 cores")])
+def test_more_workers_than_cores_are_refused_where_they_would_share_them(monkeypatch, cores, found):
+    monkeypatch.setattr("os.cpu_count", lambda: cores)
+    check_workers(cores)
+    check_workers(cores + 1, "ray")  # Ray counts the cores of all machines
+    with pytest.raises(UsageError) as caught:
+        check_workers(cores + 1)
+    assert str(caught.value) == (
+        f"--workers is {cores + 1}, but this machine has {found}: each process needs one\n"
+        f"  Use: --workers {cores}"
+    )
+
+
+@pytest.mark.parametrize("command", ["compare", "ablate", "extract", "tune"])
+def test_commands_refuse_more_workers_than_cores(monkeypatch, tmp_path, capsys, command):
+    monkeypatch.setattr("os.cpu_count", lambda: 2)
+    planted = tmp_path / "planted.arrow"
+    sizes = ["--train", "4", "--valid", "2", "--test", "2"]
+    assert main(["corpus", "plant", str(planted), *sizes]) == 0
+    capsys.readouterr()
+    sources = tmp_path if command == "extract" else planted
+    assert main([command, str(sources), "--out", str(tmp_path / "out"), "--workers", "3"]) == 2
+    assert "--workers is 3, but this machine has 2 cores" in capsys.readouterr().err

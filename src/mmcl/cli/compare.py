@@ -12,7 +12,7 @@ import typer
 
 from mmcl.cli.report import write_report
 from mmcl.cli.train import preset_for, read_seeds
-from mmcl.engines import Engine
+from mmcl.engines import Engine, check_workers
 from mmcl.errors import UsageError
 
 if TYPE_CHECKING:
@@ -89,7 +89,7 @@ def compare_command(
             metrics=_words(metrics),
             reference=reference,
             command=_typed(),
-            workers=workers or _cores(),
+            workers=_checked(workers, engine),
             engine=engine,
             notes=notes,
             tell=tell,
@@ -138,7 +138,7 @@ def ablate_command(
             metrics=_words(metrics),
             kind="ablation",
             command=_typed(),
-            workers=workers or _cores(),
+            workers=_checked(workers, engine),
             engine=engine,
             rescored=rescored,
             tell=tell,
@@ -158,6 +158,12 @@ def _seeds(text: str) -> list[int]:
     if seeds[0] < 1:
         raise UsageError(f"--seeds: at least one seed is needed, got {text}")
     return list(range(1, seeds[0] + 1))
+
+
+def _checked(workers: int | None, engine: Engine) -> int:
+    """As many as were asked for, or as there are cores."""
+    check_workers(workers or 1, engine)
+    return workers or _cores()
 
 
 def _cores() -> int:

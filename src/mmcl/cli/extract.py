@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
-from mmcl.engines import Engine
+from mmcl.engines import Engine, check_workers
 
 if TYPE_CHECKING:
     from mmcl.media.batch import Outcome, Progress
@@ -84,6 +84,7 @@ def extract_command(
         speech_model=speech_model,
         face_model=face_model,
     )
+    check_workers(workers, engine)
     gathered = gather(sources, kind=task, label_range=_checked_range(label_range))
     with _bar() as progress:
         outcome = extract_batch(

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from mmcl.cli.report import write_report
+from mmcl.engines import check_workers
 
 if TYPE_CHECKING:
     from rich.table import Table
@@ -67,6 +68,7 @@ def tune_command(
     from mmcl.corpus.readers import read_corpus
     from mmcl.evaluation.tuned import tune
 
+    check_workers(workers)
     loaded = read_corpus(corpus)
     settings = resolve_config(
         model=model, source=config or preset_for(loaded.card), overrides=overrides or []
