@@ -15,7 +15,7 @@ can be, in few calls: on small batches it is these that take the time. What come
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from functools import lru_cache
 from typing import Any, NamedTuple
 
@@ -207,17 +207,18 @@ def _attention_backward(
     return padded.view(-1, width).index_select(0, at).view(len(grad), -1), of_rows
 
 
+def _each(
+    of_modalities: Sequence[Tensor], of_rows: Sequence[Tensor], sizes: list[int]
+) -> Iterator[tuple[Tensor, ...]]:
+    """Modality by modality, what tensors ``[m, ...]`` and tensors ``[r, ...]`` hold of it."""
+    whole = (x.unbind(0) for x in of_modalities)
+    return zip(*whole, *(x.split_with_sizes(sizes) for x in of_rows), strict=True)
+
+
 def _linear(x: Tensor, weight: Tensor, bias: Tensor, sizes: list[int]) -> Tensor:
     """Every modality's own ``x W + b``: ``[r, in] -> [r, out]``."""
     out = x.new_empty(len(x), weight.shape[2])
-    each = zip(
-        bias.unbind(0),
-        x.split_with_sizes(sizes),
-        weight.unbind(0),
-        out.split_with_sizes(sizes),
-        strict=True,
-    )
-    for of_bias, of_x, of_weight, its in each:
+    for of_bias, of_weight, of_x, its in _each((bias, weight), (x, out), sizes):
         torch.addmm(of_bias, of_x, of_weight, out=its)
     return out
 
@@ -269,14 +270,7 @@ def _normal_backward(grad: Tensor, seen: _Normal) -> Tensor:
 def _scale(normal: Tensor, gain: Tensor, shift: Tensor, sizes: list[int]) -> Tensor:
     """Every modality's own gain and shift."""
     out = torch.empty_like(normal)
-    each = zip(
-        shift.unbind(0),
-        normal.split_with_sizes(sizes),
-        gain.unbind(0),
-        out.split_with_sizes(sizes),
-        strict=True,
-    )
-    for of_shift, of_normal, of_gain, its in each:
+    for of_shift, of_gain, of_normal, its in _each((shift, gain), (normal, out), sizes):
         torch.addcmul(of_shift, of_normal, of_gain, out=its)
     return out
 
@@ -285,20 +279,19 @@ def _scale_backward(
     grad: Tensor, seen: _Normal, gain: Tensor, shift: Tensor, sizes: list[int]
 ) -> tuple[Tensor, Tensor, Tensor]:
     """Gradients of :func:`_normal` and :func:`_scale`: to the input, the gain and the shift."""
-    given = (x.split_with_sizes(sizes) for x in (grad, *seen))
-    each = zip(*given, gain.unbind(0), shift.unbind(0), strict=True)
+    each = _each((gain, shift), (grad, *seen), sizes)
     found = [
         torch.ops.aten.native_layer_norm_backward(
             own, x, grad.shape[-1:], mean, slope, of_gain, of_shift, [True, True, True]
         )
-        for own, x, mean, slope, of_gain, of_shift in each
+        for of_gain, of_shift, own, x, mean, slope in each
     ]
     to_x, to_gain, to_shift = zip(*found, strict=True)
     return torch.cat(to_x), torch.stack(to_gain), torch.stack(to_shift)
 
 
 def _pool(x: Tensor, share: Tensor, rows: Rows) -> Tensor:
-    """Sum of every clip's rows by their shares, ``[b, d]``."""
+    """Sum of every clip's rows by their shares, ``[c, d]``."""
     number = torch.arange(len(x))
     return F.embedding_bag(number, x, rows.first, mode="sum", per_sample_weights=share)
 
