@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import torch
 from torch import Tensor
+from torch.autograd.function import once_differentiable
 from torch.nn import functional as F
-from torch.utils.checkpoint import checkpoint
 
 from mmcl.corpus.schema import Task
 from mmcl.errors import ShapeError
@@ -179,18 +181,72 @@ def _groups_are_whole(share: Share, size: int) -> bool:
 
 
 def _loss_of_groups(unit: Tensor, step_mask: Tensor, size: int) -> Tensor:
-    m, b = unit.shape[:2]
-    groups = b // size
-    x = unit[:, : groups * size].reshape(m, groups, size, *unit.shape[2:])  # [m, G, g, n, d]
-    mask = step_mask[:, : groups * size].reshape(m, groups, size, -1)  # [m, G, g, n]
-    longest = [_last_real_step(each) for each in mask]
-    steps = [each[:, :, :n] for each, n in zip(x, longest, strict=True)]
-    masks = [each[:, :, :n] for each, n in zip(mask, longest, strict=True)]
+    m, groups = len(unit), unit.shape[1] // size
+    x, mask = (each[:, : groups * size].unflatten(1, (groups, size)) for each in (unit, step_mask))
     pairs = [(k, q) for k in range(m) for q in range(k)]
-    losses = [_pair_loss(steps[k], steps[q], masks[k], masks[q]) for k, q in pairs]
-    totals, counts = (torch.stack(each) for each in zip(*losses, strict=True))  # [pairs]
-    (counts,) = add_up(counts)
-    return (totals / counts.clamp(min=1)).mean()
+    totals: Tensor = _Totals.apply(x, mask, pairs)  # type: ignore[no-untyped-call]
+    there = mask.any(dim=-1)  # [m, G, g]
+    one, other = (list(each) for each in zip(*pairs, strict=True))
+    counts = there[one] & there[other]  # [pairs, G, g]
+    both = counts.unsqueeze(2) & counts.unsqueeze(3)
+    scores = totals.where(both, 1.0).log().masked_fill(~both, _NOT_COUNTED)
+    right = scores.diagonal(dim1=2, dim2=3)
+    each_clip = (scores.logsumexp(dim=3) + scores.logsumexp(dim=2)) / 2 - right
+    (number,) = add_up(counts.sum(dim=(1, 2)))
+    return ((each_clip * counts).sum(dim=(1, 2)) / number.clamp(min=1)).mean()
+
+
+class _Totals(torch.autograd.Function):
+    """What the exponentials of the cosines of all steps of two clips sum to.
+
+    Steps ``[m, G, g, n, d]`` and their mask ``[m, G, g, n]`` in, ``[pairs, G, g, g]`` out: the
+    clips of the first modality of a pair by those of its second. Where there are many pairs of
+    steps they are computed some at a time, and once more for the gradient, so that memory grows
+    with the lengths and not with their product.
+    """
+
+    @staticmethod
+    def forward(ctx: Any, x: Tensor, mask: Tensor, pairs: list[tuple[int, int]]) -> Tensor:
+        m, groups, size, longest, _ = x.shape
+        whole = bool(mask.all())
+        ctx.lengths = [longest] * m if whole else [_last_real_step(each) for each in mask]
+        ctx.pairs, powers, totals = pairs, [], []
+        for k, q in pairs:
+            found = []
+            for part in _parts(x, k, q, ctx.lengths):
+                sums = _powers(x, mask, k, q, ctx.lengths, part)
+                found.append(sums.unflatten(2, (size, -1)).sum(dim=-1))
+                if part == slice(None):
+                    powers.append(sums)
+            by_step = torch.cat(found, dim=1).unflatten(1, (size, -1))  # [G, g, n, g]
+            if not whole:
+                by_step = by_step * mask[k, :, :, : ctx.lengths[k], None]
+            totals.append(by_step.sum(dim=2))
+        ctx.save_for_backward(x, mask, *powers)
+        return torch.stack(totals)
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, grad: Tensor) -> Any:
+        x, mask, *powers = ctx.saved_tensors
+        size, lengths, dtype = x.shape[2], ctx.lengths, grad.dtype
+        flat = [_flat(x, k, length).to(dtype) for k, length in enumerate(lengths)]
+        of_flat = [torch.zeros_like(each) for each in flat]
+        kept = iter(powers)
+        for (k, q), of_total in zip(ctx.pairs, grad, strict=True):
+            real = mask[k, :, :, : lengths[k], None]
+            of_steps = (of_total.unsqueeze(2) * real).flatten(1, 2)  # [G, g * n, g]
+            for part in _parts(x, k, q, lengths):
+                stored = part == slice(None)
+                sums = next(kept) if stored else _powers(x, mask, k, q, lengths, part)
+                weight = sums.unflatten(2, (size, -1)) * of_steps[:, part].unsqueeze(-1)
+                weight = weight.flatten(2)
+                _add_product(of_flat[k][:, part], weight, flat[q])
+                _add_product(of_flat[q], weight.transpose(1, 2), flat[k][:, part])
+        of_x = torch.zeros_like(x)
+        for onto, values, length in zip(of_x, of_flat, lengths, strict=True):
+            onto[:, :, :length] = values.unflatten(1, (size, -1))
+        return of_x, None, None
 
 
 def _last_real_step(mask: Tensor) -> int:
@@ -199,40 +255,32 @@ def _last_real_step(mask: Tensor) -> int:
     return int(real[-1]) + 1 if len(real) else 1
 
 
-def _sums_by_clip(x: Tensor, y: Tensor, unreal: Tensor, size: int) -> Tensor:
-    """What each step of x sums to over the steps of each clip of y, ``[G, g * n, g]``.
-
-    Where there are many pairs of steps they are computed some at a time, and once more for
-    the gradient, so that memory grows with the lengths and not with their product.
-    """
-    groups, count = y.shape[:2]
-    if x.shape[1] * groups * count <= MOST_PAIRS:
-        return _some_sums(x, y, unreal, size)
-    parts = torch.split(x, max(1, MOST_PAIRS_AT_ONCE // (groups * count)), dim=1)
-    sums = [
-        checkpoint(_some_sums, part, y, unreal, size, use_reentrant=False, preserve_rng_state=False)
-        for part in parts
-    ]
-    return torch.cat(sums, dim=1)
+def _flat(x: Tensor, k: int, length: int) -> Tensor:
+    """The first steps of one modality, those of a group's clips one after the other."""
+    return x[k, :, :, :length].flatten(1, 2)
 
 
-def _some_sums(x: Tensor, y: Tensor, unreal: Tensor, size: int) -> Tensor:
-    scores = torch.baddbmm(unreal, x, y.transpose(1, 2), alpha=1 / ALIGNMENT_TEMPERATURE)
+def _parts(x: Tensor, k: int, q: int, lengths: list[int]) -> list[slice]:
+    """Which steps of the first modality of a pair are computed at a time; all where they can be."""
+    groups, size = x.shape[1:3]
+    rows, per_row = size * lengths[k], groups * size * lengths[q]
+    if rows * per_row <= MOST_PAIRS:
+        return [slice(None)]
+    some = max(1, MOST_PAIRS_AT_ONCE // per_row)
+    return [slice(start, start + some) for start in range(0, rows, some)]
+
+
+def _add_product(onto: Tensor, weight: Tensor, steps: Tensor) -> None:
+    torch.baddbmm(onto, weight, steps, alpha=1 / ALIGNMENT_TEMPERATURE, out=onto)
+
+
+def _powers(
+    x: Tensor, mask: Tensor, k: int, q: int, lengths: list[int], part: slice
+) -> Tensor:
+    """Exponentials of the cosines over the temperature, ``[G, some steps, g * n]``."""
+    some, other = _flat(x, k, lengths[k])[:, part], _flat(x, q, lengths[q])
+    real = mask[q, :, :, : lengths[q]].flatten(1).unsqueeze(1)
+    unreal = torch.where(real, 0.0, _NOT_COUNTED).to(x.dtype)
+    scores = torch.baddbmm(unreal, some, other.transpose(1, 2), alpha=1 / ALIGNMENT_TEMPERATURE)
     # Cosines over the temperature are within -10..10: their exponentials need no shift.
-    return scores.exp().view(len(x), x.shape[1], size, -1).sum(dim=-1)
-
-
-def _pair_loss(x: Tensor, y: Tensor, x_mask: Tensor, y_mask: Tensor) -> tuple[Tensor, Tensor]:
-    """Loss of two modalities, summed over the clips that count, and how many those are."""
-    groups, size, n, d = x.shape
-    k = y.shape[2]
-    unreal = torch.where(y_mask, 0.0, _NOT_COUNTED).to(x.dtype).reshape(groups, 1, size * k)
-    flat_x, flat_y = x.reshape(groups, size * n, d), y.reshape(groups, size * k, d)
-    by_step = _sums_by_clip(flat_x, flat_y, unreal, size).view(groups, size, n, size)
-    total = torch.einsum("Ginj,Gin->Gij", by_step, x_mask.to(by_step.dtype))
-    counts = x_mask.any(dim=-1) & y_mask.any(dim=-1)  # [G, g]
-    both = counts.unsqueeze(1) & counts.unsqueeze(2)
-    scores = total.where(both, 1.0).log().masked_fill(~both, _NOT_COUNTED)
-    right = scores.diagonal(dim1=1, dim2=2)
-    each = (scores.logsumexp(dim=2) + scores.logsumexp(dim=1)) / 2 - right
-    return (each * counts).sum(), counts.sum()
+    return (scores if scores.dtype.itemsize > 2 else scores.float()).exp_()

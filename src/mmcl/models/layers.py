@@ -72,7 +72,10 @@ class Dropout(nn.Module):
         return x * own_clips(F.dropout(x.new_ones(shape), self.rate), self.clip_axis)
 
     def kept(self, shape: Sequence[int]) -> Tensor | None:
-        """Which values stay, bool of a shape, on the CPU; None where nothing is dropped."""
+        """Of a shape, on the CPU, 1 where a value stays; None where nothing is dropped.
+
+        Bytes and not truth values, which a CPU turns into numbers one by one.
+        """
         if not self._drops():
             return None
         shape = shape_of_all(shape, self.clip_axis)
@@ -80,7 +83,8 @@ class Dropout(nn.Module):
         words = torch.empty((count + 7) // 8, dtype=torch.int64)
         words.random_(-(2**63), None, generator=current_generator())
         noise = own_clips(words.view(torch.uint8)[:count].view(shape), self.clip_axis)
-        return noise >= self._dropped_of_256
+        first_kept = self._dropped_of_256
+        return noise.clamp(first_kept - 1, first_kept).sub_(first_kept - 1)
 
     @property
     def scale(self) -> float:
@@ -92,7 +96,7 @@ class Dropout(nn.Module):
         return min(round(self.rate * 256), 255)
 
     def _drops(self) -> bool:
-        return self.training and torch.is_grad_enabled() and bool(self.rate)
+        return self.training and torch.is_grad_enabled() and self._dropped_of_256 > 0
 
     def extra_repr(self) -> str:
         """Shown by ``print(model)``."""

@@ -421,7 +421,7 @@ class _Packed(torch.autograd.Function):
             return steps.new_zeros(m, b, d)
         of_keys = None if bias is None else _take(bias.unsqueeze(-1), rows).squeeze(-1)
         shares = _take(share.unsqueeze(-1), rows).squeeze(-1)
-        left = [_take(mask, rows) for mask in kept]
+        left = [_take(mask, rows).to(steps.dtype) for mask in kept]
         given = _Given(_take(steps, rows), of_keys, shares, rows, sizes, heads, left)
         pooled, seen = work[0](given, weights)
         ctx.save_for_backward(*weights, given.x, of_keys, shares, *rows, *left, *seen)
