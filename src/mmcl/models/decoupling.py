@@ -277,8 +277,10 @@ def _agreement_of_short(
     unit: Tensor, step_mask: Tensor, three_way: bool, confirm: str, candidates: int
 ) -> Tensor:
     """The same from all cosines of every two modalities, computed once, with their gradient."""
-    m = len(unit)
-    cosines = {(k, q): unit[k] @ unit[q].transpose(1, 2) for q in range(m) for k in range(q)}
+    m, each_unit = len(unit), unit.unbind(0)
+    cosines = {
+        (k, q): each_unit[k] @ each_unit[q].transpose(1, 2) for q in range(m) for k in range(q)
+    }
     cosines |= {(q, k): of_two.transpose(1, 2) for (k, q), of_two in cosines.items()}
     others = [[k for k in range(m) if k != i] for i in range(m)]
     # Of every modality's first other one, and of its second: [m, b, n, n] each.

@@ -59,8 +59,8 @@ def can_pack(steps: Tensor) -> bool:
 
 
 def is_hard(weight: Tensor) -> bool:
-    """Whether every step counts wholly or not at all, and nothing is learnt of how much."""
-    return not weight.requires_grad and bool(((weight == 0) | (weight == 1)).all())
+    """Whether every step, in 0..1, counts wholly or not at all, and nothing is learnt of it."""
+    return not weight.requires_grad and torch.equal(weight, weight.ceil())
 
 
 class Rows(NamedTuple):
@@ -186,10 +186,8 @@ def _attention_backward(
     """Gradients of :func:`_attention`: to ``qkv`` ``[r, 3d]``, and to the bias ``[r]``."""
     query, key, value, shares = seen
     batch, k, width = query.shape
-    # Where every slot has a row there is none to be made 0.
-    full = len(rows.of_rows) == batch * k
-    context = grad.new_empty(batch * k, width) if full else grad.new_zeros(batch * k, width)
-    context = context.index_copy_(0, rows.of_rows, grad.view(-1, width)).view(batch, k, width)
+    context = grad.new_zeros(batch * k, width)  # adding to 0 is quicker than to put
+    context = context.index_add_(0, rows.of_rows, grad.view(-1, width)).view(batch, k, width)
     to_scores = torch.bmm(context, value.transpose(1, 2))
     to_scores = torch._softmax_backward_data(to_scores, shares, -1, shares.dtype)
     of_rows = None
@@ -458,8 +456,8 @@ def _take(steps: Tensor, rows: Rows) -> Tensor:
 
 
 def _put(steps: Tensor, values: Tensor, rows: Rows) -> Tensor:
-    """Rows to where they are from."""
-    steps.view(-1, steps.shape[-1]).index_copy_(0, rows.at, values)
+    """Rows to where they are from, steps that are 0."""
+    steps.view(-1, steps.shape[-1]).index_add_(0, rows.at, values)
     return steps
 
 

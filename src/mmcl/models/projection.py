@@ -65,8 +65,8 @@ class Standardiser(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """Shapes: ``[b, n, d_m]`` in and out, values in -8..8."""
-        constant = self.scale <= _SMALLEST_SCALE * (1 + self.centre.abs())
-        slope = torch.where(constant, 0.0, 1 / self.scale.where(~constant, 1.0))
+        varies = self.scale > _SMALLEST_SCALE * (1 + self.centre.abs())
+        slope = self.scale.reciprocal().where(varies, 0.0)
         standard = (x - self.centre).mul_(slope)  # its own memory: in place from here on
         return standard.clamp_(-LARGEST_STANDARD_SCORE, LARGEST_STANDARD_SCORE)
 
