@@ -80,7 +80,8 @@ class JointLoss(nn.Module):
 
     def forward(self, batch: Batch, carried: Tensor | None = None) -> tuple[Tensor, Any]:
         """Loss of a batch, and ``(output, task loss, alignment loss, reward [b])``."""
-        output: Output = self._run(batch, carried)
+        outputs = self._run(batch, carried)
+        output = outputs[0]
         assert batch.targets is not None
         items = item_losses(output.scores, batch.targets, self.model.task)
         task_loss = part_of_mean(items)
@@ -92,28 +93,25 @@ class JointLoss(nn.Module):
             loss = loss + self.learning.alignment_weight * aligned
         reward = self._reward(output, batch.targets)
         if self.policy.kind == "rloo":
-            loss = loss + self.policy.weight * self._policy_loss(output, batch.targets)
+            loss = loss + self.policy.weight * self._policy_loss(outputs, batch.targets)
         elif self.policy.sparsity and self.policy.kind in ("task", "ddpg"):
             loss = loss + self.policy.sparsity * part_of_mean(_mean_action(output))
         return loss, (output, task_loss, aligned, reward)
 
-    def _run(self, batch: Batch, carried: Tensor | None) -> Output:
+    def _run(self, batch: Batch, carried: Tensor | None) -> list[Output]:
         if self.policy.kind != "rloo":
-            output: Output = self.model(batch.features, batch.masks, carried=carried)
-            return output
+            return [self.model(batch.features, batch.masks, carried=carried)]
         # The policy is paid, not taught: no gradient of its own reaches the features.
         encoded = self.model.encode(batch.features, batch.masks)
-        decision = self.model.decide(_without_gradient(encoded), sample=True)
-        return self.model.conclude(encoded, decision)
+        apart = _without_gradient(encoded)
+        decisions = self.model.decide_often(apart, self.policy.samples, sample=True)
+        # Two at a time: together they are quicker, and more would take more memory.
+        outputs = self.model.conclude_each(encoded, decisions[:2])
+        with torch.no_grad():
+            return outputs + [self.model.conclude(apart, each) for each in decisions[2:]]
 
-    def _policy_loss(self, output: Output, targets: Tensor) -> Tensor:
-        """Policy gradient of the first sample, already concluded, and of the others."""
-        encoded = _without_gradient(output.encoded)
-        outputs = [output]
-        for _ in range(self.policy.samples - 1):
-            decision = self.model.decide(encoded, sample=True)
-            with torch.no_grad():
-                outputs.append(self.model.conclude(encoded, decision))
+    def _policy_loss(self, outputs: list[Output], targets: Tensor) -> Tensor:
+        """Policy gradient of all samples; the predictor learns of the first."""
         rewards = torch.stack([self._policy_rewards(o, targets) for o in outputs])  # [s, m, b]
         chances = torch.stack([o.decision.log_probability for o in outputs])  # [s, m, b]
         gained = leave_one_out_advantage(rewards) * chances

@@ -182,7 +182,10 @@ def _groups_are_whole(share: Share, size: int) -> bool:
 
 def _loss_of_groups(unit: Tensor, step_mask: Tensor, size: int) -> Tensor:
     m, groups = len(unit), unit.shape[1] // size
-    x, mask = (each[:, : groups * size].unflatten(1, (groups, size)) for each in (unit, step_mask))
+    x, mask = (
+        each[:, : groups * size].reshape(m, groups, size, *each.shape[2:])
+        for each in (unit, step_mask)
+    )
     pairs = [(k, q) for k in range(m) for q in range(k)]
     totals: Tensor = _Totals.apply(x, mask, pairs)  # type: ignore[no-untyped-call]
     there = mask.any(dim=-1)  # [m, G, g]
@@ -193,7 +196,8 @@ def _loss_of_groups(unit: Tensor, step_mask: Tensor, size: int) -> Tensor:
     right = scores.diagonal(dim1=2, dim2=3)
     each_clip = (scores.logsumexp(dim=3) + scores.logsumexp(dim=2)) / 2 - right
     (number,) = add_up(counts.sum(dim=(1, 2)))
-    return ((each_clip * counts).sum(dim=(1, 2)) / number.clamp(min=1)).mean()
+    of_pairs: Tensor = (each_clip * counts).sum(dim=(1, 2)) / number.clamp(min=1)
+    return of_pairs.mean()
 
 
 class _Totals(torch.autograd.Function):
@@ -207,7 +211,7 @@ class _Totals(torch.autograd.Function):
 
     @staticmethod
     def forward(ctx: Any, x: Tensor, mask: Tensor, pairs: list[tuple[int, int]]) -> Tensor:
-        m, groups, size, longest, _ = x.shape
+        m, _, size, longest, _ = x.shape
         whole = bool(mask.all())
         ctx.lengths = [longest] * m if whole else [_last_real_step(each) for each in mask]
         ctx.pairs, powers, totals = pairs, [], []
@@ -215,10 +219,10 @@ class _Totals(torch.autograd.Function):
             found = []
             for part in _parts(x, k, q, ctx.lengths):
                 sums = _powers(x, mask, k, q, ctx.lengths, part)
-                found.append(sums.unflatten(2, (size, -1)).sum(dim=-1))
+                found.append(_by_clip(sums, size).sum(dim=-1))
                 if part == slice(None):
                     powers.append(sums)
-            by_step = torch.cat(found, dim=1).unflatten(1, (size, -1))  # [G, g, n, g]
+            by_step = torch.cat(found, dim=1).view(-1, size, ctx.lengths[k], size)
             if not whole:
                 by_step = by_step * mask[k, :, :, : ctx.lengths[k], None]
             totals.append(by_step.sum(dim=2))
@@ -239,13 +243,13 @@ class _Totals(torch.autograd.Function):
             for part in _parts(x, k, q, lengths):
                 stored = part == slice(None)
                 sums = next(kept) if stored else _powers(x, mask, k, q, lengths, part)
-                weight = sums.unflatten(2, (size, -1)) * of_steps[:, part].unsqueeze(-1)
+                weight = _by_clip(sums, size) * of_steps[:, part].unsqueeze(-1)
                 weight = weight.flatten(2)
                 _add_product(of_flat[k][:, part], weight, flat[q])
                 _add_product(of_flat[q], weight.transpose(1, 2), flat[k][:, part])
         of_x = torch.zeros_like(x)
         for onto, values, length in zip(of_x, of_flat, lengths, strict=True):
-            onto[:, :, :length] = values.unflatten(1, (size, -1))
+            onto[:, :, :length] = values.view(-1, size, length, x.shape[-1])
         return of_x, None, None
 
 
@@ -258,6 +262,11 @@ def _last_real_step(mask: Tensor) -> int:
 def _flat(x: Tensor, k: int, length: int) -> Tensor:
     """The first steps of one modality, those of a group's clips one after the other."""
     return x[k, :, :, :length].flatten(1, 2)
+
+
+def _by_clip(powers: Tensor, size: int) -> Tensor:
+    """``[G, some steps, g * n]``, the steps of each clip by themselves: ``[..., g, n]``."""
+    return powers.view(*powers.shape[:2], size, -1)
 
 
 def _parts(x: Tensor, k: int, q: int, lengths: list[int]) -> list[slice]:
@@ -274,9 +283,7 @@ def _add_product(onto: Tensor, weight: Tensor, steps: Tensor) -> None:
     torch.baddbmm(onto, weight, steps, alpha=1 / ALIGNMENT_TEMPERATURE, out=onto)
 
 
-def _powers(
-    x: Tensor, mask: Tensor, k: int, q: int, lengths: list[int], part: slice
-) -> Tensor:
+def _powers(x: Tensor, mask: Tensor, k: int, q: int, lengths: list[int], part: slice) -> Tensor:
     """Exponentials of the cosines over the temperature, ``[G, some steps, g * n]``."""
     some, other = _flat(x, k, lengths[k])[:, part], _flat(x, q, lengths[q])
     real = mask[q, :, :, : lengths[q]].flatten(1).unsqueeze(1)

@@ -6,7 +6,7 @@ parts, act on the specific parts, fuse, predict.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import NamedTuple
 
 import torch
@@ -196,22 +196,38 @@ class MMCL(Network):
 
     def decide(self, encoded: Encoded, *, sample: bool = False) -> Decision:
         """Let the policies act on the specific parts."""
+        return self.decide_often(encoded, 1, sample=sample)[0]
+
+    def decide_often(self, encoded: Encoded, count: int, *, sample: bool = False) -> list[Decision]:
+        """Let the policies act so many times."""
         kind = self.policy_settings.kind
-        if kind in ("ones", "random"):
-            keep = encoded.step_mask.to(encoded.enhanced.dtype)
-            if kind == "random":
-                keep = keep * draw_kept(torch.full_like(keep, 0.5))
-            none = keep.new_zeros(keep.shape[:2])
-            return Decision(keep, keep, none, ())
-        decision: Decision = self.policy(encoded.parts.specific, encoded.step_mask, sample=sample)
-        return decision
+        if kind not in ("ones", "random"):
+            parts, step_mask = encoded.parts, encoded.step_mask
+            decisions: list[Decision] = self.policy.several(
+                parts.specific, step_mask, count, sample=sample
+            )
+            return decisions
+        every = encoded.step_mask.to(encoded.enhanced.dtype)
+        kept = [every] * count
+        if kind == "random":
+            kept = [each * draw_kept(torch.full_like(each, 0.5)) for each in kept]
+        none = every.new_zeros(every.shape[:2])
+        return [Decision(each, each, none, ()) for each in kept]
 
     def conclude(self, encoded: Encoded, decision: Decision) -> Output:
         """Apply the actions, fuse and predict."""
-        complementary = self.complement(encoded, decision.actions)
-        hidden = self.fusion(encoded.enhanced, complementary, encoded.present)
-        scores = self.shape_scores(self.head(hidden))
-        return Output(scores, hidden, decision, complementary, encoded)
+        return self.conclude_each(encoded, [decision])[0]
+
+    def conclude_each(self, encoded: Encoded, decisions: Sequence[Decision]) -> list[Output]:
+        """Apply several decisions on the same clips, each by itself; the first alone can teach."""
+        complementary = self._complement_each(encoded, [each.actions for each in decisions])
+        outputs: list[Output] = []
+        for decision, each in zip(decisions, complementary, strict=True):
+            with torch.set_grad_enabled(torch.is_grad_enabled() and not outputs):
+                hidden = self.fusion(encoded.enhanced, each, encoded.present)
+                scores = self.shape_scores(self.head(hidden))
+            outputs.append(Output(scores, hidden, decision, each, encoded))
+        return outputs
 
     def complement(self, encoded: Encoded, actions: Tensor) -> Tensor:
         """Pool the specific part under the actions, ``U(S, a) = a * S``: ``[m, b, d]``.
@@ -219,12 +235,25 @@ class MMCL(Network):
         In ``calibrated`` an action is also the weight with which a step is attended to and
         pooled, so that a step with action 0 cannot matter to any other.
         """
+        return self._complement_each(encoded, [actions])[0]
+
+    def _complement_each(self, encoded: Encoded, actions: Sequence[Tensor]) -> Sequence[Tensor]:
         specific = encoded.parts.specific
-        if not self.released and can_pack(specific):
+        several = torch.stack(list(actions))
+        if not self.released and can_pack(specific) and is_hard(several):
             # What is dropped is left out: nothing need be made 0.
-            kept = specific if is_hard(actions) else actions.unsqueeze(-1) * specific
-            return transform_packed(self.block, self._with_positions(kept), actions)
+            return transform_packed(self.block, self._with_positions(specific), several).unbind(0)
+        found: list[Tensor] = []
+        for each in actions:
+            with torch.set_grad_enabled(torch.is_grad_enabled() and not found):
+                found.append(self._complement(encoded, each))
+        return found
+
+    def _complement(self, encoded: Encoded, actions: Tensor) -> Tensor:
+        specific = encoded.parts.specific
         kept = self._with_positions(actions.unsqueeze(-1) * specific)
+        if not self.released and can_pack(specific):
+            return transform_packed(self.block, kept, actions.unsqueeze(0))[0]
         weight = actions if not self.released else encoded.step_mask.to(kept.dtype)
         return weighted_mean(self.block(kept, _key_bias(weight)), weight)
 

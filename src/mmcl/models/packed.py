@@ -208,8 +208,11 @@ def _attention_backward(
 def _each(
     of_modalities: Sequence[Tensor], of_rows: Sequence[Tensor], sizes: list[int]
 ) -> Iterator[tuple[Tensor, ...]]:
-    """Modality by modality, what tensors ``[m, ...]`` and tensors ``[r, ...]`` hold of it."""
-    whole = (x.unbind(0) for x in of_modalities)
+    """Modality by modality, what tensors ``[m, ...]`` and tensors ``[r, ...]`` hold of it.
+
+    Where steps are weighted in several ways, the modalities come once for each of them.
+    """
+    whole = (x.unbind(0) * (len(sizes) // len(x)) for x in of_modalities)
     return zip(*whole, *(x.split_with_sizes(sizes) for x in of_rows), strict=True)
 
 
@@ -316,6 +319,7 @@ class _Given(NamedTuple):
     sizes: list[int]
     heads: int
     kept: Sequence[Tensor]
+    scale: float
 
 
 def _attend(given: _Given, weights: Sequence[Tensor]) -> tuple[Tensor, tuple[Tensor, ...]]:
@@ -325,7 +329,7 @@ def _attend(given: _Given, weights: Sequence[Tensor]) -> tuple[Tensor, tuple[Ten
     context, attended = _attention(qkv, given.bias, given.rows, given.heads)
     whole = weight + torch.eye(weight.shape[2], dtype=weight.dtype)  # ctx W + ctx
     last, seen = _normal(_linear(context, whole, bias, given.sizes))
-    return _pool(last, given.share, given.rows), (context, *attended, whole, last, *seen)
+    return _pool(last, given.share, given.rows), (context, whole, last, *seen, *attended)
 
 
 def _attend_backward(
@@ -336,11 +340,12 @@ def _attend_backward(
     wanted: Sequence[bool],
 ) -> tuple[Tensor, Tensor | None, Tensor | None, Sequence[Tensor]]:
     """Gradients of :func:`_attend`: to the rows, their bias, their shares and the weights."""
-    context, attended, (whole, last) = seen[0], _Attended(*seen[1:5]), seen[5:7]
+    context, whole, last, *normal, query, key, value, shares = seen
     rows, (to_bias, to_share) = given.rows, wanted
     grad, of_share = _pool_backward(grad, last, given.share, rows, to_share=to_share)
-    grad = _normal_backward(grad, _Normal(*seen[7:]))
+    grad = _normal_backward(grad, _Normal(*normal))
     grad, *of_linear = _linear_backward(grad, context, whole, given.sizes)
+    attended = _Attended(query, key, value, shares)
     grad, of_bias = _attention_backward(grad, attended, rows, to_bias=to_bias)
     grad, *of_qkv = _linear_backward(grad, given.x, weights[0], given.sizes)
     return grad, of_bias, of_share, [*of_qkv, *of_linear]
@@ -353,19 +358,22 @@ def _transform(given: _Given, weights: Sequence[Tensor]) -> tuple[Tensor, tuple[
     qkv = _linear(given.x, qkv_weight, qkv_bias, given.sizes)
     context, attended = _attention(qkv, given.bias, given.rows, given.heads)
     mixed = _linear(context, out_weight, out_bias, given.sizes)
-    if given.kept:
-        mixed.mul_(given.kept[0])
+    _drop(mixed, given.kept, 0)
     normal, first = _normal(mixed.add_(given.x))
     between = _scale(normal, gain, shift, given.sizes)
     inner = _linear(between, inner_weight, inner_bias, given.sizes).clamp_(min=0)
-    if given.kept:
-        inner.mul_(given.kept[1])
+    _drop(inner, given.kept, 1)
     outer = _linear(inner, outer_weight, outer_bias, given.sizes)
-    if given.kept:
-        outer.mul_(given.kept[2])
+    _drop(outer, given.kept, 2)
     last, second = _normal(outer.add_(between))
-    seen = (context, *attended, *first, between, inner, *second, last)
+    seen = (context, *first, between, inner, *second, last, *attended)
     return _pool(last, given.share, given.rows), seen
+
+
+def _drop(x: Tensor, kept: Sequence[Tensor], place: int) -> None:
+    """Drop values of the rows that are learnt of, which come first."""
+    if kept:
+        x[: len(kept[place])].mul_(kept[place])
 
 
 def _transform_backward(
@@ -376,13 +384,15 @@ def _transform_backward(
     wanted: Sequence[bool],
 ) -> tuple[Tensor, Tensor | None, Tensor | None, Sequence[Tensor]]:
     """Gradients of :func:`_transform`: to the rows, their bias, their shares and the weights."""
-    context, attended, first = seen[0], _Attended(*seen[1:5]), _Normal(*seen[5:8])
-    (between, inner), second, last = seen[8:10], _Normal(*seen[10:13]), seen[13]
+    context, first, (between, inner) = seen[0], _Normal(*seen[1:4]), seen[4:6]
+    second, last, attended = _Normal(*seen[6:9]), seen[9], _Attended(*seen[10:])
     qkv_weight, _, out_weight, _, gain, shift, inner_weight, _, outer_weight, _ = weights
     rows, sizes, kept, (to_bias, to_share) = given.rows, given.sizes, given.kept, wanted
     grad, of_share = _pool_backward(grad, last, given.share, rows, to_share=to_share)
     onward = _normal_backward(grad, second)
     grad = onward * kept[2] if kept else onward
+    if kept:  # what is left between the two layers was scaled up
+        outer_weight = outer_weight * given.scale
     grad, *of_outer = _linear_backward(grad, inner, outer_weight, sizes)
     # A value is 0 behind the ramp as behind the dropout, and nothing goes back through either.
     grad = torch.ops.aten.threshold_backward(grad, inner, 0)
@@ -396,7 +406,10 @@ def _transform_backward(
 
 
 class _Packed(torch.autograd.Function):
-    """One of the two: ``[m, b, n, d]`` in, ``[m, b, d]`` out."""
+    """One of the two: ``[m, b, n, d]`` weighted in s ways in, ``[s, m, b, d]`` out.
+
+    Gradients are those of the first way alone, whose rows come first.
+    """
 
     @staticmethod
     def forward(
@@ -404,42 +417,52 @@ class _Packed(torch.autograd.Function):
         work: Any,
         heads: int,
         packed: tuple[Rows, list[int]],
-        kept: Sequence[Tensor],
+        dropout: tuple[Sequence[Tensor], float],
         steps: Tensor,
         bias: Tensor | None,
         share: Tensor,
         *weights: Tensor,
     ) -> Tensor:
-        rows, sizes = packed
+        (rows, sizes), (kept, scale) = packed, dropout
         m, b, _, d = ctx.shape = steps.shape
-        ctx.gradient, ctx.heads, ctx.sizes = work[1], heads, sizes
-        ctx.num_weights, ctx.num_kept = len(weights), len(kept)
-        if not len(rows.at):
+        ways = len(share)
+        ctx.gradient, ctx.heads, ctx.sizes, ctx.weighing = work[1], heads, sizes[:m], share.shape
+        ctx.num_weights, ctx.num_kept, ctx.scale = len(weights), len(kept), scale
+        learnt = sum(sizes[:m])
+        if not learnt:
             ctx.save_for_backward(*weights)
-            return steps.new_zeros(m, b, d)
-        of_keys = None if bias is None else _take(bias.unsqueeze(-1), rows).squeeze(-1)
-        shares = _take(share.unsqueeze(-1), rows).squeeze(-1)
-        left = [_take(mask, rows).to(steps.dtype) for mask in kept]
-        given = _Given(_take(steps, rows), of_keys, shares, rows, sizes, heads, left)
+        if not len(rows.at):
+            return steps.new_zeros(ways, m, b, d)
+        of_keys = None if bias is None else _take(bias.unsqueeze(-1), rows.at).squeeze(-1)
+        shares = _take(share.unsqueeze(-1), rows.at).squeeze(-1)
+        left = [_take(mask, rows.at[:learnt]).to(steps.dtype).mul_(scale) for mask in kept]
+        x = _take(steps, rows.at) if ways == 1 else _take_again(steps, rows.at)
+        given = _Given(x, of_keys, shares, rows, sizes, heads, left, scale)
         pooled, seen = work[0](given, weights)
-        ctx.save_for_backward(*weights, given.x, of_keys, shares, *rows, *left, *seen)
-        return pooled.view(m, b, d)  # type: ignore[no-any-return]
+        if ways > 1:
+            x, shares, rows = x[:learnt], shares[:learnt], _of_first(rows, m * b, learnt)
+            *seen, query, key, value, of_scores = seen
+            attended = (each[: m * b * heads] for each in (query, key, value, of_scores))
+            seen = [*(each[:learnt] for each in seen), *attended]
+        if learnt:
+            ctx.save_for_backward(*weights, x, of_keys, shares, *rows, *left, *seen)
+        return pooled.view(ways, m, b, d)  # type: ignore[no-any-return]
 
     @staticmethod
     @once_differentiable
     def backward(ctx: Any, grad: Tensor) -> Any:
         saved, wanted = ctx.saved_tensors, ctx.needs_input_grad[5:7]
         weights, saved = saved[: ctx.num_weights], saved[ctx.num_weights :]
-        of_bias, of_share = (grad.new_zeros(ctx.shape[:-1]) if each else None for each in wanted)
+        of_bias, of_share = (grad.new_zeros(ctx.weighing) if each else None for each in wanted)
         if not saved:
             of_weights = [torch.zeros_like(weight) for weight in weights]
             nothing = grad.new_zeros(ctx.shape)
             return None, None, None, None, nothing, of_bias, of_share, *of_weights
         rows, rest = Rows(*saved[3:11]), saved[11:]
         left, seen = rest[: ctx.num_kept], rest[ctx.num_kept :]
-        given = _Given(saved[0], saved[1], saved[2], rows, ctx.sizes, ctx.heads, left)
+        given = _Given(saved[0], saved[1], saved[2], rows, ctx.sizes, ctx.heads, left, ctx.scale)
         of_x, *of_weighing, of_weights = ctx.gradient(
-            grad.flatten(0, 1), given, seen, weights, wanted
+            grad[0].flatten(0, 1), given, seen, weights, wanted
         )
         whole = len(of_x) == math.prod(ctx.shape[:-1])
         of_steps = of_x.view(ctx.shape) if whole else _put(grad.new_zeros(ctx.shape), of_x, rows)
@@ -449,10 +472,31 @@ class _Packed(torch.autograd.Function):
         return None, None, None, None, of_steps, of_bias, of_share, *of_weights
 
 
-def _take(steps: Tensor, rows: Rows) -> Tensor:
-    """The rows of the steps, ``[m, b, n, d] -> [r, d]``."""
+def _of_first(rows: Rows, clips: int, count: int) -> Rows:
+    """Rows of the first clips only; where their slots are read from is not needed again."""
+    slots, heads = clips * rows.bias.shape[1], len(rows.of_rows) // len(rows.at)
+    return Rows(
+        rows.at[:count],
+        rows.clip[:count],
+        rows.first[:clips],
+        rows.slot[:count],
+        rows.row[:slots],
+        rows.bias[:clips],
+        rows.of_slots[:0],
+        rows.of_rows[: count * heads],
+    )
+
+
+def _take(steps: Tensor, at: Tensor) -> Tensor:
+    """Some of the steps, ``[..., n, d] -> [r, d]``."""
     flat = steps.reshape(-1, steps.shape[-1])
-    return flat if len(flat) == len(rows.at) else flat.index_select(0, rows.at)
+    return flat if len(flat) == len(at) else flat.index_select(0, at)
+
+
+def _take_again(steps: Tensor, at: Tensor) -> Tensor:
+    """The same of steps that are weighted in several ways: each way has them all."""
+    flat = steps.reshape(-1, steps.shape[-1])
+    return flat.index_select(0, at % len(flat))
 
 
 def _put(steps: Tensor, values: Tensor, rows: Rows) -> Tensor:
@@ -475,53 +519,49 @@ def attend_packed(attention: IntraModalAttention, common: Tensor, weight: Tensor
     inner, linear = attention.attention, attention.linear
     weights = (inner.qkv.weight, inner.qkv.bias, linear.weight, linear.bias)
     work = (_attend, _attend_backward)
-    return _run(work, inner.heads, (), common, weight, weights, attention.norm)
+    ways = weight.unsqueeze(0)
+    nothing: tuple[list[Tensor], float] = ([], 1.0)
+    return _run(work, inner.heads, nothing, common, ways, weights, attention.norm).squeeze(0)
 
 
 def transform_packed(block: ModalityBlock, steps: Tensor, weight: Tensor) -> Tensor:
-    """What a transformer block makes of every clip, pooled.
+    """What a transformer block makes of every clip, pooled, for one or several weightings.
 
     Args:
         block: Its weights, and the dropout of its three places.
         steps: ``[m, b, n, d]``.
-        weight: As for :func:`attend_packed`.
+        weight: As for :func:`attend_packed`, each way of weighting the steps by itself,
+            ``[s, m, b, n]``. Nothing is learnt, nor dropped out, of any but the first.
 
     Returns:
-        ``[m, b, d]``.
+        ``[s, m, b, d]``.
     """
-    inner, out = block.attention, block.attention.out
+    inner, out, norm = block.attention, block.attention.out, block.norm1
     assert isinstance(out, ModalityLinear)
     widths = (steps.shape[-1], block.inner.bias.shape[-1], steps.shape[-1])
     drawn = [block.dropout.kept((*steps.shape[:-1], width)) for width in widths]
-    kept = [each for each in drawn if each is not None]
-    # What dropout leaves is scaled up: the weights before it are, once for all rows.
-    scale = block.dropout.scale if kept else 1.0
-    before = [
-        each if scale == 1 else each * scale
-        for layer in (out, block.inner, block.outer)
-        for each in (layer.weight, layer.bias)
-    ]
-    norm = block.norm1
-    weights = (inner.qkv.weight, inner.qkv.bias, *before[:2], norm.weight, norm.bias, *before[2:])
+    dropout = [each for each in drawn if each is not None], block.dropout.scale
+    layers = (inner.qkv, out, norm, block.inner, block.outer)
+    weights = [each for layer in layers for each in (layer.weight, layer.bias)]
     work = (_transform, _transform_backward)
-    return _run(work, inner.heads, kept, steps, weight, weights, block.norm2)
+    return _run(work, inner.heads, dropout, steps, weight, weights, block.norm2)
 
 
 def _run(
     work: Any,
     heads: int,
-    kept: Sequence[Tensor],
+    dropout: tuple[Sequence[Tensor], float],
     steps: Tensor,
     weight: Tensor,
     weights: Sequence[Tensor],
     norm: ModalityNorm,
 ) -> Tensor:
-    packed = pack(weight.detach(), heads)
+    packed = pack(weight.detach().flatten(0, 1), heads)
     total = weight.sum(dim=-1, keepdim=True)
     most = total.clamp(min=1.0)
     bias = None if is_hard(weight) else weight.where(weight > 0, 1.0).log()
     pooled: Tensor = _Packed.apply(  # type: ignore[no-untyped-call]
-        work, heads, packed, kept, steps, bias, weight / most, *weights
+        work, heads, packed, dropout, steps, bias, weight / most, *weights
     )
     # Gain and shift come after the mean, where they are the same as before it.
     return pooled * norm.weight.unsqueeze(1) + (total / most) * norm.bias.unsqueeze(1)

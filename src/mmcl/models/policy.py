@@ -105,16 +105,36 @@ class PolicyModels(nn.Module):
             The decision. A step once dropped has no further say: the log-probability
             counts only decisions that could still change something.
         """
+        return self.several(specific, step_mask, 1, sample=sample)[0]
+
+    def several(
+        self, specific: Tensor, step_mask: Tensor, count: int, *, sample: bool = False
+    ) -> list[Decision]:
+        """Decide so many times: as often as :meth:`forward` would, judging the steps once."""
+        # Before the first decision every real step counts wholly.
         actions = step_mask.to(specific.dtype)
+        whole = not traced() and bool(step_mask.all())
+        first = self._judge(specific if whole else actions.unsqueeze(-1) * specific)
+        return [self._decide(specific, actions, first, sample) for _ in range(count)]
+
+    def _judge(self, state: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        keep_logits = self.keep_logits(state)
+        return state, keep_logits, keep_logits.sigmoid()
+
+    def _decide(
+        self,
+        specific: Tensor,
+        actions: Tensor,
+        judged: tuple[Tensor, Tensor, Tensor],
+        sample: bool,
+    ) -> Decision:
         probability = actions
         log_probability = specific.new_zeros(specific.shape[:2])
         moves = []
         for step in range(self.refinement_steps):
-            # Before the first decision every real step counts wholly.
-            whole = step == 0 and not traced() and bool(step_mask.all())
-            state = specific if whole else actions.unsqueeze(-1) * specific
-            keep_logits = self.keep_logits(state)
-            keep = keep_logits.sigmoid()
+            if step:
+                judged = self._judge(actions.unsqueeze(-1) * specific)
+            state, keep_logits, keep = judged
             if not self.hard:
                 decided = keep
             elif sample:

@@ -39,7 +39,8 @@ def _kept(corpus, config):
 def test_estimate_is_near_and_not_above_what_is_kept(planted, tiny_config, aligned, kind):
     config = tiny_config(f"policy.kind={kind}", "model.width=32", "model.inner_width=64")
     kept, estimate = _kept(planted(aligned=aligned, train=24), config)
-    assert 0.6 * kept < estimate < kept
+    # What rloo's second sample came to lies in the same memory as the first, which is kept.
+    assert (0.5 if kind == "rloo" else 0.6) * kept < estimate < kept
 
 
 @pytest.mark.parametrize("name", ["released", "late_fusion", "ef_lstm", "mult"])

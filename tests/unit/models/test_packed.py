@@ -72,7 +72,7 @@ def test_packed_block_is_the_block(block, steps, weight, degrees):
     torch.manual_seed(3)
     expected = weighted_mean(block(steps, _key_bias(weight)), weight)
     torch.manual_seed(3)  # and the same dropout
-    same(transform_packed(block, steps, weight), expected, *of)
+    same(transform_packed(block, steps, weight.unsqueeze(0))[0], expected, *of)
 
 
 def test_packed_attention_is_the_attention(attention, steps, weight, degrees):
@@ -81,13 +81,39 @@ def test_packed_attention_is_the_attention(attention, steps, weight, degrees):
     same(attend_packed(attention, steps, weight), expected, *of)
 
 
+def test_ways_of_weighting_are_each_what_it_is_alone(block, steps, generator):
+    """The first with dropout and gradient, the second, of other steps, with neither."""
+    kept = torch.rand(steps.shape[:-1], generator=generator, dtype=torch.float64) > 0.5
+    both = torch.stack([kept, ~kept]).double()  # as many rows as there are steps
+    of = (steps, *block.parameters())
+    torch.manual_seed(3)
+    found = transform_packed(block, steps, both)
+    torch.manual_seed(3)
+    same(found[0], transform_packed(block, steps, both[:1])[0], *of)
+    assert not any(grad.any() for grad in gradients(found[1], *of[:-2]))  # but the last gain, shift
+    with torch.no_grad():
+        torch.testing.assert_close(
+            found[1], transform_packed(block, steps, both[1:])[0], **TOLERANCE
+        )
+
+
+def test_a_first_way_that_keeps_nothing_teaches_nothing(block, steps):
+    both = torch.stack([torch.zeros(steps.shape[:-1]), torch.ones(steps.shape[:-1])]).double()
+    found = transform_packed(block, steps, both)
+    assert not found[0].any()
+    assert found[1].any()
+    assert not any(grad.any() for grad in gradients(found[0], steps, *block.parameters()))
+
+
 @pytest.mark.parametrize("count", [1, 15, 16, 17, 24, 25, 40])
 def test_any_number_of_slots_is_right(block, generator, count):
     steps = torch.randn(MODALITIES, 2, count, WIDTH, generator=generator, dtype=torch.float64)
     weight = (torch.rand(steps.shape[:-1], generator=generator) < 0.9).double()
     weight[0, 0] = 1.0  # a clip that keeps all
     expected = weighted_mean(block.eval()(steps, _key_bias(weight)), weight)
-    torch.testing.assert_close(transform_packed(block, steps, weight), expected, **TOLERANCE)
+    torch.testing.assert_close(
+        transform_packed(block, steps, weight.unsqueeze(0))[0], expected, **TOLERANCE
+    )
 
 
 @pytest.mark.parametrize(
@@ -103,14 +129,16 @@ def test_what_is_dropped_is_never_looked_at(block, steps):
     rubbish = steps.detach().clone()
     rubbish[1, 2, 3:5] = torch.nan
     block.eval()
-    clean, dirty = (transform_packed(block, each, weight) for each in (steps, rubbish))
+    clean, dirty = (
+        transform_packed(block, each, weight.unsqueeze(0))[0] for each in (steps, rubbish)
+    )
     assert torch.equal(clean, dirty)
 
 
 def test_nothing_that_counts_is_zero(block, attention, steps):
     nothing = torch.zeros(MODALITIES, CLIPS, STEPS, dtype=torch.float64)
     for pooled in (
-        transform_packed(block, steps, nothing),
+        transform_packed(block, steps, nothing.unsqueeze(0))[0],
         attend_packed(attention, steps, nothing),
     ):
         assert torch.equal(pooled, torch.zeros_like(pooled))
