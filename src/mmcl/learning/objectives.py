@@ -213,19 +213,21 @@ class _Totals(torch.autograd.Function):
     def forward(ctx: Any, x: Tensor, mask: Tensor, pairs: list[tuple[int, int]]) -> Tensor:
         m, _, size, longest, _ = x.shape
         whole = bool(mask.all())
-        ctx.lengths = [longest] * m if whole else [_last_real_step(each) for each in mask]
-        ctx.pairs, powers, totals = pairs, [], []
+        lengths = [longest] * m if whole else [_last_real_step(each) for each in mask]
+        flat, unreal = _flat(x, lengths), _unreal(mask, lengths, whole=whole, like=x)
+        powers, totals = [], []
         for k, q in pairs:
             found = []
-            for part in _parts(x, k, q, ctx.lengths):
-                sums = _powers(x, mask, k, q, ctx.lengths, part)
+            for part in _parts(flat[k], flat[q]):
+                sums = _powers(flat[k][:, part], flat[q], unreal[q])
                 found.append(_by_clip(sums, size).sum(dim=-1))
                 if part == slice(None):
                     powers.append(sums)
-            by_step = torch.cat(found, dim=1).view(-1, size, ctx.lengths[k], size)
+            by_step = torch.cat(found, dim=1).view(-1, size, lengths[k], size)  # [G, g, n, g]
             if not whole:
-                by_step = by_step * mask[k, :, :, : ctx.lengths[k], None]
+                by_step = by_step * mask[k, :, :, : lengths[k], None]
             totals.append(by_step.sum(dim=2))
+        ctx.pairs, ctx.lengths, ctx.whole = pairs, lengths, whole
         ctx.save_for_backward(x, mask, *powers)
         return torch.stack(totals)
 
@@ -233,24 +235,27 @@ class _Totals(torch.autograd.Function):
     @once_differentiable
     def backward(ctx: Any, grad: Tensor) -> Any:
         x, mask, *powers = ctx.saved_tensors
-        size, lengths, dtype = x.shape[2], ctx.lengths, grad.dtype
-        flat = [_flat(x, k, length).to(dtype) for k, length in enumerate(lengths)]
-        of_flat = [torch.zeros_like(each) for each in flat]
+        size, lengths, whole = x.shape[2], ctx.lengths, ctx.whole
+        flat = _flat(x.to(grad.dtype), lengths)
+        unreal = _unreal(mask, lengths, whole=whole, like=grad)
+        of_x = torch.zeros_like(x, dtype=grad.dtype, memory_format=torch.contiguous_format)
+        of_flat = _flat(of_x, lengths)
         kept = iter(powers)
         for (k, q), of_total in zip(ctx.pairs, grad, strict=True):
-            real = mask[k, :, :, : lengths[k], None]
-            of_steps = (of_total.unsqueeze(2) * real).flatten(1, 2)  # [G, g * n, g]
-            for part in _parts(x, k, q, lengths):
+            of_clips = of_total.unsqueeze(2)
+            real = of_clips.new_ones(lengths[k], 1) if whole else mask[k, :, :, : lengths[k], None]
+            of_steps = (of_clips * real).flatten(1, 2)  # [G, g * n, g]
+            for part in _parts(flat[k], flat[q]):
+                some = flat[k][:, part]
                 stored = part == slice(None)
-                sums = next(kept) if stored else _powers(x, mask, k, q, lengths, part)
-                weight = _by_clip(sums, size) * of_steps[:, part].unsqueeze(-1)
-                weight = weight.flatten(2)
+                sums = next(kept) if stored else _powers(some, flat[q], unreal[q])
+                weight = (_by_clip(sums, size) * of_steps[:, part].unsqueeze(-1)).flatten(2)
                 _add_product(of_flat[k][:, part], weight, flat[q])
-                _add_product(of_flat[q], weight.transpose(1, 2), flat[k][:, part])
-        of_x = torch.zeros_like(x)
-        for onto, values, length in zip(of_x, of_flat, lengths, strict=True):
-            onto[:, :, :length] = values.view(-1, size, length, x.shape[-1])
-        return of_x, None, None
+                _add_product(of_flat[q], weight.transpose(1, 2), some)
+        if not whole:  # then these are copies
+            for onto, values, length in zip(of_x, of_flat, lengths, strict=True):
+                onto[:, :, :length] = values.view(-1, size, length, x.shape[-1])
+        return of_x.to(x.dtype), None, None
 
 
 def _last_real_step(mask: Tensor) -> int:
@@ -259,9 +264,17 @@ def _last_real_step(mask: Tensor) -> int:
     return int(real[-1]) + 1 if len(real) else 1
 
 
-def _flat(x: Tensor, k: int, length: int) -> Tensor:
-    """The first steps of one modality, those of a group's clips one after the other."""
-    return x[k, :, :, :length].flatten(1, 2)
+def _flat(x: Tensor, lengths: list[int]) -> list[Tensor]:
+    """Of each modality its first steps, those of a group's clips one after the other."""
+    return [each[:, :, :n].flatten(1, 2) for each, n in zip(x, lengths, strict=True)]
+
+
+def _unreal(mask: Tensor, lengths: list[int], *, whole: bool, like: Tensor) -> list[Tensor]:
+    """What is added to the scores of each modality's steps, so that padding does not count."""
+    if whole:
+        return [like.new_zeros(1, 1, 1)] * len(mask)
+    real = (each.unsqueeze(1) for each in _flat(mask, lengths))
+    return [torch.where(each, 0.0, _NOT_COUNTED).to(like.dtype) for each in real]
 
 
 def _by_clip(powers: Tensor, size: int) -> Tensor:
@@ -269,25 +282,21 @@ def _by_clip(powers: Tensor, size: int) -> Tensor:
     return powers.view(*powers.shape[:2], size, -1)
 
 
-def _parts(x: Tensor, k: int, q: int, lengths: list[int]) -> list[slice]:
-    """Which steps of the first modality of a pair are computed at a time; all where they can be."""
-    groups, size = x.shape[1:3]
-    rows, per_row = size * lengths[k], groups * size * lengths[q]
+def _parts(x: Tensor, y: Tensor) -> list[slice]:
+    """Which steps of x are compared with those of y at a time; all where they can be."""
+    rows, per_row = x.shape[1], y.shape[0] * y.shape[1]
     if rows * per_row <= MOST_PAIRS:
         return [slice(None)]
     some = max(1, MOST_PAIRS_AT_ONCE // per_row)
     return [slice(start, start + some) for start in range(0, rows, some)]
 
 
-def _add_product(onto: Tensor, weight: Tensor, steps: Tensor) -> None:
-    torch.baddbmm(onto, weight, steps, alpha=1 / ALIGNMENT_TEMPERATURE, out=onto)
-
-
-def _powers(x: Tensor, mask: Tensor, k: int, q: int, lengths: list[int], part: slice) -> Tensor:
+def _powers(x: Tensor, y: Tensor, unreal: Tensor) -> Tensor:
     """Exponentials of the cosines over the temperature, ``[G, some steps, g * n]``."""
-    some, other = _flat(x, k, lengths[k])[:, part], _flat(x, q, lengths[q])
-    real = mask[q, :, :, : lengths[q]].flatten(1).unsqueeze(1)
-    unreal = torch.where(real, 0.0, _NOT_COUNTED).to(x.dtype)
-    scores = torch.baddbmm(unreal, some, other.transpose(1, 2), alpha=1 / ALIGNMENT_TEMPERATURE)
+    scores = torch.baddbmm(unreal, x, y.transpose(1, 2), alpha=1 / ALIGNMENT_TEMPERATURE)
     # Cosines over the temperature are within -10..10: their exponentials need no shift.
     return (scores if scores.dtype.itemsize > 2 else scores.float()).exp_()
+
+
+def _add_product(onto: Tensor, weight: Tensor, steps: Tensor) -> None:
+    torch.baddbmm(onto, weight, steps, alpha=1 / ALIGNMENT_TEMPERATURE, out=onto)
