@@ -278,9 +278,8 @@ def _agreement_of_short(
 ) -> Tensor:
     """The same from all cosines of every two modalities, computed once, with their gradient."""
     m, each_unit = len(unit), unit.unbind(0)
-    cosines = {
-        (k, q): each_unit[k] @ each_unit[q].transpose(1, 2) for q in range(m) for k in range(q)
-    }
+    pairs = [(k, q) for q in range(m) for k in range(q)]
+    cosines = {(k, q): torch.bmm(each_unit[k], each_unit[q].transpose(1, 2)) for k, q in pairs}
     cosines |= {(q, k): of_two.transpose(1, 2) for (k, q), of_two in cosines.items()}
     others = [[k for k in range(m) if k != i] for i in range(m)]
     # Of every modality's first other one, and of its second: [m, b, n, n] each.

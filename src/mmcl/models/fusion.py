@@ -34,8 +34,8 @@ class GatedFusion(nn.Module):
             ``[b, 2d]``; 0 for a clip with no modality at all.
         """
         gated = self.gated(common, complementary)
-        total = present.sum(dim=0).clamp(min=1)
-        return torch.einsum("mbd,mb->bd", gated, present / total)
+        share = present / present.sum(dim=0).clamp(min=1)
+        return (gated * share.unsqueeze(-1)).sum(dim=0)
 
     def gated(self, common: Tensor, complementary: Tensor) -> Tensor:
         """Every modality's own gated vector ``g_m h_m``, ``[m, b, 2d]``."""

@@ -6,6 +6,7 @@ modalities are used, what happens where one is absent, the shape of scores, and 
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, ClassVar, Protocol, Self
@@ -228,7 +229,7 @@ def _finite(modality: Modality, x: Tensor) -> Tensor:
     """
     if traced():
         return x
-    if torch.isfinite(x.sum()):
+    if math.isfinite(x.detach().sum().item()):
         return x
     bad = ~torch.isfinite(x).flatten(1).all(dim=1)
     if not bad.any():  # large numbers whose sum overflows are numbers all the same
