@@ -114,13 +114,22 @@ class ModalityLinear(nn.Module):
         nn.init.uniform_(self.weight, -bound, bound)
         nn.init.uniform_(self.bias, -bound, bound)
 
-    def forward(self, x: Tensor) -> Tensor:
+    def forward(self, x: Tensor, *, ramp: bool = False) -> Tensor:
         """Apply each modality's own weights.
 
-        Shapes: ``x`` ``[m, ..., in]``; returns ``[m, ..., out]``.
+        Args:
+            x: ``[m, ..., in]``.
+            ramp: Let nothing below 0 through (ReLU). It is done in place, which on what is
+                returned, a view, would cost two copies of the gradient.
+
+        Returns:
+            ``[m, ..., out]``.
         """
         flat = x.reshape(x.shape[0], -1, x.shape[-1])
-        return torch.baddbmm(self.bias, flat, self.weight).view(*x.shape[:-1], self.bias.shape[-1])
+        flat = torch.baddbmm(self.bias, flat, self.weight)
+        if ramp:
+            flat = flat.relu_()
+        return flat.view(*x.shape[:-1], self.bias.shape[-1])
 
 
 class ModalityNorm(nn.Module):
@@ -215,7 +224,7 @@ class ModalityBlock(nn.Module):
     def forward(self, x: Tensor, key_bias: Tensor) -> Tensor:
         """Shapes: ``x`` ``[m, b, n, d]``, ``key_bias`` ``[m, b, n]``; returns ``[m, b, n, d]``."""
         x = self.norm1(x + self.dropout(self.attention(x, key_bias)))
-        inner = self.dropout(F.relu(self.inner(x), inplace=True))
+        inner = self.dropout(self.inner(x, ramp=True))
         normal: Tensor = self.norm2(x + self.dropout(self.outer(inner)))
         return normal
 
