@@ -29,11 +29,15 @@ def masked_moments(z: Tensor, step_mask: Tensor) -> tuple[Tensor, Tensor, Tensor
         Mean ``[m, d]``, variance ``[m, d]`` and number of steps ``[m]``.
     """
     real = z if bool(step_mask.all()) else z * step_mask.unsqueeze(-1)
-    (count,) = add_up(step_mask.sum(dim=(1, 2)).to(z.dtype))  # [m]
-    most = count.clamp(min=1).unsqueeze(-1)
     # Plain sums: as products of matrices they would be ten times slower on a CPU.
-    mean, square = add_up(real.sum(dim=(1, 2)) / most, real.square().sum(dim=(1, 2)) / most)
-    return mean, (square - mean.square()).clamp(min=0), count
+    count, total, squares = add_up(
+        step_mask.sum(dim=(1, 2)).to(z.dtype),  # [m]
+        real.sum(dim=(1, 2)),
+        real.square().sum(dim=(1, 2)),
+    )
+    most = count.clamp(min=1).unsqueeze(-1)
+    mean = total / most
+    return mean, (squares / most - mean.square()).clamp(min=0), count
 
 
 class _Unit(torch.autograd.Function):

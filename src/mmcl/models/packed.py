@@ -218,6 +218,8 @@ def _each(
 
 def _linear(x: Tensor, weight: Tensor, bias: Tensor, sizes: list[int]) -> Tensor:
     """Every modality's own ``x W + b``: ``[r, in] -> [r, out]``."""
+    if _alike(sizes, weight):
+        return torch.baddbmm(bias, _by_modality(x, sizes), weight).flatten(0, 1)
     out = x.new_empty(len(x), weight.shape[2])
     for of_bias, of_weight, of_x, its in _each((bias, weight), (x, out), sizes):
         torch.addmm(of_bias, of_x, of_weight, out=its)
@@ -229,6 +231,10 @@ def _linear_backward(
 ) -> tuple[Tensor, Tensor, Tensor]:
     """Gradients of :func:`_linear` to its input, added ``onto`` another, its weight and bias."""
     to_x = torch.empty_like(x) if onto is None else onto
+    if _alike(sizes, weight):
+        own, of_x, into = (_by_modality(each, sizes) for each in (grad, x, to_x))
+        torch.baddbmm(into, own, weight.transpose(1, 2), beta=onto is not None, out=into)
+        return to_x, torch.bmm(of_x.transpose(1, 2), own), own.sum(dim=1, keepdim=True)
     to_weight = torch.empty_like(weight)
     to_bias = weight.new_empty(len(weight), 1, weight.shape[2])
     given = (
@@ -242,6 +248,15 @@ def _linear_backward(
         torch.mm(flat_x, own, out=its_weight)
         torch.sum(own, dim=0, keepdim=True, out=its_bias)
     return to_x, to_weight, to_bias
+
+
+def _alike(sizes: list[int], weight: Tensor) -> bool:
+    """Whether each modality has as many rows, so that one call does for all."""
+    return len(sizes) == len(weight) and len(set(sizes)) == 1
+
+
+def _by_modality(x: Tensor, sizes: list[int]) -> Tensor:
+    return x.view(len(sizes), sizes[0], x.shape[1])
 
 
 class _Normal(NamedTuple):
