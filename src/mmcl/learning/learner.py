@@ -80,16 +80,13 @@ class JointLoss(nn.Module):
 
     def forward(self, batch: Batch, carried: Tensor | None = None) -> tuple[Tensor, Any]:
         """Loss of a batch, and ``(output, task loss, alignment loss, reward [b])``."""
-        outputs = self._run(batch, carried)
+        outputs, aligned = self._run(batch, carried)
         output = outputs[0]
         assert batch.targets is not None
         items = item_losses(output.scores, batch.targets, self.model.task)
         task_loss = part_of_mean(items)
         loss = self.learning.task_weight * task_loss
-        aligned = loss.new_zeros(())
         if self.learning.alignment_weight:
-            encoded, group = output.encoded, self.learning.alignment_group
-            aligned = alignment_loss(encoded.unit, encoded.step_mask, group)
             loss = loss + self.learning.alignment_weight * aligned
         reward = self._reward(output, batch.targets)
         if self.policy.kind == "rloo":
@@ -98,17 +95,27 @@ class JointLoss(nn.Module):
             loss = loss + self.policy.sparsity * part_of_mean(_mean_action(output))
         return loss, (output, task_loss, aligned, reward)
 
-    def _run(self, batch: Batch, carried: Tensor | None) -> list[Output]:
+    def _run(self, batch: Batch, carried: Tensor | None) -> tuple[list[Output], Tensor]:
+        """Outputs for each sample of the actions, and the alignment loss."""
         if self.policy.kind != "rloo":
-            return [self.model(batch.features, batch.masks, carried=carried)]
-        # The policy is paid, not taught: no gradient of its own reaches the features.
+            output: Output = self.model(batch.features, batch.masks, carried=carried)
+            return [output], self._alignment(output.encoded)
         encoded = self.model.encode(batch.features, batch.masks)
+        # Parts of a batch wait for each other in it: here they have least to wait for.
+        aligned = self._alignment(encoded)
+        # The policy is paid, not taught: no gradient of its own reaches the features.
         apart = _without_gradient(encoded)
         decisions = self.model.decide_often(apart, self.policy.samples, sample=True)
         # Two at a time: together they are quicker, and more would take more memory.
         outputs = self.model.conclude_each(encoded, decisions[:2])
         with torch.no_grad():
-            return outputs + [self.model.conclude(apart, each) for each in decisions[2:]]
+            outputs += [self.model.conclude(apart, each) for each in decisions[2:]]
+        return outputs, aligned
+
+    def _alignment(self, encoded: Encoded) -> Tensor:
+        if not self.learning.alignment_weight:
+            return encoded.enhanced.new_zeros(())
+        return alignment_loss(encoded.unit, encoded.step_mask, self.learning.alignment_group)
 
     def _policy_loss(self, outputs: list[Output], targets: Tensor) -> Tensor:
         """Policy gradient of all samples; the predictor learns of the first."""
