@@ -88,12 +88,12 @@ class JointLoss(nn.Module):
         loss = self.learning.task_weight * task_loss
         if self.learning.alignment_weight:
             loss = loss + self.learning.alignment_weight * aligned
-        reward = self._reward(output, batch.targets)
+        rewards = [self._priced(each.scores, batch.targets, each) for each in outputs]
         if self.policy.kind == "rloo":
-            loss = loss + self.policy.weight * self._policy_loss(outputs, batch.targets)
+            loss = loss + self.policy.weight * self._policy_loss(outputs, rewards, batch.targets)
         elif self.policy.sparsity and self.policy.kind in ("task", "ddpg"):
             loss = loss + self.policy.sparsity * part_of_mean(_mean_action(output))
-        return loss, (output, task_loss, aligned, reward)
+        return loss, (output, task_loss, aligned, rewards[0])
 
     def _run(self, batch: Batch, carried: Tensor | None) -> tuple[list[Output], Tensor]:
         """Outputs for each sample of the actions, and the alignment loss."""
@@ -117,9 +117,10 @@ class JointLoss(nn.Module):
             return encoded.enhanced.new_zeros(())
         return alignment_loss(encoded.unit, encoded.step_mask, self.learning.alignment_group)
 
-    def _policy_loss(self, outputs: list[Output], targets: Tensor) -> Tensor:
+    def _policy_loss(self, outputs: list[Output], joint: list[Tensor], targets: Tensor) -> Tensor:
         """Policy gradient of all samples; the predictor learns of the first."""
-        rewards = torch.stack([self._policy_rewards(o, targets) for o in outputs])  # [s, m, b]
+        each = zip(outputs, joint, strict=True)
+        rewards = torch.stack([self._policy_rewards(*one, targets) for one in each])  # [s, m, b]
         chances = torch.stack([o.decision.log_probability for o in outputs])  # [s, m, b]
         gained = leave_one_out_advantage(rewards) * chances
         own, all_of_them = gained.shape[2], shape_of_all(gained.shape, 2)[2]
@@ -127,17 +128,12 @@ class JointLoss(nn.Module):
             return -gained.mean(dim=(0, 2)).sum()
         return -gained.sum() / (len(gained) * all_of_them)
 
-    def _policy_rewards(self, output: Output, targets: Tensor) -> Tensor:
-        """What each modality's policy is paid, ``[m, b]``."""
-        paid = self._reward(output, targets)
-        joint = paid.expand(len(self.model.modalities), -1)
+    def _policy_rewards(self, output: Output, joint: Tensor, targets: Tensor) -> Tensor:
+        """What each policy is paid, ``[m, b]``; ``joint`` is the joint reward, ``[b]``."""
         if self.policy.reward != "separate":
-            return joint
+            return joint.expand(len(self.model.modalities), -1)
         alone = self.model.unimodal_scores(output)
         return torch.stack([self._priced(scores, targets, output) for scores in alone])
-
-    def _reward(self, output: Output, targets: Tensor) -> Tensor:
-        return self._priced(output.scores, targets, output)
 
     def _priced(self, scores: Tensor, targets: Tensor, output: Output) -> Tensor:
         task, policy = self.model.task, self.policy

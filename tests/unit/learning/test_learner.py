@@ -319,7 +319,7 @@ def test_critic_learns_the_rewards_of_its_clips(make_toy_learner, make_batch):
 def rewards_of(learner, batch):
     torch.manual_seed(0)
     _, (output, _, _, reward) = learner.joint(batch)
-    paid = learner.joint.module._policy_rewards(output, batch.targets)
+    paid = learner.joint.module._policy_rewards(output, reward, batch.targets)
     return output, reward.detach(), paid.detach()
 
 
@@ -416,8 +416,8 @@ def test_rloo_gradient_is_advantage_times_surprise(make_toy_learner, make_batch,
     seen = []
     original = type(joint)._policy_rewards
 
-    def watch(self, output, targets):
-        paid = original(self, output, targets)
+    def watch(self, output, reward, targets):
+        paid = original(self, output, reward, targets)
         seen.append((output, paid))
         return paid
 
