@@ -323,6 +323,20 @@ def test_alignment_loss_has_a_finite_gradient_with_clips_missing(generator):
     assert steps.grad.any()
 
 
+@pytest.mark.parametrize("at_a_time", [1 << 24, 0], ids=["all-pairs", "some-pairs"])
+@pytest.mark.parametrize("padded", [False, True], ids=["whole", "padded"])
+def test_alignment_loss_has_the_gradient_of_its_value(generator, monkeypatch, padded, at_a_time):
+    monkeypatch.setattr(objectives, "MOST_PAIRS", at_a_time)
+    monkeypatch.setattr(objectives, "MOST_PAIRS_AT_ONCE", 24)
+    steps = torch.randn(3, 5, 4, 3, generator=generator, dtype=torch.float64, requires_grad=True)
+    mask = torch.ones(3, 5, 4, dtype=torch.bool)
+    if padded:
+        mask[0, :, 3:] = mask[1, 2:, 1:] = mask[2, 0] = False
+    assert torch.autograd.gradcheck(
+        lambda x: alignment_loss(F.normalize(x, dim=-1), mask, 2), (steps,)
+    )
+
+
 def test_alignment_loss_some_pairs_at_a_time_is_the_same(generator, monkeypatch):
     steps = torch.randn(3, 4, 6, 5, generator=generator, dtype=torch.float64, requires_grad=True)
     mask = torch.rand(3, 4, 6, generator=generator) > 0.3

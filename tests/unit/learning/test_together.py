@@ -240,7 +240,8 @@ def test_nothing_is_left(two, tmp_path, monkeypatch):
 
 
 ASKED = """
-import os, signal
+import faulthandler, os, signal
+faulthandler.dump_traceback_later(100, exit=True)  # says where, should it ever wait
 from fakes.group import behave
 from mmcl.config import Config
 from mmcl.learning.together import run_together
