@@ -246,6 +246,7 @@ from fakes.group import behave
 from mmcl.config import Config
 from mmcl.learning.together import run_together
 
+signal.signal(signal.SIGINT, signal.default_int_handler)  # in the background it is ignored
 config = Config.model_validate({{"runtime": {{"processes": 2}}}})
 try:
     run_together(behave, {{"words": {words}}}, config, lambda *said: {then})

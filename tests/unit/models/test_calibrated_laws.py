@@ -281,6 +281,19 @@ def hard(request, make_model):
     return make_model(aligned=False, policy={"kind": "rloo"}, positions=request.param)
 
 
+def test_of_several_decisions_the_first_alone_teaches(hard, clips):
+    encoded = hard.encode(*clips)
+    torch.manual_seed(20)
+    one, other = hard.policy.several(encoded.parts.specific, encoded.step_mask, 2, sample=True)
+    assert not torch.equal(one.actions, other.actions)
+    outputs = hard.conclude_each(encoded, [one, other])
+    assert [output.scores.requires_grad for output in outputs] == [True, False]
+    for output, decision in zip(outputs, (one, other), strict=True):
+        torch.testing.assert_close(
+            output.scores, hard.conclude(encoded, decision).scores, rtol=0, atol=1e-12
+        )
+
+
 def test_dropped_steps_cannot_influence_the_prediction(hard, clips, generator):
     encoded = hard.encode(*clips)
     torch.manual_seed(20)
