@@ -453,6 +453,7 @@ class _Packed(torch.autograd.Function):
         left = [_take(mask, rows.at[:learnt]).to(steps.dtype).mul_(scale) for mask in kept]
         x = _take(steps, rows.at) if ways == 1 else _take_again(steps, rows.at)
         given = _Given(x, of_keys, shares, rows, sizes, heads, left, scale)
+        pooled: Tensor
         pooled, seen = work[0](given, weights)
         if ways > 1:
             x, shares, rows = x[:learnt], shares[:learnt], _of_first(rows, m * b, learnt)
@@ -461,7 +462,7 @@ class _Packed(torch.autograd.Function):
             seen = [*(each[:learnt] for each in seen), *attended]
         if learnt:
             ctx.save_for_backward(*weights, x, of_keys, shares, *rows, *left, *seen)
-        return pooled.view(ways, m, b, d)  # type: ignore[no-any-return]
+        return pooled.view(ways, m, b, d)
 
     @staticmethod
     @once_differentiable
