@@ -13,7 +13,7 @@ from statistics import median
 from typing import Any, NamedTuple
 
 from kept import kept
-from mmcl.evaluation.comparison_tables import markdown_table
+from mmcl.runs.comparison_tables import markdown_table
 from mmcl.types import VARIANTS
 
 HERE = Path(__file__).parent

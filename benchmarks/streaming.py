@@ -140,8 +140,8 @@ def train(chosen: argparse.Namespace) -> dict[str, Any]:
     from mmcl.config import resolve_config
     from mmcl.corpus.store import open_corpus
     from mmcl.evaluation.protocol import reference_metrics
-    from mmcl.evaluation.run import train as train_run
     from mmcl.models.registry import build_network
+    from mmcl.runs.run import train as train_run
 
     overrides = ["learning.epochs=1", *chosen.overrides]
     config = resolve_config(model="calibrated", overrides=overrides)
@@ -182,9 +182,9 @@ def train(chosen: argparse.Namespace) -> dict[str, Any]:
 def predict(chosen: argparse.Namespace) -> dict[str, Any]:
     """``mmcl predict`` on every clip, or what it does on the clips of some batches."""
     from mmcl.corpus.store import open_corpus
-    from mmcl.evaluation.run import Run
     from mmcl.learning.inference import score_split
     from mmcl.models.registry import load_network
+    from mmcl.runs.run import Run
 
     corpus = open_corpus(chosen.folder / CORPUS)
     run = None if chosen.batches else Run.load(chosen.folder / RUN)

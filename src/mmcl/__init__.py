@@ -20,8 +20,8 @@ if TYPE_CHECKING:
     from mmcl.corpus.plant import plant_corpus
     from mmcl.corpus.readers import read_corpus as load_corpus
     from mmcl.evaluation import metrics
-    from mmcl.evaluation.run import Run, train
     from mmcl.models.mmcl import MMCL
+    from mmcl.runs.run import Run, train
 
 __all__ = [
     "MMCL",
@@ -37,12 +37,12 @@ __all__ = [
 _HOMES = {
     "MMCL": ("mmcl.models.mmcl", "MMCL"),
     "Config": ("mmcl.config", "Config"),
-    "Run": ("mmcl.evaluation.run", "Run"),
+    "Run": ("mmcl.runs.run", "Run"),
     "load_corpus": ("mmcl.corpus.readers", "read_corpus"),
     "metrics": ("mmcl.evaluation.metrics", None),
     "plant_corpus": ("mmcl.corpus.plant", "plant_corpus"),
     "resolve_config": ("mmcl.config", "resolve_config"),
-    "train": ("mmcl.evaluation.run", "train"),
+    "train": ("mmcl.runs.run", "train"),
 }
 
 

@@ -7,8 +7,8 @@ from fakes.recordings import write_media
 from mmcl.config import Config
 from mmcl.corpus.schema import Card, Clip, Task
 from mmcl.corpus.store import pack_corpus
-from mmcl.evaluation.run import Run, train
 from mmcl.media.recipe import Recipe
+from mmcl.runs.run import Run, train
 
 __all__ = ["DIMS", "NEEDED", "random_clips", "train_talking", "write_recording"]
 

@@ -250,7 +250,7 @@ def test_predict_writes_a_row_per_clip(folder, run, ending, corpus):
     rows = _read(folder / f"new.{ending}")
     assert [list(row) for row in rows] == [["id", "split", "prediction", "spread"]] * 40
     from mmcl.corpus.readers import read_corpus
-    from mmcl.evaluation.run import Run
+    from mmcl.runs.run import Run
 
     assert rows == Run.load("run").predict(read_corpus("planted.arrow")).to_pylist()
 
@@ -284,7 +284,7 @@ def test_debug_shows_the_traceback(folder):
 
 
 def test_interrupt_is_a_failure_without_a_traceback(folder, run, monkeypatch, small):
-    from mmcl.evaluation import run as home
+    from mmcl.runs import run as home
 
     def interrupt(*_, **__):
         raise KeyboardInterrupt

@@ -15,11 +15,11 @@ from mmcl.cli.main import main
 from mmcl.corpus.plant import PlantSettings, plant_card, plant_clips
 from mmcl.corpus.store import open_corpus, write_corpus
 from mmcl.errors import DatasetError, RunError, TrainingError
-from mmcl.evaluation import comparison
-from mmcl.evaluation.ablation import ABLATIONS, ablation_entries
-from mmcl.evaluation.comparison import Entry, compare, model_entries, prepare_corpus
-from mmcl.evaluation.run import DIVERGED, Run
 from mmcl.learning.loop import DONE, build_model
+from mmcl.runs import comparison
+from mmcl.runs.ablation import ABLATIONS, ablation_entries
+from mmcl.runs.comparison import Entry, compare, model_entries, prepare_corpus
+from mmcl.runs.run import DIVERGED, Run
 
 LONGEST_WAIT = 120
 SIZES = {"train": 24, "valid": 8, "test": 12}
@@ -291,10 +291,10 @@ def test_ablation_trains_and_scores_what_it_names(tmp_path, small):
 
 
 def test_ablation_without_a_modality_at_test_is_the_same_network(tmp_path, tiny_overrides):
-    from mmcl.evaluation.ablation import modalities_left_out
     from mmcl.evaluation.moments import without_modality
     from mmcl.evaluation.protocol import judged_split
     from mmcl.learning.inference import score_split
+    from mmcl.runs.ablation import modalities_left_out
 
     path = _plant(tmp_path / "planted.arrow")
     corpus = open_corpus(path)

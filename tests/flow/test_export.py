@@ -9,7 +9,7 @@ import torch
 from fakes.onnx import stand_in
 from mmcl.cli.main import main
 from mmcl.corpus.batches import collate
-from mmcl.evaluation.run import Run, train
+from mmcl.runs.run import Run, train
 
 
 @pytest.fixture(scope="module", autouse=True)

@@ -12,7 +12,7 @@ import pytest
 from mmcl.cli.main import main
 from mmcl.corpus.plant import PlantSettings, plant_card, plant_clips
 from mmcl.corpus.store import write_corpus
-from mmcl.evaluation.run import Run
+from mmcl.runs.run import Run
 
 pytestmark = pytest.mark.skipif((os.cpu_count() or 1) < 2, reason="one core")
 

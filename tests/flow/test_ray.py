@@ -20,13 +20,13 @@ from mmcl.corpus.plant import plant_card, plant_clips
 from mmcl.corpus.store import open_corpus, write_corpus
 from mmcl.engines import over_ray
 from mmcl.errors import DatasetError
-from mmcl.evaluation.prediction_pool import predict_over_ray
-from mmcl.evaluation.run import Run, train
-from mmcl.evaluation.training_pool import Job, train_jobs
 from mmcl.learning.loop import fit
 from mmcl.media import batch
 from mmcl.media.folder import gather
 from mmcl.media.recipe import Recipe
+from mmcl.runs.jobs import Job, train_jobs
+from mmcl.runs.prediction_pool import predict_over_ray
+from mmcl.runs.run import Run, train
 
 pytestmark = [
     pytest.mark.skipif(find_spec("ray") is None, reason="needs Ray: mmcl[scale]"),

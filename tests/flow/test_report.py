@@ -6,8 +6,8 @@ from typer.testing import CliRunner
 
 from mmcl.cli.report import report_command
 from mmcl.errors import RunError
-from mmcl.evaluation.run import train
-from mmcl.explain.dossier import is_dossier
+from mmcl.explain.report import is_report
+from mmcl.runs.run import train
 
 
 @pytest.fixture(scope="module")
@@ -33,7 +33,7 @@ def test_report_writes_one_page(folder, call):
     done = call(folder)
     target = folder / "report.html"
     assert (done.exit_code, done.output) == (0, f"{target}: run/metrics.json\n")
-    assert is_dossier(target)
+    assert is_report(target)
     assert f"mmcl report {folder}" in target.read_text(encoding="utf-8")
 
     target.write_text(target.read_text(encoding="utf-8") + "<!-- old -->")

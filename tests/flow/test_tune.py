@@ -10,9 +10,9 @@ from mmcl.config import resolve_config
 from mmcl.corpus.plant import PlantSettings, plant_card, plant_clips
 from mmcl.corpus.store import open_corpus, write_corpus
 from mmcl.errors import ConfigError, UsageError
-from mmcl.evaluation.run import Run
-from mmcl.evaluation.tuned import config_toml, tune
-from mmcl.learning.tuning import with_settings
+from mmcl.runs.run import Run
+from mmcl.runs.search import with_settings
+from mmcl.runs.tuning import config_toml, tune
 
 app = typer.Typer(rich_markup_mode=None)
 app.command("tune")(tune_command)

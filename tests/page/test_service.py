@@ -13,12 +13,12 @@ import pytest
 from mmcl.corpus.schema import Clip, Task
 from mmcl.corpus.store import pack_corpus
 from mmcl.errors import MediaError
-from mmcl.evaluation.run import train
 from mmcl.media.decode import probe
 from mmcl.media.extract import card_of, with_versions
 from mmcl.media.face import FACE_COLUMNS
 from mmcl.media.recipe import Recipe
 from mmcl.media.voice import VOICE_COLUMNS
+from mmcl.runs.run import train
 from mmcl.serve.example import TRANSCRIPT
 from page.browsing import until
 

@@ -7,7 +7,7 @@ import pytest
 
 from mmcl.config import resolve_config
 from mmcl.corpus.readers import read_corpus
-from mmcl.evaluation.run import train
+from mmcl.runs.run import train
 
 pytestmark = [
     pytest.mark.real,

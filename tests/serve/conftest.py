@@ -9,8 +9,8 @@ from fakes.reader import SETTINGS, FakeReader
 from fakes.served import TALK, client_of
 from mmcl.corpus.plant import plant_card, plant_clips
 from mmcl.corpus.store import pack_corpus
-from mmcl.evaluation.run import Run, train
 from mmcl.media.recipe import Recipe
+from mmcl.runs.run import Run, train
 from mmcl.serve.app import create_app
 from mmcl.serve.limits import Limits
 

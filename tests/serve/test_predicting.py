@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from mmcl.evaluation.run import Run, train
+from mmcl.runs.run import Run, train
 from mmcl.serve import predicting
 from mmcl.serve.features import Features
 from mmcl.serve.limits import Limits

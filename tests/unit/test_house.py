@@ -12,8 +12,11 @@ import pytest
 import mmcl
 
 SOURCE = Path(mmcl.__file__).parent
-ROOMS = ("corpus", "media", "models", "learning", "evaluation", "explain", "serve", "cli")
-GROUND_FLOOR = {"errors", "types", "config", "engines", "runtime", "processes", "threads"}
+ROOMS = ("corpus", "media", "models", "learning", "evaluation", "runs", "explain", "serve", "cli")
+GROUND_FLOOR = {
+    *("errors", "types", "config", "runtime", "files", "extras", "pool", "pool_ray"),
+    *("engines", "processes", "threads"),
+}
 FILES = sorted(SOURCE.rglob("*.py"))
 MODULES = sorted(m.name for m in pkgutil.walk_packages([str(SOURCE)], prefix="mmcl."))
 

@@ -18,7 +18,7 @@ from mmcl.errors import UsageError
 if TYPE_CHECKING:
     from rich.table import Table
 
-    from mmcl.evaluation.comparison import Status, Tell
+    from mmcl.runs.comparison import Status, Tell
 
 __all__ = ["ablate_command", "compare_command"]
 
@@ -73,7 +73,7 @@ def compare_command(
 
       mmcl compare planted.arrow --models mult,tfn --reference mult --metrics mae,corr --out c
     """
-    from mmcl.evaluation.comparison import compare, model_entries, prepare_corpus
+    from mmcl.runs.comparison import compare, model_entries, prepare_corpus
 
     loaded, path = prepare_corpus(corpus, out)
     source = config or preset_for(loaded.card)
@@ -120,8 +120,8 @@ def ablate_command(
 
       mmcl ablate planted.arrow --only "DDPG,task loss only" --seeds 5 --out runs/policies
     """
-    from mmcl.evaluation.ablation import ablation_entries, modalities_left_out
-    from mmcl.evaluation.comparison import compare, prepare_corpus
+    from mmcl.runs.ablation import ablation_entries, modalities_left_out
+    from mmcl.runs.comparison import compare, prepare_corpus
 
     loaded, path = prepare_corpus(corpus, out)
     source = config or preset_for(loaded.card)

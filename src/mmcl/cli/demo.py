@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
     from mmcl.corpus.plant import PlantSettings
     from mmcl.corpus.store import Corpus
-    from mmcl.evaluation.run import Run
+    from mmcl.runs.run import Run
 
 __all__ = ["Plan", "demo_command", "make_plan", "run_demo"]
 
@@ -91,7 +91,7 @@ def run_demo(out: Path, plan: Plan, *, command: str) -> None:
             names that no demo made; nothing is changed then.
     """
     from mmcl.cli.show import console
-    from mmcl.explain.report import comparison, demo_page, write_page
+    from mmcl.explain.page import comparison, demo_page, write_page
     from mmcl.learning.checkpoints import write_json
 
     _clear(out)
@@ -118,7 +118,7 @@ def _plant(path: Path, plan: Plan) -> Corpus:
 def _train(corpus: Corpus, variant: str, folder: Path, plan: Plan) -> Run:
     from mmcl.cli.show import training_progress
     from mmcl.config import resolve_config
-    from mmcl.evaluation.run import train
+    from mmcl.runs.run import train
 
     config = resolve_config(
         model=variant, source="planted", overrides=plan.overrides.get(variant, ())
@@ -134,7 +134,7 @@ def _train(corpus: Corpus, variant: str, folder: Path, plan: Plan) -> Run:
 def _table(rows: Mapping[str, Mapping[str, float | None]]) -> Table:
     from rich.table import Table
 
-    from mmcl.explain.report import METRICS as SHOWN
+    from mmcl.explain.page import METRICS as SHOWN
 
     table = Table(title=f"planted data, test split, seed {SEED}")
     table.add_column("metric")

@@ -29,7 +29,7 @@ def evaluate_command(
 
     from mmcl.cli.show import console, metrics_table
     from mmcl.corpus.readers import read_corpus
-    from mmcl.evaluation.run import Run
+    from mmcl.runs.run import Run
 
     opened = Run.load(run)
     report = opened.metrics if corpus is None else opened.evaluate(read_corpus(corpus))

@@ -56,8 +56,8 @@ def explain_command(
 
     from mmcl.cli.show import console, training_progress
     from mmcl.corpus.readers import read_corpus
-    from mmcl.evaluation.run import Run
     from mmcl.explain.explanation import CLIPS, EXPLANATION, explain, write_explanation
+    from mmcl.runs.run import Run
 
     judged = _split(split)
     folder = run / "explanation" if out is None else out

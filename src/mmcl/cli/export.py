@@ -43,8 +43,8 @@ def export_command(
     _check_format(to)
     if out is not None and out.suffix != ".onnx":
         raise UsageError(f'--out must end with .onnx, got "{out.name}"')
-    from mmcl.evaluation.run import Run
     from mmcl.models.export import BATCHES, export_onnx
+    from mmcl.runs.run import Run
 
     opened = Run.load(run)
     chosen = opened.seeds[0] if seed is None else seed

@@ -10,8 +10,8 @@ import typer
 if TYPE_CHECKING:
     from rich.table import Table
 
-    from mmcl.evaluation.published import PublishedRow
     from mmcl.evaluation.table_linter import Finding
+    from mmcl.evaluation.table_reader import PublishedRow
 
 __all__ = ["lint_table_command"]
 
@@ -46,8 +46,8 @@ def lint_table_command(
     import json
 
     from mmcl.cli.show import console
-    from mmcl.evaluation.published import read_published
     from mmcl.evaluation.table_linter import lint_row
+    from mmcl.evaluation.table_reader import read_published
 
     published = read_published(file)
     findings = [

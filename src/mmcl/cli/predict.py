@@ -104,9 +104,9 @@ def _predict_corpus(
     _check_ending("--out", out, ENDINGS)
     from mmcl.cli.show import training_progress
     from mmcl.corpus.readers import read_corpus
-    from mmcl.evaluation.prediction_pool import predict_over_ray
-    from mmcl.evaluation.run import Run
     from mmcl.evaluation.tables import write_table
+    from mmcl.runs.prediction_pool import predict_over_ray
+    from mmcl.runs.run import Run
 
     opened, loaded = Run.load(run), read_corpus(corpus)
     total = sum(loaded.card.counts.values()) * len(opened.seeds)
@@ -138,8 +138,8 @@ def _predict_media(
     _check_ending("--out", out, OUTPUTS)
     _check_ending("--plot", plot, (".png",))
     from mmcl.cli.show import console
-    from mmcl.evaluation.run import Run
     from mmcl.explain.timeline import draw_timeline, predict_media
+    from mmcl.runs.run import Run
 
     with _stages() as stage:
         opened = Run.load(run)

@@ -32,7 +32,7 @@ def report_command(
 
       mmcl report runs/planted --out planted.html
     """
-    from mmcl.explain.dossier import find_results
+    from mmcl.explain.report import find_results
 
     target = write_report(folder, out)
     names = ", ".join(str(each.path.relative_to(folder)) for each in find_results(folder))
@@ -45,12 +45,12 @@ def write_report(folder: Path, out: Path | None = None) -> Path:
     Raises:
         RunError: If the folder holds no result, or something else bears the page's name.
     """
-    from mmcl.explain.dossier import dossier_page, find_results, is_dossier
-    from mmcl.explain.report import write_page
+    from mmcl.explain.page import write_page
+    from mmcl.explain.report import find_results, is_report, report_page
 
     target = out or folder / REPORT
     find_results(folder)
-    if target.exists() and not is_dossier(target):
+    if target.exists() and not is_report(target):
         raise RunError(
             f"{target}: is there already, and mmcl report did not make it; nothing was changed.\n"
             "  Give another: --out FILE"
@@ -58,5 +58,5 @@ def write_report(folder: Path, out: Path | None = None) -> Path:
     command = f"mmcl report {shlex.quote(str(folder))}"
     if out is not None:
         command += f" --out {shlex.quote(str(out))}"
-    write_page(target, dossier_page(folder, command=command))
+    write_page(target, report_page(folder, command=command))
     return target

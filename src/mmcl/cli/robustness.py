@@ -49,8 +49,8 @@ def robustness_command(
     """
     from mmcl.cli.show import console, training_progress
     from mmcl.corpus.readers import read_corpus
-    from mmcl.evaluation.robustness import crossing_sentences, robustness
-    from mmcl.evaluation.run import Run
+    from mmcl.runs.robustness import crossing_sentences, robustness
+    from mmcl.runs.run import Run
 
     opened, loaded = Run.load(run), read_corpus(corpus)
     folder = run / "robustness" if out is None else out
@@ -97,7 +97,7 @@ def _table(content: Mapping[str, Any]) -> Table:
     from rich import box
     from rich.table import Table
 
-    from mmcl.evaluation.robustness import headline
+    from mmcl.runs.robustness import headline
 
     keys, count = headline(content), len(content["seeds"])
     table = Table(

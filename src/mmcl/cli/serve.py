@@ -52,7 +52,7 @@ def serve_command(
     check_token(host, token)
     with listen(host, port) as listening:
         begin_imports()
-        from mmcl.evaluation.run import Run
+        from mmcl.runs.run import Run
 
         opened = [Run.load(run) for run in runs]
         limits = Limits(max_bytes=max_mib * MIB, max_seconds=max_seconds, result_hours=keep_hours)

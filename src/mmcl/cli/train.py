@@ -57,7 +57,7 @@ def train_command(
     from mmcl.cli.show import console, metrics_table, training_progress
     from mmcl.config import resolve_config
     from mmcl.corpus.readers import read_corpus
-    from mmcl.evaluation.run import train
+    from mmcl.runs.run import train
     from mmcl.runtime import is_first_process
 
     chosen_seeds = read_seeds(seeds)

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from rich.table import Table
 
     from mmcl.learning.loop import Progress
-    from mmcl.learning.tuning import Told
+    from mmcl.runs.search import Told
 
 __all__ = ["tune_command"]
 
@@ -66,7 +66,7 @@ def tune_command(
     from mmcl.cli.train import preset_for
     from mmcl.config import resolve_config
     from mmcl.corpus.readers import read_corpus
-    from mmcl.evaluation.tuned import tune
+    from mmcl.runs.tuning import tune
 
     check_workers(workers)
     loaded = read_corpus(corpus)

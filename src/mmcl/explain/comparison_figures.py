@@ -35,7 +35,7 @@ from mmcl.explain.comparison_words import (
     verdict,
 )
 from mmcl.explain.figures import COLOURS, NEUTRAL, figure_html, finish_figure
-from mmcl.explain.report import environment_facts, render_section
+from mmcl.explain.page import environment_facts, render_section
 
 __all__ = [
     "VERDICT_COLOURS",

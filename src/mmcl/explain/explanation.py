@@ -51,7 +51,6 @@ from mmcl.corpus.store import Corpus, Split
 from mmcl.errors import DatasetError, RunError
 from mmcl.evaluation.moments import Moments, in_words, moments_of
 from mmcl.evaluation.protocol import JudgedSplit, judged_split
-from mmcl.evaluation.run import Run
 from mmcl.evaluation.tables import write_text
 from mmcl.explain.complementary import (
     action_distribution,
@@ -76,6 +75,7 @@ from mmcl.explain.findings import conclusions
 from mmcl.explain.gradients import NUM_POINTS, gradient_importance, load_captum
 from mmcl.learning.inference import Scored, score_split
 from mmcl.models.mmcl import MMCL
+from mmcl.runs.run import Run
 from mmcl.runtime import environment
 
 __all__ = ["CLIPS", "EXPLANATION", "NUM_CLIPS", "explain", "write_explanation"]

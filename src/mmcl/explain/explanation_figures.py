@@ -15,7 +15,7 @@ from markupsafe import Markup
 
 from mmcl.explain.figures import COLOURS, figure_html, finish_figure
 from mmcl.explain.findings import SIGNIFICANT, probability_text
-from mmcl.explain.report import render_page
+from mmcl.explain.page import render_page
 
 __all__ = [
     "RANKINGS",

@@ -9,9 +9,9 @@ from typing import Any, NamedTuple
 import plotly.graph_objects as go
 from markupsafe import Markup
 
-from mmcl.evaluation.robustness import crossing_sentences, headline
 from mmcl.explain.figures import COLOURS, figure_html, finish_figure
-from mmcl.explain.report import render_page
+from mmcl.explain.page import render_page
+from mmcl.runs.robustness import crossing_sentences, headline
 
 __all__ = ["Measured", "rate_figure", "robustness_section", "subset_figure"]
 
@@ -144,7 +144,7 @@ def robustness_section(content: Mapping[str, Any]) -> Markup:
     The page around it must hold plotly.js.
 
     Args:
-        content: What :func:`mmcl.evaluation.robustness.robustness` returned, or its file.
+        content: What :func:`mmcl.runs.robustness.robustness` returned, or its file.
     """
     keys = headline(content)
     page = render_page(

@@ -1,6 +1,6 @@
 """The section of a single run: its metrics, how each seed trained, and what it predicted.
 
-Read from the files of a run folder as :mod:`mmcl.evaluation.run` lists them; no network is
+Read from the files of a run folder as :mod:`mmcl.runs.run` lists them; no network is
 loaded and nothing is predicted again.
 """
 
@@ -17,11 +17,11 @@ import numpy as np
 from markupsafe import Markup
 from pyarrow import parquet
 
-from mmcl.evaluation.run import METRICS, PREDICTIONS, RUN
 from mmcl.explain.comparison_words import known_direction, metric_name, number
 from mmcl.explain.figures import Curve, curve_figure, figure_html, scatter_figure
-from mmcl.explain.report import environment_facts, render_section
+from mmcl.explain.page import environment_facts, render_section
 from mmcl.learning.loop import HISTORY
+from mmcl.runs.run import METRICS, PREDICTIONS, RUN
 
 __all__ = ["Confusion", "confusion", "emotion_rates", "read_run", "run_section"]
 

@@ -17,7 +17,6 @@ from mmcl.corpus.schema import Clip, Task
 from mmcl.corpus.store import Corpus, pack_corpus
 from mmcl.errors import DatasetError, MediaError, RunError
 from mmcl.evaluation.moments import Moments
-from mmcl.evaluation.run import Run
 from mmcl.explain.figures import COLOURS
 from mmcl.explain.sentences import (
     NAMES,
@@ -30,8 +29,9 @@ from mmcl.explain.sentences import (
     strong_words,
     tint,
 )
-from mmcl.media.extras import load
+from mmcl.extras import load
 from mmcl.media.recipe import Recipe
+from mmcl.runs.run import Run
 from mmcl.types import MODALITIES
 
 if TYPE_CHECKING:

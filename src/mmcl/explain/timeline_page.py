@@ -21,7 +21,7 @@ from numpy.typing import NDArray
 from mmcl.corpus.schema import Clip, Task, Word
 from mmcl.evaluation.moments import Moments
 from mmcl.explain.figures import COLOURS
-from mmcl.explain.report import render_page
+from mmcl.explain.page import render_page
 from mmcl.explain.sentences import (
     NAMES,
     certainty,

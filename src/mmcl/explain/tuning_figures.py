@@ -11,7 +11,7 @@ import plotly.graph_objects as go
 from markupsafe import Markup
 
 from mmcl.explain.figures import COLOURS, figure_html, finish_figure
-from mmcl.explain.report import render_page
+from mmcl.explain.page import render_page
 
 __all__ = ["course_figure", "importance_figure", "slice_figure", "tuning_section"]
 
@@ -118,7 +118,7 @@ def tuning_section(content: Mapping[str, Any]) -> Markup:
     The page around it must hold plotly.js.
 
     Args:
-        content: What :func:`mmcl.evaluation.tuned.tune` returned, or its file.
+        content: What :func:`mmcl.runs.tuning.tune` returned, or its file.
     """
     trials, best = content["trials"], content["best"]
     shares = content["importance"]

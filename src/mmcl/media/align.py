@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 
 from mmcl.corpus.schema import Word
 from mmcl.errors import MediaError
-from mmcl.media.extras import load
+from mmcl.extras import load
 from mmcl.media.recipe import SAMPLE_RATE
 from mmcl.media.recognise import Recogniser
 

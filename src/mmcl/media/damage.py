@@ -13,8 +13,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 from mmcl.errors import MediaError
+from mmcl.extras import load
 from mmcl.media.decode import main_stream, open_media, origin_of, starts_at_zero
-from mmcl.media.extras import load
 
 if TYPE_CHECKING:
     from av.container import InputContainer

@@ -17,7 +17,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from mmcl.errors import MediaError
-from mmcl.media.extras import load
+from mmcl.extras import load
 from mmcl.media.recipe import SAMPLE_RATE
 
 if TYPE_CHECKING:

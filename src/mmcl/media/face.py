@@ -19,7 +19,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from mmcl.errors import MediaError
-from mmcl.media.extras import load
+from mmcl.extras import load
 
 __all__ = ["BLENDSHAPES", "FACE_COLUMNS", "FaceTrack", "FaceTracker", "Picture"]
 

@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 from mmcl.corpus.schema import Word
 from mmcl.errors import MediaError
-from mmcl.media.extras import load
+from mmcl.extras import load
 
 __all__ = ["Recognised", "Recogniser"]
 

@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from mmcl.errors import MediaError
-from mmcl.media.extras import load
+from mmcl.extras import load
 
 __all__ = ["TextEncoder", "text_columns"]
 

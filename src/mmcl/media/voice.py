@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from scipy.fft import dct, irfft, rfft
 
 from mmcl.errors import MediaError
-from mmcl.media.extras import load
+from mmcl.extras import load
 from mmcl.media.recipe import SAMPLE_RATE
 
 __all__ = [

@@ -32,7 +32,7 @@ from torch.onnx.symbolic_helper import parse_args
 from torch.onnx.utils import register_custom_op_symbolic, unregister_custom_op_symbolic
 
 from mmcl.errors import ConfigError, RunError
-from mmcl.media.extras import load
+from mmcl.extras import load
 from mmcl.models import decoupling
 from mmcl.models.layers import ModalityNorm
 from mmcl.models.mmcl import MMCL, Output

@@ -14,7 +14,7 @@ from concurrent.futures import ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
 from pathlib import Path
 
-from mmcl.evaluation.run import Run
+from mmcl.runs.run import Run
 from mmcl.serve.clean import clean_context, end_with_parent
 from mmcl.serve.features import Expected, Features
 from mmcl.serve.limits import Limits

@@ -23,7 +23,7 @@ from starlette.exceptions import HTTPException
 from starlette.requests import ClientDisconnect
 
 from mmcl.errors import MMCLError, UsageError
-from mmcl.evaluation.run import Run
+from mmcl.runs.run import Run
 from mmcl.serve.answers import (
     ClipAnswer,
     Health,
@@ -240,9 +240,9 @@ def _add_models(app: FastAPI, service: Service) -> None:
 
 
 def _report(name: str, run: Run) -> str:
-    from mmcl.explain.dossier import dossier_page
+    from mmcl.explain.report import report_page
 
-    page = dossier_page(run.folder, command=f"mmcl report {name}")
+    page = report_page(run.folder, command=f"mmcl report {name}")
     for folder in {str(run.folder), str(run.folder.resolve())}:
         page = page.replace(folder, name)
     return page

@@ -20,7 +20,7 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.signal import lfilter
 
-from mmcl.media.extras import load
+from mmcl.extras import load
 from mmcl.media.recipe import SAMPLE_RATE
 
 __all__ = ["TRANSCRIPT", "draw_face", "example_clip", "speak"]

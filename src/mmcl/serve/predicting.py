@@ -12,8 +12,8 @@ from mmcl.corpus.store import Split, pack_corpus
 from mmcl.errors import DatasetError
 from mmcl.evaluation.moments import as_probability, in_words, spread_over_seeds
 from mmcl.evaluation.protocol import answers
-from mmcl.evaluation.run import Run
 from mmcl.learning.inference import score_split
+from mmcl.runs.run import Run
 from mmcl.serve.features import Expected, Features
 from mmcl.serve.limits import Limits
 from mmcl.types import MODALITIES

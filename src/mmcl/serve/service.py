@@ -11,7 +11,7 @@ from importlib.util import find_spec
 from pathlib import Path
 
 from mmcl.errors import UsageError, did_you_mean
-from mmcl.evaluation.run import Run
+from mmcl.runs.run import Run
 from mmcl.serve.answers import ModelAnswer, Reception, TaskAnswer
 from mmcl.serve.apart import Predictor
 from mmcl.serve.batching import Batcher

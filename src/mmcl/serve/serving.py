@@ -12,8 +12,8 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from mmcl.errors import UsageError
-from mmcl.evaluation.run import Run
-from mmcl.media.extras import load
+from mmcl.extras import load
+from mmcl.runs.run import Run
 from mmcl.serve.limits import Limits
 
 __all__ = ["check_token", "default_state", "listen", "serve"]

@@ -8,7 +8,7 @@ from mmcl.corpus.plant import plant_card, plant_clips
 from mmcl.corpus.store import pack_corpus
 from mmcl.errors import RunError
 from mmcl.evaluation.moments import moments_of
-from mmcl.evaluation.run import train
+from mmcl.runs.run import train
 
 # The same float32 sums over batches that are padded otherwise.
 TOLERANCE = 1e-5

@@ -13,7 +13,6 @@ from mmcl.corpus.schema import Word
 from mmcl.corpus.store import pack_corpus
 from mmcl.errors import DatasetError, RunError
 from mmcl.evaluation.protocol import judged_split
-from mmcl.evaluation.run import train
 from mmcl.explain import explanation, gradients
 from mmcl.explain.complementary import probes
 from mmcl.explain.explanation import explain, write_explanation
@@ -24,6 +23,7 @@ from mmcl.explain.explanation_figures import (
     probe_figure,
     redundancy_figure,
 )
+from mmcl.runs.run import train
 
 MODALITIES = ["text", "audio", "vision"]
 HOSTILE = "</script><img src=x onerror=alert(1)>"

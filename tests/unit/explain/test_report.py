@@ -1,30 +1,17 @@
-"""The page: whole in itself, honest about its clips, and closed to what ids contain."""
+"""The report on a folder: it finds what is there, shows it whole, and needs nothing else."""
 
+import importlib
+import json
 from html.parser import HTMLParser
 
-import numpy as np
 import pytest
-from jinja2 import UndefinedError
 from plotly.offline import get_plotlyjs
 
-from mmcl.config import resolve_config
-from mmcl.corpus.plant import PlantSettings, plant_card, plant_clips, plant_corpus
-from mmcl.corpus.store import pack_corpus
-from mmcl.errors import DatasetError, RunError
-from mmcl.evaluation.run import train
-from mmcl.explain.report import (
-    METRICS,
-    comparison,
-    demo_page,
-    pick_clips,
-    render_page,
-    write_page,
-)
+from fakes.comparisons import HOSTILE, comparison
+from mmcl.errors import RunError
+from mmcl.explain import report
+from mmcl.explain.report import PARTS, Part, find_results, is_report, read_json, report_page
 
-SETTINGS = PlantSettings(train=32, valid=24, test=12)
-SMALL = ("learning.epochs=2", "model.width=8", "model.inner_width=16", "learning.batch_size=16")
-HOSTILE = "</script><img src=x onerror=alert(1)> & "
-# What an element may name another resource by.
 REFERENCES = ("src", "href", "data", "srcset", "action", "poster")
 
 
@@ -49,26 +36,34 @@ class _Elements(HTMLParser):
         return " ".join(" ".join(self.texts).split())
 
 
-def _train_both(corpus, folder):
-    return {
-        variant: train(corpus, resolve_config(model=variant, overrides=SMALL), out=folder / variant)
-        for variant in ("released", "calibrated")
-    }
+def _small(kind="comparison"):
+    """Three rows, one of them hostile, and a single metric."""
+    content = comparison(kind)
+    rows = [content["rows"][0], content["rows"][1], content["rows"][-2]]
+    names = [row["name"] for row in rows]
+    tests = [t for t in content["tests"] if t["name"] in names and t["metric"] == "mae"]
+    return {**content, "metrics": ["mae"], "rows": rows, "tests": tests}
+
+
+def _write(folder, content):
+    folder.mkdir(parents=True, exist_ok=True)
+    (folder / "comparison.json").write_text(json.dumps(content))
 
 
 @pytest.fixture(scope="module")
-def corpus():
-    return plant_corpus(SETTINGS)
+def folder(tmp_path_factory):
+    """A comparison, in a sub-folder an ablation, and beside it a run that was never scored."""
+    folder = tmp_path_factory.mktemp("results")
+    _write(folder, _small())
+    _write(folder / "parts", _small("ablation"))
+    (folder / "half").mkdir()
+    (folder / "half" / "run.json").write_text("{}")
+    return folder
 
 
 @pytest.fixture(scope="module")
-def runs(corpus, tmp_path_factory):
-    return _train_both(corpus, tmp_path_factory.mktemp("runs"))
-
-
-@pytest.fixture(scope="module")
-def page(corpus, runs):
-    return demo_page(corpus, runs, command="mmcl demo --out 'a <b> folder'")
+def page(folder):
+    return report_page(folder, command="mmcl report 'a <b> folder'")
 
 
 @pytest.fixture(scope="module")
@@ -76,11 +71,19 @@ def parsed(page):
     return _Elements(page)
 
 
+@pytest.mark.parametrize("part", PARTS, ids=lambda part: part.file)
+def test_every_part_names_functions_that_exist(part):
+    for name in (part.read, part.section):
+        module, _, function = name.partition(":")
+        assert callable(getattr(importlib.import_module(module), function))
+    assert part.maker.startswith("mmcl ")
+
+
 def test_page_asks_the_network_for_nothing(parsed):
     for tag, attributes in parsed.elements:
         named = [attributes[key] for key in REFERENCES if key in attributes]
-        assert not named, f"<{tag}> names {named}"
-        assert tag not in ("link", "iframe", "object", "embed", "base")
+        assert all(name.startswith("#") for name in named), f"<{tag}> names {named}"
+        assert tag not in ("link", "iframe", "object", "embed", "base", "img")
     style = "".join(parsed.styles)
     assert "url(" not in style
     assert "@import" not in style
@@ -90,108 +93,126 @@ def test_page_embeds_plotly_once(page):
     assert page.count(get_plotlyjs()) == 1
 
 
-def test_page_shows_every_part(parsed, corpus, runs):
-    drawn = {attributes["id"] for _, attributes in parsed.elements if "id" in attributes}
-    curves = {"curve-task-loss", "curve-valid-loss", "curve-mean-action", "curve-reward"}
-    assert curves | {"scatter-released", "scatter-calibrated", "clip-1"} <= drawn
-
-    split = corpus.split("valid")
-    rows = pick_clips(split.labels(), 3.0)
-    assert rows
-    for at, row in enumerate(rows, start=1):
-        assert split.ids[row] in parsed.text
-        assert f"clip-{at}" in drawn
-    assert f"clip-{len(rows) + 1}" not in drawn
-
-    for name in (*runs, "constant", "majority", "ridge", *(metric.name for metric in METRICS)):
-        assert name in parsed.text
-    assert "withdrew arXiv 2501.12424" in parsed.text
-    assert "mmcl demo --out 'a <b> folder'" in parsed.text
-    assert f"{runs['calibrated'].metrics['test']['mae']['mean']:.3f}" in parsed.text
+def test_page_keeps_hostile_names_as_text(page, parsed):
+    assert HOSTILE not in page
+    assert HOSTILE in parsed.text
+    without_plotly = page.replace(get_plotlyjs(), "")
+    assert "<script>alert" not in without_plotly
+    assert "&lt;script" in without_plotly[without_plotly.index("Plotly.newPlot(") :]
+    assert "\\u003cscript" not in without_plotly
 
 
-def test_page_says_that_epochs_differ(corpus, runs, parsed, tmp_path):
-    assert "Epochs are fewer" not in parsed.text
-
-    config = resolve_config(model="calibrated", overrides=(*SMALL, "learning.epochs=1"))
-    shorter = train(corpus, config, out=tmp_path / "shorter")
-    page = demo_page(corpus, {**runs, "calibrated": shorter}, command="mmcl demo")
-    assert "released at most 2, calibrated at most 1" in _Elements(page).text
-
-
-def test_page_keeps_hostile_ids_as_text(tmp_path, parsed):
-    clips = (c.model_copy(update={"id": HOSTILE + c.id}) for c in plant_clips(SETTINGS))
-    corpus = pack_corpus(plant_card(SETTINGS), clips)
-    hostile = _Elements(demo_page(corpus, _train_both(corpus, tmp_path), command=HOSTILE))
-
-    first = corpus.split("valid").ids[pick_clips(corpus.split("valid").labels(), 3.0)[0]]
-    assert first.startswith(HOSTILE)
-    assert first in hostile.text
-    assert [tag for tag, _ in hostile.elements] == [tag for tag, _ in parsed.elements]
+def test_page_shows_every_result_in_its_place(parsed):
+    links = [a["href"][1:] for tag, a in parsed.elements if tag == "a"]
+    anchors = [a["id"] for tag, a in parsed.elements if a.get("class") == "part"]
+    assert links == anchors == ["comparison-1", "comparison-2"]
+    assert "Comparison on planted" in parsed.text
+    assert "parts/ Ablation on planted" in parsed.text
+    assert "mmcl report 'a <b> folder'" in parsed.text
+    assert "half: a run without results yet" in parsed.text
 
 
-def test_comparison_has_a_row_for_each_variant_and_reference(runs):
-    rows = comparison(runs)
-
-    assert list(rows) == ["released", "calibrated", "constant", "majority", "ridge"]
-    assert {tuple(row) for row in rows.values()} == {tuple(metric.key for metric in METRICS)}
-    report = runs["released"].metrics
-    assert rows["released"]["acc7"] == report["test"]["acc7"]["mean"]
-    speed = report["training"]["clips_per_second"]["mean"]
-    assert rows["released"]["train_clips_per_second"] == speed
-    assert rows["ridge"]["mae"] == report["references"]["ridge"]["test"]["mae"]
-    assert rows["constant"]["corr"] is None
-    assert rows["ridge"]["common_auroc"] is None
+def test_ids_are_unique(parsed):
+    ids = [a["id"] for _, a in parsed.elements if "id" in a]
+    assert len(ids) == len(set(ids))
+    assert {"comparison-1-forest-mae", "comparison-2-forest-mae"} <= set(ids)
 
 
-def test_comparison_shows_the_test_split_not_the_validation_split(runs):
-    report = runs["calibrated"].metrics
-    assert report["test"]["mae"]["mean"] != report["valid"]["mae"]["mean"]
-    assert comparison(runs)["calibrated"]["mae"] == report["test"]["mae"]["mean"]
+def test_section_of_a_single_result_needs_no_contents(tmp_path):
+    _write(tmp_path, _small("ablation"))
+    tags = [tag for tag, _ in _Elements(report_page(tmp_path, command="")).elements]
+    assert "nav" not in tags
+
+
+def test_results_come_in_the_order_of_the_parts(folder, tmp_path):
+    (tmp_path / "a").mkdir()
+    for name in ("run.json", "metrics.json"):
+        (tmp_path / "a" / name).write_text("{}")
+    _write(tmp_path / "b", {})
+    _write(tmp_path / "b" / "too" / "deep", {})
+    found = [(each.part.title, each.path) for each in find_results(tmp_path)]
+    assert found == [
+        ("Comparison", tmp_path / "b" / "comparison.json"),
+        ("Run", tmp_path / "a" / "metrics.json"),
+    ]
+
+
+def test_metrics_without_a_run_are_none_of_ours(tmp_path):
+    _write(tmp_path, {})
+    (tmp_path / "metrics.json").write_text("{}")  # as mmcl demo leaves it
+    assert [each.part.file for each in find_results(tmp_path)] == ["comparison.json"]
+
+
+def test_runs_of_a_comparison_are_listed_and_not_drawn(tmp_path):
+    _write(tmp_path, _small("ablation"))
+    (tmp_path / "calibrated").mkdir()
+    for name in ("run.json", "metrics.json"):
+        (tmp_path / "calibrated" / name).write_text("{}")  # drawn, it would be an error
+    text = _Elements(report_page(tmp_path, command="")).text
+    assert "by mmcl report FOLDER : calibrated." in text
+
+
+def test_empty_folder_is_refused(tmp_path):
+    with pytest.raises(RunError) as caught:
+        report_page(tmp_path, command="")
+    assert str(caught.value) == (
+        f"{tmp_path}: holds no result, and neither do the folders in it.\n"
+        "  Looked for, and what makes it:\n"
+        "  comparison.json: mmcl compare CORPUS --out DIR\n"
+        "  explanation.json: mmcl explain RUN CORPUS --out DIR\n"
+        "  robustness.json: mmcl robustness RUN CORPUS --out DIR\n"
+        "  tuning.json: mmcl tune CORPUS --out DIR\n"
+        "  metrics.json: mmcl train CORPUS --out DIR"
+    )
+
+
+def test_refusal_names_every_part(tmp_path, monkeypatch):
+    more = Part("Other", "other.json", "mmcl.explain.report:read_json", "mmcl other RUN")
+    monkeypatch.setattr(report, "PARTS", (*PARTS, more))
+    with pytest.raises(RunError, match=r"\n  other\.json: mmcl other RUN$"):
+        find_results(tmp_path)
+
+
+def test_missing_folder_and_file_are_refused(tmp_path):
+    with pytest.raises(RunError) as caught:
+        find_results(tmp_path / "absent")
+    assert str(caught.value) == (
+        f"{tmp_path / 'absent'}: no such folder.\n  Give the folder of a result: mmcl report DIR"
+    )
+    (tmp_path / "file").write_text("")
+    with pytest.raises(RunError) as caught:
+        find_results(tmp_path / "file")
+    assert str(caught.value) == (
+        f"{tmp_path / 'file'}: not a folder.\n  Give the folder of a result: mmcl report DIR"
+    )
 
 
 @pytest.mark.parametrize(
-    ("labels", "expected"),
+    ("text", "why"),
     [
-        pytest.param([2.9, 0.1, -1.6, 0.2, -1.0, -3.0], [1, 4, 2, 0], id="sign-ignored"),
-        pytest.param([3.0, -3.0], [0], id="greatest-label-in-the-last-band"),
-        pytest.param([0.75, 0.0], [1, 0], id="band-starts-at-its-edge"),
-        pytest.param([np.nan, 2.0], [1], id="unknown-label"),
-        pytest.param([], [], id="no-clip"),
+        pytest.param("{", "JSONDecodeError: Expecting property name", id="not-json"),
+        pytest.param("[]", "ValueError: a list where an object was expected", id="no-object"),
+        pytest.param('{"metrics": ["mae"]}', "KeyError: 'corpus'", id="key-missing"),
     ],
 )
-def test_pick_clips_takes_the_first_of_each_band(labels, expected):
-    assert pick_clips(np.array(labels), 3.0, count=4) == expected
-
-
-def test_page_is_of_scores_only(tmp_path):
-    corpus = plant_corpus(SETTINGS.model_copy(update={"task": "classes"}))
-    with pytest.raises(DatasetError) as caught:
-        demo_page(corpus, {}, command="mmcl demo")
-    assert str(caught.value) == (
-        "planted: the demo's page shows predicted scores, and this corpus has classes"
-    )
-
-
-def test_render_page_refuses_a_missing_name():
-    with pytest.raises(UndefinedError):
-        render_page("demo.html.j2", rows={})
-
-
-def test_write_page_replaces_the_whole_file(tmp_path):
-    target = tmp_path / "report.html"
-    target.write_text("old" * 100)
-    write_page(target, "ünew")
-
-    assert target.read_text(encoding="utf-8") == "ünew"
-    assert list(tmp_path.iterdir()) == [target]
-
-
-def test_write_page_says_what_cannot_be_written(tmp_path):
-    target = tmp_path / "absent" / "report.html"
+def test_broken_result_is_refused(tmp_path, text, why):
+    (tmp_path / "comparison.json").write_text(text)
     with pytest.raises(RunError) as caught:
-        write_page(target, "page")
-    assert str(caught.value) == (
-        f"{target}: cannot be written (No such file or directory); nothing was left behind.\n"
-        "  Give a folder you may write to: --out DIR"
-    )
+        report_page(tmp_path, command="")
+    message = str(caught.value)
+    assert message.startswith(f"{tmp_path / 'comparison.json'}: not as mmcl writes it ({why}")
+    assert message.endswith(").\n  Make it again: mmcl compare CORPUS --out DIR")
+
+
+def test_a_report_is_known_by_its_mark(tmp_path, page):
+    made, other = tmp_path / "report.html", tmp_path / "other.html"
+    made.write_text(page)
+    other.write_text("<!doctype html>")
+    assert is_report(made)
+    assert not is_report(other)
+    assert not is_report(tmp_path / "absent")
+
+
+def test_read_json_reads_an_object(tmp_path):
+    (tmp_path / "a.json").write_text('{"a": null}')
+    assert read_json(tmp_path / "a.json") == {"a": None}

@@ -6,9 +6,9 @@ import re
 
 import pytest
 
-from mmcl.evaluation.run import train
 from mmcl.explain.comparison_words import number
 from mmcl.explain.run_figures import confusion, emotion_rates, read_run, run_section
+from mmcl.runs.run import train
 
 
 @pytest.fixture(scope="module")

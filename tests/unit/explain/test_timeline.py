@@ -12,7 +12,6 @@ from mmcl.corpus.plant import plant_card, plant_clips
 from mmcl.corpus.schema import Task
 from mmcl.corpus.store import pack_corpus
 from mmcl.errors import DatasetError, MediaError, MissingExtraError, RunError
-from mmcl.evaluation.run import Run, train
 from mmcl.explain import timeline_page as page_module
 from mmcl.explain.timeline import (
     draw_timeline,
@@ -23,6 +22,7 @@ from mmcl.explain.timeline import (
 )
 from mmcl.explain.timeline_page import timeline_page
 from mmcl.media.recipe import Recipe
+from mmcl.runs.run import Run, train
 
 CLASSES = Task(kind="classes", names=("calm", "cross"))
 

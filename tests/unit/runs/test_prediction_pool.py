@@ -9,9 +9,9 @@ from mmcl.corpus.plant import PlantSettings, plant_card, plant_clips
 from mmcl.corpus.store import open_corpus, write_corpus
 from mmcl.engines import Died
 from mmcl.errors import DatasetError, RunError
-from mmcl.evaluation import prediction_pool
-from mmcl.evaluation.prediction_pool import predict_over_ray
-from mmcl.evaluation.run import Run, train
+from mmcl.runs import prediction_pool
+from mmcl.runs.prediction_pool import predict_over_ray
+from mmcl.runs.run import Run, train
 
 BATCH = 4
 

@@ -11,8 +11,8 @@ import pytest
 
 from mmcl.config import Config
 from mmcl.errors import MissingExtraError, RunError, TrainingError
-from mmcl.learning import tuning
-from mmcl.learning.tuning import (
+from mmcl.runs import search as tuning
+from mmcl.runs.search import (
     CALIBRATED,
     EVERY_MODEL,
     Trial,

@@ -15,7 +15,7 @@ from mmcl.corpus.plant import plant_card, plant_clips
 from mmcl.corpus.schema import Card, Clip, Task
 from mmcl.corpus.store import pack_corpus
 from mmcl.errors import RunError, UsageError
-from mmcl.evaluation.run import Run, train
+from mmcl.runs.run import Run, train
 
 SEEDS = (3, 1)
 # Scores are float32 sums in another order; metrics are means of at most 8 of them.

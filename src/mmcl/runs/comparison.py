@@ -3,7 +3,7 @@
 ::
 
     OUT/corpus.arrow              the corpus, where it was given in a foreign layout
-    OUT/models/NAME/              a run folder each, see mmcl.evaluation.run
+    OUT/models/NAME/              a run folder each, see mmcl.runs.run
     OUT/models/NAME/seed-N/cost.json
     OUT/comparison.json           every row, every test, what they cost
     OUT/comparison.{md,tex,csv}   the table
@@ -39,7 +39,6 @@ from mmcl.errors import (
     UsageError,
     did_you_mean,
 )
-from mmcl.evaluation.comparison_tables import csv_table, latex_table, markdown_table
 from mmcl.evaluation.item_sums import summable_metrics
 from mmcl.evaluation.metrics import task_metrics
 from mmcl.evaluation.moments import without_modality
@@ -51,15 +50,16 @@ from mmcl.evaluation.protocol import (
     reference_predictions,
 )
 from mmcl.evaluation.published_results import published_datasets, published_results
-from mmcl.evaluation.run import DIVERGED, METRICS, PREDICTIONS, Run, finish_run, open_run
 from mmcl.evaluation.significance import Predictions, compare_rows
 from mmcl.evaluation.summary import summarise_seeds
 from mmcl.evaluation.tables import write_text
-from mmcl.evaluation.training_pool import COST, Job, train_jobs
 from mmcl.learning.checkpoints import write_json
 from mmcl.learning.inference import score_split
 from mmcl.learning.loop import DONE, read_history
 from mmcl.models.registry import build_network, network_class
+from mmcl.runs.comparison_tables import csv_table, latex_table, markdown_table
+from mmcl.runs.jobs import COST, Job, train_jobs
+from mmcl.runs.run import DIVERGED, METRICS, PREDICTIONS, Run, finish_run, open_run
 from mmcl.runtime import environment
 from mmcl.types import BASELINES, VARIANTS, Modality
 

@@ -20,8 +20,8 @@ from mmcl.corpus.store import Corpus, Split
 from mmcl.engines import Died, check_shared, over_ray
 from mmcl.errors import DatasetError, RunError
 from mmcl.evaluation.moments import as_probability
-from mmcl.evaluation.run import Run
 from mmcl.learning.inference import score_split
+from mmcl.runs.run import Run
 
 __all__ = ["predict_over_ray"]
 

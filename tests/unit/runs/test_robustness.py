@@ -13,7 +13,7 @@ from mmcl.corpus.plant import plant_card, plant_clips
 from mmcl.corpus.schema import Card, Clip, Task
 from mmcl.corpus.store import pack_corpus
 from mmcl.errors import DatasetError, RunError, UsageError
-from mmcl.evaluation.robustness import (
+from mmcl.runs.robustness import (
     RATES,
     Condition,
     conditions_of,
@@ -23,7 +23,7 @@ from mmcl.evaluation.robustness import (
     robustness,
     score_damaged,
 )
-from mmcl.evaluation.run import train
+from mmcl.runs.run import train
 
 # Scores are float32 sums; the same clips in the same batches give the same ones but for a
 # mask drawn along another path.

@@ -6,8 +6,8 @@ from pathlib import Path
 import pytest
 
 from mmcl.errors import ConfigError, DatasetError, UsageError
-from mmcl.evaluation.published import PublishedRow, read_published
 from mmcl.evaluation.table_linter import Counts, Printed
+from mmcl.evaluation.table_reader import PublishedRow, read_published
 
 HEADER = "model,dataset,metric,accuracy,f1\n"
 EXPECTED = (

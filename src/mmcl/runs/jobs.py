@@ -23,11 +23,11 @@ from mmcl.config import Config
 from mmcl.corpus.store import Corpus, open_corpus
 from mmcl.engines import TRIES, Died, Engine, await_shared, check_shared, over_ray
 from mmcl.errors import MMCLError, TrainingError
-from mmcl.evaluation.run import DIVERGED
 from mmcl.learning.checkpoints import write_json
 from mmcl.learning.inference import score_split
 from mmcl.learning.loop import DONE, Progress, fit
 from mmcl.models.network import Network
+from mmcl.runs.run import DIVERGED
 
 __all__ = ["COST", "Job", "train_jobs"]
 
@@ -60,7 +60,7 @@ def train_jobs(
 ) -> None:
     """Train every job that is not over, several at a time.
 
-    A training whose loss stops being finite leaves :data:`~mmcl.evaluation.run.DIVERGED` in
+    A training whose loss stops being finite leaves :data:`~mmcl.runs.run.DIVERGED` in
     its folder and stops no other.
 
     Args:

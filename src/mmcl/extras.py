@@ -1,4 +1,4 @@
-"""Packages that are not always there: load one, or say how to get it."""
+"""Optional packages: import one, or say which extra of mmcl brings it."""
 
 from __future__ import annotations
 

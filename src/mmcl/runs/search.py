@@ -9,7 +9,7 @@ pruned. All that is known lies in one folder, which several processes may share:
     FOLDER/trials/N/       history.csv of trial N; the network of the best trial alone
 
 A value found so is the smallest of many, and so too good: train the settings again with other
-seeds before you believe it (``mmcl.evaluation.tuned``).
+seeds before you believe it (``mmcl.runs.tuning``).
 """
 
 from __future__ import annotations

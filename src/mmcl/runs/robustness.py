@@ -44,9 +44,9 @@ from mmcl.corpus.store import Corpus, Split
 from mmcl.errors import DatasetError, UsageError
 from mmcl.evaluation.metrics import Metrics, higher_is_better, task_metrics
 from mmcl.evaluation.protocol import JudgedSplit, judged_split, reference_metrics
-from mmcl.evaluation.run import Run
 from mmcl.evaluation.summary import summarise_seeds
 from mmcl.models.network import Network
+from mmcl.runs.run import Run
 from mmcl.runtime import environment
 from mmcl.types import MODALITIES, Modality
 
@@ -107,7 +107,7 @@ def robustness(
     """Score every seed of a run with less and less of every clip.
 
     At rate 0, and with all modalities kept, the numbers are those of
-    :meth:`~mmcl.evaluation.run.Run.evaluate`.
+    :meth:`~mmcl.runs.run.Run.evaluate`.
 
     Args:
         run: The run.

@@ -14,10 +14,10 @@ from safetensors.torch import load_file
 from mmcl.corpus.store import open_corpus, write_corpus
 from mmcl.engines import Died, await_shared
 from mmcl.errors import DatasetError, TrainingError
-from mmcl.evaluation import training_pool
-from mmcl.evaluation.run import DIVERGED
-from mmcl.evaluation.training_pool import COST, Job, train_jobs
 from mmcl.learning.loop import DONE, fit
+from mmcl.runs import training_pool
+from mmcl.runs.jobs import COST, Job, train_jobs
+from mmcl.runs.run import DIVERGED
 
 
 @pytest.fixture(scope="module")

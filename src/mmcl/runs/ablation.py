@@ -8,7 +8,7 @@ from typing import NamedTuple
 from mmcl.config import Config, resolve_config
 from mmcl.corpus.schema import Card
 from mmcl.errors import UsageError, did_you_mean
-from mmcl.evaluation.comparison import Entry, Rescored
+from mmcl.runs.comparison import Entry, Rescored
 from mmcl.types import MODALITIES, Modality
 
 __all__ = ["ABLATIONS", "REFERENCE", "Ablation", "ablation_entries", "modalities_left_out"]

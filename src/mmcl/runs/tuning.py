@@ -1,6 +1,6 @@
 """A search for settings and what it came to: the best settings, trained again with fresh seeds.
 
-The search (:mod:`mmcl.learning.tuning`) sees no test clip. The settings it ends with, and those
+The search (:mod:`mmcl.runs.search`) sees no test clip. The settings it ends with, and those
 it started from, are then each trained with seeds that the search did not use, and scored by the
 protocol. DIR holds what the search leaves there, and::
 
@@ -32,12 +32,12 @@ from typing import Any
 from mmcl.config import Config
 from mmcl.corpus.store import Corpus
 from mmcl.errors import UsageError
-from mmcl.evaluation.run import RUN, Run, train
 from mmcl.evaluation.summary import summarise
 from mmcl.evaluation.tables import write_text
 from mmcl.learning.checkpoints import write_json
 from mmcl.learning.loop import Progress
-from mmcl.learning.tuning import (
+from mmcl.runs.run import RUN, Run, train
+from mmcl.runs.search import (
     SEARCH_SEED,
     Told,
     Trial,

@@ -6,9 +6,9 @@ import io
 
 import pytest
 
-from mmcl.evaluation.comparison_tables import CSV_COLUMNS, csv_table, latex_table, markdown_table
 from mmcl.evaluation.published_results import PublishedResult
 from mmcl.evaluation.summary import summarise
+from mmcl.runs.comparison_tables import CSV_COLUMNS, csv_table, latex_table, markdown_table
 
 
 def summary(*values):
