@@ -15,7 +15,7 @@ from mmcl.corpus.store import open_corpus, write_corpus
 from mmcl.engines import Died, await_shared
 from mmcl.errors import DatasetError, TrainingError
 from mmcl.learning.loop import DONE, fit
-from mmcl.runs import training_pool
+from mmcl.runs import jobs as training_pool
 from mmcl.runs.jobs import COST, Job, train_jobs
 from mmcl.runs.run import DIVERGED
 
