@@ -1,4 +1,4 @@
-"""Intra-modal attention: enhance the common part of every modality by itself."""
+"""Intra-modal attention: enhance the common part of every modality from its own steps."""
 
 from __future__ import annotations
 

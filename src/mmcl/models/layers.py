@@ -1,28 +1,21 @@
-"""Layers that work on all modalities at once: one weight matrix per modality, one call.
+"""Layers that work on all modalities at once, every modality with its own weights.
 
-Everything is stacked as ``[m, b, n, d]``: modalities, clips, steps, width.
+All take and return stacks ``[m, b, n, d]``: modalities, clips, steps, width.
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from mmcl.processes import (
-    add_up,
-    current_generator,
-    current_share,
-    own_clips,
-    shape_of_all,
-    updates_buffers,
-)
 from mmcl.types import Modality
 
 __all__ = [
+    "NEVER",
     "BatchNorm",
     "Dropout",
     "ModalityBlock",
@@ -30,73 +23,49 @@ __all__ = [
     "ModalityNorm",
     "SelfAttention",
     "equalise_lengths",
+
     "sinusoidal_positions",
     "traced",
     "weighted_mean",
 ]
 
 NEVER = -1e4
-"""Added to an attention score that must not count. Finite, so that a row in which nothing
-counts stays a number; far enough that float32 and bfloat16 softmax give exactly zero."""
+"""Attention score of a step that must not be attended to. It is finite, so that a row without
+any other step stays a number, and low enough that a float32 or bfloat16 softmax gives 0."""
 
 LONG_SEQUENCE = 256
-"""Steps from which on attention learns in linear memory; below, that would only cost time."""
+"""Number of steps from which attention takes the form whose memory grows linearly."""
 
 
 class Dropout(nn.Module):
-    """Dropout whose noise is cheap on a CPU, where torch draws it value by value.
+    """Dropout that is active only where something is learnt.
 
-    A random byte decides on a value, so the rate is rounded to a 256th; what is kept is scaled
-    by the rounded rate, so that the mean stays exact. Nothing is dropped where nothing is
-    learnt: in evaluation, and in passes without gradient (the further samples of RLOO).
+    It does nothing in evaluation, and nothing in passes without gradient: the further samples
+    of RLOO compare actions, and noise of their own would blur the comparison.
+
+    Noise is drawn as bytes from torch's generator, many times faster on a CPU than value by
+    value. The rate is therefore rounded to a 256th; the mean stays exact.
 
     Args:
-        rate: Share of the values that become 0.
-        clip_axis: Which axis counts the clips, for batches that are cut into parts.
+        rate: Share of the values that become 0, 0 to below 1.
     """
 
-    def __init__(self, rate: float, clip_axis: int = 0) -> None:
+    def __init__(self, rate: float) -> None:
         super().__init__()
-        self.rate, self.clip_axis = rate, clip_axis
+        self.rate = rate
 
     def forward(self, x: Tensor) -> Tensor:
         """Shapes: any in, the same out."""
-        if x.device.type == "cpu":
-            kept = self.kept(x.shape)
-            return x if kept is None else x * kept.to(x.dtype).mul_(self.scale)
-        if not self._drops():
+        dropped = min(round(self.rate * 256), 255)
+        if not (self.training and torch.is_grad_enabled() and dropped):
             return x
-        if current_share() is None:
+        if x.device.type != "cpu":
             return F.dropout(x, self.rate)
-        shape = shape_of_all(x.shape, self.clip_axis)
-        return x * own_clips(F.dropout(x.new_ones(shape), self.rate), self.clip_axis)
-
-    def kept(self, shape: Sequence[int]) -> Tensor | None:
-        """Of a shape, on the CPU, 1 where a value stays; None where nothing is dropped.
-
-        Bytes and not truth values, which a CPU turns into numbers one by one.
-        """
-        if not self._drops():
-            return None
-        shape = shape_of_all(shape, self.clip_axis)
-        count = math.prod(shape)
-        words = torch.empty((count + 7) // 8, dtype=torch.int64)
-        words.random_(-(2**63), None, generator=current_generator())
-        noise = own_clips(words.view(torch.uint8)[:count].view(shape), self.clip_axis)
-        first_kept = self._dropped_of_256
-        return noise.clamp(first_kept - 1, first_kept).sub_(first_kept - 1)
-
-    @property
-    def scale(self) -> float:
-        """What the values that stay are multiplied by."""
-        return 256 / (256 - self._dropped_of_256)
-
-    @property
-    def _dropped_of_256(self) -> int:
-        return min(round(self.rate * 256), 255)
-
-    def _drops(self) -> bool:
-        return self.training and torch.is_grad_enabled() and self._dropped_of_256 > 0
+        # Eight random bytes per drawn integer; a value stays where its byte is large enough.
+        words = torch.empty((x.numel() + 7) // 8, dtype=torch.int64).random_(-(2**63), None)
+        noise = words.view(torch.uint8)[: x.numel()].view(x.shape)
+        kept = noise.clamp(dropped - 1, dropped).sub_(dropped - 1)  # 1 where a value stays
+        return x * kept.to(x.dtype).mul_(256 / (256 - dropped))
 
     def extra_repr(self) -> str:
         """Shown by ``print(model)``."""
@@ -114,22 +83,10 @@ class ModalityLinear(nn.Module):
         nn.init.uniform_(self.weight, -bound, bound)
         nn.init.uniform_(self.bias, -bound, bound)
 
-    def forward(self, x: Tensor, *, ramp: bool = False) -> Tensor:
-        """Apply each modality's own weights.
-
-        Args:
-            x: ``[m, ..., in]``.
-            ramp: Let nothing below 0 through (ReLU). It is done in place, which on what is
-                returned, a view, would cost two copies of the gradient.
-
-        Returns:
-            ``[m, ..., out]``.
-        """
-        flat = x.reshape(x.shape[0], -1, x.shape[-1])
-        flat = torch.baddbmm(self.bias, flat, self.weight)
-        if ramp:
-            flat = flat.relu_()
-        return flat.view(*x.shape[:-1], self.bias.shape[-1])
+    def forward(self, x: Tensor) -> Tensor:
+        """Shapes: ``[m, ..., in]`` in, ``[m, ..., out]`` out."""
+        rows = x.reshape(x.shape[0], -1, x.shape[-1])
+        return torch.baddbmm(self.bias, rows, self.weight).view(*x.shape[:-1], -1)
 
 
 class ModalityNorm(nn.Module):
@@ -154,8 +111,8 @@ class SelfAttention(nn.Module):
         num_modalities: Modalities m.
         width: Width d.
         heads: Heads; scale is ``1 / sqrt(d / heads)``.
-        project: Whether an output projection follows (a transformer block's does; the
-            intra-modal attention of the released code has none).
+        project: Add an output projection, as a transformer block has; the intra-modal
+            attention of the released code has none.
     """
 
     def __init__(self, num_modalities: int, width: int, heads: int, *, project: bool) -> None:
@@ -177,21 +134,23 @@ class SelfAttention(nn.Module):
         """
         m, b, n, d = x.shape
         qkv = self.qkv(x).view(m * b, n, 3, self.heads, d // self.heads)
-        query, key, value = (each.transpose(1, 2) for each in qkv.unbind(2))  # [m*b, heads, n, ..]
+        query, key, value = (part.transpose(1, 2) for part in qkv.unbind(2))  # [m*b, heads, n, ..]
         bias = key_bias.to(query.dtype).reshape(m * b, 1, 1, n)
         if bias.requires_grad and n >= LONG_SEQUENCE:
-            context = _attend_in_linear_memory(query, key, value, bias)
+            context = _attention_in_linear_memory(query, key, value, bias)
         else:
             context = F.scaled_dot_product_attention(query, key, value, attn_mask=bias)
         mixed: Tensor = self.out(context.transpose(1, 2).reshape(m, b, n, d))
         return mixed
 
 
-def _attend_in_linear_memory(query: Tensor, key: Tensor, value: Tensor, bias: Tensor) -> Tensor:
-    """Attention under a bias that learns, without its ``[n, n]`` scores kept for the gradient.
+def _attention_in_linear_memory(
+    query: Tensor, key: Tensor, value: Tensor, bias: Tensor
+) -> Tensor:
+    """Attend under a bias that learns, without keeping the ``[n, n]`` scores for its gradient.
 
-    Torch computes attention in blocks, with a gradient, unless a mask needs one. So the bias
-    becomes a feature more of every key, which every query multiplies by one.
+    Torch computes attention block by block unless its mask needs a gradient. So the bias
+    becomes one more feature of every key, which every query multiplies by 1.
 
     Shapes: ``[m*b, heads, n, d/heads]`` and the bias ``[m*b, 1, 1, n]`` in, contexts out.
     """
@@ -201,7 +160,7 @@ def _attend_in_linear_memory(query: Tensor, key: Tensor, value: Tensor, bias: Te
     context = F.scaled_dot_product_attention(
         F.pad(query, (0, 1), value=1.0),
         torch.cat([key, with_bias], dim=-1),
-        F.pad(value, (0, 1)),  # queries, keys and values must be equally wide
+        F.pad(value, (0, 1)),  # queries, keys and values must have the same width
         scale=scale,
     )
     return context[..., :width]
@@ -219,64 +178,41 @@ class ModalityBlock(nn.Module):
         self.inner = ModalityLinear(num_modalities, width, inner_width)
         self.outer = ModalityLinear(num_modalities, inner_width, width)
         self.norm2 = ModalityNorm(num_modalities, width)
-        self.dropout = Dropout(dropout, clip_axis=1)
+        self.dropout = Dropout(dropout)
 
     def forward(self, x: Tensor, key_bias: Tensor) -> Tensor:
         """Shapes: ``x`` ``[m, b, n, d]``, ``key_bias`` ``[m, b, n]``; returns ``[m, b, n, d]``."""
         x = self.norm1(x + self.dropout(self.attention(x, key_bias)))
-        inner = self.dropout(self.inner(x, ramp=True))
+        inner = self.dropout(F.relu(self.inner(x)))
         normal: Tensor = self.norm2(x + self.dropout(self.outer(inner)))
         return normal
 
 
 class BatchNorm(nn.BatchNorm1d):
-    """Batch normalisation that takes a batch of one in training (mends fault F9).
+    """Batch normalisation that also accepts a batch of one in training (mends fault F9).
 
-    One clip has no batch statistics; the running ones stand in and are left alone.
+    A single clip has no batch statistics. The running ones are used for it, unchanged.
     """
 
     def forward(self, x: Tensor) -> Tensor:
         """Shapes: ``[b, d]`` in and out."""
-        clips = shape_of_all(x.shape, 0)[0]
-        if self.training and clips == 1:
+        if self.training and len(x) == 1:
             return F.batch_norm(
                 x, self.running_mean, self.running_var, self.weight, self.bias, eps=self.eps
             )
-        if not self.training or current_share() is None:
-            return super().forward(x)
-        return self._of_all(x, clips)
-
-    def _of_all(self, x: Tensor, clips: int) -> Tensor:
-        """Statistics of the clips of all parts of the batch."""
-        (total,) = add_up(x.sum(dim=0))
-        centred = x - total / clips
-        (square,) = add_up(centred.square().sum(dim=0))
-        if updates_buffers():
-            self._follow(total / clips, square / (clips - 1))
-        normal: Tensor = centred * (square / clips + self.eps).rsqrt() * self.weight + self.bias
-        return normal
-
-    def _follow(self, mean: Tensor, variance: Tensor) -> None:
-        assert self.running_mean is not None
-        assert self.running_var is not None
-        assert self.num_batches_tracked is not None
-        with torch.no_grad():
-            momentum = self.momentum or 0.0
-            self.running_mean.lerp_(mean.to(self.running_mean.dtype), momentum)
-            self.running_var.lerp_(variance.to(self.running_var.dtype), momentum)
-            self.num_batches_tracked.add_(1)
+        return super().forward(x)
 
 
 def traced() -> bool:
-    """Whether a network is being compiled or exported: then it is made of torch's parts alone."""
+    """Return True while a network is compiled or exported, when no value can be looked at."""
     return torch.compiler.is_compiling() or torch.onnx.is_in_onnx_export()
 
 
 def weighted_mean(x: Tensor, weight: Tensor) -> Tensor:
-    """Mean over steps, each counted by its weight.
+    """Average the steps of every clip by their weights.
 
-    A total weight below one divides by one, so that a clip of which little is kept fades
-    towards zero in place of being blown up, and one of which nothing is kept is zero.
+    The sum is divided by the total weight, or by 1 where that is smaller: a clip of which
+    little is kept fades towards zero, and one of which nothing is kept is zero.
 
     Args:
         x: ``[..., n, d]``.
@@ -290,26 +226,26 @@ def weighted_mean(x: Tensor, weight: Tensor) -> Tensor:
 
 
 def sinusoidal_positions(num_steps: int, width: int, device: torch.device) -> Tensor:
-    """Sinusoidal positions, ``[n, d]``, of unit mean square."""
-    at = torch.arange(num_steps, device=device, dtype=torch.float32).unsqueeze(-1)
+    """Return sinusoidal positions, ``[n, d]``, with a mean square of 1."""
+    step = torch.arange(num_steps, device=device, dtype=torch.float32).unsqueeze(-1)
     pair = torch.arange(0, width, 2, device=device, dtype=torch.float32)
-    angle = at * torch.exp(-math.log(10_000.0) * pair / width)  # [n, ceil(d/2)]
-    both = torch.stack([angle.sin(), angle.cos()], dim=-1).flatten(1)
-    return math.sqrt(2.0) * both[:, :width]
+    angle = step * torch.exp(-math.log(10_000.0) * pair / width)  # [n, ceil(d/2)]
+    waves = torch.stack([angle.sin(), angle.cos()], dim=-1).flatten(1)
+    return math.sqrt(2.0) * waves[:, :width]
 
 
 def equalise_lengths(
     features: Mapping[Modality, Tensor], masks: Mapping[Modality, Tensor], num_steps: int
 ) -> tuple[dict[Modality, Tensor], dict[Modality, Tensor]]:
-    """Bring every modality to one length, for a model that knows no other case.
+    """Bring every modality to one length, for ``released``, which knows no other case.
 
-    A longer sequence is cut into equal segments whose steps are averaged, a shorter one
-    repeats its steps; a modality that is absent is zero.
+    A longer sequence is cut into equal segments whose steps are averaged. A shorter one
+    repeats its steps. An absent modality becomes zeros.
 
     Args:
         features: Per modality ``[b, n_m, d_m]``.
         masks: Per modality bool ``[b, n_m]``, the real steps first.
-        num_steps: Length n wanted.
+        num_steps: Wanted length n.
 
     Returns:
         Features ``[b, n, d_m]`` and masks ``[b, n]``, all real.
@@ -318,17 +254,18 @@ def equalise_lengths(
         Ours: the released code cannot take unequal lengths (fault F10).
     """
     equal: dict[Modality, Tensor] = {}
-    every: dict[Modality, Tensor] = {}
+    all_real: dict[Modality, Tensor] = {}
     for modality, x in features.items():
         length = masks[modality].sum(dim=1, keepdim=True)  # [b, 1]
-        at = torch.arange(num_steps, device=x.device)
-        start = at * length // num_steps  # [b, n]
-        end = torch.maximum((at + 1) * length // num_steps, start + 1).clamp(max=x.shape[1])
+        step = torch.arange(num_steps, device=x.device)
+        start = step * length // num_steps  # [b, n]
+        end = torch.maximum((step + 1) * length // num_steps, start + 1).clamp(max=x.shape[1])
+        # The sum of a segment is the difference of two running totals.
         total = F.pad(x.double().cumsum(dim=1), (0, 0, 1, 0))  # [b, n_m + 1, d_m]
-        width = (-1, -1, x.shape[-1])
-        segment = total.gather(1, end.unsqueeze(-1).expand(width)) - total.gather(
-            1, start.unsqueeze(-1).expand(width)
+        wide = (-1, -1, x.shape[-1])
+        segment = total.gather(1, end.unsqueeze(-1).expand(wide)) - total.gather(
+            1, start.unsqueeze(-1).expand(wide)
         )
         equal[modality] = (segment / (end - start).unsqueeze(-1)).to(x.dtype)
-        every[modality] = torch.ones_like(start, dtype=torch.bool)
-    return equal, every
+        all_real[modality] = torch.ones_like(start, dtype=torch.bool)
+    return equal, all_real

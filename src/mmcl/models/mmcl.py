@@ -6,7 +6,7 @@ parts, act on the specific parts, fuse, predict.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from typing import NamedTuple
 
 import torch
@@ -30,22 +30,22 @@ from mmcl.models.layers import (
     ModalityBlock,
     equalise_lengths,
     sinusoidal_positions,
+    traced,
     weighted_mean,
 )
 from mmcl.models.network import Network
-from mmcl.models.packed import attend_packed, can_pack, is_hard, transform_packed
-from mmcl.models.policy import Decision, PolicyModels, draw_kept
+from mmcl.models.policy import Decision, PolicyModels, gather_kept
 from mmcl.models.projection import Projection, Standardiser
 from mmcl.types import Modality
 
 __all__ = ["MMCL", "Encoded", "Output"]
 
 SOFTMAX_TEMPERATURE = 0.1
-"""Of the calibrated softmax maps, an ablation of the element-wise form (METHOD 2)."""
+"""Temperature of the calibrated softmax maps, an ablation of the element-wise form (METHOD 2)."""
 
 
 class Encoded(NamedTuple):
-    """Everything that does not depend on actions.
+    """Result of all that comes before the actions.
 
     Attributes:
         parts: Common and specific parts and commonality.
@@ -63,15 +63,15 @@ class Encoded(NamedTuple):
 
 
 class Output(NamedTuple):
-    """What the network returns.
+    """Scores of the network, and how they came about.
 
     Attributes:
         scores: ``[b]`` for regression, logits ``[b, c]`` for classes, ``[b, e, 2]`` for
             emotions.
         hidden: Fused representation that they were read from, ``[b, 2d]``.
-        decision: What the policies did.
+        decision: Actions of the policies.
         complementary: Pooled specific part under the actions, ``[m, b, d]``.
-        encoded: The rest.
+        encoded: Result of :meth:`MMCL.encode`.
     """
 
     scores: Tensor
@@ -88,9 +88,9 @@ class MMCL(Network):
         dims: Feature width per modality; modalities that ``model.modalities`` leaves out are
             ignored.
         task: What is predicted.
-        aligned: Whether step i of every modality is the same stretch of time.
-        model: What it is made of.
-        policy: Of which kind the policies are and how often they refine.
+        aligned: True if step i of every modality is the same stretch of time.
+        model: Settings of the network.
+        policy: Settings of the policies: their kind and how often they refine.
 
     Example:
         >>> import torch
@@ -100,8 +100,6 @@ class MMCL(Network):
         >>> model.eval()(features).scores.shape
         torch.Size([2])
     """
-
-    shares_batches = True
 
     def __init__(
         self,
@@ -134,6 +132,7 @@ class MMCL(Network):
         self.policy = PolicyModels(
             count, width, refinement_steps=policy.refinement_steps, hard=policy.kind == "rloo"
         )
+        self.hard_actions = policy.kind in ("rloo", "ones", "random")
         self.block = ModalityBlock(count, width, settings.heads, self.inner_width, settings.dropout)
         self.fusion = GatedFusion(count, width)
         head: type[nn.Module] = ReleasedHead if self.released else CalibratedHead
@@ -156,78 +155,69 @@ class MMCL(Network):
             carried: Actions of the batch before, ``[m, b, n]``, which the released training
                 applies to the specific parts first (fault F11).
 
-        Returns:
-            Scores and how they came about.
-
         Raises:
             ShapeError: If shapes do not fit, or ``released`` is given an aligned corpus
                 whose modalities differ in length.
         """
-        encoded = self.encode(features, masks)
-        specific = encoded.parts.specific
-        if carried is not None:
-            specific = carried.unsqueeze(-1) * specific
-            encoded = encoded._replace(parts=encoded.parts._replace(specific=specific))
+        encoded = self.encode(features, masks, carried=carried)
         decision = self.decide(encoded, sample=sample)
         return self.conclude(encoded, decision)
 
     def encode(
-        self, features: Mapping[Modality, Tensor], masks: Mapping[Modality, Tensor] | None = None
+        self,
+        features: Mapping[Modality, Tensor],
+        masks: Mapping[Modality, Tensor] | None = None,
+        *,
+        carried: Tensor | None = None,
     ) -> Encoded:
-        """Project, calibrate, decouple and attend: all that comes before the actions."""
-        complete, complete_masks = self.complete(features, masks)
-        if self.released and not self.aligned:
-            complete, complete_masks = equalise_lengths(
-                complete, complete_masks, self.settings.steps
-            )
-        elif self.released:
-            # One length for all: an absent modality is zero steps, left out or masked alike.
-            longest = max(x.shape[1] for x in complete.values())
-            complete = {m: F.pad(x, (0, 0, 0, longest - x.shape[1])) for m, x in complete.items()}
-        z = self.projection(complete)
-        step_mask = self._stack_masks(complete_masks, z)
-        calibration = self.calibration
-        unit = F.normalize(z, dim=-1) if calibration is None else calibration.unit(z, step_mask)
+        """Project, calibrate, decouple and attend: all that comes before the actions.
+
+        The arguments are those of :meth:`forward`.
+        """
+        features, masks = self.complete(features, masks)
+        features, masks = self._with_one_length(features, masks)
+        # Z_m = X_m W_m + b_m, in one space per modality.
+        z = self.projection(features)  # [m, b, n, d]
+        step_mask = self._stack_masks(masks, z)  # [m, b, n]
+        # Cosines are taken in the calibrated spaces, where the modalities are comparable (F4).
+        if self.calibration is None:
+            unit = F.normalize(z, dim=-1)
+        else:
+            unit = self.calibration.unit(z, step_mask)
         parts = self._decouple(z, unit, step_mask)
+        # A step counts in the common part as much as it is common.
         weight = parts.commonality if self.elementwise else step_mask.to(z.dtype)
-        enhanced = self._attend(parts.common, weight)
+        enhanced = self._enhance(parts.common, weight)  # [m, b, d]
+        if carried is not None:
+            parts = parts._replace(specific=carried.unsqueeze(-1) * parts.specific)
         present = step_mask.any(dim=-1).to(z.dtype)
         return Encoded(parts, unit, enhanced, step_mask, present)
 
     def decide(self, encoded: Encoded, *, sample: bool = False) -> Decision:
-        """Let the policies act on the specific parts."""
-        return self.decide_often(encoded, 1, sample=sample)[0]
+        """Let the policies act on the specific parts.
 
-    def decide_often(self, encoded: Encoded, count: int, *, sample: bool = False) -> list[Decision]:
-        """Let the policies act so many times."""
+        Args:
+            encoded: What :meth:`encode` returned.
+            sample: Draw hard actions at random, as training does.
+        """
         kind = self.policy_settings.kind
         if kind not in ("ones", "random"):
-            parts, step_mask = encoded.parts, encoded.step_mask
-            decisions: list[Decision] = self.policy.several(
-                parts.specific, step_mask, count, sample=sample
+            decision: Decision = self.policy(
+                encoded.parts.specific, encoded.step_mask, sample=sample
             )
-            return decisions
-        every = encoded.step_mask.to(encoded.enhanced.dtype)
-        kept = [every] * count
+            return decision
+        # Ablations without a learned policy: keep every step, or each with probability one half.
+        kept = encoded.step_mask.to(encoded.enhanced.dtype)
         if kind == "random":
-            kept = [each * draw_kept(torch.full_like(each, 0.5)) for each in kept]
-        none = every.new_zeros(every.shape[:2])
-        return [Decision(each, each, none, ()) for each in kept]
+            kept = kept * torch.bernoulli(torch.full_like(kept, 0.5))
+        return Decision(kept, kept, kept.new_zeros(kept.shape[:2]), ())
 
     def conclude(self, encoded: Encoded, decision: Decision) -> Output:
         """Apply the actions, fuse and predict."""
-        return self.conclude_each(encoded, [decision])[0]
-
-    def conclude_each(self, encoded: Encoded, decisions: Sequence[Decision]) -> list[Output]:
-        """Apply several decisions on the same clips, each by itself; the first alone can teach."""
-        complementary = self._complement_each(encoded, [each.actions for each in decisions])
-        outputs: list[Output] = []
-        for decision, each in zip(decisions, complementary, strict=True):
-            with torch.set_grad_enabled(torch.is_grad_enabled() and not outputs):
-                hidden = self.fusion(encoded.enhanced, each, encoded.present)
-                scores = self.shape_scores(self.head(hidden))
-            outputs.append(Output(scores, hidden, decision, each, encoded))
-        return outputs
+        complementary = self.complement(encoded, decision.actions)
+        hidden = self.fusion(encoded.enhanced, complementary, encoded.present)
+        scores = self.shape_scores(self.head(hidden))
+        return Output(scores, hidden, decision, complementary, encoded)
 
     def complement(self, encoded: Encoded, actions: Tensor) -> Tensor:
         """Pool the specific part under the actions, ``U(S, a) = a * S``: ``[m, b, d]``.
@@ -235,27 +225,12 @@ class MMCL(Network):
         In ``calibrated`` an action is also the weight with which a step is attended to and
         pooled, so that a step with action 0 cannot matter to any other.
         """
-        return self._complement_each(encoded, [actions])[0]
-
-    def _complement_each(self, encoded: Encoded, actions: Sequence[Tensor]) -> Sequence[Tensor]:
-        specific = encoded.parts.specific
-        several = torch.stack(list(actions))
-        if not self.released and can_pack(specific) and is_hard(several):
-            # What is dropped is left out: nothing need be made 0.
-            return transform_packed(self.block, self._with_positions(specific), several).unbind(0)
-        found: list[Tensor] = []
-        for each in actions:
-            with torch.set_grad_enabled(torch.is_grad_enabled() and not found):
-                found.append(self._complement(encoded, each))
-        return found
-
-    def _complement(self, encoded: Encoded, actions: Tensor) -> Tensor:
-        specific = encoded.parts.specific
-        kept = self._with_positions(actions.unsqueeze(-1) * specific)
-        if not self.released and can_pack(specific):
-            return transform_packed(self.block, kept, actions.unsqueeze(0))[0]
-        weight = actions if not self.released else encoded.step_mask.to(kept.dtype)
-        return weighted_mean(self.block(kept, _key_bias(weight)), weight)
+        steps = self._add_positions(actions.unsqueeze(-1) * encoded.parts.specific)
+        weight = actions if not self.released else encoded.step_mask.to(steps.dtype)
+        if self.hard_actions and not self.released and not traced():
+            # Dropped steps cannot matter, so they are not computed.
+            steps, weight = gather_kept(steps, weight)
+        return weighted_mean(self.block(steps, _key_bias(weight)), weight)
 
     def unimodal_scores(self, output: Output) -> Tensor:
         """Scores each modality would give alone, ``[m, b, ...]``: for separate rewards."""
@@ -264,13 +239,27 @@ class MMCL(Network):
 
     @property
     def standardisers(self) -> Mapping[Modality, Standardiser]:
-        """What centres and scales the features before their projection."""
+        """Standardisers of the features before their projection, by modality."""
         return self.projection.standardisers  # type: ignore[return-value]
 
+    def _with_one_length(
+        self, features: dict[Modality, Tensor], masks: dict[Modality, Tensor]
+    ) -> tuple[dict[Modality, Tensor], dict[Modality, Tensor]]:
+        """Bring the modalities to one length for ``released``, which knows no other case."""
+        if not self.released:
+            return features, masks
+        if not self.aligned:
+            return equalise_lengths(features, masks, self.settings.steps)
+        # Aligned modalities have equal lengths already, but for one that is absent: zeros.
+        longest = max(x.shape[1] for x in features.values())
+        return {m: F.pad(x, (0, 0, 0, longest - x.shape[1])) for m, x in features.items()}, masks
+
     def _stack_masks(self, masks: Mapping[Modality, Tensor], z: Tensor) -> Tensor:
+        """Stack the masks of the modalities, padded to the longest: bool ``[m, b, n]``."""
         longest = z.shape[2]
-        lengths = {m: mask.shape[1] for m, mask in masks.items()}
-        stacked = torch.stack([F.pad(masks[m], (0, longest - lengths[m])) for m in self.modalities])
+        stacked = torch.stack(
+            [F.pad(masks[m], (0, longest - masks[m].shape[1])) for m in self.modalities]
+        )
         if not self.released:
             return stacked
         # The released code knows one length: a step is real if it is in any modality.
@@ -278,10 +267,10 @@ class MMCL(Network):
         unequal = ((counts > 0) & (counts < counts.amax(dim=0))).any(dim=0)  # [b]
         if unequal.any():
             clip = int(unequal.nonzero()[0])
-            found = dict(zip(self.modalities, counts[:, clip].tolist(), strict=True))
+            lengths = dict(zip(self.modalities, counts[:, clip].tolist(), strict=True))
             raise ShapeError(
                 "released takes an aligned corpus with equal lengths in every modality, got "
-                f"{found} steps in clip {clip}\n"
+                f"{lengths} steps in clip {clip}\n"
                 "  Say that it is not aligned: MMCL(..., aligned=False)"
             )
         return stacked.any(dim=0, keepdim=True).expand_as(stacked)
@@ -319,16 +308,14 @@ class MMCL(Network):
             z, agreed, step_mask, self.threshold, self.log_temperature.exp()
         )
 
-    def _attend(self, common: Tensor, weight: Tensor) -> Tensor:
-        """Enhance the common part and pool it, ``[m, b, d]``."""
+    def _enhance(self, common: Tensor, weight: Tensor) -> Tensor:
+        """Attend within each modality's common part and pool it, ``[m, b, d]``."""
         if self.attention is None:
             return weighted_mean(common, weight)
-        steps = self._with_positions(common)
-        if not self.released and can_pack(steps):
-            return attend_packed(self.attention, steps, weight)
+        steps = self._add_positions(common)
         return weighted_mean(self.attention(steps, _key_bias(weight)), weight)
 
-    def _with_positions(self, steps: Tensor) -> Tensor:
+    def _add_positions(self, steps: Tensor) -> Tensor:
         if not self.settings.positions:
             return steps
         return steps + sinusoidal_positions(steps.shape[-2], steps.shape[-1], steps.device)

@@ -65,12 +65,6 @@ class Network(nn.Module, PyTorchModelHubMixin):
     released: bool = False
     """Whether a missing step is one of zeros to it: it knows one length per clip."""
 
-    shares_batches: ClassVar[bool] = False
-    """Whether several processes and threads can each take some clips of a batch: a clip's scores
-    do not depend on the other clips but through sums of :mod:`mmcl.processes`, the loss is a mean
-    over clips, and what is drawn at random and what is remembered is so as that module says. In
-    evaluation several threads may call it at a time: it takes no sums and writes nothing then."""
-
     without_gradient: ClassVar[tuple[str, ...]] = ()
     """Beginnings of the names of parameters that the task loss does not reach, and why it may
     be so is said where the class names them."""

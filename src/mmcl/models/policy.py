@@ -1,4 +1,4 @@
-"""Policies: one per modality, deciding step by step what of the specific part is kept."""
+"""Policies: one per modality, which decide step by step what of the specific part is kept."""
 
 from __future__ import annotations
 
@@ -8,28 +8,24 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from mmcl.models.layers import traced
-from mmcl.processes import current_generator, own_clips, shape_of_all
-
-__all__ = ["Decision", "PolicyModels", "bernoulli_log_probability", "draw_kept"]
-
+__all__ = ["Decision", "PolicyModels", "bernoulli_log_probability", "gather_kept"]
 
 FIRST_KEEP_LOGIT = 2.0
 """Where a hard policy starts: it keeps nearly nine steps of ten and learns to drop. Started at
-even odds it learns from a predictor that half the steps are withheld from, and ends worse."""
+even odds, the predictor learns while half of the steps are withheld, and ends worse."""
 
 
 class Decision(NamedTuple):
-    """What the policies decided, after all refinement steps.
+    """Actions of the policies after all refinement steps.
 
     Attributes:
         actions: Weight of every step, ``[m, b, n]``, in 0..1; exactly 0 or 1 where the
             policy is hard; 0 where padded.
-        keep_probability: What they were decided from, ``[m, b, n]``.
-        log_probability: Of a sampled decision, per modality and clip ``[m, b]``; 0 for a
-            soft one.
-        moves: Per refinement step the state it saw, ``[m, b, n, d]``, and its own choice,
-            ``[m, b, n]``.
+        keep_probability: Probability that the actions were decided from, ``[m, b, n]``.
+        log_probability: Log-probability of a sampled decision, per modality and clip
+            ``[m, b]``; 0 for a soft one.
+        moves: Per refinement step the state that was seen, ``[m, b, n, d]``, and the choice
+            made in it, ``[m, b, n]``.
     """
 
     actions: Tensor
@@ -43,18 +39,26 @@ def bernoulli_log_probability(keep_logits: Tensor, kept: Tensor) -> Tensor:
     return -F.binary_cross_entropy_with_logits(keep_logits, kept, reduction="none")
 
 
-def draw_kept(probability: Tensor) -> Tensor:
-    """Keep (1) or drop (0) every step by its probability, ``[m, b, n]`` in and out.
+def gather_kept(steps: Tensor, actions: Tensor) -> tuple[Tensor, Tensor]:
+    """Move the kept steps of every clip to the front, and cut all clips to the longest of them.
 
-    Each part of a batch draws for all its clips, every part the same numbers, and keeps those
-    of its own: what a clip is dealt does not depend on who holds it.
+    A dropped step can matter to no other, so what follows need not compute it. The order of the
+    kept steps stays; nothing is done where a clip keeps every step.
+
+    Args:
+        steps: ``[m, b, n, d]``.
+        actions: Hard actions, 0 or 1, ``[m, b, n]``.
+
+    Returns:
+        Steps ``[m, b, k, d]`` and actions ``[m, b, k]``, k the largest number kept, at least 1.
     """
-    shape = shape_of_all(probability.shape, 1)
-    if shape == probability.shape:
-        return torch.bernoulli(probability, generator=current_generator())
-    whole = probability.new_zeros(shape)
-    own_clips(whole, 1).copy_(probability)
-    return own_clips(torch.bernoulli(whole, generator=current_generator()), 1)
+    longest = max(int(actions.sum(dim=-1).amax()), 1) if actions.numel() else 1
+    if longest >= actions.shape[-1]:
+        return steps, actions
+    # A stable sort of 1s before 0s keeps the order of time.
+    order = actions.argsort(dim=-1, descending=True, stable=True)[..., :longest]
+    rows = order.unsqueeze(-1).expand(*order.shape, steps.shape[-1])
+    return steps.gather(2, rows), actions.gather(2, order)
 
 
 class PolicyModels(nn.Module):
@@ -65,7 +69,7 @@ class PolicyModels(nn.Module):
         width: Width d of the specific parts.
         refinement_steps: Decisions K per clip. Each sees the specific features under the
             actions so far, and can only take more away: actions multiply.
-        hard: Keep or drop, in place of a weight.
+        hard: Keep or drop a step, instead of weighting it.
 
     Source:
         METHOD 1; hard actions and refinement METHOD 2.5 and 2.7 (faults F5, F11). Training
@@ -85,66 +89,41 @@ class PolicyModels(nn.Module):
 
     def keep_logits(self, state: Tensor) -> Tensor:
         """Shapes: ``[m, ..., n, d]`` in, ``[m, ..., n]`` out."""
-        m, n = len(state), state.shape[-2]
-        flat = state.reshape(m, -1, state.shape[-1])
-        # One by one: as a batch of products with a vector they take ten times as long on a CPU.
-        each = [steps @ weight for steps, weight in zip(flat, self.weight, strict=True)]
-        logits = torch.stack(each) + self.bias.unsqueeze(-1)
-        return logits.view(m, *state.shape[1:-2], n)
+        # A product per modality: one batched product with vectors takes ten times as long on a CPU.
+        logits = [steps @ w + b for steps, w, b in zip(state, self.weight, self.bias, strict=True)]
+        return torch.stack(logits)
 
     def forward(self, specific: Tensor, step_mask: Tensor, *, sample: bool = False) -> Decision:
         """Decide on every step.
+
+        A step once dropped has no further say: the log-probability counts only decisions that
+        could still change something.
 
         Args:
             specific: ``[m, b, n, d]``.
             step_mask: Real steps, bool ``[m, b, n]``.
             sample: Draw hard actions at random, as training does; otherwise a step is kept
                 when that is likelier than not. Soft actions are never drawn.
-
-        Returns:
-            The decision. A step once dropped has no further say: the log-probability
-            counts only decisions that could still change something.
         """
-        return self.several(specific, step_mask, 1, sample=sample)[0]
-
-    def several(
-        self, specific: Tensor, step_mask: Tensor, count: int, *, sample: bool = False
-    ) -> list[Decision]:
-        """Decide so many times: as often as :meth:`forward` would, judging the steps once."""
-        # Before the first decision every real step counts wholly.
-        actions = step_mask.to(specific.dtype)
-        whole = not traced() and bool(step_mask.all())
-        first = self._judge(specific if whole else actions.unsqueeze(-1) * specific)
-        return [self._decide(specific, actions, first, sample) for _ in range(count)]
-
-    def _judge(self, state: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        keep_logits = self.keep_logits(state)
-        return state, keep_logits, keep_logits.sigmoid()
-
-    def _decide(
-        self,
-        specific: Tensor,
-        actions: Tensor,
-        judged: tuple[Tensor, Tensor, Tensor],
-        sample: bool,
-    ) -> Decision:
-        probability = actions
+        # Before the first decision every real step counts fully.
+        actions = probability = step_mask.to(specific.dtype)
         log_probability = specific.new_zeros(specific.shape[:2])
         moves = []
-        for step in range(self.refinement_steps):
-            if step:
-                judged = self._judge(actions.unsqueeze(-1) * specific)
-            state, keep_logits, keep = judged
+        for _ in range(self.refinement_steps):
+            # State: the specific features under the actions so far.
+            state = actions.unsqueeze(-1) * specific
+            keep_logits = self.keep_logits(state)
+            keep = keep_logits.sigmoid()
             if not self.hard:
-                decided = keep
+                chosen = keep
             elif sample:
-                # What is no number is dropped here, and ends the training by its loss.
-                decided = draw_kept(keep.detach().nan_to_num(0.0))
-                each = bernoulli_log_probability(keep_logits, decided) * actions
-                log_probability = log_probability + each.sum(dim=-1)
+                # NaN cannot be drawn from; it is dropped, and the loss then ends the training.
+                chosen = torch.bernoulli(keep.detach().nan_to_num(0.0))
+                surprise = bernoulli_log_probability(keep_logits, chosen) * actions
+                log_probability = log_probability + surprise.sum(dim=-1)
             else:
-                decided = (keep_logits > 0).to(keep.dtype)
+                chosen = (keep_logits > 0).to(keep.dtype)
             probability = probability * keep
-            actions = actions * decided
-            moves.append((state, decided))
+            actions = actions * chosen
+            moves.append((state, chosen))
         return Decision(actions, probability, log_probability, tuple(moves))

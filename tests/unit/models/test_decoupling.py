@@ -16,12 +16,6 @@ TOLERANCE = {"rtol": 0.0, "atol": 1e-13}
 CLIPS, STEPS, WIDTH = 4, 6, 8
 
 
-@pytest.fixture(params=[64, 0], ids=["short", "by-partners"], autouse=True)
-def _short(request, monkeypatch):
-    """Every law of agreement by all cosines, and by those of the partners found in blocks."""
-    monkeypatch.setattr(decoupling, "SHORT", request.param)
-
-
 def brute_force(unit, mask, *, three_way, confirm):
     """Agreement of every real step, pair by pair; nan at padded ones."""
     modalities, clips, steps, _ = unit.shape
