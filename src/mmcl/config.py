@@ -210,26 +210,22 @@ class RuntimeSettings(_Settings):
 
     Attributes:
         accelerator: ``cpu``, ``gpu`` or ``auto``.
-        processes: Processes that train together, each on its share of every batch.
+        devices: Processes of this machine that train one network together, one per core or GPU,
+            each on its share of every batch.
+        strategy: How Lightning Fabric lets them work together: ``auto`` (DistributedDataParallel)
+            or any other name that Fabric knows.
         precision: ``32-true`` or ``bf16-mixed``.
-        threads: CPU threads of a process, each on its part of a large batch; None leaves
-            torch's own choice, or shares the cores among the processes.
+        threads: CPU threads of a process; None leaves torch's own choice, or shares the cores
+            among the processes.
         tensorboard: Write TensorBoard files too (needs ``mmcl[track]``).
     """
 
     accelerator: Literal["cpu", "gpu", "auto"] = "cpu"
-    processes: int = Field(1, ge=1)
+    devices: int = Field(1, ge=1)
+    strategy: str = "auto"
     precision: Literal["32-true", "bf16-mixed"] = "32-true"
     threads: int | None = Field(None, ge=1)
     tensorboard: bool = False
-
-    @model_validator(mode="before")
-    @classmethod
-    def _renamed(cls, given: Any) -> Any:
-        """Runs of earlier versions say ``devices``."""
-        if not isinstance(given, Mapping) or "devices" not in given or "processes" in given:
-            return given
-        return {("processes" if key == "devices" else key): given[key] for key in given}
 
 
 class Config(_Settings):

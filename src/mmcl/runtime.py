@@ -1,4 +1,4 @@
-"""Seeds, threads, devices and versions: what a run depends on beside its settings."""
+"""Seeds, threads, devices, processes and versions: what a run depends on besides its settings."""
 
 from __future__ import annotations
 
@@ -7,8 +7,7 @@ import os
 import platform
 import random
 import subprocess
-import sys
-from datetime import timedelta
+from functools import cache
 from importlib import metadata
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -20,21 +19,17 @@ if TYPE_CHECKING:
     from lightning_fabric import Fabric
 
 __all__ = [
-    "check_processes",
     "environment",
+    "gather_from_processes",
     "is_first_process",
     "keep_freed_memory",
+    "launch",
     "make_fabric",
-    "num_processes",
     "prepare_process",
     "seed_everything",
 ]
 
-_SECONDS_OF_A_TURN = 5e-4
-"""After which a thread that waits for Python's lock asks for it: a tenth of the usual time. Those
-that compute parts of a batch then wait less for each other (benchmarks/NOTES.md)."""
 _M_TRIM_THRESHOLD, _M_MMAP_MAX = -1, -4  # numbers of glibc's malloc.h
-_LONGEST_WAIT = timedelta(hours=2)  # the first process scores alone; a dead one is heard at once
 _RECORDED = (
     *("mmcl", "torch", "lightning-fabric", "numpy", "scikit-learn", "pyarrow", "pydantic"),
     *("optuna", "captum", "onnx", "onnxruntime"),
@@ -42,13 +37,15 @@ _RECORDED = (
 
 
 def prepare_process(settings: RuntimeSettings) -> None:
-    """Set the number of CPU threads and how they take turns, and keep freed memory at hand."""
+    """Set the number of CPU threads, and keep freed memory for the next step."""
     import torch
 
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
-    sys.setswitchinterval(_SECONDS_OF_A_TURN)
     if settings.threads is not None:
         torch.set_num_threads(settings.threads)
+    elif settings.devices > 1:
+        # Processes of one machine share its cores.
+        torch.set_num_threads(max(1, (os.cpu_count() or 1) // settings.devices))
     keep_freed_memory()
 
 
@@ -84,26 +81,47 @@ def seed_everything(seed: int) -> None:
     torch.utils.deterministic.fill_uninitialized_memory = False  # type: ignore[attr-defined]
 
 
-def num_processes() -> int:
-    """Processes in this one's group, over all machines: what ``torchrun`` says, else 1."""
-    return int(os.environ["WORLD_SIZE"]) if "TORCHELASTIC_RUN_ID" in os.environ else 1
+def make_fabric(settings: RuntimeSettings) -> Fabric:
+    """Return the Lightning Fabric that places models and data; the only maker of one.
 
-
-def is_first_process() -> bool:
-    """Whether this process is the one of its group that writes files and speaks."""
-    return num_processes() == 1 or os.environ["RANK"] == "0"
-
-
-def check_processes(settings: RuntimeSettings, here: int) -> None:
-    """See that this machine has what so many processes need.
-
-    Args:
-        settings: Say whether they run on cores or on GPUs.
-        here: Processes of this training on this machine.
+    Where ``torchrun`` started this process its numbers of processes and machines count, and
+    otherwise ``runtime.devices``.
 
     Raises:
-        ConfigError: If there are fewer cores or GPUs, or no GPU where one is asked for.
+        ConfigError: If a GPU is asked for and there is none, if there are fewer devices than
+            asked for, if Fabric knows no such strategy, or if the settings contradict
+            ``torchrun``.
     """
+    from lightning_fabric import Fabric
+
+    devices, nodes = settings.devices, 1
+    if "TORCHELASTIC_RUN_ID" in os.environ:
+        total, devices = int(os.environ["WORLD_SIZE"]), int(os.environ["LOCAL_WORLD_SIZE"])
+        nodes = total // devices
+        if settings.devices not in (1, total):
+            raise ConfigError(
+                f"runtime.devices is {settings.devices}, but torchrun started {total} processes\n"
+                "  Leave it to torchrun: without --set runtime.devices"
+            )
+    _check_devices(settings, devices)
+    strategy: Any = settings.strategy
+    if devices * nodes > 1 and strategy in ("auto", "ddp"):
+        # A step of the policies' critic reaches some of the parameters only.
+        strategy = "ddp_find_unused_parameters_true"
+    try:
+        return Fabric(
+            accelerator=settings.accelerator,
+            devices=devices,
+            num_nodes=nodes,
+            strategy=strategy,
+            precision=settings.precision,
+        )
+    except ValueError as fault:  # a strategy of another name, or one that does not fit
+        raise ConfigError(f'runtime.strategy "{settings.strategy}": {fault}') from None
+
+
+def _check_devices(settings: RuntimeSettings, devices: int) -> None:
+    """Refuse more processes on this machine than it has cores or GPUs."""
     import torch
 
     gpus, cores = torch.cuda.device_count(), os.cpu_count() or 1
@@ -113,52 +131,60 @@ def check_processes(settings: RuntimeSettings, here: int) -> None:
             "  Use the CPU: --set runtime.accelerator=cpu"
         )
     on_gpu = settings.accelerator == "gpu" or (settings.accelerator == "auto" and gpus)
-    name, there = ("GPU", gpus) if on_gpu else ("core", cores)
-    if here > there:
-        found = f"{there} {name}{'s' * (there != 1)}"
+    name, count = ("GPU", gpus) if on_gpu else ("core", cores)
+    if devices > count:
         raise ConfigError(
-            f"runtime.processes is {here}, but this machine has {found}: "
-            f"each process needs one\n  Use: --set runtime.processes={there}"
+            f"runtime.devices is {devices}, but this machine has {count} "
+            f"{name}{'s' * (count != 1)}: each process needs one\n"
+            f"  Use: --set runtime.devices={count}"
         )
 
 
-def make_fabric(settings: RuntimeSettings, *, loggers: list[Any] | None = None) -> Fabric:
-    """The Lightning Fabric that places models and data; the only maker of one.
+def launch(settings: RuntimeSettings) -> Fabric:
+    """Start the processes of a training, and return the Fabric they share.
 
-    Alone it has one device. In a group (:func:`num_processes`) every process has one.
+    With ``runtime.devices`` above 1 and no ``torchrun``, Fabric starts this very command again
+    as often as needed: from here on all of these processes run the same lines. They are started
+    once, however many trainings follow.
 
     Raises:
-        ConfigError: If a GPU is asked for and there is none, or there are too few.
+        ConfigError: As :func:`make_fabric` does.
     """
-    from lightning_fabric import Fabric
-
-    count = num_processes()
-    here = int(os.environ["LOCAL_WORLD_SIZE"]) if count > 1 else 1
-    check_processes(settings, here)
-    return Fabric(
-        accelerator=settings.accelerator,
-        devices=here,
-        num_nodes=count // here,
-        strategy=_strategy() if count > 1 else "auto",
-        precision=settings.precision,
-        loggers=loggers or [],
-    )
+    if settings.devices == 1 and "TORCHELASTIC_RUN_ID" not in os.environ:
+        return make_fabric(settings)
+    return _launched(settings)
 
 
-def _strategy() -> Any:
-    """Fabric's processes and messages, without its wrapper of modules.
+@cache
+def _launched(settings: RuntimeSettings) -> Fabric:
+    fabric = make_fabric(settings)
+    fabric.launch()
+    return fabric
 
-    The wrapper averages gradients in hooks, and asks that each parameter takes part in each
-    backward pass; here losses are sums over processes: see :mod:`mmcl.processes`.
+
+def is_first_process() -> bool:
+    """Return True in the one process of a training that writes files and prints."""
+    import torch
+
+    together = torch.distributed.is_available() and torch.distributed.is_initialized()
+    return not together or torch.distributed.get_rank() == 0
+
+
+def gather_from_processes(value: Any) -> list[Any]:
+    """Collect a value from each process of a training, in the order of their ranks.
+
+    Returns:
+        All values in the first process; nothing in the others. A process that trains alone
+        gets its own value.
     """
-    from lightning_fabric.strategies.ddp import DDPStrategy
-    from torch.nn import Module
+    import torch
 
-    class SummedByTheLearner(DDPStrategy):
-        def setup_module(self, module: Module) -> Any:
-            return module
-
-    return SummedByTheLearner(timeout=_LONGEST_WAIT)
+    if not (torch.distributed.is_available() and torch.distributed.is_initialized()):
+        return [value]
+    first = torch.distributed.get_rank() == 0
+    values: list[Any] | None = [None] * torch.distributed.get_world_size() if first else None
+    torch.distributed.gather_object(value, values)
+    return values or []
 
 
 def environment() -> dict[str, Any]:

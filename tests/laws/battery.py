@@ -10,7 +10,7 @@ from pydantic import ValidationError
 from mmcl.config import RuntimeSettings, model_names, resolve_config
 from mmcl.corpus.batches import Batch
 from mmcl.corpus.schema import Task
-from mmcl.learning.learner import make_learner
+from mmcl.learning.loop import make_learner
 from mmcl.models.registry import build_network, network_class
 from mmcl.runtime import make_fabric
 from mmcl.types import BASELINES, MODALITIES

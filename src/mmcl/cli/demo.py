@@ -92,7 +92,7 @@ def run_demo(out: Path, plan: Plan, *, command: str) -> None:
     """
     from mmcl.cli.show import console
     from mmcl.explain.page import comparison, demo_page, write_page
-    from mmcl.learning.checkpoints import write_json
+    from mmcl.files import write_json
 
     _clear(out)
     with _explained(out):

@@ -80,7 +80,7 @@ def _command(run: Path, corpus: Path, out: Path | None, split: str) -> str:
 
 
 def _write(folder: Path, content: Mapping[str, Any]) -> None:
-    from mmcl.learning.checkpoints import write_json
+    from mmcl.files import write_json
 
     try:
         folder.mkdir(parents=True, exist_ok=True)

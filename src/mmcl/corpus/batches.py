@@ -8,21 +8,19 @@ from typing import NamedTuple
 import numpy as np
 import torch
 from torch import Tensor
-from torch.nn import functional as F
 
 from mmcl.corpus.store import Split
-from mmcl.processes import Share, own_clips, shape_of_all
 from mmcl.types import Modality
 
 __all__ = [
     "Batch",
     "batch_rows",
     "collate",
-    "collate_share",
     "drop_modalities",
     "epoch_order",
     "labelled_rows",
     "move_batch",
+    "share_of_process",
     "shuffle_window",
 ]
 
@@ -31,7 +29,7 @@ BLOCKS_PER_WINDOW = 64
 
 
 class Batch(NamedTuple):
-    """Clips side by side.
+    """Clips side by side, padded.
 
     Attributes:
         features: Per modality float32 ``[b, n_m, d_m]``; padded steps and absent
@@ -65,11 +63,11 @@ def collate(
         rows: Their rows, ``[b]``.
         modalities: Those wanted, each one the corpus has.
         targets: Targets of the whole split, ``[clips, ...]``, or None.
-        keep_missing: Let missing steps be real ones, zeros: for ``released``, which knows
-            one length per clip.
+        keep_missing: Treat missing steps as real steps of zeros, for ``released``, which
+            knows one length per clip.
 
     Returns:
-        A batch; features are converted to float32 whatever the file holds.
+        A batch; features are float32, whatever type the file holds.
     """
     features: dict[Modality, Tensor] = {}
     masks: dict[Modality, Tensor] = {}
@@ -80,44 +78,12 @@ def collate(
             mask &= padded.any(axis=2)
         features[modality] = torch.from_numpy(padded).float()  # numpy's is ten times slower
         masks[modality] = torch.from_numpy(mask)
-    at = torch.as_tensor(np.asarray(rows, dtype=np.int64))
-    return Batch(features, masks, None if targets is None else targets[at], at)
-
-
-def collate_share(
-    split: Split,
-    rows: np.ndarray,
-    share: Share | None,
-    modalities: Sequence[Modality],
-    targets: Tensor | None = None,
-    *,
-    keep_missing: bool = False,
-) -> Batch:
-    """Pad the clips of one process as the whole batch would be padded.
-
-    Args:
-        split: Where the clips lie.
-        rows: Rows of the whole batch, ``[clips]``.
-        share: Which of them are wanted; None for all of them.
-        modalities: As for :func:`collate`.
-        targets: As for :func:`collate`.
-        keep_missing: As for :func:`collate`.
-    """
-    if share is None:
-        return collate(split, rows, modalities, targets, keep_missing=keep_missing)
-    own = rows[share.start : share.stop]
-    batch = collate(split, own, modalities, targets, keep_missing=keep_missing)
-    features, masks = dict(batch.features), dict(batch.masks)
-    for modality in modalities:
-        longest = max(int(split.lengths(modality)[rows].max(initial=0)), 1)
-        missing = longest - features[modality].shape[1]
-        features[modality] = F.pad(features[modality], (0, 0, 0, missing))
-        masks[modality] = F.pad(masks[modality], (0, missing))
-    return batch._replace(features=features, masks=masks)
+    index = torch.as_tensor(np.asarray(rows, dtype=np.int64))
+    return Batch(features, masks, None if targets is None else targets[index], index)
 
 
 def move_batch(batch: Batch, device: torch.device) -> Batch:
-    """The same batch on another device; rows stay where they are."""
+    """Move a batch to another device; its rows stay on the CPU."""
     if device.type == "cpu":
         return batch
     return Batch(
@@ -129,23 +95,23 @@ def move_batch(batch: Batch, device: torch.device) -> Batch:
 
 
 def drop_modalities(masks: Mapping[Modality, Tensor], rate: float) -> dict[Modality, Tensor]:
-    """Mask one or more modalities of some clips; one that the clip has always stays.
+    """Mask modalities of some clips at random; each clip keeps one that it has.
 
     Args:
         masks: Real steps, bool ``[b, n_m]`` per modality; not changed.
-        rate: Chance of every modality.
+        rate: Probability that a modality is masked.
     """
     present = torch.stack([mask.any(dim=1) for mask in masks.values()])  # [m, b]
-    shape = shape_of_all(present.shape, 1)
-    drop = own_clips(torch.rand(shape, device=present.device) < rate, 1)
-    drawn = own_clips(torch.rand(shape, device=present.device), 1)
+    drop = torch.rand(present.shape, device=present.device) < rate
+    # One modality that the clip has is drawn and spared.
+    drawn = torch.rand(present.shape, device=present.device)
     spared = drawn.masked_fill(~present, -1.0).argmax(dim=0)
     drop = drop.scatter(0, spared.unsqueeze(0), False)
     return {m: mask & ~drop[i].unsqueeze(1) for i, (m, mask) in enumerate(masks.items())}
 
 
 def labelled_rows(split: Split) -> np.ndarray:
-    """Rows whose label is known, int64 ``[k]``."""
+    """Return the rows whose label is known, int64 ``[k]``."""
     labels = split.labels()
     if split.card.task.kind == "regression":
         return np.flatnonzero(np.isfinite(labels))
@@ -153,7 +119,7 @@ def labelled_rows(split: Split) -> np.ndarray:
 
 
 def shuffle_window(split: Split) -> int:
-    """Clips that are shuffled together: as many as a gibibyte of features holds, at least 1."""
+    """Return how many clips are shuffled together: one GiB of features, at least one clip."""
     clips = max(len(split), 1)
     return max(1, WINDOW_BYTES * clips // max(split.feature_bytes(), 1))
 
@@ -161,33 +127,52 @@ def shuffle_window(split: Split) -> int:
 def epoch_order(
     rows: np.ndarray, *, seed: int, epoch: int, window: int | None = None
 ) -> np.ndarray:
-    """The rows in the random order of one epoch; the same seed and epoch, the same order.
+    """Shuffle the rows for one epoch; the same seed and epoch give the same order.
 
-    Where there are more rows than a window holds, a full permutation would read a file that
-    does not fit into memory in single clips from everywhere. There the rows are cut into
-    blocks of neighbours, the blocks are shuffled and dealt into windows, and the rows of a
-    window are shuffled among each other: at any time only one window's blocks are read.
+    A full permutation of a file larger than memory would read single clips from all over it.
+    So where there are more rows than a window holds, the rows are cut into blocks of
+    neighbours, the blocks are shuffled and dealt into windows, and the rows of each window are
+    shuffled: at any time only the blocks of one window are read.
 
     Args:
         rows: Rows in the order they lie on disk, ``[k]``.
-        seed: Of the training.
-        epoch: Counted from 0.
-        window: Rows shuffled together, see :func:`shuffle_window`; None is all.
+        seed: Seed of the training.
+        epoch: Epoch, counted from 0.
+        window: Rows shuffled together, see :func:`shuffle_window`; None for all.
     """
     rng = np.random.default_rng([seed, epoch])
     if window is None or len(rows) <= window:
         return rng.permutation(rows)
     size = max(1, window // BLOCKS_PER_WINDOW)
     blocks = [rows[start : start + size] for start in range(0, len(rows), size)]
-    mixed = np.concatenate([blocks[at] for at in rng.permutation(len(blocks))])
+    mixed = np.concatenate([blocks[index] for index in rng.permutation(len(blocks))])
     windows = np.array_split(mixed, -(-len(rows) // window))
-    return np.concatenate([rng.permutation(each) for each in windows])
+    return np.concatenate([rng.permutation(rows_of_window) for rows_of_window in windows])
+
+
+def share_of_process(rows: np.ndarray, rank: int, processes: int) -> np.ndarray:
+    """Return the rows that one of several processes takes of an epoch.
+
+    All get as many, so that they take the same number of steps: the first rows are repeated
+    where the rest of the division would be left over, as torch's DistributedSampler does.
+
+    Args:
+        rows: Rows in the order of the epoch, equal in every process.
+        rank: Number of the process, from 0.
+        processes: Number of processes.
+
+    Example:
+        >>> [share_of_process(np.arange(5), rank, 2).tolist() for rank in (0, 1)]
+        [[0, 2, 4], [1, 3, 0]]
+    """
+    total = -(-len(rows) // processes) * processes
+    return np.resize(rows, total)[rank::processes]
 
 
 def batch_rows(
     rows: np.ndarray, batch_size: int, *, drop_last: bool = False
 ) -> Iterator[np.ndarray]:
-    """Cut rows into batches; ``drop_last`` leaves out a smaller last one unless it is all."""
+    """Cut rows into batches; ``drop_last`` leaves out a smaller last one, unless it is the only."""
     for start in range(0, len(rows), batch_size):
         block = rows[start : start + batch_size]
         if len(block) == batch_size or not drop_last or len(rows) < batch_size:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -13,8 +12,9 @@ from safetensors.torch import save_file
 from torch import Tensor
 
 from mmcl.errors import RunError
+from mmcl.files import complete_file
 
-__all__ = ["load_state", "replace_atomically", "save_state", "write_json"]
+__all__ = ["load_state", "save_state"]
 
 _TENSOR = "__tensor__"
 _TREE_KEY = "tree"
@@ -31,9 +31,8 @@ def save_state(path: Path, state: Mapping[str, Any]) -> None:
     """
     tensors: dict[str, Tensor] = {}
     tree = _flatten(state, tensors)
-    unfinished = path.with_name(f".{path.name}.unfinished")
-    save_file(tensors, unfinished, metadata={_TREE_KEY: json.dumps(tree)})
-    replace_atomically(unfinished, path)
+    with complete_file(path) as unfinished:
+        save_file(tensors, unfinished, metadata={_TREE_KEY: json.dumps(tree)})
 
 
 def load_state(path: Path) -> dict[str, Any]:
@@ -53,20 +52,6 @@ def load_state(path: Path) -> dict[str, Any]:
         ) from None
     state: dict[str, Any] = _unflatten(tree, tensors)
     return state
-
-
-def write_json(path: Path, content: Any) -> None:
-    """Write JSON, complete or not at all."""
-    unfinished = path.with_name(f".{path.name}.unfinished")
-    unfinished.write_text(json.dumps(content, indent=2, allow_nan=False) + "\n")
-    replace_atomically(unfinished, path)
-
-
-def replace_atomically(unfinished: Path, path: Path) -> None:
-    """Bring a finished file to the disk and then under its name."""
-    with unfinished.open("rb") as file:
-        os.fsync(file.fileno())
-    unfinished.replace(path)
 
 
 def _flatten(node: Any, tensors: dict[str, Tensor]) -> Any:
@@ -90,3 +75,8 @@ def _unflatten(node: Any, tensors: Mapping[str, Tensor]) -> Any:
     if isinstance(node, list):
         return [_unflatten(value, tensors) for value in node]
     return node
+
+
+def replace_atomically(unfinished: Path, path: Path) -> None:
+    """Move a finished file to its name."""
+    unfinished.replace(path)

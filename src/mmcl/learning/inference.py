@@ -2,35 +2,28 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Generator, Iterator, Sequence
-from contextlib import closing
-from typing import NamedTuple
+from collections.abc import Callable, Iterator
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from mmcl.corpus.batches import Batch, batch_rows, collate_share, move_batch
+from mmcl.corpus.batches import batch_rows, collate, move_batch
 from mmcl.corpus.store import Split
 from mmcl.learning.objectives import item_losses
 from mmcl.models.mmcl import Output
 from mmcl.models.network import Network, Scoring
-from mmcl.processes import Share, add_up, cut_batch, own_clips, sharing
-from mmcl.threads import in_order
 from mmcl.types import Modality
+
+if TYPE_CHECKING:
+    from lightning_fabric import Fabric
 
 __all__ = ["Scored", "score_split", "targets_of", "validation_loss"]
 
-MOST_CLIPS_AT_ONCE = 128
-"""Clips that go through the network together: fewer spend their time in calls (64 were a fifth
-slower at width 64), and a batch of the usual size has some for two cores."""
-
 MOST_STEPS_AT_ONCE = 1 << 13
-"""Steps of one modality in what goes through together, padding included."""
-
-MOST_STEPS_IN_WORK = 1 << 15
-"""Of all that threads have in work, unless one clip alone has more."""
+"""Steps of one modality that go through the network together, padding included."""
 
 
 class Scored(NamedTuple):
@@ -41,10 +34,9 @@ class Scored(NamedTuple):
         actions: Per clip ``[m, n]`` float32, n of the longest modality in its portion; steps
             are the corpus's own, also where ``released`` worked on another number of them.
         commonality: Per clip ``[m, n]`` float32.
-        keep_probability: Per clip ``[m, n]`` float32: what the actions were decided from.
+        keep_probability: Per clip ``[m, n]`` float32, from which the actions were decided.
 
-    The last three are empty for a network that has no policies, and where they were not asked
-    for.
+    The last three are empty for a network without policies, and where they were not asked for.
     """
 
     scores: NDArray[np.float64]
@@ -54,7 +46,7 @@ class Scored(NamedTuple):
 
 
 def targets_of(split: Split) -> Tensor:
-    """Labels as training targets: float32 for regression, int64 otherwise."""
+    """Return labels as training targets: float32 for regression, int64 otherwise."""
     labels = torch.from_numpy(split.labels())
     return labels.float() if split.card.task.kind == "regression" else labels
 
@@ -69,16 +61,13 @@ def score_split(
 ) -> Scored:
     """Predict every clip of a split, in order.
 
-    Portions of the clips are predicted side by side, one per thread that torch may use here. What
-    is predicted of several portions is the same for any number of threads, bit for bit.
-
     Args:
         model: The network; its mode is restored afterwards.
         split: The clips; labels are not looked at.
         batch_size: Clips per batch; changes nothing but the speed.
-        per_step: Keep what the network saw in every step too; for many clips that is most of
-            what is kept.
-        advance: Called with the number of clips done after every portion, in order.
+        per_step: Keep commonality and actions of every step, too; with many clips they take
+            most of the memory.
+        advance: Called with the number of clips done after every batch.
     """
     scores: list[NDArray[np.float64]] = []
     seen: tuple[list[NDArray[np.float32]], ...] = ([], [], [])
@@ -87,24 +76,24 @@ def score_split(
         if per_step and isinstance(output, Output):
             decision, parts = output.decision, output.encoded.parts
             kinds = (decision.actions, parts.commonality, decision.keep_probability)
-            for held, values in zip(seen, kinds, strict=True):
-                held.extend(values.transpose(0, 1).float().cpu().numpy())
+            for kept, values in zip(seen, kinds, strict=True):
+                kept.extend(values.transpose(0, 1).float().cpu().numpy())
         if advance is not None:
             advance(len(output.scores))
     if per_step and model.released and not model.aligned:
-        seen = tuple(_own_steps(held, model, split) for held in seen)
+        seen = tuple(_original_steps(values, model, split) for values in seen)
     if not scores:
         return Scored(np.zeros(0), *seen)
     return Scored(np.concatenate(scores), *seen)
 
 
-def _own_steps(
-    held: list[NDArray[np.float32]], model: Network, split: Split
+def _original_steps(
+    equalised: list[NDArray[np.float32]], model: Network, split: Split
 ) -> list[NDArray[np.float32]]:
-    """Values of equalised steps, handed back to the steps they were made of."""
+    """Hand values of equalised steps back to the steps that they were made of."""
     lengths = np.stack([split.lengths(m) for m in model.modalities], axis=1)  # [clips, m]
     original = []
-    for values, length in zip(held, lengths, strict=True):
+    for values, length in zip(equalised, lengths, strict=True):
         num_steps = values.shape[1]
         own = np.zeros((len(length), max(int(length.max()), 1)), dtype=np.float32)
         for m, n in enumerate(length):
@@ -120,10 +109,9 @@ def validation_loss(
     targets: Tensor,
     batch_size: int,
     *,
-    processes: int = 1,
-    rank: int = 0,
+    fabric: Fabric | None = None,
 ) -> float:
-    """Task loss averaged over the clips, not over the batches.
+    """Return the task loss averaged over the clips, not over the batches.
 
     Args:
         model: The network.
@@ -131,113 +119,45 @@ def validation_loss(
         rows: Its labelled clips.
         targets: Targets of the whole split.
         batch_size: Clips per step.
-        processes: That share every batch, all of which must call this.
-        rank: Which of them this one is.
+        fabric: Of several processes, which all call this and share the clips.
     """
-    total = 0.0
-    for block, output in _outputs(model, split, rows, batch_size, processes, rank):
-        wanted = own_clips(targets[torch.from_numpy(block)]).to(output.scores.device)
-        (losses,) = add_up(item_losses(output.scores, wanted, model.task).double().sum())
-        total += float(losses)
-    return total / max(len(rows), 1)
-
-
-class _Portion(NamedTuple):
-    """Clips that go through the network together.
-
-    Attributes:
-        rows: Of all processes that share them.
-        share: Which of them are this process's; None where it has all.
-        batch: Those.
-    """
-
-    rows: NDArray[np.int64]
-    share: Share | None
-    batch: Batch
-
-
-def _portions(
-    split: Split,
-    rows: NDArray[np.int64],
-    modalities: Sequence[Modality],
-    batch_size: int,
-    processes: int,
-) -> Iterator[NDArray[np.int64]]:
-    """Batches of rows in portions that so many processes share, smaller ones of long clips."""
-    lengths = np.max([np.ones(len(split)), *map(split.lengths, modalities)], axis=0)  # [clips]
-    for block in batch_rows(rows, batch_size):
-        most = max(1, MOST_STEPS_AT_ONCE // int(lengths[block].max()))
-        yield from batch_rows(block, min(most, MOST_CLIPS_AT_ONCE) * processes)
-
-
-def _share(clips: int, processes: int, rank: int) -> Share | None:
-    return None if processes == 1 else cut_batch(clips, processes)[rank]
+    own = rows if fabric is None else rows[fabric.global_rank :: fabric.world_size]
+    total = torch.zeros((), dtype=torch.float64)
+    for block, output in _outputs(model, split, own, batch_size):
+        wanted = targets[torch.from_numpy(block)].to(output.scores.device)
+        total += item_losses(output.scores, wanted, model.task).double().sum().cpu()
+    if fabric is not None and fabric.world_size > 1:
+        summed: Any = fabric.all_reduce(total, reduce_op="sum")
+        total = summed
+    return float(total) / max(len(rows), 1)
 
 
 def _outputs(
-    model: Network,
-    split: Split,
-    rows: NDArray[np.int64],
-    batch_size: int,
-    processes: int = 1,
-    rank: int = 0,
+    model: Network, split: Split, rows: NDArray[np.int64], batch_size: int
 ) -> Iterator[tuple[NDArray[np.int64], Scoring]]:
-    """Rows and outputs portion by portion, in evaluation mode; the model's own mode comes back.
-
-    The outputs are those of this process's share of the portion.
-    """
+    """Yield rows and outputs batch by batch; the mode of the model is restored afterwards."""
     device = next(model.parameters()).device
     was_training = model.training
     held = [m for m in model.modalities if m in split.card.dims]  # a corpus may lack one
-    portions = list(_portions(split, rows, held, batch_size, processes))
-
-    def collated() -> Iterator[_Portion]:
-        for block in portions:
-            share = _share(len(block), processes, rank)
-            batch = collate_share(split, block, share, held, keep_missing=model.released)
-            yield _Portion(block, share, move_batch(batch, device))
-
     model.eval()
     try:
         # A policy that acts at random (an ablation) neither depends on what was drawn before
         # nor changes what is drawn after.
         with torch.inference_mode(), torch.random.fork_rng(devices=[]):
             torch.default_generator.manual_seed(0)
-            threads = max(1, min(_threads_for(model, device), len(portions)))
-            with closing(_predicted(model, collated(), threads)) as outputs:
-                for block, output in zip(portions, outputs, strict=True):
-                    with sharing(_share(len(block), processes, rank)):
-                        yield block, output
+            for block in _blocks(split, rows, held, batch_size):
+                batch = collate(split, block, held, keep_missing=model.released)
+                batch = move_batch(batch, device)
+                yield block, model(batch.features, batch.masks)
     finally:
         model.train(was_training)
 
 
-def _threads_for(model: Network, device: torch.device) -> int:
-    """Portions that may be predicted side by side.
-
-    What is drawn at random comes from one generator, in the order of the clips.
-    """
-    at_random = model.policy_settings.kind == "random"
-    together = model.shares_batches and not at_random and device.type == "cpu"
-    return torch.get_num_threads() if together else 1
-
-
-def _predicted(
-    model: Network, portions: Iterator[_Portion], threads: int
-) -> Generator[Scoring, None, None]:
-    def predict(portion: _Portion) -> Scoring:
-        with torch.inference_mode(), sharing(portion.share):
-            output: Scoring = model(portion.batch.features, portion.batch.masks)
-            return output
-
-    if threads == 1:
-        yield from map(predict, portions)
-        return
-    outputs = in_order(predict, portions, threads=threads, cost=_steps, most=MOST_STEPS_IN_WORK)
-    with closing(outputs):
-        yield from outputs
-
-
-def _steps(portion: _Portion) -> int:
-    """Steps of its longest modality, padding included."""
-    return max(mask.numel() for mask in portion.batch.masks.values())
+def _blocks(
+    split: Split, rows: NDArray[np.int64], held: list[Modality], batch_size: int
+) -> Iterator[NDArray[np.int64]]:
+    """Cut rows into batches, and those of long clips into smaller ones, so that they fit."""
+    lengths = np.max([np.ones(len(split)), *map(split.lengths, held)], axis=0)  # [clips]
+    for block in batch_rows(rows, batch_size):
+        fitting = max(1, MOST_STEPS_AT_ONCE // int(lengths[block].max()))
+        yield from batch_rows(block, fitting)

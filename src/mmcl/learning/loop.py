@@ -1,11 +1,11 @@
 """The training loop: epochs, validation, early stopping, checkpoints, history.
 
-One loop for every learner. It is given a corpus without test clips and leaves a folder::
+One loop for every learner. It takes a corpus without test clips and leaves a folder::
 
     FOLDER/checkpoint.safetensors   the whole state after the latest epoch, to go on from
     FOLDER/history.csv              a row per epoch
     FOLDER/model/                   the network of the best validation loss, when done
-    FOLDER/done.json                written last: what training came to
+    FOLDER/done.json                written last: the best epoch and its loss
 """
 
 from __future__ import annotations
@@ -14,43 +14,44 @@ import csv
 import io
 import json
 import math
+import re
 import time
+from collections.abc import Callable
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 import torch
 from torch import Tensor
 
-from mmcl.config import Config, LearningSettings
+from mmcl.config import Config, LearningSettings, PolicySettings
 from mmcl.corpus.batches import (
     Batch,
     batch_rows,
-    collate_share,
+    collate,
     drop_modalities,
     epoch_order,
     labelled_rows,
     move_batch,
+    share_of_process,
     shuffle_window,
 )
 from mmcl.corpus.store import Corpus, Split
-from mmcl.errors import ConfigError, DatasetError, MissingExtraError, TrainingError
-from mmcl.learning.checkpoints import load_state, replace_atomically, save_state, write_json
+from mmcl.errors import ConfigError, DatasetError, TrainingError
+from mmcl.extras import load
+from mmcl.files import write_json, write_text
+from mmcl.learning.checkpoints import load_state, save_state
+from mmcl.learning.ddpg import DdpgLearner
 from mmcl.learning.inference import targets_of, validation_loss
-from mmcl.learning.learner import Learner, StepReport, make_learner
-from mmcl.learning.memory import check_memory
-from mmcl.learning.together import Progress, run_together
+from mmcl.learning.learner import BaselineLearner, Learner, PolicyLearner, StepReport
+from mmcl.models.mmcl import MMCL
 from mmcl.models.network import Network
 from mmcl.models.registry import build_network, load_network
-from mmcl.processes import Share, joined, sharing, wait_for_all
-from mmcl.runtime import (
-    is_first_process,
-    make_fabric,
-    num_processes,
-    prepare_process,
-    seed_everything,
-)
+from mmcl.runtime import gather_from_processes, launch, prepare_process, seed_everything
 from mmcl.types import Modality
+
+if TYPE_CHECKING:
+    from lightning_fabric import Fabric
 
 __all__ = [
     "DONE",
@@ -59,16 +60,23 @@ __all__ = [
     "Progress",
     "build_model",
     "fit",
+    "make_learner",
     "read_fitted",
     "read_history",
 ]
 
 CHECKPOINT, HISTORY, MODEL, DONE = "checkpoint.safetensors", "history.csv", "model", "done.json"
 MOST_STEPS_FOR_STATISTICS = 200_000
+_OWN_STATE = ("network", "replay")
+"""Parts of a learner's state in which several processes differ."""
+_OUT_OF_MEMORY = re.compile(r"can't allocate memory|out of memory", re.IGNORECASE)
+
+Progress = Callable[[str, int, int, dict[str, float]], None]
+"""Called as ``progress(stage, done, total, numbers)`` after steps and epochs."""
 
 
 class EpochRow(NamedTuple):
-    """One row of the history; means over clips, seconds of training alone."""
+    """One row of the history: means over clips, and clips trained on per second."""
 
     epoch: int
     loss: float
@@ -83,12 +91,12 @@ class EpochRow(NamedTuple):
 
 
 class Fitted(NamedTuple):
-    """What training came to.
+    """Result of a training.
 
     Attributes:
         model: The network of the best validation loss, in evaluation mode.
         history: A row per epoch.
-        best_epoch: The epoch it is from.
+        best_epoch: Epoch of that network, from 0.
         clips_per_second: Clips trained on per second, median over epochs.
         seconds: Spent on training alone, all epochs together.
         never_seen: Modalities no training clip had.
@@ -114,9 +122,9 @@ def fit(
     """Train one network with one seed.
 
     The same corpus, settings, seed and thread count give the same weights, bit for bit on
-    the CPU, also when training was killed at any moment and resumed. Several processes, and the
-    threads of each, share every batch: as many parts in all give the same curve, another number
-    of them one that differs by rounding alone.
+    the CPU, also when training was killed at any moment and resumed. Several processes
+    (``runtime.devices``, or ``torchrun``) train by DistributedDataParallel, each on its share
+    of every batch; the same number of them gives the same weights.
 
     Args:
         development: The corpus without its test clips.
@@ -124,7 +132,7 @@ def fit(
         seed: Seeds weights, order, dropout and actions.
         folder: Where to leave the files listed above.
         resume: Go on from the folder's checkpoint, if it has one.
-        progress: Told how far it is.
+        progress: Called after steps and epochs.
 
     Returns:
         The best network and its history.
@@ -133,35 +141,62 @@ def fit(
         DatasetError: If the corpus still has test clips, or has no labelled clip to train or
             validate on.
         ConfigError: If there are more processes than cores, GPUs or clips of a batch, or the
-            model can be trained by one process only.
-        TrainingError: If a batch cannot fit into memory, the loss stops being finite, or a
-            process is killed.
+            reward does not exist for the policy or the task.
+        TrainingError: If a batch does not fit into memory, or the loss stops being finite.
     """
     if development.card.counts.get("test"):
         raise DatasetError("fit takes a corpus without test clips: pass corpus.development()")
+    fabric = launch(config.runtime)
     folder.mkdir(parents=True, exist_ok=True)
-    if resume and (folder / DONE).exists():
-        return read_fitted(folder)
-    if config.runtime.processes > 1 and num_processes() == 1:
-        given = {"development": development, "seed": seed, "folder": folder, "resume": resume}
-        run_together(fit, given, config, progress)
-        return read_fitted(folder)
-    training = _Training(development, config, seed, folder, progress)
+    if not (resume and (folder / DONE).exists()):
+        _train(_Training(development, config, seed, folder, fabric, progress), resume)
+    fabric.barrier()
+    return read_fitted(folder)
+
+
+def _train(training: _Training, resume: bool) -> None:
+    """Run the epochs that are left; the first process writes."""
+    folder, writes = training.folder, training.fabric.is_global_zero
     if resume and (folder / CHECKPOINT).exists():
         training.restore(load_state(folder / CHECKPOINT))
     while not training.is_over():
         training.run_epoch()
-        if is_first_process():
-            save_state(folder / CHECKPOINT, training.state_dict())
+        state = training.state_dict()  # collected from all processes
+        if writes:
+            save_state(folder / CHECKPOINT, state)
             _write_history(folder / HISTORY, training.history)
-    if is_first_process():
+    if writes:
         training.finish()
-    wait_for_all()
-    return read_fitted(folder)
+
+
+def make_learner(model: Network, config: Config, fabric: Fabric) -> Learner:
+    """Return the learner that the settings ask for.
+
+    Raises:
+        ConfigError: If the reward does not exist for the policy or the task.
+    """
+    if not isinstance(model, MMCL):
+        return BaselineLearner(model, config, fabric)
+    _check_reward(config.policy, model)
+    return (DdpgLearner if config.policy.kind == "ddpg" else PolicyLearner)(model, config, fabric)
+
+
+def _check_reward(policy: PolicySettings, model: MMCL) -> None:
+    if policy.reward == "separate" and policy.kind != "rloo":
+        raise ConfigError(
+            f'policy.reward "separate" needs policy.kind "rloo", got "{policy.kind}": '
+            "the DDPG critic is joint\n  Use: --set policy.kind=rloo"
+        )
+    if policy.reward == "as-released" and model.task.kind != "emotions":
+        raise ConfigError(
+            'policy.reward "as-released" exists for emotions only, '
+            f"the corpus has {model.task.kind}\n"
+            "  Use: --set policy.reward=joint"
+        )
 
 
 def build_model(corpus: Corpus, config: Config) -> Network:
-    """A fresh network for a corpus, with the statistics of its training split."""
+    """Build a fresh network for a corpus, with the statistics of its training split."""
     card = corpus.card
     model = build_network(
         {str(m): d for m, d in card.dims.items()},
@@ -176,35 +211,38 @@ def build_model(corpus: Corpus, config: Config) -> Network:
 
 
 def _all_steps(split: Split, modality: Modality) -> Tensor:
-    """Real steps of a split, ``[k, d_m]``; evenly thinned out beyond 200,000.
+    """Return real steps of a split, ``[k, d_m]``; evenly thinned out beyond 200,000.
 
-    Steps that are missing are no steps, whatever the model: zeros in their place would
-    pull every centre towards them.
+    Missing steps are left out, whatever the model: zeros in their place would pull every
+    centre towards them.
     """
     lengths = split.lengths(modality)
     stride = max(1, math.ceil(int(lengths.sum()) / MOST_STEPS_FOR_STATISTICS))
     rows = np.flatnonzero(lengths)
-    # Where a clip gives a step or none, its first must not stand for it in every clip.
-    turns = len(rows) > 0 and 2 * stride > lengths[rows].mean()
-    most = int((-(-lengths // stride)).sum())
-    kept, at = np.empty((most, split.card.dims[modality]), dtype=np.float32), 0
-    for row in rows:  # copied clip by clip: a view of each would hold the whole file
-        steps = split.steps(modality, int(row))[int(row) % stride if turns else 0 :: stride]
+    # Short clips give one step or none: not always their first one.
+    rotates = len(rows) > 0 and 2 * stride > lengths[rows].mean()
+    largest = int((-(-lengths // stride)).sum())
+    # Copied clip by clip: views of them would keep the whole file in memory.
+    kept, filled = np.empty((largest, split.card.dims[modality]), dtype=np.float32), 0
+    for row in rows:
+        steps = split.steps(modality, int(row))[int(row) % stride if rotates else 0 :: stride]
         if split.card.missing_as_zero:
             steps = steps[steps.any(axis=1)]
-        kept[at : at + len(steps)] = steps
-        at += len(steps)
-    return torch.from_numpy(kept[:at])
+        kept[filled : filled + len(steps)] = steps
+        filled += len(steps)
+    return torch.from_numpy(kept[:filled])
 
 
 class _Part(NamedTuple):
+    """Labelled clips of one split."""
+
     split: Split
     rows: np.ndarray
     targets: Tensor
 
 
 class _Training:
-    """State of one training run, between epochs."""
+    """State of one training, between epochs."""
 
     def __init__(
         self,
@@ -212,27 +250,28 @@ class _Training:
         config: Config,
         seed: int,
         folder: Path,
+        fabric: Fabric,
         progress: Progress | None,
     ) -> None:
+        prepare_process(config.runtime)
         seed_everything(seed)
-        self.config, self.seed, self.folder, self.progress = config, seed, folder, progress
+        self.config, self.seed, self.folder = config, seed, folder
+        self.fabric, self.progress = fabric, progress
         self.train, self.valid = _part(corpus, "train"), _part(corpus, "valid")
         self.window = shuffle_window(self.train.split)
-        self.processes = num_processes()
+        self.processes = fabric.world_size
         _check_clips(self.processes, config.learning.batch_size, len(self.train.rows))
-        self.fabric = make_fabric(config.runtime, loggers=_loggers(config, folder))
-        self.fabric.launch()
-        prepare_process(config.runtime)  # launching has set a number of threads of its own
+        self.loggers = _loggers(config, folder) if fabric.is_global_zero else []
         self.model = build_model(corpus, config)
-        _check_shares(self.model, config, self.processes)
-        if self.fabric.device.type == "cpu":
-            check_memory(self.model, self.train.split, config.learning)
         self.model.prepare_training(self.train.targets)
-        self.learner: Learner = make_learner(self.model, config, self.fabric)
+        self.learner = make_learner(self.model, config, fabric)
         self.schedule = _Schedule(self.learner.optimizer, config.learning)
         self.history: list[EpochRow] = []
         self.best_epoch, self.best_loss = -1, math.inf
         self.best_weights: dict[str, Tensor] = {}
+        if self.processes > 1:
+            # Weights began alike in all processes; dropout and actions must not.
+            torch.manual_seed(seed + fabric.global_rank)
 
     @property
     def epoch(self) -> int:
@@ -251,9 +290,7 @@ class _Training:
         reports, counts = [], []
         started = time.perf_counter()
         for done, block in enumerate(blocks, start=1):
-            share = self._share(len(block))
-            with sharing(share):
-                report = self.learner.step(self._batch(block, share))
+            report = self._step(block)
             self._check_finite("loss", report.loss, f"at epoch {self.epoch + 1}, step {done}")
             reports.append(report)
             counts.append(len(block))
@@ -261,24 +298,31 @@ class _Training:
         seconds = time.perf_counter() - started
         self._conclude_epoch(reports, counts, seconds, rate)
 
+    def _step(self, block: np.ndarray) -> StepReport:
+        """Learn from one batch; say what to lower where it does not fit into memory."""
+        try:
+            return self.learner.step(self._batch(block))
+        except (RuntimeError, MemoryError) as fault:
+            if not isinstance(fault, MemoryError) and not _OUT_OF_MEMORY.search(str(fault)):
+                raise
+            raise TrainingError(_too_large(self.train.split, self.config, block)) from fault
+
     def _blocks(self, epoch: int) -> list[np.ndarray]:
+        """Batches of this process in one epoch; those of all processes make up each batch."""
         learning = self.config.learning
         order = epoch_order(self.train.rows, seed=self.seed, epoch=epoch, window=self.window)
-        return list(batch_rows(order, learning.batch_size, drop_last=learning.drop_last))
+        own = share_of_process(order, self.fabric.global_rank, self.processes)
+        size = learning.batch_size // self.processes
+        return list(batch_rows(own, size, drop_last=learning.drop_last))
 
     def _conclude_epoch(
         self, reports: list[StepReport], counts: list[int], seconds: float, rate: float
     ) -> None:
-        means = np.average(np.array(reports), axis=0, weights=counts)
-        valid_loss = validation_loss(
-            self.model,
-            *self.valid,
-            batch_size=self.config.evaluation.batch_size,
-            processes=self.processes,
-            rank=self.fabric.global_rank,
-        )
+        means = self._mean_over_processes(np.average(np.array(reports), axis=0, weights=counts))
+        size = self.config.evaluation.batch_size
+        valid_loss = validation_loss(self.model, *self.valid, batch_size=size, fabric=self.fabric)
         self._check_finite("validation loss", valid_loss, f"after epoch {self.epoch + 1}")
-        speed = sum(counts) / seconds
+        speed = self.processes * sum(counts) / seconds
         report = StepReport(*(float(mean) for mean in means))
         row = EpochRow(
             epoch=self.epoch,
@@ -289,22 +333,24 @@ class _Training:
         )
         self.history.append(row)
         self.schedule.end_epoch(valid_loss)
-        self.fabric.log_dict(row._asdict(), step=row.epoch)
+        for logger in self.loggers:
+            logger.log_metrics(row._asdict(), step=row.epoch)
         if valid_loss < self.best_loss:
             self.best_epoch, self.best_loss = row.epoch, valid_loss
             state = self.model.state_dict()
             self.best_weights = {k: v.detach().cpu().clone() for k, v in state.items()}
         self._tell("epochs", self.epoch, self.config.learning.epochs, row._asdict())
 
-    def _share(self, clips: int) -> Share | None:
-        """What of a batch is this process's."""
-        return None if self.processes == 1 else joined(self.learner.shares(clips))
+    def _mean_over_processes(self, numbers: np.ndarray) -> np.ndarray:
+        if self.processes == 1:
+            return numbers
+        mean: Any = self.fabric.all_reduce(torch.from_numpy(numbers), reduce_op="mean")
+        return np.asarray(mean.cpu())
 
-    def _batch(self, rows: np.ndarray, share: Share | None) -> Batch:
-        batch = collate_share(
+    def _batch(self, rows: np.ndarray) -> Batch:
+        batch = collate(
             self.train.split,
             rows,
-            share,
             self.model.modalities,
             self.train.targets,
             keep_missing=self.model.released,
@@ -328,25 +374,41 @@ class _Training:
             self.progress(stage, done, total, numbers)
 
     def state_dict(self) -> dict[str, Any]:
-        return {
-            "learner": self.learner.state_dict(),
+        """Everything needed to go on; complete in the first process, which writes it."""
+        learner, random = self.learner.state_dict(), torch.get_rng_state()
+        state = {
+            "learner": learner,
             "schedule": self.schedule.state_dict(),
             "history": [list(row) for row in self.history],
             "best": [self.best_epoch, self.best_loss],
             "best_weights": self.best_weights,
-            "random": torch.get_rng_state(),
+            "random": random,
         }
+        if self.processes > 1:
+            # Each process has a random state and memories of clips of its own.
+            own = {key: learner[key] for key in _OWN_STATE if key in learner}
+            state["processes"] = gather_from_processes({"learner": own, "random": random})
+        return state
 
     def restore(self, state: dict[str, Any]) -> None:
-        self.learner.load_state_dict(state["learner"])
+        """Go on from what :meth:`state_dict` returned."""
+        own = {"learner": {}, "random": state["random"]}
+        if self.processes > 1:
+            if len(state.get("processes", [])) != self.processes:
+                raise TrainingError(
+                    f"{self.folder / CHECKPOINT}: was written by another number of processes than "
+                    f"{self.processes}.\n  Go on with as many as before: --set runtime.devices=N"
+                )
+            own = state["processes"][self.fabric.global_rank]
+        self.learner.load_state_dict(state["learner"] | own["learner"])
         self.schedule.load_state_dict(state["schedule"])
         self.history = [EpochRow(*row) for row in state["history"]]
         self.best_epoch, self.best_loss = state["best"]
         self.best_weights = state["best_weights"]
-        torch.set_rng_state(state["random"])
+        torch.set_rng_state(own["random"])
 
     def finish(self) -> None:
-        """Write the best network, and then that it is done."""
+        """Write the best network, and last that training is done."""
         self.model.load_state_dict(self.best_weights)
         self.model.eval().save_pretrained(self.folder / MODEL)
         _write_history(self.folder / HISTORY, self.history)
@@ -354,7 +416,7 @@ class _Training:
             self.folder / DONE,
             {
                 "seed": self.seed,
-                "clips": sum(len(block) for block in self._blocks(0)),
+                "clips": self.processes * sum(len(block) for block in self._blocks(0)),
                 "best_epoch": self.best_epoch,
                 "best_valid_loss": self.best_loss,
                 "never_seen": list(self.model.never_seen),
@@ -363,7 +425,7 @@ class _Training:
 
 
 def read_fitted(folder: Path) -> Fitted:
-    """What a finished training left in its folder."""
+    """Read what a finished training left in its folder."""
     done = json.loads((folder / DONE).read_text())
     rows = read_history(folder)
     speed = float(np.median([row.clips_per_second for row in rows]))
@@ -373,7 +435,7 @@ def read_fitted(folder: Path) -> Fitted:
 
 
 def read_history(folder: Path) -> list[EpochRow]:
-    """The epochs a training has behind it, none where it has not ended its first."""
+    """Read the epochs that a training has finished; none before the end of its first."""
     try:
         with (folder / HISTORY).open(newline="") as file:
             table = list(csv.DictReader(file))
@@ -396,31 +458,37 @@ def _part(corpus: Corpus, name: Any) -> _Part:
 
 
 def _check_clips(processes: int, batch_size: int, clips: int) -> None:
+    """Refuse more processes than clips: each must have some of every batch."""
     if batch_size < processes:
         raise ConfigError(
             f"learning.batch_size is {batch_size}, fewer clips than the {processes} processes "
-            f"that share them\n  Use fewer processes: --set runtime.processes={batch_size}"
+            f"that share them\n  Use fewer processes: --set runtime.devices={batch_size}"
         )
     if clips < processes:
         raise DatasetError(
             f'split "train": {clips} clip{"s" * (clips != 1)} with a label, fewer than the '
             f"{processes} processes that share them\n"
-            f"  Use fewer processes: --set runtime.processes={clips}"
+            f"  Use fewer processes: --set runtime.devices={clips}"
         )
 
 
-def _check_shares(model: Network, config: Config, processes: int) -> None:
-    if processes > 1 and not model.shares_batches:
-        raise ConfigError(
-            f"runtime.processes is {processes}, but {config.model.name} looks at all clips of a "
-            "batch at once: one process trains it\n"
-            "  Use one: --set runtime.processes=1\n"
-            "  Train several models or seeds side by side: mmcl compare --workers"
-        )
+def _too_large(split: Split, config: Config, block: np.ndarray) -> str:
+    """Say that a batch does not fit into memory, and which setting to lower."""
+    held = [m for m in config.model.modalities if m in split.card.dims]
+    longest = max(int(split.lengths(m)[block].max(initial=1)) for m in held)
+    clips = "1 clip" if len(block) == 1 else f"{len(block)} clips"
+    lower = f"learning.batch_size={config.learning.batch_size // 2}"
+    if len(block) == 1:
+        lower = f"model.width={max(config.model.width // 2, 4)}, or cut the clips"
+    return (
+        f"a batch of {clips} of up to {longest:,} steps does not fit into memory.\n"
+        f"  Lower it: --set {lower}\n"
+        "  See how long the clips are: mmcl corpus describe CORPUS"
+    )
 
 
 class _Schedule:
-    """The step size of every epoch."""
+    """Step size of every epoch."""
 
     def __init__(self, optimizer: Any, learning: LearningSettings) -> None:
         self.optimizer, self.learning = optimizer, learning
@@ -453,20 +521,14 @@ def _write_history(path: Path, history: list[EpochRow]) -> None:
     writer = csv.writer(text)
     writer.writerow(EpochRow._fields)
     writer.writerows(history)
-    unfinished = path.with_name(f".{path.name}.unfinished")
-    unfinished.write_text(text.getvalue())
-    replace_atomically(unfinished, path)
+    write_text(path, text.getvalue())
 
 
 def _loggers(config: Config, folder: Path) -> list[Any]:
+    """Return the writers of TensorBoard files, where they are asked for."""
     if not config.runtime.tensorboard:
         return []
-    try:
-        from lightning_fabric.loggers.tensorboard import TensorBoardLogger
+    load("tensorboard", "writing TensorBoard files", extra="track")
+    from lightning_fabric.loggers.tensorboard import TensorBoardLogger
 
-        return [TensorBoardLogger(folder, name="tensorboard", version="")]
-    except ModuleNotFoundError:
-        raise MissingExtraError(
-            "writing TensorBoard files needs tensorboard, which is not installed.\n"
-            '  Install it: pip install "mmcl[track]"'
-        ) from None
+    return [TensorBoardLogger(folder, name="tensorboard", version="")]

@@ -116,7 +116,9 @@ def softmax_decoupling(
         size = max(1, MOST_PAIRS_AT_ONCE // per_row)
         blocks = [
             checkpoint(decouple, rows, part, use_reentrant=False, preserve_rng_state=False)
-            for rows, part in zip(unit.split(size, dim=2), share.split(size, dim=1), strict=True)
+            for rows, part in zip(
+                torch.split(unit, size, dim=2), torch.split(share, size, dim=1), strict=True
+            )
         ]
         commons, specifics, weights = zip(*blocks, strict=True)
         common, specific = torch.cat(commons, dim=2), torch.cat(specifics, dim=2)
@@ -266,7 +268,7 @@ def _find_partners(
     # As many steps at a time as keep the largest tensor of the search below a fixed size.
     per_step = max(b * max(n * k, candidates * d if paired else 1), 1)
     blocks = []
-    for query in steps.split(max(1, _BLOCK_ELEMENTS // per_step), dim=1):
+    for query in torch.split(steps, max(1, _BLOCK_ELEMENTS // per_step), dim=1):
         cosines = torch.matmul(query, others.transpose(2, 3))  # [k, b, i, n]
         # Padding is never the best partner, and an absent modality never the least to agree.
         cosines = cosines.masked_fill(~masks.unsqueeze(2), PADDED)

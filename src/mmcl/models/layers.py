@@ -23,7 +23,6 @@ __all__ = [
     "ModalityNorm",
     "SelfAttention",
     "equalise_lengths",
-
     "sinusoidal_positions",
     "traced",
     "weighted_mean",
@@ -144,9 +143,7 @@ class SelfAttention(nn.Module):
         return mixed
 
 
-def _attention_in_linear_memory(
-    query: Tensor, key: Tensor, value: Tensor, bias: Tensor
-) -> Tensor:
+def _attention_in_linear_memory(query: Tensor, key: Tensor, value: Tensor, bias: Tensor) -> Tensor:
     """Attend under a bias that learns, without keeping the ``[n, n]`` scores for its gradient.
 
     Torch computes attention block by block unless its mask needs a gradient. So the bias

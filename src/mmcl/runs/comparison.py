@@ -53,7 +53,7 @@ from mmcl.evaluation.published_results import published_datasets, published_resu
 from mmcl.evaluation.significance import Predictions, compare_rows
 from mmcl.evaluation.summary import summarise_seeds
 from mmcl.evaluation.tables import write_text
-from mmcl.learning.checkpoints import write_json
+from mmcl.files import write_json
 from mmcl.learning.inference import score_split
 from mmcl.learning.loop import DONE, read_history
 from mmcl.models.registry import build_network, network_class

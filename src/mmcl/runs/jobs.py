@@ -23,7 +23,7 @@ from mmcl.config import Config
 from mmcl.corpus.store import Corpus, open_corpus
 from mmcl.engines import TRIES, Died, Engine, await_shared, check_shared, over_ray
 from mmcl.errors import MMCLError, TrainingError
-from mmcl.learning.checkpoints import write_json
+from mmcl.files import write_json
 from mmcl.learning.inference import score_split
 from mmcl.learning.loop import DONE, Progress, fit
 from mmcl.models.network import Network

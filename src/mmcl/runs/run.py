@@ -26,7 +26,7 @@ from mmcl.config import Config, model_names
 from mmcl.corpus.batches import labelled_rows
 from mmcl.corpus.schema import Card, Task
 from mmcl.corpus.store import Corpus, Split
-from mmcl.errors import ConfigError, DatasetError, RunError, UsageError
+from mmcl.errors import DatasetError, RunError, UsageError
 from mmcl.evaluation.metrics import Metrics
 from mmcl.evaluation.moments import (
     Moments,
@@ -47,14 +47,13 @@ from mmcl.evaluation.protocol import (
 )
 from mmcl.evaluation.summary import summarise, summarise_seeds
 from mmcl.evaluation.tables import write_table
-from mmcl.learning.checkpoints import write_json
+from mmcl.files import write_json
 from mmcl.learning.inference import Scored, score_split
 from mmcl.learning.loop import DONE, Fitted, Progress, fit, read_fitted
 from mmcl.models.mmcl import MMCL
 from mmcl.models.network import Network
 from mmcl.models.registry import load_network
-from mmcl.processes import wait_for_all
-from mmcl.runtime import environment, is_first_process, make_fabric, num_processes
+from mmcl.runtime import environment, launch
 
 __all__ = ["DIVERGED", "METRICS", "PREDICTIONS", "Run", "finish_run", "open_run", "train"]
 
@@ -97,14 +96,13 @@ def train(
         ConfigError: If the settings ask for what the machine has not.
         TrainingError: If the loss stops being finite.
     """
-    config = _with_processes(config or Config())
+    config = config or Config()
     folder = Path(out) if out is not None else _free_folder(corpus, config)
-    if num_processes() > 1:
-        make_fabric(config.runtime).launch()
-        wait_for_all()
-    if is_first_process():
+    # With several processes all of them run these lines; the first one writes.
+    fabric = launch(config.runtime)
+    if fabric.is_global_zero:
         open_run(folder, corpus, config, seeds=seeds, resume=resume)
-    wait_for_all()
+    fabric.barrier()
     development = corpus.development()
     for seed in seeds:
         fit(
@@ -115,24 +113,10 @@ def train(
             resume=resume,
             progress=_name_seed(progress, seed, seeds),
         )
-    if is_first_process():
+    if fabric.is_global_zero:
         finish_run(folder, corpus)
-    wait_for_all()
+    fabric.barrier()
     return Run.load(folder)
-
-
-def _with_processes(config: Config) -> Config:
-    """Settings that say with how many processes ``torchrun`` started this training."""
-    asked, found = config.runtime.processes, num_processes()
-    if found in (1, asked):
-        return config
-    if asked > 1:
-        raise ConfigError(
-            f"runtime.processes is {asked}, but torchrun started {found} processes\n"
-            "  Leave it to torchrun: without --set runtime.processes"
-        )
-    runtime = config.runtime.model_copy(update={"processes": found})
-    return config.model_copy(update={"runtime": runtime})
 
 
 class Run:

@@ -27,7 +27,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 from mmcl.config import Config
 from mmcl.corpus.store import Corpus, open_corpus, write_corpus
 from mmcl.errors import MissingExtraError, MMCLError, RunError, TrainingError
-from mmcl.learning.checkpoints import write_json
+from mmcl.files import write_json
 from mmcl.learning.loop import CHECKPOINT, MODEL, Progress, fit
 
 if TYPE_CHECKING:

@@ -34,7 +34,7 @@ from mmcl.corpus.store import Corpus
 from mmcl.errors import UsageError
 from mmcl.evaluation.summary import summarise
 from mmcl.evaluation.tables import write_text
-from mmcl.learning.checkpoints import write_json
+from mmcl.files import write_json
 from mmcl.learning.loop import Progress
 from mmcl.runs.run import RUN, Run, train
 from mmcl.runs.search import (

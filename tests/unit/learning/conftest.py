@@ -6,7 +6,7 @@ import torch
 from mmcl.config import Config, RuntimeSettings
 from mmcl.corpus.batches import Batch
 from mmcl.corpus.schema import Task
-from mmcl.learning.learner import make_learner
+from mmcl.learning.loop import make_learner
 from mmcl.models.mmcl import MMCL
 from mmcl.runtime import make_fabric
 

@@ -8,7 +8,8 @@ from torch import nn
 
 from mmcl.corpus.batches import Batch
 from mmcl.errors import ConfigError
-from mmcl.learning.learner import DdpgLearner, Learner, soft_update
+from mmcl.learning.ddpg import DdpgLearner, soft_update
+from mmcl.learning.learner import PolicyLearner
 from mmcl.learning.objectives import as_released_reward, item_losses, prediction_reward
 
 # Float32, the sums of a small network in another order.
@@ -24,7 +25,12 @@ RELEASED = {"name": "released", "standardise": False, "calibrate": False}
 
 @pytest.mark.parametrize(
     ("kind", "learner"),
-    [("task", Learner), ("rloo", Learner), ("ddpg", DdpgLearner), ("ones", Learner)],
+    [
+        ("task", PolicyLearner),
+        ("rloo", PolicyLearner),
+        ("ddpg", DdpgLearner),
+        ("ones", PolicyLearner),
+    ],
 )
 def test_settings_choose_the_learner(make_toy_learner, kind, learner):
     assert type(make_toy_learner(policy={"kind": kind})) is learner
@@ -54,7 +60,7 @@ def test_released_reward_needs_emotions(make_toy_learner, task):
 
 def target_pairs(learner):
     return (
-        (learner.target_critic, learner.critic.module),
+        (learner.target_critic, learner.critic),
         (learner.target_policy, learner.model.policy),
     )
 
@@ -186,7 +192,7 @@ def test_critic_learns_towards_reward_and_discounted_value(make_toy_learner, mak
     spoil_targets(learner)
     learner.step(make_batch(lengths=[5, 2, 4, 1]))
     past = stored(learner)
-    critic = copy.deepcopy(learner.critic.module)  # in training mode, as the learner's is
+    critic = copy.deepcopy(learner.critic)  # in training mode, as the learner's is
 
     following, mask = past.next_state.transpose(0, 1), past.next_mask.transpose(0, 1)
     actions = learner.target_policy.keep_logits(following).sigmoid() * mask
@@ -281,7 +287,7 @@ def test_policy_steps_towards_what_the_critic_values(make_toy_learner, make_batc
     learner.critic.eval()
     past = stored(learner)
     others = {n: p.clone() for n, p in learner.model.named_parameters() if "policy" not in n}
-    critic = {n: p.clone() for n, p in learner.critic.module.named_parameters()}
+    critic = {n: p.clone() for n, p in learner.critic.named_parameters()}
 
     def value():
         state, mask = past.state.transpose(0, 1), past.step_mask.transpose(0, 1)
@@ -296,7 +302,7 @@ def test_policy_steps_towards_what_the_critic_values(make_toy_learner, make_batc
     assert value() > before + 1e-3
     for name, parameter in learner.model.named_parameters():
         assert name not in others or torch.equal(parameter, others[name])
-    for name, parameter in learner.critic.module.named_parameters():
+    for name, parameter in learner.critic.named_parameters():
         assert torch.equal(parameter, critic[name])
         assert parameter.grad is None  # none was worked out that nobody wants
         assert parameter.requires_grad  # ... and the critic's own step is ready again
@@ -305,7 +311,7 @@ def test_policy_steps_towards_what_the_critic_values(make_toy_learner, make_batc
 def test_critic_learns_the_rewards_of_its_clips(make_toy_learner, make_batch):
     learner = make_toy_learner(policy=DDPG | {"critic_learning_rate": 0.01})
     learner.step(make_batch(clips=16))
-    learner.critic.module.dropout.rate = 0.0
+    learner.critic.dropout.rate = 0.0
     past = stored(learner)
     losses = [learner._learn_values(past) for _ in range(120)]
     # Nothing but mean rewards would leave the mean deviation of the rewards.
@@ -316,10 +322,17 @@ def test_critic_learns_the_rewards_of_its_clips(make_toy_learner, make_batch):
 # Rewards and prices
 
 
+def losses_of(learner, batch):
+    """The losses of a batch, without the step that follows them."""
+    learner.descend = lambda loss, module, optimizer: None
+    return learner.learn(batch)
+
+
 def rewards_of(learner, batch):
     torch.manual_seed(0)
-    _, (output, _, _, reward) = learner.joint(batch)
-    paid = learner.joint.module._policy_rewards(output, reward, batch.targets)
+    losses = losses_of(learner, batch)
+    output, reward = losses.output, losses.reward
+    paid = learner._policy_rewards(learner.model, output, reward, batch.targets)
     return output, reward.detach(), paid.detach()
 
 
@@ -386,11 +399,12 @@ def test_loss_is_the_weighted_sum_of_its_parts(make_toy_learner, make_batch):
     learning = {"task_weight": 7.0, "alignment_weight": 0.3}
     learner = make_toy_learner(policy={"kind": "task"}, learning=learning)
     batch = make_batch()
-    loss, (output, task_loss, aligned, _) = learner.joint(batch)
-    losses = item_losses(output.scores, batch.targets, learner.model.task)
-    torch.testing.assert_close(task_loss, losses.mean(), **TOLERANCE)
-    assert aligned > 0
-    torch.testing.assert_close(loss, 7.0 * task_loss + 0.3 * aligned, **TOLERANCE)
+    losses = losses_of(learner, batch)
+    expected = item_losses(losses.output.scores, batch.targets, learner.model.task)
+    torch.testing.assert_close(losses.task_loss, expected.mean(), **TOLERANCE)
+    assert losses.alignment > 0
+    total = 7.0 * losses.task_loss + 0.3 * losses.alignment
+    torch.testing.assert_close(losses.loss, total, **TOLERANCE)
 
 
 def test_rloo_pays_the_policy_and_teaches_the_rest(make_toy_learner, make_batch):
@@ -399,7 +413,7 @@ def test_rloo_pays_the_policy_and_teaches_the_rest(make_toy_learner, make_batch)
     for weight in (0.0, 5.0):
         learner = make_toy_learner(policy={"kind": "rloo", "weight": weight})
         torch.manual_seed(0)
-        learner.joint(batch)[0].backward()
+        losses_of(learner, batch).loss.backward()
         gradients[weight] = {n: p.grad for n, p in learner.model.named_parameters()}
     for name, gradient in gradients[0.0].items():
         if name.startswith("policy."):
@@ -412,17 +426,16 @@ def test_rloo_pays_the_policy_and_teaches_the_rest(make_toy_learner, make_batch)
 def test_rloo_gradient_is_advantage_times_surprise(make_toy_learner, make_batch, monkeypatch):
     learner = make_toy_learner(policy={"kind": "rloo", "samples": 3, "weight": 2.0})
     batch = make_batch(lengths=[5, 2, 4, 1])
-    joint = learner.joint.module
     seen = []
-    original = type(joint)._policy_rewards
+    original = type(learner)._policy_rewards
 
-    def watch(self, output, reward, targets):
-        paid = original(self, output, reward, targets)
+    def watch(self, model, output, reward, targets):
+        paid = original(self, model, output, reward, targets)
         seen.append((output, paid))
         return paid
 
-    monkeypatch.setattr(type(joint), "_policy_rewards", watch)
-    learner.joint(batch)[0].backward()
+    monkeypatch.setattr(type(learner), "_policy_rewards", watch)
+    losses_of(learner, batch).loss.backward()
 
     assert len(seen) == 3
     rewards = torch.stack([paid for _, paid in seen])

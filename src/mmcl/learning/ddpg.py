@@ -1,0 +1,202 @@
+"""The step of a soft policy that a joint critic teaches, like DDPG."""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any
+
+import torch
+from torch import Tensor, nn
+
+from mmcl.config import Config
+from mmcl.corpus.batches import Batch
+from mmcl.learning.learner import Losses, PolicyLearner, StepReport, Trainee, make_optimizer
+from mmcl.learning.replay import Replay, Transitions, fit_steps
+from mmcl.models.critic import Critic
+from mmcl.models.mmcl import MMCL
+
+if TYPE_CHECKING:
+    from lightning_fabric import Fabric
+
+__all__ = ["DdpgLearner", "soft_update"]
+
+
+class DdpgLearner(PolicyLearner):
+    """Adds the joint critic, and the policy's step towards what the critic values.
+
+    Order of a step, as released: task loss; critic towards ``r + discount * Q'(s', pi'(s'))``;
+    policy towards higher ``Q(s, pi(s))``; the target networks follow slowly. With several
+    processes each remembers the clips of its own share.
+
+    Source:
+        METHOD 1 and 2.8. Targets start as copies, stay in evaluation mode and take the
+        buffers along (mends fault F6). ``critic = "carried"`` keeps the released transition
+        from a batch to the next (faults F5 and F11), closed when the next batch is seen.
+    """
+
+    def __init__(self, model: MMCL, config: Config, fabric: Fabric) -> None:
+        super().__init__(model, config, fabric)
+        policy = config.policy
+        self.critic = Critic(
+            len(model.modalities), config.model.width, config.model.heads, model.inner_width
+        )
+        trainee = Trainee(self.critic)
+        optimizer = make_optimizer(
+            trainee, policy.critic_learning_rate, config.learning.weight_decay
+        )
+        self.critic_trainee, self.critic_optimizer = fabric.setup(trainee, optimizer)
+        self.target_critic = _frozen_copy(self.critic)
+        self.target_policy = _frozen_copy(model.policy)
+        self.replay = Replay(policy.replay_capacity)
+        # The transition of the batch before that waits for its next state, and its actions.
+        self._carried: tuple[Transitions, Tensor] | None = None
+
+    def start_epoch(self, epoch: int) -> None:
+        """Forget the batch before: every epoch starts on the raw state."""
+        super().start_epoch(epoch)
+        self._carried = None
+
+    def step(self, batch: Batch) -> StepReport:
+        """Learn from one batch."""
+        carries = self.config.policy.critic == "carried"
+        before = self._carried if carries else None
+        carried = None if before is None else _fit_actions(before[1], batch, self.model)
+        losses = self.learn(batch, carried)
+        self._remember(losses, before, carries)
+        if not len(self.replay):
+            return losses.report()
+        past = self.replay.sample(len(batch.rows))
+        critic_loss = self._learn_values(past)
+        self._improve_policy(past)
+        rate = self.config.policy.target_rate
+        soft_update(self.target_critic, self.critic, rate)
+        soft_update(self.target_policy, self.model.policy, rate)
+        return losses.report(critic_loss)
+
+    def _remember(
+        self, losses: Losses, before: tuple[Transitions, Tensor] | None, carries: bool
+    ) -> None:
+        """Put the transitions of a batch into the replay memory, clips first."""
+        decision = losses.output.decision
+        mask = losses.output.encoded.step_mask.transpose(0, 1)  # [b, m, n]
+        moves = [
+            (state.detach().transpose(0, 1), choice.detach().transpose(0, 1))
+            for state, choice in decision.moves
+        ]
+        reward = losses.reward
+        if before is not None:
+            self._close(before[0], moves[0][0], mask)
+        for k, (state, choice) in enumerate(moves):
+            is_last = k == len(moves) - 1
+            # A clip is one episode: its last decision is terminal and alone is rewarded.
+            discount = 0.0 if is_last and not carries else self.config.policy.discount
+            transition = Transitions(
+                state,
+                choice,
+                reward if is_last else torch.zeros_like(reward),
+                torch.zeros_like(state) if is_last else moves[k + 1][0],
+                mask,
+                mask,
+                torch.full_like(reward, discount),
+            )
+            if is_last and carries:  # as released: the next batch will be the next state
+                self._carried = (transition, decision.actions.detach())
+            else:
+                self.replay.add(transition)
+
+    def _close(self, before: Transitions, state: Tensor, mask: Tensor) -> None:
+        """Link the batch before to this one, clip i to the unrelated clip i: fault F5."""
+        if len(before.reward) != len(state):
+            return
+        steps = max(state.shape[2], before.state.shape[2])
+        self.replay.add(fit_steps(before._replace(next_state=state, next_mask=mask), steps))
+
+    def _learn_values(self, past: Transitions) -> float:
+        """Move the critic towards ``r + discount * Q'(s', pi'(s'))``; return its loss."""
+        target = self._target_values(past)
+
+        def forward(critic: Critic) -> Tensor:
+            errors: Tensor = (critic(*_state_actions_mask(past)) - target).abs()
+            return self.config.policy.weight * errors.mean()
+
+        loss: Tensor = self.critic_trainee(forward)
+        self.descend(loss, self.critic_trainee, self.critic_optimizer)
+        return loss.item()
+
+    @torch.no_grad()
+    def _target_values(self, past: Transitions) -> Tensor:
+        """Return ``r + discount * Q'(s', pi'(s'))``, ``[b]``."""
+        next_state, next_mask = past.next_state.transpose(0, 1), past.next_mask.transpose(0, 1)
+        actions = self.target_policy.keep_logits(next_state).sigmoid() * next_mask
+        value: Tensor = self.target_critic(next_state, actions, next_mask)
+        return past.reward + past.discount * value
+
+    def _improve_policy(self, past: Transitions) -> None:
+        """Move the policy towards actions that the critic values more."""
+
+        def forward(model: MMCL) -> Tensor:
+            state, _, mask = _state_actions_mask(past)
+            actions = model.policy.keep_logits(state).sigmoid() * mask
+            values: Tensor = self.critic(state, actions, mask)
+            return -self.config.policy.weight * values.mean()
+
+        # Gradients go through the critic to the policy; the critic itself must not learn here.
+        self.critic.requires_grad_(False)
+        self.descend(self.trainee(forward), self.trainee, self.optimizer)
+        self.critic.requires_grad_(True)
+
+    def state_dict(self) -> dict[str, Any]:
+        """Everything needed to go on, besides the random state."""
+        return super().state_dict() | {
+            "critic": self.critic.state_dict(),
+            "critic_optimizer": self.critic_optimizer.state_dict(),
+            "target_critic": self.target_critic.state_dict(),
+            "target_policy": self.target_policy.state_dict(),
+            "replay": self.replay.state_dict(),
+        }
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        """Go on from what :meth:`state_dict` returned."""
+        super().load_state_dict(state)
+        self.critic.load_state_dict(state["critic"])
+        self.critic_optimizer.load_state_dict(state["critic_optimizer"])
+        self.target_critic.load_state_dict(state["target_critic"])
+        self.target_policy.load_state_dict(state["target_policy"])
+        self.replay.load_state_dict(state["replay"])
+
+
+def soft_update(target: nn.Module, online: nn.Module, rate: float) -> None:
+    """Let a target network follow: parameters by ``rate``, buffers entirely (fault F6)."""
+    with torch.no_grad():
+        for slow, fast in zip(target.parameters(), online.parameters(), strict=True):
+            slow.lerp_(fast, rate)
+        for old, new in zip(target.buffers(), online.buffers(), strict=True):
+            old.copy_(new)
+
+
+def _frozen_copy(module: Any) -> Any:
+    return copy.deepcopy(module).eval().requires_grad_(False)
+
+
+def _state_actions_mask(past: Transitions) -> tuple[Tensor, Tensor, Tensor]:
+    """Return what the critic judges, modalities first."""
+    return (
+        past.state.transpose(0, 1).contiguous(),
+        past.actions.transpose(0, 1),
+        past.step_mask.transpose(0, 1),
+    )
+
+
+def _fit_actions(actions: Tensor, batch: Batch, model: MMCL) -> Tensor | None:
+    """Cut or pad carried actions to a batch; None where the clips do not pair up."""
+    clips = len(batch.rows)
+    if actions.shape[1] != clips:
+        return None
+    steps = max(x.shape[1] for x in batch.features.values())
+    if model.released and not model.aligned:
+        steps = model.settings.steps
+    fitted = actions.new_ones(len(model.modalities), clips, steps)
+    shared = min(steps, actions.shape[2])
+    fitted[:, :, :shared] = actions[:, :, :shared]
+    return fitted
