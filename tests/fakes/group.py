@@ -5,13 +5,6 @@ import time
 from pathlib import Path
 
 import torch
-
-from mmcl.errors import TrainingError
-from mmcl.learning.loop import fit
-from mmcl.learning.objectives import alignment_loss, as_released_reward
-from mmcl.models.calibration import Calibration
-from mmcl.models.layers import BatchNorm, Dropout
-from mmcl.models.policy import draw_kept
 from mmcl.processes import (
     add_up,
     clips_of_all,
@@ -22,8 +15,15 @@ from mmcl.processes import (
     sharing,
     sum_gradients,
 )
-from mmcl.runtime import is_first_process, make_fabric
 from mmcl.threads import Crew
+
+from mmcl.errors import TrainingError
+from mmcl.learning.loop import fit
+from mmcl.learning.objectives import alignment_loss, as_released_reward
+from mmcl.models.calibration import Calibration
+from mmcl.models.layers import BatchNorm, Dropout
+from mmcl.models.policy import draw_kept
+from mmcl.runtime import is_first_process, make_fabric
 
 __all__ = [
     "behave",

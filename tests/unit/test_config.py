@@ -328,12 +328,3 @@ def test_defaults_are_checked_too():
         LearningSettings(epochs=0)
     with pytest.raises(ValidationError):
         ModelSettings(width=6)  # four heads by default
-
-
-def test_runs_of_earlier_versions_say_devices():
-    earlier = Config().model_dump(mode="json")
-    earlier["runtime"]["devices"] = 2
-    del earlier["runtime"]["processes"]
-    assert Config.model_validate(earlier).runtime.processes == 2
-    with pytest.raises(ConfigError, match=r"runtime\.devices: unknown key"):
-        resolve_config(overrides=["runtime.devices=2", "runtime.processes=2"])

@@ -267,8 +267,10 @@ def _find_partners(
     k, b, n, d = others.shape
     # As many steps at a time as keep the largest tensor of the search below a fixed size.
     per_step = max(b * max(n * k, candidates * d if paired else 1), 1)
+    size = max(1, _BLOCK_ELEMENTS // per_step)
     blocks = []
-    for query in torch.split(steps, max(1, _BLOCK_ELEMENTS // per_step), dim=1):
+    for start in range(0, n, size):
+        query = steps[:, start : start + size]
         cosines = torch.matmul(query, others.transpose(2, 3))  # [k, b, i, n]
         # Padding is never the best partner, and an absent modality never the least to agree.
         cosines = cosines.masked_fill(~masks.unsqueeze(2), PADDED)

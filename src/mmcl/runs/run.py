@@ -479,7 +479,7 @@ def _check_resumable(folder: Path, description: dict[str, Any], resume: bool) ->
         )
     before = _read_description(folder)
     with suppress(ValidationError, KeyError):  # an earlier version's names are today's settings
-        before["config"] = Config.model_validate(before["config"]).model_dump(mode="json")
+        before["config"] = _read_config(before["config"]).model_dump(mode="json")
     for key, what in (("corpus_checksum", "another corpus"), ("config", "other settings")):
         if before[key] != description[key]:
             raise RunError(
@@ -490,7 +490,7 @@ def _check_resumable(folder: Path, description: dict[str, Any], resume: bool) ->
 
 def _settings_of(folder: Path, description: dict[str, Any]) -> tuple[Config, Card]:
     try:
-        config = Config.model_validate(description["config"])
+        config = _read_config(description["config"])
         return config, Card.model_validate(description["corpus"])
     except (KeyError, ValidationError) as fault:
         name = description.get("config", {}).get("model", {}).get("name")
@@ -501,6 +501,14 @@ def _settings_of(folder: Path, description: dict[str, Any]) -> tuple[Config, Car
             f"{folder / RUN}: cannot be opened: {why}.\n"
             "  Install what it was trained with, or train it again: mmcl train CORPUS --out NEW"
         ) from fault
+
+
+def _read_config(saved: dict[str, Any]) -> Config:
+    """Read saved settings; earlier versions called ``runtime.devices`` ``runtime.processes``."""
+    runtime = dict(saved.get("runtime", {}))
+    if "processes" in runtime:
+        runtime["devices"] = runtime.pop("processes")
+    return Config.model_validate({**saved, "runtime": runtime})
 
 
 def _read_description(folder: Path) -> dict[str, Any]:

@@ -1,6 +1,5 @@
 """Checkpoints: what goes in comes out bit for bit, and a file is whole or absent."""
 
-import json
 import math
 import os
 from pathlib import Path
@@ -9,7 +8,7 @@ import pytest
 import torch
 
 from mmcl.errors import RunError
-from mmcl.learning.checkpoints import load_state, replace_atomically, save_state, write_json
+from mmcl.learning.checkpoints import load_state, save_state
 
 
 def _same(one, other):
@@ -169,26 +168,3 @@ def test_file_is_on_the_disk_before_it_has_its_name(path, monkeypatch):
     monkeypatch.setattr(Path, "replace", lambda s, to: (seen.append("rename"), rename(s, to)))
     save_state(path, {"epoch": 1})
     assert seen == ["sync", "rename"]
-
-
-def test_replace_atomically_moves(tmp_path):
-    (tmp_path / "new").write_text("new")
-    (tmp_path / "old").write_text("old")
-    replace_atomically(tmp_path / "new", tmp_path / "old")
-    assert (tmp_path / "old").read_text() == "new"
-    assert os.listdir(tmp_path) == ["old"]
-
-
-def test_json_is_written_whole(tmp_path):
-    path = tmp_path / "done.json"
-    write_json(path, {"epoch": 1, "seeds": [1, 2], "none": None})
-    assert json.loads(path.read_text()) == {"epoch": 1, "seeds": [1, 2], "none": None}
-    assert os.listdir(tmp_path) == ["done.json"]
-
-
-def test_json_with_nan_is_refused_and_the_old_stays(tmp_path):
-    path = tmp_path / "done.json"
-    write_json(path, {"epoch": 1})
-    with pytest.raises(ValueError, match="Out of range float values are not JSON compliant"):
-        write_json(path, {"loss": math.nan})
-    assert json.loads(path.read_text()) == {"epoch": 1}

@@ -1,8 +1,5 @@
 """Prediction batch by batch: what is kept of it, and that long clips come in smaller batches."""
 
-import threading
-import time
-
 import numpy as np
 import pytest
 import torch
@@ -68,113 +65,22 @@ def test_validation_loss_does_not_depend_on_how_long_clips_are_cut(model, corpus
     assert validation_loss(*given) == pytest.approx(whole, abs=1e-6)
 
 
-# ---------------------------------------------------------------- portions side by side
-
-
-@pytest.fixture
-def watched(monkeypatch):
-    """In which threads, with how many of torch's own, and how many clips at once."""
-    monkeypatch.setattr(inference, "MOST_CLIPS_AT_ONCE", 5)
-    seen = []
-
-    def watch(model):
-        forward = model.forward
-
-        def noted(features, masks):
-            clips = len(next(iter(features.values())))
-            seen.append((threading.get_ident(), torch.get_num_threads(), clips))
-            return forward(features, masks)
-
-        monkeypatch.setattr(model, "forward", noted)
-        return seen
-
-    return watch
-
-
-@pytest.mark.parametrize("threads", [2, 3, 8])
-def test_what_is_predicted_does_not_depend_on_the_threads(model, corpus, watched, threads):
-    split, targets = corpus.split("train"), targets_of(corpus.split("train"))
-    seen = watched(model)
-    found = []
-    for count in (1, threads):
-        torch.set_num_threads(count)
-        seen.clear()
-        told = []
-        scored = score_split(model, split, batch_size=24, advance=told.append)
-        loss = validation_loss(model, split, np.arange(24), targets, 24)
-        found.append((scored, loss))
-        assert told == [5, 5, 5, 5, 4]
-        assert {own for _, own, _ in seen} == {1}
-        assert torch.get_num_threads() == count
-    assert threading.get_ident() not in {thread for thread, _, _ in seen}
-    (one, loss), (several, same) = found
-    assert loss == same
-    np.testing.assert_array_equal(several.scores, one.scores)
-    for steps, expected in zip(several[1:], one[1:], strict=True):
-        assert len(steps) == len(expected) == 24
-        for values, wanted in zip(steps, expected, strict=True):
-            np.testing.assert_array_equal(values, wanted)
-
-
-@pytest.mark.parametrize(
-    ("name", "settings", "clips"),
-    [
-        pytest.param("calibrated", (), 5, id="one-portion"),
-        pytest.param("calibrated", ("policy.kind=random",), 24, id="random-actions"),
-        pytest.param("ef_lstm", (), 24, id="model-of-whole-batches"),
-    ],
-)
-def test_predicted_in_this_thread(corpus, tiny_config, watched, name, settings, clips):
-    torch.set_num_threads(2)
+def test_random_actions_neither_follow_the_random_state_nor_change_it(corpus, tiny_config):
     torch.manual_seed(1)
-    model = build_model(corpus, tiny_config(*settings, model=name))
-    seen = watched(model)
-    split = corpus.split("train").between(0, clips)
+    model = build_model(corpus, tiny_config("policy.kind=random"))
+    split = corpus.split("train")
     first = score_split(model, split).scores
-    assert set(seen) <= {(threading.get_ident(), 2, count) for count in (5, 4)}
-    assert seen
     state = torch.get_rng_state()
     np.testing.assert_array_equal(score_split(model, split).scores, first)
     assert torch.equal(torch.get_rng_state(), state)
 
 
-def test_fault_in_a_portion_leaves_no_thread_and_the_mode(model, corpus, watched, monkeypatch):
-    torch.set_num_threads(2)
-    seen = watched(model)
-    assert model.training
-    noted = model.forward
-
+def test_mode_of_the_model_comes_back_after_a_fault(model, corpus, monkeypatch):
     def faulty(features, masks):
-        if len(seen) == 2:
-            raise ValueError("the third portion")
-        return noted(features, masks)
+        raise ValueError("of the network")
 
-    monkeypatch.setattr(model, "forward", faulty)
-    with pytest.raises(ValueError, match="the third portion"):
-        score_split(model, corpus.split("train"))
-    assert not [each for each in threading.enumerate() if each.name.startswith("mmcl-portion")]
     assert model.training
-
-
-def test_memory_bounds_the_portions_in_work(model, corpus, watched, monkeypatch):
-    # One portion alone has more steps than may be in work: one is done after the other.
-    torch.set_num_threads(4)
-    monkeypatch.setattr(inference, "MOST_STEPS_IN_WORK", 1)
-    watched(model)
-    busy, most = 0, 0
-    noted = model.forward
-
-    def counting(features, masks):
-        nonlocal busy, most
-        busy += 1
-        most = max(most, busy)
-        time.sleep(0.01)
-        busy -= 1
-        return noted(features, masks)
-
-    monkeypatch.setattr(model, "forward", counting)
-    score_split(model, corpus.split("train"))
-    assert most == 1
-    monkeypatch.setattr(inference, "MOST_STEPS_IN_WORK", 1 << 15)
-    score_split(model, corpus.split("train"))
-    assert most > 1
+    monkeypatch.setattr(model, "forward", faulty)
+    with pytest.raises(ValueError, match="of the network"):
+        score_split(model, corpus.split("train"))
+    assert model.training

@@ -423,6 +423,22 @@ def test_rloo_pays_the_policy_and_teaches_the_rest(make_toy_learner, make_batch)
             torch.testing.assert_close(gradients[5.0][name], gradient, **TOLERANCE)
 
 
+def test_first_sample_alone_teaches_the_network(make_toy_learner, make_batch, monkeypatch):
+    learner = make_toy_learner(policy={"kind": "rloo", "samples": 3})
+    conclude, outputs = learner.model.conclude, []
+
+    def watch(encoded, decision):
+        outputs.append(conclude(encoded, decision))
+        return outputs[-1]
+
+    monkeypatch.setattr(learner.model, "conclude", watch)
+    losses_of(learner, make_batch())
+    assert [output.scores.requires_grad for output in outputs] == [True, False, False]
+    actions = [output.decision.actions for output in outputs]
+    assert not torch.equal(actions[0], actions[1])
+    assert not torch.equal(actions[1], actions[2])
+
+
 def test_rloo_gradient_is_advantage_times_surprise(make_toy_learner, make_batch, monkeypatch):
     learner = make_toy_learner(policy={"kind": "rloo", "samples": 3, "weight": 2.0})
     batch = make_batch(lengths=[5, 2, 4, 1])

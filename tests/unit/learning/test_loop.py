@@ -3,6 +3,7 @@
 import csv
 import json
 import math
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -100,12 +101,12 @@ def test_same_seed_same_weights_and_another_seed_others(
 def test_every_epoch_and_seed_has_an_order_of_its_own(
     tmp_path, development, tiny_config, monkeypatch
 ):
-    from mmcl.learning.learner import Learner
+    from mmcl.learning.learner import PolicyLearner
 
     seen = []
-    step = Learner.step
+    step = PolicyLearner.step
     monkeypatch.setattr(
-        Learner, "step", lambda self, b: (seen.extend(b.rows.tolist()), step(self, b))[1]
+        PolicyLearner, "step", lambda self, b: (seen.extend(b.rows.tolist()), step(self, b))[1]
     )
     for seed in (1, 2):
         fit(development, tiny_config("policy.kind=task"), seed=seed, folder=tmp_path / str(seed))
@@ -452,10 +453,10 @@ def test_history_has_a_row_per_epoch(tmp_path, development, tiny_config):
 
 def test_history_is_a_mean_over_clips(tmp_path, development, tiny_config, monkeypatch):
     # 24 clips in batches of 16 and 8: the first counts twice.
-    from mmcl.learning.learner import Learner, StepReport
+    from mmcl.learning.learner import PolicyLearner, StepReport
 
     reports = iter([StepReport(1.0, *[0.0] * 5), StepReport(4.0, *[0.0] * 5)])
-    monkeypatch.setattr(Learner, "step", lambda self, batch: next(reports))
+    monkeypatch.setattr(PolicyLearner, "step", lambda self, batch: next(reports))
     config = tiny_config("learning.batch_size=16", "learning.epochs=1", "policy.kind=task")
     fitted = fit(development, config, seed=1, folder=tmp_path)
     assert fitted.history[0].loss == pytest.approx(2.0)
@@ -484,12 +485,12 @@ def test_progress_is_told_of_steps_and_epochs(tmp_path, development, tiny_config
 
 
 def test_drop_last_leaves_out_the_smaller_batch(tmp_path, development, tiny_config, monkeypatch):
-    from mmcl.learning.learner import Learner
+    from mmcl.learning.learner import PolicyLearner
 
     sizes = []
-    step = Learner.step
+    step = PolicyLearner.step
     monkeypatch.setattr(
-        Learner, "step", lambda self, b: (sizes.append(len(b.rows)), step(self, b))[1]
+        PolicyLearner, "step", lambda self, b: (sizes.append(len(b.rows)), step(self, b))[1]
     )
     for drop in ("false", "true"):
         config = tiny_config(
@@ -510,20 +511,60 @@ def test_tensorboard_files_are_written(tmp_path, development, tiny_config):
 
 
 def test_missing_tensorboard_is_named(tmp_path, development, tiny_config, monkeypatch):
-    from lightning_fabric.loggers import tensorboard
-
     from mmcl.errors import MissingExtraError
 
-    def missing(*_, **__):
-        raise ModuleNotFoundError("tensorboard")
-
-    monkeypatch.setattr(tensorboard, "TensorBoardLogger", missing)
+    monkeypatch.setitem(sys.modules, "tensorboard", None)
     with pytest.raises(MissingExtraError) as caught:
         fit(development, tiny_config("runtime.tensorboard=true"), seed=1, folder=tmp_path)
     assert str(caught.value) == (
         "writing TensorBoard files needs tensorboard, which is not installed.\n"
         '  Install it: pip install "mmcl[track]"'
     )
+
+
+# ---------------------------------------------------------------- memory
+
+
+@pytest.mark.parametrize(
+    ("batch_size", "message"),
+    [
+        pytest.param(
+            8,
+            "a batch of 8 clips of up to 20 steps does not fit into memory.\n"
+            "  Lower it: --set learning.batch_size=4\n",
+            id="batch",
+        ),
+        pytest.param(
+            1,
+            "a batch of 1 clip of up to 20 steps does not fit into memory.\n"
+            "  Lower it: --set model.width=4, or cut the clips\n",
+            id="clip",
+        ),
+    ],
+)
+def test_batch_that_does_not_fit_is_answered_with_what_to_lower(
+    tmp_path, development, tiny_config, monkeypatch, batch_size, message
+):
+    from mmcl.learning.learner import PolicyLearner
+
+    # What torch itself raises for a petabyte.
+    monkeypatch.setattr(PolicyLearner, "step", lambda self, batch: torch.empty(1 << 50))
+    config = tiny_config(f"learning.batch_size={batch_size}")
+    with pytest.raises(TrainingError) as caught:
+        fit(development, config, seed=1, folder=tmp_path)
+    assert str(caught.value) == (
+        message + "  See how long the clips are: mmcl corpus describe CORPUS"
+    )
+
+
+def test_other_faults_of_a_step_are_not_taken_for_want_of_memory(
+    tmp_path, development, tiny_config, monkeypatch
+):
+    from mmcl.learning.learner import PolicyLearner
+
+    monkeypatch.setattr(PolicyLearner, "step", lambda self, batch: torch.ones(2) @ torch.ones(3))
+    with pytest.raises(RuntimeError, match="inconsistent tensor size"):
+        fit(development, tiny_config(), seed=1, folder=tmp_path)
 
 
 # ---------------------------------------------------------------- every kind, task and shape
@@ -637,9 +678,9 @@ def test_order_of_a_large_corpus_is_resumed(tmp_path, development, tiny_config, 
 
 def _interrupt(development, config, folder, monkeypatch):
     """Stop a training in the middle of its second epoch."""
-    from mmcl.learning.learner import Learner
+    from mmcl.learning.learner import PolicyLearner
 
-    step, seen = Learner.step, []
+    step, seen = PolicyLearner.step, []
 
     def fail(self, batch):
         seen.append(batch)
@@ -648,7 +689,7 @@ def _interrupt(development, config, folder, monkeypatch):
         return step(self, batch)
 
     with monkeypatch.context() as patch:
-        patch.setattr(Learner, "step", fail)
+        patch.setattr(PolicyLearner, "step", fail)
         with pytest.raises(KeyboardInterrupt):
             fit(development, config, seed=1, folder=folder)
 

@@ -11,7 +11,7 @@ import pytest
 import torch
 from torch.nn import functional as F
 
-from mmcl.models import packed
+from mmcl.models import mmcl as network_module
 from mmcl.models.mmcl import MMCL
 
 # Float64, a network's sums in another order or over a longer, padded axis: 1e-14 or so,
@@ -45,10 +45,11 @@ NETWORKS = {
 }
 
 
-@pytest.fixture(params=[1, 1 << 30], ids=["packed", "whole"], autouse=True)
-def _packing(request, monkeypatch):
-    """Every law of both ways to compute: the toys are smaller than what is packed by default."""
-    monkeypatch.setattr(packed, "FEWEST_STEPS", request.param)
+@pytest.fixture(params=["gathered", "whole"], autouse=True)
+def _gathering(request, monkeypatch):
+    """Every law with the kept steps gathered to the front, and with all steps computed."""
+    if request.param == "whole":
+        monkeypatch.setattr(network_module, "gather_kept", lambda steps, actions: (steps, actions))
 
 
 @pytest.fixture(params=NETWORKS.values(), ids=NETWORKS.keys())
@@ -279,19 +280,6 @@ def test_clip_with_nothing_at_all_has_a_finite_score(network, clips):
 @pytest.fixture(params=[False, True], ids=["plain", "positions"])
 def hard(request, make_model):
     return make_model(aligned=False, policy={"kind": "rloo"}, positions=request.param)
-
-
-def test_of_several_decisions_the_first_alone_teaches(hard, clips):
-    encoded = hard.encode(*clips)
-    torch.manual_seed(20)
-    one, other = hard.policy.several(encoded.parts.specific, encoded.step_mask, 2, sample=True)
-    assert not torch.equal(one.actions, other.actions)
-    outputs = hard.conclude_each(encoded, [one, other])
-    assert [output.scores.requires_grad for output in outputs] == [True, False]
-    for output, decision in zip(outputs, (one, other), strict=True):
-        torch.testing.assert_close(
-            output.scores, hard.conclude(encoded, decision).scores, rtol=0, atol=1e-12
-        )
 
 
 def test_dropped_steps_cannot_influence_the_prediction(hard, clips, generator):

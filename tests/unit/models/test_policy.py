@@ -5,7 +5,7 @@ import math
 import pytest
 import torch
 
-from mmcl.models.policy import PolicyModels, bernoulli_log_probability
+from mmcl.models.policy import PolicyModels, bernoulli_log_probability, gather_kept
 
 # Float64, sums of at most eight terms of size one.
 TOLERANCE = {"rtol": 0.0, "atol": 1e-13}
@@ -158,3 +158,32 @@ def test_policy_gradient_reaches_the_policy_not_the_draw(make_policy, specific, 
     expected = torch.einsum("mbn,mbnd->md", surprise, specific)
     torch.testing.assert_close(policy.weight.grad, expected, **TOLERANCE)
     torch.testing.assert_close(policy.bias.grad, surprise.sum(dim=(1, 2)), **TOLERANCE)
+
+
+# Kept steps, gathered to the front
+
+
+def test_kept_steps_are_gathered_in_their_order():
+    steps = torch.arange(12.0).view(1, 2, 3, 2)  # one modality, two clips of three steps
+    actions = torch.tensor([[[0.0, 1.0, 1.0], [1.0, 0.0, 0.0]]])
+    gathered, weight = gather_kept(steps, actions)
+    assert weight.tolist() == [[[1.0, 1.0], [1.0, 0.0]]]
+    assert gathered[0, 0].tolist() == [[2.0, 3.0], [4.0, 5.0]]
+    assert gathered[0, 1, 0].tolist() == [6.0, 7.0]
+
+
+def test_nothing_is_gathered_where_a_clip_keeps_all(generator):
+    steps = torch.randn(3, 2, 4, 8, generator=generator)
+    actions = torch.ones(3, 2, 4)
+    actions[0] = 0.0
+    gathered, weight = gather_kept(steps, actions)
+    assert gathered is steps
+    assert weight is actions
+
+
+@pytest.mark.parametrize("clips", [0, 2])
+def test_a_step_is_left_where_none_is_kept(generator, clips):
+    steps = torch.randn(3, clips, 4, 8, generator=generator)
+    gathered, weight = gather_kept(steps, torch.zeros(3, clips, 4))
+    assert gathered.shape == (3, clips, 1, 8)
+    assert not weight.any()
