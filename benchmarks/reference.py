@@ -254,33 +254,43 @@ class Apart:
 
     Args:
         features: As for :class:`Reference`.
+        threads: Threads of torch; its own choice by default.
     """
 
-    def __init__(self, features: Sequence[Tensor]) -> None:
+    def __init__(self, features: Sequence[Tensor], threads: int | None = None) -> None:
         context = multiprocessing.get_context("spawn")
         self.ask, asked = context.Pipe()
         # Arrays: tensors would be shared through descriptors that the other end must fetch.
         arrays = [x.numpy() for x in features]
-        self.process = context.Process(target=_answer, args=(arrays, asked), daemon=True)
+        self.process = context.Process(target=_answer, args=(arrays, threads, asked), daemon=True)
         self.process.start()
 
     def seconds(self, method: str, steps: int, *given: int) -> float:
-        """How long some steps take: of ``train_step``, or of ``predict_step`` of so many clips."""
+        """Time some steps: of ``train_step``, or of ``predict_step`` of so many clips."""
+        return self._times(method, steps, *given)[0]
+
+    def cpu_seconds(self, method: str, steps: int, *given: int) -> float:
+        """Measure the CPU time of some steps, as :meth:`seconds` does the time on the clock."""
+        return self._times(method, steps, *given)[1]
+
+    def _times(self, method: str, steps: int, *given: int) -> tuple[float, float]:
         self.ask.send((method, steps, given))
-        seconds: float = self.ask.recv()
-        return seconds
+        times: tuple[float, float] = self.ask.recv()
+        return times
 
 
-def _answer(arrays: list[np.ndarray], asked: Connection) -> None:
+def _answer(arrays: list[np.ndarray], threads: int | None, asked: Connection) -> None:
+    if threads is not None:
+        torch.set_num_threads(threads)
     reference = Reference([torch.from_numpy(x) for x in arrays])
     with suppress(EOFError):  # nobody asks any more
         while True:
             method, steps, given = asked.recv()
             step = getattr(reference, method)
-            started = time.perf_counter()
+            started = time.perf_counter(), time.process_time()
             for _ in range(steps):
                 step(*given)
-            asked.send(time.perf_counter() - started)
+            asked.send((time.perf_counter() - started[0], time.process_time() - started[1]))
 
 
 def follow(target: nn.Module, online: nn.Module) -> None:

@@ -15,6 +15,7 @@ clip alone on one thread. Run it with: make bench
 
     python benchmarks/speed.py            (make bench runs it; eight minutes on 2 cores)
     python benchmarks/speed.py --quick    (few clips and rounds, nothing kept)
+    python benchmarks/speed.py --one-thread --json ratios.json   (benchmarks/one_thread.py)
 """
 
 from __future__ import annotations
@@ -28,6 +29,7 @@ import statistics
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext
+from pathlib import Path
 from typing import Any, NamedTuple
 
 os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
@@ -42,11 +44,12 @@ from mmcl.corpus.batches import Batch, batch_rows, collate, epoch_order
 from mmcl.corpus.plant import PlantSettings, plant_corpus
 from mmcl.corpus.store import Corpus, Split
 from mmcl.learning.inference import score_split, targets_of
-from mmcl.learning.learner import Learner, make_learner
-from mmcl.learning.loop import build_model
+from mmcl.learning.learner import Learner
+from mmcl.learning.loop import build_model, make_learner
 from mmcl.models.network import Network
 from mmcl.runtime import make_fabric, prepare_process, seed_everything
 from mmcl.types import MODALITIES
+from one_thread import measure_ratios
 from rates import matrix_product_rate
 from readme import asked_lines, render
 from reference import BATCH, Apart
@@ -120,15 +123,26 @@ class Trainee:
     def train(self, steps: int | None = None) -> Turn:
         """Some steps of training, collating included."""
         blocks = list(itertools.islice(self.blocks, steps or self.steps_of_a_turn))
-        kept = []
         self.model.train()
         before = matrix_product_rate()
         started = time.perf_counter()
-        for block in blocks:
-            kept.append(self.learner.step(self._batch(block)).mean_action)
+        kept = self.learn(blocks)
         seconds = (time.perf_counter() - started) / sum(map(len, blocks))
         rate = (before + matrix_product_rate()) / 2
         return Turn(seconds, rate, statistics.mean(kept), self.operations)
+
+    def learn(self, blocks: Sequence[np.ndarray]) -> list[float]:
+        """Take a step per block, collating included; return the mean actions."""
+        return [self.learner.step(self._batch(block)).mean_action for block in blocks]
+
+    def score(self, split: Split) -> None:
+        """Predict the clips of a split, as ``mmcl predict`` does."""
+        score_split(self.model, split, batch_size=PREDICT_BATCH, per_step=False)
+
+    @property
+    def batch_size(self) -> int:
+        """Clips per step."""
+        return self.config.learning.batch_size
 
     def count_training(self) -> None:
         """Count the operations of a step by a copy of the learner, on one thread."""
@@ -150,7 +164,7 @@ class Trainee:
         """The clips of a split in batches, as ``mmcl predict`` runs it."""
         before = matrix_product_rate()
         started = time.perf_counter()
-        score_split(self.model, split, batch_size=PREDICT_BATCH, per_step=False)
+        self.score(split)
         seconds = (time.perf_counter() - started) / len(split)
         return Turn(seconds, (before + matrix_product_rate()) / 2, operations=self.operations)
 
@@ -216,11 +230,16 @@ def main() -> None:
     parser.add_argument("--set", action="append", default=[], dest="overrides")
     parser.add_argument("--quick", action="store_true")
     parser.add_argument("--no-save", action="store_true")
+    parser.add_argument("--one-thread", action="store_true", help="ratios in CPU time alone")
+    parser.add_argument("--json", type=Path, default=Path("ratios.json"), help="with --one-thread")
     chosen = parser.parse_args()
     if chosen.quick:
         chosen.rounds, chosen.predict_rounds, chosen.train_clips = 3, 2, 256
     seed_everything(1)
     prepare_process(RuntimeSettings())
+    if chosen.one_thread:
+        measure_ratios(Trainee, CONFIGURATIONS, WIDTHS, chosen.json)
+        return
     content = measure(chosen)
     show(content)
     if not (chosen.quick or chosen.no_save):
@@ -254,7 +273,9 @@ def measure(chosen: argparse.Namespace) -> dict[str, Any]:
             "one_clip_ms": spread(alone),
         }
     turns = [turn for each in (*training.values(), *predicting.values()) for turn in each]
-    settings = {k: v for k, v in vars(chosen).items() if k not in ("quick", "no_save")}
+    settings = {
+        k: v for k, v in vars(chosen).items() if k not in ("quick", "no_save", "one_thread", "json")
+    }
     return {
         "command": "make bench",
         "settings": settings | {"widths": WIDTHS, "steps": 20, "predict_batch": PREDICT_BATCH},
