@@ -1,4 +1,4 @@
-"""What a corpus is: clips, their labels and the card that describes them.
+"""The clips of a corpus, their labels, and the card that describes them.
 
 Everything that enters the project from outside passes through these classes.
 """
@@ -20,11 +20,11 @@ Label = float | int | tuple[int, ...] | None
 
 
 class _Strict(BaseModel):
-    model_config = ConfigDict(frozen=True, extra="forbid")
+    model_config = ConfigDict(frozen=True, extra="forbid", arbitrary_types_allowed=True)
 
 
 class Task(_Strict):
-    """What is predicted, and in which range.
+    """The quantity to predict and its range.
 
     Attributes:
         kind: ``regression`` (one real score), ``classes`` (one of k) or
@@ -49,6 +49,11 @@ class Task(_Strict):
         return self
 
     @property
+    def score_range(self) -> tuple[float, float] | None:
+        """Lowest and highest score of a regression task; None for other tasks."""
+        return None if self.low is None or self.high is None else (self.low, self.high)
+
+    @property
     def output_dim(self) -> int:
         """Numbers a model returns per clip: 1, k class logits, or 2 logits per emotion."""
         if self.kind == "regression":
@@ -57,7 +62,7 @@ class Task(_Strict):
 
 
 class Word(_Strict):
-    """A spoken word and when it was said, in seconds from the start of the clip."""
+    """A spoken word and its times in seconds from the start of the clip."""
 
     text: str
     start: float | None = None
@@ -70,11 +75,10 @@ class Planted(_Strict):
     Attributes:
         roles: Per modality the role of every step, int8 ``[n]``:
             0 distractor, 1 common, 2 complementary.
-        scores: What each source adds to the label before clipping:
+        scores: The part that each source adds to the label before clipping:
             ``common``, ``text``, ``audio``, ``vision``.
     """
 
-    model_config = ConfigDict(frozen=True, extra="forbid", arbitrary_types_allowed=True)
     roles: dict[Modality, NDArray[np.int8]]
     scores: dict[str, float]
 
@@ -90,12 +94,11 @@ class Clip(_Strict):
         modality_labels: Optional score per modality (CH-SIMS), the same range as ``label``.
         video_id: The recording the clip was cut from.
         clip_id: Its name inside that recording.
-        text: What was said.
+        text: The spoken text.
         words: The words with their times, where known.
         planted: The answer key, in a planted corpus.
     """
 
-    model_config = ConfigDict(frozen=True, extra="forbid", arbitrary_types_allowed=True)
     id: str
     split: SplitName
     features: dict[Modality, NDArray[np.floating[Any]]]
@@ -109,7 +112,7 @@ class Clip(_Strict):
 
 
 class Repairs(_Strict):
-    """How many values of one modality were not finite and were replaced by zero."""
+    """Counts of the values of one modality that were not finite and became zero."""
 
     minus_inf: int = 0
     plus_inf: int = 0
@@ -117,11 +120,11 @@ class Repairs(_Strict):
 
     @property
     def total(self) -> int:
-        """All of them."""
+        """The sum of the three counts."""
         return self.minus_inf + self.plus_inf + self.nan
 
     def plus(self, other: Repairs) -> Repairs:
-        """The repairs of two parts of a modality together."""
+        """Add the counts of another part of the modality."""
         return Repairs(
             minus_inf=self.minus_inf + other.minus_inf,
             plus_inf=self.plus_inf + other.plus_inf,
@@ -130,7 +133,7 @@ class Repairs(_Strict):
 
 
 class Source(_Strict):
-    """Where a corpus came from: the file's name, its layout and its sha256."""
+    """The foreign file that a corpus was read from: its name, layout and sha256."""
 
     name: str
     layout: str
@@ -138,22 +141,22 @@ class Source(_Strict):
 
 
 class Card(_Strict):
-    """What a reader of the corpus must know; stored in the Arrow schema's metadata.
+    """Everything a reader of the corpus must know; stored in the Arrow schema's metadata.
 
     Attributes:
         name: Name of the corpus, ``mosi`` for example.
         task: What is predicted.
         dims: Feature width per modality the corpus has.
         counts: Clips per split.
-        aligned: Whether step i of every modality is the same stretch of time.
-        missing_as_zero: Whether a step of zeros alone is one that is missing: a word in
-            whose time no face was seen, for example.
+        aligned: Whether step i is the same stretch of time in every modality.
+        missing_as_zero: Whether a step of zeros means that the step is missing: a word
+            during which no face was seen, for example.
         columns: Names of the feature columns, where known.
-        language: Of the text, where known.
+        language: Language of the text, where known.
         repairs: Values that were not finite, per modality.
         source: The foreign file it was read from; ``None`` for a planted corpus.
         recipe: How it was made: reader, planting or extraction parameters and versions.
-        notes: Anything the reader found that a user should see.
+        notes: Findings of the reader that a user should see.
     """
 
     name: str

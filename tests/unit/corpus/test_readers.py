@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from mmcl.corpus.check import corpus_clips
-from mmcl.corpus.readers import check_file, convert_corpus, read_corpus, read_foreign
+from mmcl.corpus.readers import check_file, convert_corpus, read_corpus
 from mmcl.corpus.schema import Repairs, Task
 from mmcl.corpus.store import open_corpus
 from mmcl.errors import DatasetError, UnsafePickleError
@@ -825,9 +825,9 @@ def test_unreadable_file(content, dump, monkeypatch):
     def refuse(*_):
         raise PermissionError(13, "Permission denied")
 
-    monkeypatch.setattr("mmcl.corpus.readers.reading.hashlib.file_digest", refuse)
+    monkeypatch.setattr("mmcl.corpus.readers.open_or_convert.hashlib.file_digest", refuse)
     with pytest.raises(DatasetError) as caught:
-        read_foreign(path)
+        read_corpus(path)
     assert str(caught.value) == (
         f"{path}: cannot be read (Permission denied).\n"
         "  Expected a corpus written by mmcl, a pickle (plain or gzip'd) or an npz file, "

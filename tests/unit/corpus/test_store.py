@@ -4,11 +4,13 @@ import errno
 import os
 import subprocess
 import sys
+from pathlib import Path
 
 import numpy as np
 import pyarrow as pa
 import pytest
 
+from mmcl import files
 from mmcl.corpus import store
 from mmcl.corpus.check import corpus_clips
 from mmcl.corpus.schema import Card, Clip, Planted, Repairs, Source, Task, Word
@@ -59,11 +61,12 @@ def written(tmp_path, card, clips):
     return write_corpus(tmp_path / "toy.arrow", card, clips)
 
 
-def failing_write(fault):
-    """A file that takes the first kilobyte and then fails."""
+def failing_open(fault):
+    """Open files as usual, but let a file that is written fail after its first kilobyte."""
+    ordinary_open = Path.open
 
-    def fdopen(handle, mode):
-        file = os.fdopen.__wrapped__(handle, mode)
+    def opened(path, mode="r", **options):
+        file = ordinary_open(path, mode, **options)
         written = 0
 
         class Failing:
@@ -85,10 +88,9 @@ def failing_write(fault):
             def __getattr__(self, name):
                 return getattr(file, name)
 
-        return Failing()
+        return Failing() if mode == "wb" else file
 
-    fdopen.__wrapped__ = os.fdopen
-    return fdopen
+    return opened
 
 
 def test_everything_comes_back(written, card, clips, same_clip):
@@ -226,7 +228,7 @@ def test_full_disk_leaves_nothing(tmp_path, card, clips, monkeypatch, has_old_fi
     if has_old_file:
         path.write_bytes(b"old")
     fault = OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
-    monkeypatch.setattr(store.os, "fdopen", failing_write(fault))
+    monkeypatch.setattr(store.Path, "open", failing_open(fault))
     with pytest.raises(DatasetError) as caught:
         write_corpus(path, card, clips)
     assert str(caught.value) == (
@@ -240,7 +242,7 @@ def test_disk_found_full_at_the_last_moment_leaves_nothing(tmp_path, card, clips
     def full(_):
         raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
 
-    monkeypatch.setattr(store.os, "fsync", full)
+    monkeypatch.setattr(files.os, "fsync", full)
     with pytest.raises(DatasetError, match="the disk is full; nothing was left behind"):
         write_corpus(tmp_path / "toy.arrow", card, clips)
     assert list(tmp_path.iterdir()) == []
@@ -277,7 +279,7 @@ def test_read_only_target(tmp_path, card, clips, monkeypatch, code):
     def refuse(*_, **__):
         raise OSError(code, os.strerror(code))
 
-    monkeypatch.setattr(store.tempfile, "mkstemp", refuse)
+    monkeypatch.setattr(files.tempfile, "mkstemp", refuse)
     path = tmp_path / "toy.arrow"
     with pytest.raises(DatasetError) as caught:
         write_corpus(path, card, clips)

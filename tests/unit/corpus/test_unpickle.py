@@ -152,7 +152,7 @@ def test_forged_object_array_never_reaches_numpy(tmp_path):
             b"c_codecs\nencode\n(U\x01aU\x03hextR.", "_codecs.encode to 'hex'", id="codec"
         ),
         pytest.param(
-            b"cnumpy.core.multiarray\nscalar\n}U\x05_callK\x01sb.",
+            b"cnumpy.core.multiarray\nscalar\n}U\x09_functionK\x01sb.",
             "change of a function",
             id="state-of-a-function",
         ),

@@ -1,8 +1,8 @@
 """MMSA's pickles: MOSI, MOSEI, CH-SIMS and CH-SIMS v2, aligned and unaligned.
 
-The common layout of :mod:`mmcl.corpus.readers.plain`, with ``text_bert`` (token ids, mask
-and segments, ``[clips, 3, steps]``), lengths of audio and vision in the unaligned files,
-``video$_$clip`` as ids, and labels per modality in CH-SIMS.
+The common layout of :mod:`mmcl.corpus.readers.plain_dict`, with ``text_bert`` (token ids,
+mask and segments, ``[clips, 3, steps]``), lengths of audio and vision in the unaligned
+files, ``video$_$clip`` as ids, and labels per modality in CH-SIMS.
 """
 
 from __future__ import annotations
@@ -13,15 +13,20 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from mmcl.corpus.readers.foreign import (
+from mmcl.corpus.readers.plain_dict import (
+    KEPT_FIELDS,
+    class_names,
+    read_field_splits,
+    read_plain_split,
+)
+from mmcl.corpus.readers.source_file import (
     LAYOUTS,
-    Foreign,
-    ForeignSplit,
+    SourceFile,
+    SourceSplit,
     as_numbers,
     as_texts,
     named_splits,
 )
-from mmcl.corpus.readers.plain import KEPT_FIELDS, class_names, ignored_fields, split_of_fields
 from mmcl.errors import DatasetError
 from mmcl.types import Modality, SplitName
 
@@ -34,11 +39,11 @@ MODALITY_LABELS: Mapping[str, Modality] = {
     "regression_labels_A": "audio",
     "regression_labels_V": "vision",
 }
-_KEPT = KEPT_FIELDS | set(MODALITY_LABELS) | {"text_bert"}
+_KEPT_FIELDS = KEPT_FIELDS | set(MODALITY_LABELS) | {"text_bert"}
 
 
 def is_mmsa(content: Mapping[Any, Any]) -> bool:
-    """Whether a dict of splits was made by MMSA: it has ``text_bert`` or MMSA's ids."""
+    """Tell whether a dict of splits is MMSA's: it has ``text_bert``, its labels or its ids."""
     for _, fields in named_splits(content):
         if "text_bert" in fields or any(key in fields for key in MODALITY_LABELS):
             return True
@@ -48,24 +53,21 @@ def is_mmsa(content: Mapping[Any, Any]) -> bool:
     return False
 
 
-def read_mmsa(content: Mapping[Any, Any]) -> Foreign:
-    """Read a dict of splits as MMSA ships them."""
-    found = named_splits(content)
-    return Foreign(
-        layout="mmsa",
-        splits=[_split(name, fields) for name, fields in found],
-        names=class_names(fields for _, fields in found),
-        ignored=ignored_fields(found, _KEPT),
-    )
+def read_mmsa(content: Mapping[Any, Any]) -> SourceFile:
+    """Read a dict of splits in MMSA's layout."""
+    source = read_field_splits("mmsa", content, _read_split, _KEPT_FIELDS)
+    source.names = class_names(content)
+    return source
 
 
-def _split(name: SplitName, fields: Mapping[str, Any]) -> ForeignSplit:
-    split = split_of_fields(name, {key: value for key, value in fields.items() if key != "id"})
+def _read_split(name: SplitName, fields: Mapping[str, Any]) -> SourceSplit:
+    where = f'split "{name}"'
+    split = read_plain_split(name, {key: value for key, value in fields.items() if key != "id"})
     for key, modality in MODALITY_LABELS.items():
         if fields.get(key) is not None:
-            split.modality_labels[modality] = as_numbers(fields[key], f'split "{name}": {key}')
+            split.modality_labels[modality] = as_numbers(fields[key], f"{where}: {key}")
     if fields.get("text_bert") is not None and "text" in split.features:
-        split.step_masks["text"] = _text_mask(fields["text_bert"], f'split "{name}"')
+        split.step_masks["text"] = _text_mask(fields["text_bert"], where)
     if fields.get("id") is not None:
         split.ids, split.video_ids, split.clip_ids = split_ids(fields["id"])
     return split
@@ -83,7 +85,7 @@ def _text_mask(tokens: Any, where: str) -> NDArray[np.bool_]:
 
 
 def split_ids(ids: Any) -> tuple[list[str], list[str] | None, list[str] | None]:
-    """Ids, and the recording and the clip in it that they name.
+    """Return clip ids, and the recording and clip that each of them names.
 
     Args:
         ids: A list or array of ``video$_$clip``, or an array ``[clips, parts]`` whose first
@@ -99,8 +101,8 @@ def split_ids(ids: Any) -> tuple[list[str], list[str] | None, list[str] | None]:
     rows = ids.tolist() if isinstance(ids, np.ndarray) else list(ids)
     if rows and all(isinstance(row, list | tuple) for row in rows):
         parts = [as_texts(row) for row in rows]
-        names = ["_".join(part[1:]) for part in parts]
         videos = [part[0] for part in parts]
+        names = ["_".join(part[1:]) for part in parts]
         joined = [f"{v}{ID_SEPARATOR}{n}" if n else v for v, n in zip(videos, names, strict=True)]
         return joined, videos, names
     texts = as_texts(rows)

@@ -9,46 +9,31 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-import numpy as np
-
-from mmcl.corpus.readers.foreign import (
-    Foreign,
-    ForeignSplit,
-    as_emotions,
-    as_numbers,
-    features_of,
-    named_splits,
-)
 from mmcl.corpus.readers.mmsa import split_ids
-from mmcl.corpus.readers.plain import ignored_fields
-from mmcl.types import MODALITIES, SplitName, TaskKind
+from mmcl.corpus.readers.plain_dict import read_field_splits
+from mmcl.corpus.readers.source_file import SourceFile, SourceSplit, as_labels, features_of
+from mmcl.types import MODALITIES, SplitName
 
 __all__ = ["read_mult"]
 
 IEMOCAP_EMOTIONS = ("neutral", "happy", "sad", "angry")
-_KEPT = frozenset((*MODALITIES, "labels", "id"))
+_KEPT_FIELDS = frozenset((*MODALITIES, "labels", "id"))
 
 
-def read_mult(content: Mapping[Any, Any]) -> Foreign:
-    """Read a dict of splits as MulT ships them."""
-    found = named_splits(content)
-    splits = [_split(name, fields) for name, fields in found]
-    widths = {split.labels["emotions"].shape[1] for split in splits if "emotions" in split.labels}
-    names: dict[TaskKind, tuple[str, ...]] = {}
-    if widths == {len(IEMOCAP_EMOTIONS)}:
-        names["emotions"] = IEMOCAP_EMOTIONS
-    return Foreign("mult", splits, names, ignored_fields(found, _KEPT))
+def read_mult(content: Mapping[Any, Any]) -> SourceFile:
+    """Read a dict of splits in MulT's layout."""
+    source = read_field_splits("mult", content, _read_split, _KEPT_FIELDS)
+    emotions = [s.labels["emotions"] for s in source.splits if "emotions" in s.labels]
+    if {labels.shape[1] for labels in emotions} == {len(IEMOCAP_EMOTIONS)}:
+        source.names["emotions"] = IEMOCAP_EMOTIONS
+    return source
 
 
-def _split(name: SplitName, fields: Mapping[str, Any]) -> ForeignSplit:
+def _read_split(name: SplitName, fields: Mapping[str, Any]) -> SourceSplit:
     where = f'split "{name}"'
-    split = ForeignSplit(name=name, features=features_of(fields, where))
+    split = SourceSplit(name=name, features=features_of(fields, where))
     if fields.get("labels") is not None:
-        labels = np.asarray(fields["labels"])
-        if labels.ndim > 1 and labels.size != len(labels):
-            split.labels["emotions"] = as_emotions(labels, f"{where}: labels")
-        else:
-            split.labels["regression"] = as_numbers(labels, f"{where}: labels")
+        split.labels = as_labels(fields["labels"], f"{where}: labels", "regression")
     if fields.get("id") is not None:
         split.ids, split.video_ids, split.clip_ids = split_ids(fields["id"])
     return split

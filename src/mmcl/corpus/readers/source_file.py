@@ -1,4 +1,4 @@
-"""What every reader hands over: the arrays of a foreign file, named our way, unchecked."""
+"""The content of a foreign file under our names, unchecked: what every reader returns."""
 
 from __future__ import annotations
 
@@ -11,16 +11,16 @@ from numpy.typing import NDArray
 
 from mmcl.corpus.schema import Word
 from mmcl.errors import DatasetError
-from mmcl.types import MODALITIES, Modality, SplitName, TaskKind
+from mmcl.types import MODALITIES, SPLITS, Modality, SplitName, TaskKind
 
 __all__ = [
     "LAYOUTS",
     "SPLIT_NAMES",
-    "Foreign",
-    "ForeignSplit",
     "Sequences",
-    "as_emotions",
+    "SourceFile",
+    "SourceSplit",
     "as_features",
+    "as_labels",
     "as_numbers",
     "as_texts",
     "features_of",
@@ -39,26 +39,26 @@ SPLIT_NAMES: Mapping[str, SplitName] = {
     "validation": "valid",
     "test": "test",
 }
-"""What the field calls the splits."""
+"""Names of the splits in the field, and ours."""
 
 
 @dataclass
-class ForeignSplit:
+class SourceSplit:
     """One split of a foreign file.
 
     Attributes:
         name: Our name of it.
         features: Per modality its sequences, padded or ragged.
         labels: Per task that the file has labels for: scores or class numbers ``[clips]``,
-            or 0/1 judgements ``[clips, emotions]``; float64, NaN where it is none of these.
-        lengths: Real steps per clip, where the file says so.
-        step_masks: Which steps are real, bool ``[clips, steps]``, where the file says so.
-        present: Whether a clip has a modality, where the file says so.
+            or 0/1 judgements ``[clips, emotions]``; float64, NaN for anything else.
+        lengths: Real steps per clip, where the file gives them.
+        step_masks: Mask of the real steps, bool ``[clips, steps]``, where the file has one.
+        present: Whether a clip has a modality, bool ``[clips]``, where the file tells.
         modality_labels: Scores per modality.
         ids: Clip ids, where the file has them.
-        video_ids: The recording of every clip, where the file says so.
+        video_ids: The recording of every clip, where the file tells.
         clip_ids: Names of clips inside their recording.
-        texts: What was said; None where unknown.
+        texts: Spoken text of every clip; None where unknown.
         words: The words of every clip.
     """
 
@@ -76,7 +76,7 @@ class ForeignSplit:
     words: list[tuple[Word, ...]] | None = None
 
     def sizes(self) -> dict[str, int]:
-        """How many clips each part lists, modalities first."""
+        """Return how many clips each part lists, modalities first."""
         parts: dict[str, Any] = {m: self.features[m] for m in MODALITIES if m in self.features}
         parts |= {f"{m} lengths": lengths for m, lengths in self.lengths.items()}
         parts |= {f"{m} masks": masks for m, masks in self.step_masks.items()}
@@ -87,9 +87,20 @@ class ForeignSplit:
         parts |= {name: listed for name, listed in lists.items() if listed is not None}
         return {name: len(part) for name, part in parts.items()}
 
+    def num_steps(self, modality: Modality) -> int | None:
+        """Return the steps of a padded modality; None if it is ragged or absent."""
+        sequences = self.features.get(modality)
+        return sequences.shape[1] if isinstance(sequences, np.ndarray) else None
+
+    def clip_name(self, row: int) -> str:
+        """Return the id of a clip, made from its row where the file has none."""
+        if self.ids is not None and row < len(self.ids):
+            return self.ids[row]
+        return f"{self.name}_{row:04d}"
+
 
 @dataclass
-class Foreign:
+class SourceFile:
     """A foreign file as its reader understood it.
 
     Attributes:
@@ -100,67 +111,63 @@ class Foreign:
     """
 
     layout: str
-    splits: list[ForeignSplit]
+    splits: list[SourceSplit]
     names: dict[TaskKind, tuple[str, ...]] = field(default_factory=dict)
     ignored: tuple[str, ...] = ()
 
 
 def named_splits(content: Mapping[Any, Any]) -> list[tuple[SplitName, Any]]:
-    """The splits of a foreign dict in our order under our names; empty if it has none."""
-    found: dict[SplitName, Any] = {}
+    """Return the splits of a foreign dict in our order under our names; empty if it has none."""
+    splits: dict[SplitName, Any] = {}
     for key, value in content.items():
         name = SPLIT_NAMES.get(_text(key).lower())
         if name is None:
             continue
-        if name in found:
+        if name in splits:
             raise DatasetError(
                 f'the "{name}" split is there twice, under two names.\n'
                 '  Expected one of "valid", "val" and "dev", not several.\n'
                 f"  {LAYOUTS}"
             )
-        found[name] = value
-    return [(name, found[name]) for name in ("train", "valid", "test") if name in found]
+        splits[name] = value
+    return [(name, splits[name]) for name in SPLITS if name in splits]
 
 
 def features_of(fields: Mapping[str, Any], where: str) -> dict[Modality, Sequences]:
-    """Features of all modalities that a split has."""
+    """Return the features of all modalities that a split has."""
     return {m: as_features(fields[m], f"{where}: {m}") for m in MODALITIES if m in fields}
 
 
 def as_features(value: Any, what: str) -> Sequences:
-    """Turn what a file holds for a modality into float32 sequences.
+    """Turn the features of a modality into float32 sequences.
 
     Args:
         value: An array ``[clips, steps, d]``, an array ``[clips, d]`` (sequences of length
             one), or a list of arrays ``[n, d]`` or ``[d]``.
-        what: Names it in an error.
+        what: Name of the value in an error.
 
     Raises:
         DatasetError: If it is none of these.
     """
     if isinstance(value, np.ndarray) and value.dtype != object:
-        return _dense(value, what)
+        if value.ndim not in (2, 3):
+            raise DatasetError(_no_features(what, value))
+        array = _float32(value, what)
+        return array if array.ndim == 3 else array[:, np.newaxis, :]
     try:
-        listed = [_float32(np.asarray(item), what) for item in value]
+        arrays = [_float32(np.asarray(item), what) for item in value]
     except (TypeError, ValueError):
         raise DatasetError(_no_features(what, value)) from None
-    sequences = [item[np.newaxis] if item.ndim == 1 else item for item in listed]
-    if any(item.ndim != 2 for item in sequences):
+    sequences = [array[np.newaxis] if array.ndim == 1 else array for array in arrays]
+    if any(array.ndim != 2 for array in sequences):
         raise DatasetError(_no_features(what, value))
     return sequences
-
-
-def _dense(value: NDArray[Any], what: str) -> NDArray[np.float32]:
-    if value.ndim not in (2, 3):
-        raise DatasetError(_no_features(what, value))
-    array = _float32(np.asarray(value), what)
-    return array if array.ndim == 3 else array[:, np.newaxis, :]
 
 
 def _float32(array: NDArray[Any], what: str) -> NDArray[np.float32]:
     if array.dtype.kind not in "fiub":
         raise DatasetError(_no_features(what, array))
-    with np.errstate(over="ignore"):  # becomes inf, which is counted
+    with np.errstate(over="ignore"):  # too large a value becomes inf, which is counted later
         return array.astype(np.float32, copy=False)
 
 
@@ -175,44 +182,44 @@ def _no_features(what: str, value: Any) -> str:
 
 
 def as_numbers(value: Any, what: str) -> NDArray[np.float64]:
-    """One number per clip from ``[clips]``, ``[clips, 1]``, ``[clips, 1, 1]`` or a list."""
+    """Return one number per clip from ``[clips]``, ``[clips, 1]``, ``[clips, 1, 1]`` or a list."""
     array = _float64(value, what)
     if array.ndim == 0 or array.size != len(array):
-        raise DatasetError(_no_numbers(what, array))
+        raise DatasetError(_no_numbers(what, f"shape {list(array.shape)}"))
     return array.reshape(-1)
+
+
+def as_labels(value: Any, what: str, number_kind: TaskKind) -> dict[TaskKind, NDArray[np.float64]]:
+    """Return labels by task: several numbers per clip are emotions, one is ``number_kind``.
+
+    Emotions ``[clips, emotions]`` are 0 or 1. Emotions ``[clips, emotions, 2]`` are one-hot
+    pairs (no, yes). A pair that is neither becomes NaN, which the checks report.
+    """
+    labels = np.asarray(value)
+    if labels.ndim < 2 or labels.size == len(labels):
+        return {number_kind: as_numbers(labels, what)}
+    array = _float64(labels, what)
+    if array.ndim == 2:
+        return {"emotions": array}
+    if array.ndim != 3 or array.shape[2] != 2:
+        raise DatasetError(_no_numbers(what, f"shape {list(array.shape)}"))
+    one_hot = np.isin(array, (0.0, 1.0)).all(axis=2) & (array.sum(axis=2) == 1)
+    return {"emotions": np.where(one_hot, array[:, :, 1], np.nan)}
 
 
 def _float64(value: Any, what: str) -> NDArray[np.float64]:
     try:
         return np.asarray(value).astype(np.float64)
     except (TypeError, ValueError):
-        raise DatasetError(_no_numbers(what)) from None
+        raise DatasetError(_no_numbers(what, "no numbers")) from None
 
 
-def _no_numbers(what: str, array: NDArray[Any] | None = None) -> str:
-    found = "no numbers" if array is None else f"shape {list(array.shape)}"
-    return f"{what} is {found}.\n  Expected one number per clip.\n  {LAYOUTS}"
-
-
-def as_emotions(value: Any, what: str) -> NDArray[np.float64]:
-    """Judgements ``[clips, emotions]`` from 0/1, or from one-hot pairs ``[clips, emotions, 2]``.
-
-    A pair is (no, yes). What is neither becomes NaN, for the checks to find.
-    """
-    array = _float64(value, what)
-    if array.ndim == 2:
-        return array
-    if array.ndim != 3 or array.shape[2] != 2:
-        raise DatasetError(_no_numbers(what, array))
-    one_hot = np.isin(array, (0.0, 1.0)).all(axis=2) & (array.sum(axis=2) == 1)
-    return np.where(one_hot, array[:, :, 1], np.nan)
+def _no_numbers(what: str, actual: str) -> str:
+    return f"{what} is {actual}.\n  Expected one number per clip.\n  {LAYOUTS}"
 
 
 def as_texts(value: Any) -> list[str]:
-    """Strings from a list or array of strings, bytes or numbers.
-
-    Text that Python 2 wrote as UTF-8 comes out of the unpickler as latin-1 and is mended.
-    """
+    """Return strings from a list or array of strings, bytes or numbers."""
     items: Sequence[Any] = value.tolist() if isinstance(value, np.ndarray) else value
     return [_text(item) for item in items]
 
@@ -226,6 +233,7 @@ def _text(item: Any) -> str:
     if text.isascii():
         return text
     try:
+        # The unpickler reads text of Python 2 as latin-1; mostly it was UTF-8.
         return text.encode("latin1").decode("utf-8")
     except UnicodeError:
         return text

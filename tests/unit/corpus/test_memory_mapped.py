@@ -6,8 +6,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from mmcl.corpus import mapped
-from mmcl.corpus.mapped import MappedFile
+from mmcl.corpus import memory_mapped
+from mmcl.corpus.memory_mapped import MappedFile
 from mmcl.corpus.plant import PlantSettings, plant_card, plant_clips
 from mmcl.corpus.store import open_corpus, write_corpus
 from mmcl.evaluation.moments import without_modality
@@ -50,8 +50,8 @@ def test_features_are_slices_of_the_mapped_file(path):
 @pytest.fixture
 def narrow(monkeypatch):
     """Little is held, and it is looked after every read."""
-    monkeypatch.setattr(mapped, "BYTES_HELD", 2 << 20)
-    monkeypatch.setattr(mapped, "LOOK_EVERY", 0)
+    monkeypatch.setattr(memory_mapped, "BYTES_HELD", 2 << 20)
+    monkeypatch.setattr(memory_mapped, "LOOK_EVERY", 0)
 
 
 @pytest.mark.usefixtures("narrow")
@@ -98,8 +98,8 @@ def test_checksum_gives_its_pages_back(path):
 
 
 def test_only_linux_tells_what_is_resident(path, tmp_path, monkeypatch):
-    monkeypatch.setattr(mapped, "_STATM", tmp_path / "none")
-    monkeypatch.setattr(mapped, "BYTES_HELD", 1)
+    monkeypatch.setattr(memory_mapped, "_STATM", tmp_path / "none")
+    monkeypatch.setattr(memory_mapped, "BYTES_HELD", 1)
     monkeypatch.setattr(MappedFile, "let_go", lambda self: pytest.fail("nothing to let go"))
     assert len(open_corpus(path).split("train").padded("text", range(600))[0]) == 600
 

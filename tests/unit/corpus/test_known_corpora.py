@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from mmcl.corpus.cards import KNOWN, columns_of, compare_with_known, find_known, guess_name
+from mmcl.corpus.known_corpora import KNOWN, columns_of, compare_with_known, find_known, guess_name
 from mmcl.corpus.schema import Card, Source, Task
 
 MOSI_COUNTS = {"train": 1284, "valid": 229, "test": 686}

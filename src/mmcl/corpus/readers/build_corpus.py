@@ -1,0 +1,197 @@
+"""The way from the arrays of a foreign file to clean, checked clips and their card."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from mmcl.corpus.check import Fault, faults
+from mmcl.corpus.known_corpora import columns_of, compare_with_known, find_known, guess_name
+from mmcl.corpus.readers.check_source import source_faults
+from mmcl.corpus.readers.choose_task import ReadOptions, TaskChoice, choose_task
+from mmcl.corpus.readers.real_steps import (
+    RepairedFeatures,
+    Spans,
+    find_spans,
+    is_aligned,
+    repair_features,
+)
+from mmcl.corpus.readers.source_file import SourceFile, SourceSplit
+from mmcl.corpus.schema import Card, Clip, Label, Repairs, Source, Task
+from mmcl.types import MODALITIES, SPLITS, Modality
+
+__all__ = ["Reading", "build_corpus"]
+
+
+@dataclass(frozen=True)
+class Reading:
+    """The card, clips and faults that were read from a foreign file."""
+
+    card: Card
+    clips: list[Clip]
+    faults: list[Fault]
+
+
+def build_corpus(source: SourceFile, path: Path, sha256: str, options: ReadOptions) -> Reading:
+    """Check, clean and cut the arrays of a foreign file, and make clips and a card of them.
+
+    Args:
+        source: The arrays.
+        path: Their file.
+        sha256: Checksum of the file.
+        options: Choices of the user.
+
+    Raises:
+        DatasetError: If the file has no labels for the task that was asked for.
+    """
+    array_faults = list(source_faults(source))
+    splits = [_cut_to_common_size(split) for split in source.splits]
+    counts = {split.name: len(split.ids or ()) for split in splits}
+    name = options.name or guess_name(path, sha256, counts)
+    known = find_known(name)
+    choice = choose_task(source, path, known, options)
+    aligned = all(is_aligned(split) for split in splits)
+    clips: list[Clip] = []
+    repairs: dict[Modality, Repairs] = {}
+    for split in splits:
+        features = {
+            m: repair_features(split.features[m]) for m in MODALITIES if m in split.features
+        }
+        for modality, repaired in features.items():
+            repairs[modality] = repairs.get(modality, Repairs()).plus(repaired.repairs)
+        spans = find_spans(split, features, aligned=aligned)
+        clips += _clips(split, features, spans, choice.task)
+    card = Card(
+        name=name,
+        task=choice.task,
+        dims=_dims(clips),
+        counts={split: count for split, count in counts.items() if count},
+        aligned=aligned,
+        language=known.language if known else None,
+        repairs={m: counted for m, counted in repairs.items() if counted.total},
+        source=Source(name=path.name, layout=source.layout, sha256=sha256),
+        recipe={"reader": source.layout},
+    )
+    notes = (*_notes(source, choice, clips, card), *compare_with_known(card))
+    card = card.model_copy(update={"columns": columns_of(card), "notes": notes})
+    return Reading(card, clips, array_faults + faults(clips, card.task))
+
+
+def _cut_to_common_size(split: SourceSplit) -> SourceSplit:
+    """Cut all parts to the clips that every part lists, so that the checks can go on."""
+    count = min(split.sizes().values(), default=0)
+
+    def cut(parts: dict[Any, Any]) -> dict[Any, Any]:
+        return {key: part[:count] for key, part in parts.items()}
+
+    def cut_list(part: list[Any] | None) -> list[Any] | None:
+        return None if part is None else part[:count]
+
+    lengths = {m: values for m, values in cut(split.lengths).items() if m in split.features}
+    for modality, values in lengths.items():
+        steps = split.num_steps(modality)
+        lengths[modality] = values if steps is None else np.clip(values, 0, steps)
+    masks = cut(split.step_masks)
+    return replace(
+        split,
+        features=cut(split.features),
+        labels=cut(split.labels),
+        lengths=lengths,
+        step_masks={m: mask for m, mask in masks.items() if mask.shape[1] == split.num_steps(m)},
+        present=cut(split.present),
+        modality_labels=cut(split.modality_labels),
+        ids=[split.clip_name(row) for row in range(count)],
+        video_ids=cut_list(split.video_ids),
+        clip_ids=cut_list(split.clip_ids),
+        texts=cut_list(split.texts),
+        words=cut_list(split.words),
+    )
+
+
+def _clips(
+    split: SourceSplit,
+    features: dict[Modality, RepairedFeatures],
+    spans: dict[Modality, Spans],
+    task: Task,
+) -> Iterator[Clip]:
+    steps = {m: _real_steps(features[m], spans[m], split.present.get(m)) for m in features}
+    labels = _labels(split, task)
+    has_scores = task.kind == "regression" and split.modality_labels
+    for row, clip_id in enumerate(split.ids or ()):
+        scores = {m: float(values[row]) for m, values in split.modality_labels.items()}
+        yield Clip(
+            id=clip_id,
+            split=split.name,
+            features={m: rows[row] for m, rows in steps.items() if rows[row] is not None},
+            label=labels[row],
+            modality_labels=scores if has_scores else None,
+            video_id=split.video_ids[row] if split.video_ids else None,
+            clip_id=split.clip_ids[row] if split.clip_ids else None,
+            text=(split.texts[row] or None) if split.texts else None,
+            words=split.words[row] if split.words else None,
+        )
+
+
+def _real_steps(
+    features: RepairedFeatures, spans: Spans, present: NDArray[np.bool_] | None
+) -> list[NDArray[np.float32] | None]:
+    """Return views of the real steps of every clip; None where all of them are zero."""
+    steps: list[NDArray[np.float32] | None] = []
+    for row, (start, stop) in enumerate(zip(*map(np.ndarray.tolist, spans), strict=True)):
+        is_present = present is None or bool(present[row])
+        is_present = is_present and bool(features.nonzero_after[row, start:stop].any())
+        steps.append(features.sequences[row][start:stop] if is_present else None)
+    return steps
+
+
+def _labels(split: SourceSplit, task: Task) -> list[Label]:
+    values = split.labels.get(task.kind)
+    if values is None:
+        return [None] * len(split.ids or ())
+    if task.kind == "regression":
+        scores: list[Label] = values.tolist()
+        return scores
+    if task.kind == "classes":
+        # A number that is no class stays as it is, for the checks to report.
+        return [int(value) if value == np.floor(value) else value for value in values.tolist()]
+    judgements = np.where(np.isin(values, (0.0, 1.0)), values, -1.0).astype(np.int64)
+    return [tuple(row) for row in judgements.tolist()]
+
+
+def _dims(clips: list[Clip]) -> dict[Modality, int]:
+    dims: dict[Modality, int] = {}
+    for clip in clips:
+        for modality, steps in clip.features.items():
+            dims.setdefault(modality, steps.shape[1])
+    return {m: dims[m] for m in MODALITIES if m in dims}
+
+
+def _notes(source: SourceFile, choice: TaskChoice, clips: list[Clip], card: Card) -> Iterator[str]:
+    """Yield what a user should know: repairs, made-up ids, absent parts, fields not kept."""
+    yield from choice.notes
+    for modality, repairs in card.repairs.items():
+        yield (
+            f"{modality}: {repairs.total} values were not finite ({repairs.minus_inf} -inf, "
+            f"{repairs.plus_inf} inf, {repairs.nan} NaN) and were replaced by 0"
+        )
+    for split in source.splits:
+        if split.ids is None:
+            first = split.clip_name(0)
+            yield f'{split.name}: no ids in the file; made from the row, as in "{first}"'
+    yield from (f'no "{name}" split in the file' for name in SPLITS if name not in card.counts)
+    in_file = {modality for split in source.splits for modality in split.features}
+    for modality in MODALITIES:
+        if modality in in_file and modality not in card.dims:
+            yield f"{modality}: absent from every clip, so left out"
+    for name, count in card.counts.items():
+        for modality in card.dims:
+            missing = sum(c.split == name and modality not in c.features for c in clips)
+            if missing:
+                yield f"{modality}: missing in {missing} of {count} {name} clips"
+    if source.ignored:
+        yield f"fields not kept: {', '.join(source.ignored)}"
