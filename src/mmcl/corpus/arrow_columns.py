@@ -118,7 +118,6 @@ def view_ragged(column: pa.ChunkedArray) -> RaggedColumn:
 
 
 def _view_steps(steps: pa.Array) -> NDArray[Any]:
-    if not pa.types.is_fixed_size_list(steps.type):
-        return np.asarray(steps.to_numpy(zero_copy_only=True))
-    numbers = steps.values.to_numpy(zero_copy_only=True)
-    return np.asarray(numbers.reshape(-1, steps.type.list_size))
+    is_vector = pa.types.is_fixed_size_list(steps.type)
+    numbers = np.asarray((steps.values if is_vector else steps).to_numpy(zero_copy_only=True))
+    return numbers.reshape(-1, steps.type.list_size) if is_vector else numbers

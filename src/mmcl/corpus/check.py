@@ -21,19 +21,12 @@ RANGE_TOLERANCE = 1e-6
 
 
 class Fault(NamedTuple):
-    """One fault of a corpus.
+    """One fault of a corpus."""
 
-    Attributes:
-        where: The split, and the clip where the fault is in a single one.
-        problem: The fault, without a full stop.
-        expected: The rule that is broken, a sentence.
-        first: The first clip that shows the fault, a sentence; may be empty.
-    """
-
-    where: str
-    problem: str
-    expected: str
-    first: str = ""
+    where: str  # the split, and the clip where the fault is in a single one
+    problem: str  # without a full stop
+    expected: str  # the rule that is broken, a sentence
+    first: str = ""  # the first clip that shows the fault, a sentence
 
     def __str__(self) -> str:
         return f"{self.where}: {self.problem}"
@@ -50,10 +43,15 @@ def faults(corpus: Corpus | Iterable[Clip], task: Task | None = None) -> list[Fa
         Faults of ids first, then those of clips, in the order of the clips.
     """
     if isinstance(corpus, Corpus):
-        return [*_count_faults(corpus), *faults(corpus_clips(corpus), corpus.card.task)]
+        clip_faults = faults(corpus_clips(corpus), corpus.card.task)
+        in_card, in_file = sum(corpus.card.counts.values()), len(corpus.every_clip())
+        if in_file == in_card:
+            return clip_faults
+        problem = f"it counts {in_card} clips, the file holds {in_file}"
+        return [Fault("card", problem, "They must be equal; convert the file again."), *clip_faults]
     ids: Counter[tuple[str, SplitName]] = Counter()
     widths: dict[Modality, int] = {}
-    clip_faults: list[Fault] = []
+    clip_faults = []
     for clip in corpus:
         ids[clip.id, clip.split] += 1
         where = f'split "{clip.split}", clip "{clip.id}"'
@@ -89,13 +87,6 @@ def fault_message(path: str | PathLike[str], faults: Sequence[Fault]) -> str:
     if len(faults) > FAULTS_IN_A_MESSAGE:
         lines.append(f"  and {len(faults) - FAULTS_IN_A_MESSAGE} more")
     return "\n".join([f"{path} has {len(faults)} faults", *lines, command])
-
-
-def _count_faults(corpus: Corpus) -> Iterator[Fault]:
-    in_card, in_file = sum(corpus.card.counts.values()), len(corpus.every_clip())
-    if in_file != in_card:
-        problem = f"it counts {in_card} clips, the file holds {in_file}"
-        yield Fault("card", problem, "They must be equal; convert the file again.")
 
 
 def _id_faults(ids: Counter[tuple[str, SplitName]]) -> Iterator[Fault]:
@@ -142,30 +133,22 @@ def _label_faults(clip: Clip, where: str, task: Task) -> Iterator[Fault]:
     for name, label in labels.items():
         if label is None:
             continue
-        fits, expected = _LABEL_RULES[task.kind](label, task)
+        fits, expected = _label_rule(label, task)
         if not fits:
             shown = f"({', '.join(map(str, label))})" if isinstance(label, tuple) else f"{label:g}"
             yield Fault(where, f"{name} is {shown}", expected)
 
 
-def _is_score(label: float | int | tuple[int, ...], task: Task) -> tuple[bool, str]:
-    low, high = task.score_range or (0.0, 0.0)
-    fits = not isinstance(label, tuple) and (
-        low - RANGE_TOLERANCE <= label <= high + RANGE_TOLERANCE
-    )
-    return fits, f"A label must be a number from {low:g} to {high:g}."
-
-
-def _is_class(label: float | int | tuple[int, ...], task: Task) -> tuple[bool, str]:
-    last = len(task.names) - 1
-    fits = not isinstance(label, tuple) and 0 <= label <= last and label == int(label)
-    return fits, f"A label must be a whole number from 0 to {last}."
-
-
-def _is_emotions(label: float | int | tuple[int, ...], task: Task) -> tuple[bool, str]:
+def _label_rule(label: float | int | tuple[int, ...], task: Task) -> tuple[bool, str]:
+    """Tell whether a known label fits the task, and by which rule."""
     count = len(task.names)
-    fits = isinstance(label, tuple) and len(label) == count and set(label) <= {0, 1}
-    return fits, f"A label must be {count} judgements, each 0 or 1."
-
-
-_LABEL_RULES = {"regression": _is_score, "classes": _is_class, "emotions": _is_emotions}
+    if task.kind == "emotions":
+        fits = isinstance(label, tuple) and len(label) == count and set(label) <= {0, 1}
+        return fits, f"A label must be {count} judgements, each 0 or 1."
+    number = np.nan if isinstance(label, tuple) else label
+    if task.kind == "classes":
+        fits = 0 <= number < count and number == int(number)
+        return fits, f"A label must be a whole number from 0 to {count - 1}."
+    low, high = task.score_range or (0.0, 0.0)
+    fits = low - RANGE_TOLERANCE <= number <= high + RANGE_TOLERANCE
+    return fits, f"A label must be a number from {low:g} to {high:g}."

@@ -9,11 +9,11 @@ from pathlib import Path
 from types import MappingProxyType
 
 from mmcl.corpus.schema import Card, Task
-from mmcl.types import Modality, SplitName
+from mmcl.types import MODALITIES, SPLITS, Modality, SplitName
 
 __all__ = ["KNOWN", "KnownCorpus", "columns_of", "compare_with_known", "find_known", "guess_name"]
 
-_EIGHT = ("neutral", "calm", "happy", "sad", "angry", "fearful", "disgust", "surprised")
+_RAVDESS = ("neutral", "calm", "happy", "sad", "angry", "fearful", "disgust", "surprised")
 _SENTIMENT = Task(kind="regression", low=-3.0, high=3.0)
 _SENTIMENT_ZH = Task(kind="regression", low=-1.0, high=1.0)
 _COVAREP = (1, 3, 6, 25, 60)
@@ -24,37 +24,25 @@ _GENERIC_STEM = re.compile(r"(un)?aligned(_\d+)?|(no)?align|data|features?|proce
 
 @dataclass(frozen=True)
 class KnownCorpus:
-    """A published corpus.
+    """A published corpus; a mapping is empty where nothing is known."""
 
-    Attributes:
-        title: Its name as printed.
-        task: Its usual task.
-        aliases: Words in a file's name that mean this corpus.
-        counts: Clips per split; empty where several splits are in use.
-        dims: Feature widths per layout of file, where known.
-        sha256: First digits of a published file's checksum, per kind of file.
-        columns: Names of the feature columns, for files of that width.
-        language: Language of the speech.
-        score_range: Range of its regression labels, where ``task`` is not regression.
-    """
-
-    title: str
-    task: Task
-    aliases: tuple[str, ...]
+    title: str  # its name as printed
+    task: Task  # its usual task
+    aliases: tuple[str, ...]  # words in a file's name that mean this corpus
     counts: Mapping[SplitName, int] = field(default_factory=dict)
-    dims: Mapping[str, Mapping[Modality, int]] = field(default_factory=dict)
-    sha256: Mapping[str, str] = field(default_factory=dict)
+    dims: Mapping[str, Mapping[Modality, int]] = field(default_factory=dict)  # by layout of file
+    sha256: Mapping[str, str] = field(default_factory=dict)  # first digits, by kind of file
     columns: Mapping[Modality, tuple[str, ...]] = field(default_factory=dict)
-    language: str | None = "en"
-    score_range: tuple[float, float] | None = None
+    language: str = "en"
+    score_range: tuple[float, float] | None = None  # of its scores, if its task is another
 
 
-def _counts(train: int, valid: int, test: int) -> dict[SplitName, int]:
-    return {"train": train, "valid": valid, "test": test}
+def _counts(*counts: int) -> dict[SplitName, int]:
+    return dict(zip(SPLITS, counts, strict=True))
 
 
-def _widths(text: int, audio: int, vision: int) -> dict[Modality, int]:
-    return {"text": text, "audio": audio, "vision": vision}
+def _widths(*widths: int) -> dict[Modality, int]:
+    return dict(zip(MODALITIES, widths, strict=True))
 
 
 KNOWN: Mapping[str, KnownCorpus] = MappingProxyType(
@@ -104,7 +92,7 @@ KNOWN: Mapping[str, KnownCorpus] = MappingProxyType(
         ),
         "ravdess": KnownCorpus(
             title="RAVDESS",
-            task=Task(kind="classes", names=_EIGHT),
+            task=Task(kind="classes", names=_RAVDESS),
             aliases=("ravdess",),
             score_range=(-2.0, 2.0),
         ),
@@ -130,12 +118,7 @@ def find_known(name: str) -> KnownCorpus | None:
 
 
 def guess_name(path: Path, sha256: str, counts: Mapping[SplitName, int]) -> str:
-    """Guess a corpus's name from its checksum, file name, folders and clip counts.
-
-    Args:
-        path: The foreign file.
-        sha256: Its checksum.
-        counts: Clips per split in it.
+    """Guess a corpus's name from its checksum, file name, folders and clips per split.
 
     Returns:
         A name of :data:`KNOWN`, or else the file's own name without its endings.
@@ -162,12 +145,8 @@ def _known_name(text: str) -> str | None:
     pieces = re.split(r"[^a-z0-9]+", text.lower())
     # Up to three neighbouring pieces may spell an alias: "CH-SIMS v2".
     runs = {"".join(pieces[i:j]) for i in range(len(pieces)) for j in range(i + 1, i + 4)}
-    matches = [
-        (len(alias), name)
-        for name, known in KNOWN.items()
-        for alias in known.aliases
-        if alias in runs
-    ]
+    names = {alias: name for name, known in KNOWN.items() for alias in known.aliases}
+    matches = [(len(alias), names[alias]) for alias in runs & names.keys()]
     return max(matches)[1] if matches else None
 
 

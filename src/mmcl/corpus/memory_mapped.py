@@ -1,9 +1,8 @@
 """A memory-mapped file that gives its pages back to the system.
 
 Pages that were read count as memory of the process, although the system could read them
-again at any time. A container with a memory limit would be stopped after one pass over a
-large corpus. So the pages are given back as soon as more than 256 MiB of them are resident;
-the system keeps them in its cache as long as it has room.
+again at any time: one pass over a large corpus would break the memory limit of a container.
+So the pages are given back once more than 256 MiB of them are resident.
 """
 
 from __future__ import annotations
@@ -16,21 +15,16 @@ import pyarrow as pa
 
 __all__ = ["MappedFile"]
 
-BYTES_HELD = 256 << 20
-"""Resident bytes of the file above which its pages are given back."""
-LOOK_EVERY = 8 << 20
-"""Bytes to read before the resident pages are counted again."""
+BYTES_HELD = 256 << 20  # resident bytes above which the pages are given back
+LOOK_EVERY = 8 << 20  # bytes to read before the resident pages are counted again
+# Linux maps at least so many bytes around a page. Newer kernels map up to 2 MiB, so resident
+# pages are counted and not estimated.
 NEIGHBOURS = 64 << 10
-"""Bytes that Linux maps around a page, at least. Newer kernels map up to 2 MiB, so resident
-pages are counted and not estimated."""
 _STATM = Path("/proc/self/statm")
 
 
 class MappedFile:
     """A read-only file mapped into memory.
-
-    Args:
-        path: The file; not an empty one.
 
     Raises:
         OSError: If it cannot be opened.

@@ -29,8 +29,7 @@ class Task(_Strict):
     Attributes:
         kind: ``regression`` (one real score), ``classes`` (one of k) or
             ``emotions`` (several yes/no judgements).
-        low: Lowest possible score; regression only.
-        high: Highest possible score; regression only.
+        low: Lowest possible score, and ``high`` the highest; regression only.
         names: Class or emotion names, in label order; empty for regression.
     """
 
@@ -73,10 +72,9 @@ class Planted(_Strict):
     """The answer key of a planted clip; real clips have none.
 
     Attributes:
-        roles: Per modality the role of every step, int8 ``[n]``:
-            0 distractor, 1 common, 2 complementary.
-        scores: The part that each source adds to the label before clipping:
-            ``common``, ``text``, ``audio``, ``vision``.
+        roles: Role of every step, int8 ``[n]``: 0 distractor, 1 common, 2 complementary.
+        scores: The part that ``common``, ``text``, ``audio`` and ``vision`` each add to the
+            label before it is clipped.
     """
 
     roles: dict[Modality, NDArray[np.int8]]
@@ -90,13 +88,11 @@ class Clip(_Strict):
         id: Unique in the corpus.
         split: ``train``, ``valid`` or ``test``.
         features: Per modality a float ``[n, d_m]`` sequence; an absent modality is left out.
-        label: See :data:`Label`; ``None`` where unknown.
-        modality_labels: Optional score per modality (CH-SIMS), the same range as ``label``.
-        video_id: The recording the clip was cut from.
-        clip_id: Its name inside that recording.
-        text: The spoken text.
-        words: The words with their times, where known.
-        planted: The answer key, in a planted corpus.
+        label: See :data:`Label`.
+        modality_labels: Score per modality (CH-SIMS), in the range of ``label``.
+        video_id: The recording the clip was cut from; ``clip_id`` is its name inside that.
+        text: The spoken text; ``words`` are its words with their times.
+        planted: The answer key of a planted clip.
     """
 
     id: str
@@ -120,16 +116,13 @@ class Repairs(_Strict):
 
     @property
     def total(self) -> int:
-        """The sum of the three counts."""
+        """Sum of the three counts."""
         return self.minus_inf + self.plus_inf + self.nan
 
     def plus(self, other: Repairs) -> Repairs:
         """Add the counts of another part of the modality."""
-        return Repairs(
-            minus_inf=self.minus_inf + other.minus_inf,
-            plus_inf=self.plus_inf + other.plus_inf,
-            nan=self.nan + other.nan,
-        )
+        counts = other.model_dump()
+        return Repairs(**{kind: count + counts[kind] for kind, count in self.model_dump().items()})
 
 
 class Source(_Strict):
@@ -151,10 +144,10 @@ class Card(_Strict):
         aligned: Whether step i is the same stretch of time in every modality.
         missing_as_zero: Whether a step of zeros means that the step is missing: a word
             during which no face was seen, for example.
-        columns: Names of the feature columns, where known.
-        language: Language of the text, where known.
+        columns: Names of the feature columns.
+        language: Language of the text.
         repairs: Values that were not finite, per modality.
-        source: The foreign file it was read from; ``None`` for a planted corpus.
+        source: The foreign file it was read from.
         recipe: How it was made: reader, planting or extraction parameters and versions.
         notes: Findings of the reader that a user should see.
     """

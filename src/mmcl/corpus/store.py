@@ -37,11 +37,7 @@ _ARROW_MAGIC = b"ARROW1"
 class Split:
     """The clips of one split, read-only, in their order on disk.
 
-    Args:
-        name: Name of the split.
-        card: Card of the corpus.
-        table: Its rows.
-        mapped: The file that holds the rows; None where they are in memory.
+    ``card`` is the corpus's; ``mapped`` is the file of the rows, None where they are in memory.
     """
 
     def __init__(
@@ -68,10 +64,7 @@ class Split:
         return tuple(m for m in MODALITIES if m in self.card.dims)
 
     def labels(self, *, modality: Modality | None = None) -> NDArray[Any]:
-        """Return the label of every clip.
-
-        Args:
-            modality: Return the scores of this modality (CH-SIMS) instead.
+        """Return the label of every clip, or the score of one of its modalities (CH-SIMS).
 
         Returns:
             Regression: float64 ``[clips]``, NaN where unknown. Classes: int64 ``[clips]``,
@@ -84,11 +77,10 @@ class Split:
         task = self.card.task
         if modality is not None or task.kind == "regression":
             return np.array([np.nan if v is None else v for v in column], dtype=np.float64)
-        if task.kind == "classes":
-            return np.array([-1 if v is None else v for v in column], dtype=np.int64)
-        unknown = [-1] * len(task.names)
-        judgements = [unknown if v is None else v for v in column]
-        return np.array(judgements, dtype=np.int64).reshape(len(self), len(task.names))
+        is_class = task.kind == "classes"
+        unknown = -1 if is_class else [-1] * len(task.names)
+        labels = np.array([unknown if v is None else v for v in column], dtype=np.int64)
+        return labels if is_class else labels.reshape(len(self), len(task.names))
 
     def lengths(self, modality: Modality) -> NDArray[np.int64]:
         """Return the steps of every clip, ``[clips]``; 0 where the modality is absent."""
@@ -112,11 +104,11 @@ class Split:
     def padded(
         self, modality: Modality, rows: Sequence[int] | NDArray[Any]
     ) -> tuple[NDArray[Any], NDArray[np.int64]]:
-        """Return the features of several clips as one array, in the precision of the file.
+        """Return the features of several clips as one array, and the lengths of the clips.
 
         Returns:
-            Features ``[b, n, d_m]``, zero beyond the end of a clip; n is the length of the
-            longest clip and at least 1. And the lengths of the clips, ``[b]``.
+            Features ``[b, n, d_m]`` in the precision of the file, zero beyond the end of a
+            clip, where n is the longest length and at least 1; and lengths ``[b]``.
         """
         column = self._ragged(f"features_{modality}")
         rows = np.asarray(rows, dtype=np.int64)
@@ -203,11 +195,10 @@ class _HashSink(io.RawIOBase):
 
 
 class Corpus:
-    """A card and the splits it describes. The test split has a method of its own.
+    """A card and the splits it describes.
 
-    ``split("test")`` is refused: everything that trains, selects or tunes works on
-    ``split("train")`` and ``split("valid")``. Only ``mmcl.evaluation.protocol`` calls
-    :meth:`open_test_split`, and a test of this project checks that.
+    ``split("test")`` is refused: whatever trains, selects or tunes works on the other two.
+    Only ``mmcl.evaluation.protocol`` calls :meth:`open_test_split`; a test checks that.
     """
 
     def __init__(self, card: Card, table: pa.Table, mapped: MappedFile | None = None) -> None:
@@ -336,10 +327,7 @@ def _from_stream(card: Card, stream: bytes) -> Corpus:
 def pack_corpus(card: Card, clips: Iterable[Clip], *, dtype: str = "float32") -> Corpus:
     """Build a corpus in memory; ``card.counts`` is replaced by the clips that were counted.
 
-    Args:
-        card: Its card.
-        clips: Clips in the order train, valid, test.
-        dtype: Type of the features, ``float32`` or ``float16``.
+    The clips come in the order train, valid, test; ``dtype`` is ``float32`` or ``float16``.
     """
     schema = corpus_schema(card, dtype)
     counts: dict[SplitName, int] = {}
@@ -374,21 +362,17 @@ def write_corpus(
             if counts != {name: count for name, count in card.counts.items() if count}:
                 raise DatasetError(f"{path}: the card says {card.counts} clips, {counts} came.")
     except OSError as error:
-        raise DatasetError(_cannot_write(path, error)) from error
+        if error.errno == errno.ENOSPC:
+            raise DatasetError(
+                f"{path}: the disk is full; nothing was left behind.\n"
+                "  Free some space, or halve the size: --dtype float16"
+            ) from error
+        reason = os.strerror(error.errno) if error.errno else str(error)
+        raise DatasetError(
+            f"{path}: cannot be written ({reason}); nothing was left behind.\n"
+            "  Give a file in a folder you may write to."
+        ) from error
     return path
-
-
-def _cannot_write(path: Path, error: OSError) -> str:
-    if error.errno == errno.ENOSPC:
-        return (
-            f"{path}: the disk is full; nothing was left behind.\n"
-            "  Free some space, or halve the size: --dtype float16"
-        )
-    reason = os.strerror(error.errno) if error.errno else str(error)
-    return (
-        f"{path}: cannot be written ({reason}); nothing was left behind.\n"
-        "  Give a file in a folder you may write to."
-    )
 
 
 def _record_batches(

@@ -158,34 +158,28 @@ def _not_callable(*_: Any) -> NoReturn:
     raise _Refused("numpy.ndarray")
 
 
-def _stand_ins() -> dict[tuple[str, str], Any]:
-    known: dict[tuple[str, str], Any] = {
-        ("numpy", "dtype"): _StandIn(_Dtype),
-        ("numpy", "ndarray"): _StandIn(_not_callable),
-        ("_codecs", "encode"): _StandIn(_encode),
-        ("collections", "OrderedDict"): OrderedDict,
-    }
-    for core in ("numpy.core", "numpy._core"):  # before and since numpy 2
-        known[f"{core}.multiarray", "_reconstruct"] = _StandIn(_Array)
-        known[f"{core}.multiarray", "scalar"] = _StandIn(_scalar)
-        known[f"{core}.numeric", "_frombuffer"] = _StandIn(_from_buffer)
-    plain = (dict, list, tuple, set, frozenset, str, bytes, bytearray, bool, int, float, complex)
-    for module in ("builtins", "__builtin__"):  # Python 3 and 2
-        known.update({(module, kind.__name__): kind for kind in plain})
-    known["__builtin__", "unicode"] = str
-    known["__builtin__", "long"] = int
-    return known
-
-
-_KNOWN = _stand_ins()
+_PLAIN_TYPES = (dict, list, tuple, set, frozenset, str, bytes, bytearray, bool, int, float, complex)
+_KNOWN: dict[tuple[str, str], Any] = {
+    ("numpy", "dtype"): _StandIn(_Dtype),
+    ("numpy", "ndarray"): _StandIn(_not_callable),
+    ("_codecs", "encode"): _StandIn(_encode),
+    ("collections", "OrderedDict"): OrderedDict,
+    ("__builtin__", "unicode"): str,
+    ("__builtin__", "long"): int,
+}
+for _module in ("builtins", "__builtin__"):  # Python 3 and 2
+    _KNOWN.update({(_module, kind.__name__): kind for kind in _PLAIN_TYPES})
+for _module in ("numpy.core", "numpy._core"):  # before and since numpy 2
+    _KNOWN[f"{_module}.multiarray", "_reconstruct"] = _StandIn(_Array)
+    _KNOWN[f"{_module}.multiarray", "scalar"] = _StandIn(_scalar)
+    _KNOWN[f"{_module}.numeric", "_frombuffer"] = _StandIn(_from_buffer)
 
 
 class _Unpickler(pickle.Unpickler):
     def find_class(self, module: str, name: str) -> Any:
-        try:
-            return _KNOWN[module, name]
-        except KeyError:
-            raise _Refused(f"{module}.{name}") from None
+        if (module, name) not in _KNOWN:
+            raise _Refused(f"{module}.{name}")
+        return _KNOWN[module, name]
 
     def persistent_load(self, pid: Any) -> NoReturn:
         raise _Refused("a persistent id")
@@ -194,11 +188,7 @@ class _Unpickler(pickle.Unpickler):
 def load_pickle(path: Path) -> Any:
     """Read a pickle of Python 2 or 3, plain or gzip'd, without running anything in it.
 
-    Args:
-        path: The file; its first bytes tell whether it is gzip'd.
-
-    Returns:
-        Its content. Text of Python 2 is read as latin-1, which keeps every byte.
+    Text of Python 2 is read as latin-1, which keeps every byte.
 
     Raises:
         UnsafePickleError: If it asks for anything that is not plain data; the message
@@ -214,11 +204,8 @@ def load_pickle(path: Path) -> Any:
     """
     with path.open("rb") as file:
         is_gzip = file.read(len(GZIP_MAGIC)) == GZIP_MAGIC
-        file.seek(0)
-        if not is_gzip:
-            return _load(path, file)
-        with gzip.GzipFile(fileobj=file) as unzipped:
-            return _load(path, unzipped)
+    with gzip.open(path) if is_gzip else path.open("rb") as content:
+        return _load(path, content)
 
 
 def _load(path: Path, file: IO[bytes] | gzip.GzipFile) -> Any:
@@ -252,11 +239,9 @@ def _load(path: Path, file: IO[bytes] | gzip.GzipFile) -> Any:
 
 
 def _finish(value: Any, finished: dict[int, Any]) -> Any:
-    """Replace arrays under construction by their arrays, at every depth.
+    """Replace arrays under construction by their arrays, at every depth, in place.
 
-    Args:
-        value: An unpickled value; dicts, lists and object arrays are changed in place.
-        finished: Results by the identity of their values, since a value may contain itself.
+    ``finished`` holds results by the identity of their values: a value may contain itself.
     """
     if not isinstance(value, _Array | dict | list | tuple | np.ndarray):
         return value

@@ -139,7 +139,7 @@ def test_all_of_it_is_shown():
         (
             EMOTIONS,
             [(1, 0), (1, 0), (0, 1), (1, 1), (1, 0)],
-            "the commoner answer to each scores: test accuracy glad 1.0000, sad 1.0000",
+            "the more frequent answer per emotion scores: test accuracy glad 1.0000, sad 1.0000",
         ),
     ],
 )

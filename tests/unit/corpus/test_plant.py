@@ -6,7 +6,6 @@ from pydantic import ValidationError
 
 from mmcl.corpus import plant
 from mmcl.corpus.plant import (
-    DIMS,
     ROLE_COMMON,
     ROLE_COMPLEMENTARY,
     ROLE_DISTRACTOR,
@@ -20,6 +19,7 @@ from mmcl.corpus.store import open_corpus, write_corpus
 from mmcl.types import MODALITIES
 
 COUNTS = {"train": 40, "valid": 6, "test": 5}
+DIMS = {"text": 96, "audio": 48, "vision": 24}
 
 
 def _clips(**changes):

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any
 
@@ -14,13 +14,7 @@ from mmcl.corpus.check import Fault, faults
 from mmcl.corpus.known_corpora import columns_of, compare_with_known, find_known, guess_name
 from mmcl.corpus.readers.check_source import source_faults
 from mmcl.corpus.readers.choose_task import ReadOptions, TaskChoice, choose_task
-from mmcl.corpus.readers.real_steps import (
-    RepairedFeatures,
-    Spans,
-    find_spans,
-    is_aligned,
-    repair_features,
-)
+from mmcl.corpus.readers.real_steps import cut_padding, is_aligned, repair_features
 from mmcl.corpus.readers.source_file import SourceFile, SourceSplit
 from mmcl.corpus.schema import Card, Clip, Label, Repairs, Source, Task
 from mmcl.types import MODALITIES, SPLITS, Modality
@@ -40,12 +34,6 @@ class Reading:
 def build_corpus(source: SourceFile, path: Path, sha256: str, options: ReadOptions) -> Reading:
     """Check, clean and cut the arrays of a foreign file, and make clips and a card of them.
 
-    Args:
-        source: The arrays.
-        path: Their file.
-        sha256: Checksum of the file.
-        options: Choices of the user.
-
     Raises:
         DatasetError: If the file has no labels for the task that was asked for.
     """
@@ -64,8 +52,8 @@ def build_corpus(source: SourceFile, path: Path, sha256: str, options: ReadOptio
         }
         for modality, repaired in features.items():
             repairs[modality] = repairs.get(modality, Repairs()).plus(repaired.repairs)
-        spans = find_spans(split, features, aligned=aligned)
-        clips += _clips(split, features, spans, choice.task)
+        steps = cut_padding(split, features, aligned=aligned)
+        clips += _clips(split, steps, choice.task)
     card = Card(
         name=name,
         task=choice.task,
@@ -86,40 +74,29 @@ def _cut_to_common_size(split: SourceSplit) -> SourceSplit:
     """Cut all parts to the clips that every part lists, so that the checks can go on."""
     count = min(split.sizes().values(), default=0)
 
-    def cut(parts: dict[Any, Any]) -> dict[Any, Any]:
-        return {key: part[:count] for key, part in parts.items()}
-
-    def cut_list(part: list[Any] | None) -> list[Any] | None:
+    def cut(part: Any) -> Any:
+        if isinstance(part, dict):
+            return {key: values[:count] for key, values in part.items()}
         return None if part is None else part[:count]
 
-    lengths = {m: values for m, values in cut(split.lengths).items() if m in split.features}
-    for modality, values in lengths.items():
-        steps = split.num_steps(modality)
-        lengths[modality] = values if steps is None else np.clip(values, 0, steps)
-    masks = cut(split.step_masks)
-    return replace(
-        split,
-        features=cut(split.features),
-        labels=cut(split.labels),
-        lengths=lengths,
-        step_masks={m: mask for m, mask in masks.items() if mask.shape[1] == split.num_steps(m)},
-        present=cut(split.present),
-        modality_labels=cut(split.modality_labels),
-        ids=[split.clip_name(row) for row in range(count)],
-        video_ids=cut_list(split.video_ids),
-        clip_ids=cut_list(split.clip_ids),
-        texts=cut_list(split.texts),
-        words=cut_list(split.words),
-    )
+    parts = {part.name: cut(getattr(split, part.name)) for part in fields(split)}
+    ids = [split.clip_name(row) for row in range(count)]
+    result = SourceSplit(**parts | {"name": split.name, "ids": ids})
+    # Lengths and masks that do not fit the features were reported; they must not be used.
+    for modality, values in list(result.lengths.items()):
+        if modality not in result.features:
+            del result.lengths[modality]
+        elif (steps := split.num_steps(modality)) is not None:
+            result.lengths[modality] = np.clip(values, 0, steps)
+    for modality, mask in list(result.step_masks.items()):
+        if mask.shape[1] != split.num_steps(modality):
+            del result.step_masks[modality]
+    return result
 
 
 def _clips(
-    split: SourceSplit,
-    features: dict[Modality, RepairedFeatures],
-    spans: dict[Modality, Spans],
-    task: Task,
+    split: SourceSplit, steps: dict[Modality, list[NDArray[np.float32] | None]], task: Task
 ) -> Iterator[Clip]:
-    steps = {m: _real_steps(features[m], spans[m], split.present.get(m)) for m in features}
     labels = _labels(split, task)
     has_scores = task.kind == "regression" and split.modality_labels
     for row, clip_id in enumerate(split.ids or ()):
@@ -135,18 +112,6 @@ def _clips(
             text=(split.texts[row] or None) if split.texts else None,
             words=split.words[row] if split.words else None,
         )
-
-
-def _real_steps(
-    features: RepairedFeatures, spans: Spans, present: NDArray[np.bool_] | None
-) -> list[NDArray[np.float32] | None]:
-    """Return views of the real steps of every clip; None where all of them are zero."""
-    steps: list[NDArray[np.float32] | None] = []
-    for row, (start, stop) in enumerate(zip(*map(np.ndarray.tolist, spans), strict=True)):
-        is_present = present is None or bool(present[row])
-        is_present = is_present and bool(features.nonzero_after[row, start:stop].any())
-        steps.append(features.sequences[row][start:stop] if is_present else None)
-    return steps
 
 
 def _labels(split: SourceSplit, task: Task) -> list[Label]:

@@ -22,13 +22,7 @@ FEWEST_CLASSES_OF_THEIR_OWN = 4
 
 
 class ReadOptions(NamedTuple):
-    """Choices of the user for a foreign file; None leaves the choice to the reader.
-
-    Attributes:
-        name: Name of the corpus.
-        task: Which labels to take where the file has several kinds.
-        label_range: Lowest and highest score of regression labels.
-    """
+    """Choices of the user for a foreign file; None leaves the choice to the reader."""
 
     name: str | None = None
     task: TaskKind | None = None
@@ -61,10 +55,8 @@ def choose_task(
             f"  Take one of these: mmcl corpus convert {path} DST --task {min(kinds)}"
         )
     kind = options.task or _usual_kind(source, known, kinds)
-    if kind == "classes":
-        return TaskChoice(Task(kind=kind, names=_class_names(source, known)))
-    if kind == "emotions":
-        return TaskChoice(Task(kind=kind, names=_emotion_names(source, known)))
+    if kind != "regression":
+        return TaskChoice(Task(kind=kind, names=_names(source, known, kind)))
     bounds = options.label_range
     if bounds is None and known is not None:
         bounds = known.score_range or known.task.score_range
@@ -80,33 +72,27 @@ def _usual_kind(source: SourceFile, known: KnownCorpus | None, kinds: set[TaskKi
         return known.task.kind
     if "emotions" in kinds:
         return "emotions"
-    has_own_classes = len(_class_names(source, known)) >= FEWEST_CLASSES_OF_THEIR_OWN
+    has_own_classes = len(_names(source, known, "classes")) >= FEWEST_CLASSES_OF_THEIR_OWN
     if "classes" in kinds and (has_own_classes or "regression" not in kinds):
         return "classes"
     return "regression"
 
 
-def _class_names(source: SourceFile, known: KnownCorpus | None) -> tuple[str, ...]:
-    if "classes" in source.names:
-        return source.names["classes"]
-    if known is not None and known.task.kind == "classes":
-        return known.task.names
-    highest = _highest(split.labels.get("classes") for split in source.splits)
-    return tuple(f"class_{index}" for index in range(max(2, int(highest) + 1)))
-
-
-def _emotion_names(source: SourceFile, known: KnownCorpus | None) -> tuple[str, ...]:
-    widths = [s.labels["emotions"].shape[1] for s in source.splits if "emotions" in s.labels]
-    names = source.names.get("emotions", ())
-    if not names and known is not None and known.task.kind == "emotions":
+def _names(source: SourceFile, known: KnownCorpus | None, kind: TaskKind) -> tuple[str, ...]:
+    """Return class or emotion names: the file's, the known corpus's, or numbered ones."""
+    names = source.names.get(kind, ())
+    if not names and known is not None and known.task.kind == kind:
         names = known.task.names
-    if names and (not widths or widths[0] == len(names)):
-        return names
-    return tuple(f"emotion_{index}" for index in range(widths[0] if widths else 1))
+    labels = [split.labels[kind] for split in source.splits if kind in split.labels]
+    if kind == "classes":
+        count = max(2, int(_highest(labels)) + 1)
+        return names or tuple(f"class_{index}" for index in range(count))
+    count = labels[0].shape[1] if labels else max(1, len(names))
+    return names if len(names) == count else tuple(f"emotion_{index}" for index in range(count))
 
 
-def _highest(parts: Iterable[np.ndarray | None]) -> float:
-    finite = [part[np.isfinite(part)] for part in parts if part is not None]
+def _highest(parts: Iterable[np.ndarray]) -> float:
+    finite = [part[np.isfinite(part)] for part in parts]
     return max((float(part.max()) for part in finite if part.size), default=0.0)
 
 

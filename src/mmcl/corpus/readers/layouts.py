@@ -8,15 +8,12 @@ from typing import Any
 
 import numpy as np
 
+from mmcl.corpus.readers.dict_of_splits import read_dict_of_splits, recognise_dict_of_splits
 from mmcl.corpus.readers.magbert import read_magbert
-from mmcl.corpus.readers.mmsa import is_mmsa, read_mmsa
-from mmcl.corpus.readers.mult import read_mult
 from mmcl.corpus.readers.npz import read_npz
-from mmcl.corpus.readers.plain_dict import read_plain
 from mmcl.corpus.readers.source_file import LAYOUTS, SourceFile, named_splits
 from mmcl.corpus.unpickle import load_pickle
 from mmcl.errors import DatasetError
-from mmcl.types import MODALITIES
 
 __all__ = ["read_source_file"]
 
@@ -44,10 +41,9 @@ def read_source_file(path: Path) -> SourceFile:
 def _read_content(path: Path, content: Any) -> SourceFile:
     splits = [part for _, part in named_splits(content)] if isinstance(content, Mapping) else []
     if splits and all(isinstance(split, Mapping) for split in splits):
-        if any("labels" in split for split in splits):
-            return read_mult(content)
-        if any(modality in split for split in splits for modality in MODALITIES):
-            return read_mmsa(content) if is_mmsa(content) else read_plain(content)
+        layout = recognise_dict_of_splits(splits)
+        if layout is not None:
+            return read_dict_of_splits(content, layout)
     elif splits and all(_is_magbert_split(split) for split in splits):
         return read_magbert(content)
     raise DatasetError(

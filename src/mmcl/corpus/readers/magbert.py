@@ -12,15 +12,8 @@ from typing import Any
 
 import numpy as np
 
-from mmcl.corpus.readers.source_file import (
-    LAYOUTS,
-    SourceFile,
-    SourceSplit,
-    as_features,
-    as_numbers,
-    as_texts,
-    named_splits,
-)
+from mmcl.corpus.readers import source_file
+from mmcl.corpus.readers.source_file import LAYOUTS, SourceFile, SourceSplit, as_features, as_texts
 from mmcl.corpus.schema import Word
 from mmcl.errors import DatasetError
 from mmcl.types import SplitName
@@ -32,7 +25,7 @@ _SEGMENT = re.compile(r"(?P<video>.+)\[(?P<clip>\d+)\]")
 
 def read_magbert(content: Mapping[Any, Any]) -> SourceFile:
     """Read a dict of lists of clips in MAG-BERT's layout."""
-    splits = [_read_split(name, clips) for name, clips in named_splits(content)]
+    splits = [_read_split(name, clips) for name, clips in source_file.named_splits(content)]
     return SourceFile("magbert", splits)
 
 
@@ -56,7 +49,7 @@ def _read_split(name: SplitName, clips: Any) -> SourceSplit:
             "audio": as_features(list(audio), f"{where}: acoustic"),
             "vision": as_features(list(vision), f"{where}: visual"),
         },
-        labels={"regression": as_numbers(scores, f"{where}: label")},
+        labels={"regression": source_file.as_numbers(scores, f"{where}: label")},
         ids=ids,
         texts=[" ".join(spoken) for spoken in texts],
         words=[tuple(Word(text=word) for word in spoken) for spoken in texts],

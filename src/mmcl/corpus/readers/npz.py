@@ -20,29 +20,18 @@ from __future__ import annotations
 
 import zipfile
 import zlib
-from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from mmcl.corpus.readers.plain_dict import read_field_splits, read_plain_split
-from mmcl.corpus.readers.source_file import (
-    LAYOUTS,
-    SPLIT_NAMES,
-    SourceFile,
-    SourceSplit,
-    as_labels,
-    as_texts,
-)
+from mmcl.corpus.readers.dict_of_splits import read_dict_of_splits
+from mmcl.corpus.readers.source_file import LAYOUTS, SPLIT_NAMES, SourceFile, as_texts
 from mmcl.errors import DatasetError, UnsafePickleError
-from mmcl.types import MODALITIES, SplitName, TaskKind
+from mmcl.types import MODALITIES
 
 __all__ = ["read_npz"]
-
-_LENGTHS = tuple(f"{m}_lengths" for m in MODALITIES)
-_KEPT_FIELDS = frozenset((*MODALITIES, *_LENGTHS, "labels", "ids", "raw_text"))
 
 
 def read_npz(path: Path) -> SourceFile:
@@ -57,7 +46,7 @@ def read_npz(path: Path) -> SourceFile:
     for key, array in arrays.items():
         split, _, field = key.partition("/")
         if field and split in SPLIT_NAMES:
-            splits.setdefault(split, {})[field] = array
+            splits.setdefault(split, {})["id" if field == "ids" else field] = array
     if not any(modality in fields for fields in splits.values() for modality in MODALITIES):
         listed = ", ".join(sorted(arrays)[:5]) or "nothing"
         raise DatasetError(
@@ -65,7 +54,7 @@ def read_npz(path: Path) -> SourceFile:
             '  Expected arrays named like "train/text", "train/audio" and "train/labels".\n'
             f"  {LAYOUTS}"
         )
-    source = read_field_splits("npz", splits, _read_split, _KEPT_FIELDS)
+    source = read_dict_of_splits(splits, "npz")
     if "names" in arrays:
         kinds = {kind for split in source.splits for kind in split.labels}
         source.names = dict.fromkeys(kinds - {"regression"}, tuple(as_texts(arrays["names"])))
@@ -73,13 +62,11 @@ def read_npz(path: Path) -> SourceFile:
 
 
 def _load_arrays(path: Path) -> dict[str, NDArray[Any]]:
-    key = ""
+    key, arrays = "", {}
     try:
         with path.open("rb") as file, np.load(file, allow_pickle=False) as archive:
-            arrays = {}
             for key in archive.files:
                 arrays[key] = archive[key]
-            return arrays
     except (ValueError, OSError, EOFError, zipfile.BadZipFile, zlib.error, KeyError) as error:
         if isinstance(error, ValueError) and "allow_pickle" in str(error):
             raise UnsafePickleError(
@@ -92,13 +79,4 @@ def _load_arrays(path: Path) -> dict[str, NDArray[Any]]:
             "  Expected a whole npz file. Fetch or copy it again.\n"
             f"  Test the copy: unzip -t {path}"
         ) from None
-
-
-def _read_split(name: SplitName, fields: Mapping[str, Any]) -> SourceSplit:
-    plain = {("id" if key == "ids" else key): value for key, value in fields.items()}
-    labels = plain.pop("labels", None)
-    split = read_plain_split(name, plain)
-    if labels is not None:
-        number_kind: TaskKind = "classes" if labels.dtype.kind in "iub" else "regression"
-        split.labels |= as_labels(labels, f'split "{name}": labels', number_kind)
-    return split
+    return arrays

@@ -22,9 +22,6 @@ from mmcl.types import TaskKind
 __all__ = ["check_file", "convert_corpus", "read_corpus"]
 
 FLOAT16_MAX = float(np.finfo(np.float16).max)
-ClipProgress = Callable[[Iterable[Clip], int], Iterable[Clip]]
-"""A wrapper of clips on their way to disk that is told their number, for a progress bar."""
-
 _EXPECTED = "Expected a corpus written by mmcl, a pickle (plain or gzip'd) or an npz file"
 
 
@@ -83,20 +80,18 @@ def convert_corpus(
     dtype: str = "float32",
     task: TaskKind | None = None,
     label_range: tuple[float, float] | None = None,
-    progress: ClipProgress | None = None,
+    progress: Callable[[Iterable[Clip], int], Iterable[Clip]] | None = None,
 ) -> Card:
     """Write a foreign file, or a corpus in another precision, as a corpus file.
 
-    The target is complete or untouched, whatever happens.
+    The target is complete or untouched, whatever happens. ``name``, ``task`` and
+    ``label_range`` are those of :func:`read_corpus`.
 
     Args:
         source: File to read.
         target: File to write; an existing one is replaced.
-        name: As for :func:`read_corpus`, like ``task`` and ``label_range``.
         dtype: ``float32`` or ``float16``.
-        task: Which labels to take where the file has several kinds.
-        label_range: Range of regression labels, where it is not known.
-        progress: Wraps the clips on their way to disk.
+        progress: Wraps the clips on their way to disk; it is told their number.
 
     Returns:
         The card of the written corpus.

@@ -14,32 +14,26 @@ from mmcl.corpus.readers.source_file import Sequences, SourceSplit
 from mmcl.corpus.schema import Repairs
 from mmcl.types import Modality
 
-__all__ = ["RepairedFeatures", "Spans", "find_spans", "is_aligned", "repair_features"]
+__all__ = ["RepairedFeatures", "cut_padding", "is_aligned", "repair_features"]
 
 CLIPS_PER_BLOCK = 256
 
 
 class RepairedFeatures(NamedTuple):
-    """Features of a modality after the repair.
+    """Features of a modality, with zeros in place of values that were not finite.
 
-    Attributes:
-        sequences: The features, with zeros in place of values that were not finite.
-        nonzero_before: Whether a step held anything but zeros, bool ``[clips, steps]``.
-        nonzero_after: The same after the repair: a step of NaN alone is zero now.
-        repairs: Counts of the values that were replaced.
+    A step counts as nonzero if it holds anything but zeros. A step that held only NaN is
+    nonzero before the repair and zero after it.
     """
 
     sequences: Sequences
-    nonzero_before: NDArray[np.bool_]
-    nonzero_after: NDArray[np.bool_]
+    nonzero_before: NDArray[np.bool_]  # [clips, steps]
+    nonzero_after: NDArray[np.bool_]  # [clips, steps]
     repairs: Repairs
 
 
-class Spans(NamedTuple):
-    """The real steps of every clip, ``start`` to ``stop - 1``; int64 ``[clips]`` each."""
-
-    start: NDArray[np.int64]
-    stop: NDArray[np.int64]
+_Spans = tuple[NDArray[np.int64], NDArray[np.int64]]
+"""The first real step of every clip and the step after the last, ``[clips]`` each."""
 
 
 def repair_features(sequences: Sequences) -> RepairedFeatures:
@@ -47,37 +41,30 @@ def repair_features(sequences: Sequences) -> RepairedFeatures:
 
     A padded array is changed in place where it can be: it may be most of the memory.
     """
-    is_ragged = isinstance(sequences, list)
     if isinstance(sequences, list):
-        sequences = list(sequences)
-        longest = max((len(steps) for steps in sequences), default=0)
+        sequences, clips_per_block = list(sequences), 1
+        longest = max(map(len, sequences), default=0)
     else:
-        longest = sequences.shape[1]
+        longest, clips_per_block = sequences.shape[1], CLIPS_PER_BLOCK
     before = np.zeros((len(sequences), longest), dtype=bool)
     after, total = before.copy(), Repairs()
-    clips_per_block = 1 if is_ragged else CLIPS_PER_BLOCK
     for start in range(0, len(sequences), clips_per_block):
         rows = slice(start, start + clips_per_block)
         block = np.asarray(sequences[rows])  # [clips, steps, d_m]
-        num_steps = block.shape[1]
-        before[rows, :num_steps] = after[rows, :num_steps] = (block != 0).any(axis=2)
+        steps = slice(block.shape[1])
+        before[rows, steps] = after[rows, steps] = (block != 0).any(axis=2)
         finite = np.isfinite(block)
         if finite.all():
             continue
-        total = total.plus(
-            Repairs(
-                minus_inf=int(np.isneginf(block).sum()),
-                plus_inf=int(np.isposinf(block).sum()),
-                nan=int(np.isnan(block).sum()),
-            )
-        )
+        minus_inf, plus_inf = int(np.isneginf(block).sum()), int(np.isposinf(block).sum())
+        nan = int(np.isnan(block).sum())
+        total = total.plus(Repairs(minus_inf=minus_inf, plus_inf=plus_inf, nan=nan))
         repaired = np.where(finite, block, np.float32(0.0))
-        after[rows, :num_steps] = (repaired != 0).any(axis=2)
+        after[rows, steps] = (repaired != 0).any(axis=2)
         if isinstance(sequences, list):
             sequences[rows] = list(repaired)
         else:
-            if not sequences.flags.writeable:
-                sequences = sequences.copy()
+            sequences = sequences if sequences.flags.writeable else sequences.copy()
             sequences[rows] = repaired
     return RepairedFeatures(sequences, before, after, total)
 
@@ -96,19 +83,23 @@ def is_aligned(split: SourceSplit) -> bool:
     return len(num_steps) <= 1 and all(np.array_equal(values, lengths[0]) for values in lengths)
 
 
-def find_spans(
+def cut_padding(
     split: SourceSplit, features: dict[Modality, RepairedFeatures], *, aligned: bool
-) -> dict[Modality, Spans]:
-    """Find where the real steps of every clip begin and end.
+) -> dict[Modality, list[NDArray[np.float32] | None]]:
+    """Cut the padding of every clip.
 
     Lengths that the file gives are believed. Without them, an aligned corpus loses the
     steps at both ends that are zero in every modality, and an unaligned one those at the
     end, modality by modality. Zero steps in between always stay.
 
     Args:
-        split: The split; its ``step_masks`` replace the search for nonzero steps.
+        split: The split; a step that its ``step_masks`` mark counts as nonzero.
         features: Result of :func:`repair_features` per modality.
         aligned: Whether all modalities are cut alike.
+
+    Returns:
+        Per modality and clip a view of the real steps; None where the modality is absent,
+        because the file says so or all its steps are zero.
     """
     nonzero = {m: split.step_masks.get(m, f.nonzero_before) for m, f in features.items()}
     shared = None
@@ -116,23 +107,26 @@ def find_spans(
         shared = _from_start(next(iter(split.lengths.values())))
     elif aligned and nonzero:
         shared = _nonzero_spans(np.logical_or.reduce(list(nonzero.values())))
-    spans = {}
-    for modality, (sequences, *_) in features.items():
+    clips: dict[Modality, list[NDArray[np.float32] | None]] = {}
+    for m, (sequences, _, nonzero_after, _) in features.items():
         if isinstance(sequences, list):
-            spans[modality] = _from_start(np.array([len(s) for s in sequences], dtype=np.int64))
-        elif shared is not None:
-            spans[modality] = shared
+            spans = _from_start(np.array(list(map(len, sequences)), dtype=np.int64))
         else:
-            stop = split.lengths.get(modality, _nonzero_spans(nonzero[modality]).stop)
-            spans[modality] = _from_start(stop)
-    return spans
+            own_stop = split.lengths.get(m, _nonzero_spans(nonzero[m])[1])
+            spans = shared or _from_start(own_stop)
+        present = split.present.get(m, np.ones(len(sequences), dtype=bool))
+        clips[m] = []
+        for row, (start, stop) in enumerate(zip(*map(np.ndarray.tolist, spans), strict=True)):
+            is_present = present[row] and nonzero_after[row, start:stop].any()
+            clips[m].append(sequences[row][start:stop] if is_present else None)
+    return clips
 
 
-def _from_start(stop: NDArray[np.int64]) -> Spans:
-    return Spans(np.zeros_like(stop), stop)
+def _from_start(stop: NDArray[np.int64]) -> _Spans:
+    return np.zeros_like(stop), stop
 
 
-def _nonzero_spans(nonzero: NDArray[np.bool_]) -> Spans:
+def _nonzero_spans(nonzero: NDArray[np.bool_]) -> _Spans:
     """Return the span from the first to the last nonzero step; 0 to 0 if there is none."""
     num_steps = nonzero.shape[1]
     if num_steps == 0:
@@ -140,4 +134,4 @@ def _nonzero_spans(nonzero: NDArray[np.bool_]) -> Spans:
     has_any = nonzero.any(axis=1)
     first = np.where(has_any, nonzero.argmax(axis=1), 0)
     stop = np.where(has_any, num_steps - nonzero[:, ::-1].argmax(axis=1), 0)
-    return Spans(first.astype(np.int64), stop.astype(np.int64))
+    return first.astype(np.int64), stop.astype(np.int64)

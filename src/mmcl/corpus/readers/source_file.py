@@ -13,19 +13,8 @@ from mmcl.corpus.schema import Word
 from mmcl.errors import DatasetError
 from mmcl.types import MODALITIES, SPLITS, Modality, SplitName, TaskKind
 
-__all__ = [
-    "LAYOUTS",
-    "SPLIT_NAMES",
-    "Sequences",
-    "SourceFile",
-    "SourceSplit",
-    "as_features",
-    "as_labels",
-    "as_numbers",
-    "as_texts",
-    "features_of",
-    "named_splits",
-]
+__all__ = ["LAYOUTS", "SPLIT_NAMES", "Sequences", "SourceFile", "SourceSplit", "named_splits"]
+__all__ += ["as_features", "as_labels", "as_numbers", "as_texts"]
 
 Sequences = NDArray[np.float32] | list[NDArray[np.float32]]
 """Features of one modality: one array ``[clips, steps, d_m]``, or one ``[n, d_m]`` per clip."""
@@ -33,45 +22,27 @@ Sequences = NDArray[np.float32] | list[NDArray[np.float32]]
 LAYOUTS = "The layouts that can be read: mmcl corpus convert --help"
 SPLIT_NAMES: Mapping[str, SplitName] = {
     "train": "train",
-    "valid": "valid",
-    "val": "valid",
-    "dev": "valid",
-    "validation": "valid",
     "test": "test",
+    **dict.fromkeys(("valid", "val", "dev", "validation"), "valid"),
 }
 """Names of the splits in the field, and ours."""
 
 
 @dataclass
 class SourceSplit:
-    """One split of a foreign file.
-
-    Attributes:
-        name: Our name of it.
-        features: Per modality its sequences, padded or ragged.
-        labels: Per task that the file has labels for: scores or class numbers ``[clips]``,
-            or 0/1 judgements ``[clips, emotions]``; float64, NaN for anything else.
-        lengths: Real steps per clip, where the file gives them.
-        step_masks: Mask of the real steps, bool ``[clips, steps]``, where the file has one.
-        present: Whether a clip has a modality, bool ``[clips]``, where the file tells.
-        modality_labels: Scores per modality.
-        ids: Clip ids, where the file has them.
-        video_ids: The recording of every clip, where the file tells.
-        clip_ids: Names of clips inside their recording.
-        texts: Spoken text of every clip; None where unknown.
-        words: The words of every clip.
-    """
+    """One split of a foreign file; parts that the file does not have are empty or None."""
 
     name: SplitName
-    features: dict[Modality, Sequences]
+    features: dict[Modality, Sequences]  # padded or ragged
+    # Scores or class numbers [clips], or 0/1 judgements [clips, emotions]; NaN for anything else.
     labels: dict[TaskKind, NDArray[np.float64]] = field(default_factory=dict)
-    lengths: dict[Modality, NDArray[np.int64]] = field(default_factory=dict)
-    step_masks: dict[Modality, NDArray[np.bool_]] = field(default_factory=dict)
-    present: dict[Modality, NDArray[np.bool_]] = field(default_factory=dict)
-    modality_labels: dict[Modality, NDArray[np.float64]] = field(default_factory=dict)
+    lengths: dict[Modality, NDArray[np.int64]] = field(default_factory=dict)  # [clips]
+    step_masks: dict[Modality, NDArray[np.bool_]] = field(default_factory=dict)  # [clips, steps]
+    present: dict[Modality, NDArray[np.bool_]] = field(default_factory=dict)  # [clips]
+    modality_labels: dict[Modality, NDArray[np.float64]] = field(default_factory=dict)  # [clips]
     ids: list[str] | None = None
-    video_ids: list[str] | None = None
-    clip_ids: list[str] | None = None
+    video_ids: list[str] | None = None  # the recording of every clip
+    clip_ids: list[str] | None = None  # names of the clips inside their recording
     texts: list[str | None] | None = None
     words: list[tuple[Word, ...]] | None = None
 
@@ -83,9 +54,8 @@ class SourceSplit:
         parts |= {f"{m} presence": present for m, present in self.present.items()}
         parts |= {f"{kind} labels": labels for kind, labels in self.labels.items()}
         parts |= {f"{m} labels": labels for m, labels in self.modality_labels.items()}
-        lists = {"ids": self.ids, "texts": self.texts, "words": self.words}
-        parts |= {name: listed for name, listed in lists.items() if listed is not None}
-        return {name: len(part) for name, part in parts.items()}
+        parts |= {"ids": self.ids, "texts": self.texts, "words": self.words}
+        return {name: len(part) for name, part in parts.items() if part is not None}
 
     def num_steps(self, modality: Modality) -> int | None:
         """Return the steps of a padded modality; None if it is ragged or absent."""
@@ -101,19 +71,12 @@ class SourceSplit:
 
 @dataclass
 class SourceFile:
-    """A foreign file as its reader understood it.
+    """A foreign file as its reader understood it."""
 
-    Attributes:
-        layout: Name of the layout: ``mmsa``, ``mult``, ``magbert``, ``plain`` or ``npz``.
-        splits: Its splits, in the order train, valid, test.
-        names: Class or emotion names, where the file has them.
-        ignored: Fields that the reader does not keep.
-    """
-
-    layout: str
-    splits: list[SourceSplit]
-    names: dict[TaskKind, tuple[str, ...]] = field(default_factory=dict)
-    ignored: tuple[str, ...] = ()
+    layout: str  # mmsa, mult, magbert, plain or npz
+    splits: list[SourceSplit]  # in the order train, valid, test
+    names: dict[TaskKind, tuple[str, ...]] = field(default_factory=dict)  # of classes, emotions
+    ignored: tuple[str, ...] = ()  # fields that the reader does not keep
 
 
 def named_splits(content: Mapping[Any, Any]) -> list[tuple[SplitName, Any]]:
@@ -126,58 +89,50 @@ def named_splits(content: Mapping[Any, Any]) -> list[tuple[SplitName, Any]]:
         if name in splits:
             raise DatasetError(
                 f'the "{name}" split is there twice, under two names.\n'
-                '  Expected one of "valid", "val" and "dev", not several.\n'
-                f"  {LAYOUTS}"
+                f'  Expected one of "valid", "val" and "dev", not several.\n  {LAYOUTS}'
             )
         splits[name] = value
     return [(name, splits[name]) for name in SPLITS if name in splits]
 
 
-def features_of(fields: Mapping[str, Any], where: str) -> dict[Modality, Sequences]:
-    """Return the features of all modalities that a split has."""
-    return {m: as_features(fields[m], f"{where}: {m}") for m in MODALITIES if m in fields}
-
-
 def as_features(value: Any, what: str) -> Sequences:
     """Turn the features of a modality into float32 sequences.
 
-    Args:
-        value: An array ``[clips, steps, d]``, an array ``[clips, d]`` (sequences of length
-            one), or a list of arrays ``[n, d]`` or ``[d]``.
-        what: Name of the value in an error.
+    They may be an array ``[clips, steps, d]``, an array ``[clips, d]`` (sequences of length
+    one), or a list of arrays ``[n, d]`` or ``[d]``. An error calls them ``what``.
 
     Raises:
-        DatasetError: If it is none of these.
+        DatasetError: If they are none of these.
     """
     if isinstance(value, np.ndarray) and value.dtype != object:
         if value.ndim not in (2, 3):
-            raise DatasetError(_no_features(what, value))
+            raise _no_features(what, value)
         array = _float32(value, what)
         return array if array.ndim == 3 else array[:, np.newaxis, :]
     try:
         arrays = [_float32(np.asarray(item), what) for item in value]
     except (TypeError, ValueError):
-        raise DatasetError(_no_features(what, value)) from None
+        raise _no_features(what, value) from None
     sequences = [array[np.newaxis] if array.ndim == 1 else array for array in arrays]
     if any(array.ndim != 2 for array in sequences):
-        raise DatasetError(_no_features(what, value))
+        raise _no_features(what, value)
     return sequences
 
 
 def _float32(array: NDArray[Any], what: str) -> NDArray[np.float32]:
     if array.dtype.kind not in "fiub":
-        raise DatasetError(_no_features(what, array))
+        raise _no_features(what, array)
     with np.errstate(over="ignore"):  # too large a value becomes inf, which is counted later
         return array.astype(np.float32, copy=False)
 
 
-def _no_features(what: str, value: Any) -> str:
-    shape = f"shape {list(value.shape)}, {value.dtype}" if isinstance(value, np.ndarray) else ""
-    return (
-        f"{what} is {shape or type(value).__name__}, which cannot be read as features.\n"
+def _no_features(what: str, value: Any) -> DatasetError:
+    is_array = isinstance(value, np.ndarray)
+    shown = f"shape {list(value.shape)}, {value.dtype}" if is_array else type(value).__name__
+    return DatasetError(
+        f"{what} is {shown}, which cannot be read as features.\n"
         "  Expected numbers of shape [clips, steps, width] or [clips, width], "
-        "or a list of arrays [steps, width].\n"
-        f"  {LAYOUTS}"
+        f"or a list of arrays [steps, width].\n  {LAYOUTS}"
     )
 
 
@@ -185,15 +140,15 @@ def as_numbers(value: Any, what: str) -> NDArray[np.float64]:
     """Return one number per clip from ``[clips]``, ``[clips, 1]``, ``[clips, 1, 1]`` or a list."""
     array = _float64(value, what)
     if array.ndim == 0 or array.size != len(array):
-        raise DatasetError(_no_numbers(what, f"shape {list(array.shape)}"))
+        raise _no_numbers(what, f"shape {list(array.shape)}")
     return array.reshape(-1)
 
 
 def as_labels(value: Any, what: str, number_kind: TaskKind) -> dict[TaskKind, NDArray[np.float64]]:
     """Return labels by task: several numbers per clip are emotions, one is ``number_kind``.
 
-    Emotions ``[clips, emotions]`` are 0 or 1. Emotions ``[clips, emotions, 2]`` are one-hot
-    pairs (no, yes). A pair that is neither becomes NaN, which the checks report.
+    Emotions ``[clips, emotions]`` are 0 or 1; ``[clips, emotions, 2]`` are one-hot pairs
+    (no, yes). A pair that is not one-hot becomes NaN, which the checks report.
     """
     labels = np.asarray(value)
     if labels.ndim < 2 or labels.size == len(labels):
@@ -202,7 +157,7 @@ def as_labels(value: Any, what: str, number_kind: TaskKind) -> dict[TaskKind, ND
     if array.ndim == 2:
         return {"emotions": array}
     if array.ndim != 3 or array.shape[2] != 2:
-        raise DatasetError(_no_numbers(what, f"shape {list(array.shape)}"))
+        raise _no_numbers(what, f"shape {list(array.shape)}")
     one_hot = np.isin(array, (0.0, 1.0)).all(axis=2) & (array.sum(axis=2) == 1)
     return {"emotions": np.where(one_hot, array[:, :, 1], np.nan)}
 
@@ -211,11 +166,11 @@ def _float64(value: Any, what: str) -> NDArray[np.float64]:
     try:
         return np.asarray(value).astype(np.float64)
     except (TypeError, ValueError):
-        raise DatasetError(_no_numbers(what, "no numbers")) from None
+        raise _no_numbers(what, "no numbers") from None
 
 
-def _no_numbers(what: str, actual: str) -> str:
-    return f"{what} is {actual}.\n  Expected one number per clip.\n  {LAYOUTS}"
+def _no_numbers(what: str, shown: str) -> DatasetError:
+    return DatasetError(f"{what} is {shown}.\n  Expected one number per clip.\n  {LAYOUTS}")
 
 
 def as_texts(value: Any) -> list[str]:
@@ -230,10 +185,8 @@ def _text(item: Any) -> str:
     if isinstance(item, bytes):
         return item.decode("utf-8", errors="replace")
     text = str(item)
-    if text.isascii():
-        return text
     try:
         # The unpickler reads text of Python 2 as latin-1; mostly it was UTF-8.
-        return text.encode("latin1").decode("utf-8")
+        return text if text.isascii() else text.encode("latin1").decode("utf-8")
     except UnicodeError:
         return text
