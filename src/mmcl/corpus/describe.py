@@ -92,9 +92,9 @@ def constant_scores(splits: list[Split], task: Task) -> dict[str, Any] | None:
     """Score one prediction for all clips, chosen on ``train`` alone: the floor of all models.
 
     Returns:
-        ``prediction`` and the score of every other split: ``mae`` of the training median
-        for regression, ``accuracy`` of the most frequent class, or of the more frequent
-        answer for each emotion, in 0..1. None where the training split has no labels.
+        ``prediction`` and its score on every other split: ``mae`` of the training median, or
+        ``accuracy`` (0..1) of the most frequent class or of the more frequent answer for each
+        emotion. None where the training split has no labels.
     """
     labels = {split.name: _known(split.labels()) for split in splits}
     training = labels.pop("train", np.zeros(0))
@@ -127,8 +127,7 @@ def render(summary: dict[str, Any]) -> RenderableType:
     """Lay out the result of :func:`describe` for a terminal."""
     splits: list[str] = [name for name in SPLITS if name in summary["counts"]]
     parts: list[RenderableType] = [_headline(summary), _feature_table(summary, splits)]
-    parts.append(_label_table(summary, splits))
-    parts += _constant_lines(summary["constant"])
+    parts += [_label_table(summary, splits), *_constant_lines(summary["constant"])]
     for modality, repairs in summary["repairs"].items():
         counted = ", ".join(f"{name} {count}" for name, count in repairs.items())
         parts.append(f"repaired {modality}: {counted}")

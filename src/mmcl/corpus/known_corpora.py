@@ -16,8 +16,11 @@ __all__ = ["KNOWN", "KnownCorpus", "columns_of", "compare_with_known", "find_kno
 _RAVDESS = ("neutral", "calm", "happy", "sad", "angry", "fearful", "disgust", "surprised")
 _SENTIMENT = Task(kind="regression", low=-3.0, high=3.0)
 _SENTIMENT_ZH = Task(kind="regression", low=-1.0, high=1.0)
-_COVAREP = (1, 3, 6, 25, 60)
 _FACET = (0, 2, 5, 10, 11, 12, 14, 17, 20, 21, 22, 24, 25, 29, 30, 31, 32, 36, 37, 40)
+_MOSI_COLUMNS: Mapping[Modality, tuple[str, ...]] = {
+    "audio": tuple(f"covarep_{index}" for index in (1, 3, 6, 25, 60)),
+    "vision": tuple(f"facet_{index}" for index in _FACET),
+}
 # File names that name no corpus, only a kind of file.
 _GENERIC_STEM = re.compile(r"(un)?aligned(_\d+)?|(no)?align|data|features?|processed|seq")
 
@@ -28,7 +31,7 @@ class KnownCorpus:
 
     title: str  # its name as printed
     task: Task  # its usual task
-    aliases: tuple[str, ...]  # words in a file's name that mean this corpus
+    aliases: tuple[str, ...] = ()  # other words in a file's name that mean this corpus
     counts: Mapping[SplitName, int] = field(default_factory=dict)
     dims: Mapping[str, Mapping[Modality, int]] = field(default_factory=dict)  # by layout of file
     sha256: Mapping[str, str] = field(default_factory=dict)  # first digits, by kind of file
@@ -50,19 +53,16 @@ KNOWN: Mapping[str, KnownCorpus] = MappingProxyType(
         "mosi": KnownCorpus(
             title="CMU-MOSI",
             task=_SENTIMENT,
-            aliases=("mosi", "cmumosi"),
+            aliases=("cmumosi",),
             counts=_counts(1284, 229, 686),
             dims={"mmsa": _widths(768, 5, 20)},
             sha256={"aligned": "d3994fd2", "unaligned": "78e0f8b5"},
-            columns={
-                "audio": tuple(f"covarep_{index}" for index in _COVAREP),
-                "vision": tuple(f"facet_{index}" for index in _FACET),
-            },
+            columns=_MOSI_COLUMNS,
         ),
         "mosei": KnownCorpus(
             title="CMU-MOSEI",
             task=_SENTIMENT,
-            aliases=("mosei", "cmumosei"),
+            aliases=("cmumosei",),
             counts=_counts(16326, 1871, 4659),
             dims={"mmsa": _widths(768, 74, 35)},
             sha256={"aligned": "45eccfb7", "unaligned": "ad8b23d5"},
@@ -70,14 +70,13 @@ KNOWN: Mapping[str, KnownCorpus] = MappingProxyType(
         "iemocap": KnownCorpus(
             title="IEMOCAP",
             task=Task(kind="emotions", names=("neutral", "happy", "sad", "angry")),
-            aliases=("iemocap",),
             counts=_counts(2717, 798, 938),
             dims={"mult": _widths(300, 74, 35)},
         ),
         "sims": KnownCorpus(
             title="CH-SIMS",
             task=_SENTIMENT_ZH,
-            aliases=("sims", "chsims"),
+            aliases=("chsims",),
             counts=_counts(1368, 456, 457),
             dims={"mmsa": _widths(768, 33, 709)},
             sha256={"unaligned": "c9e20c13"},
@@ -86,20 +85,19 @@ KNOWN: Mapping[str, KnownCorpus] = MappingProxyType(
         "simsv2": KnownCorpus(
             title="CH-SIMS v2 (supervised part)",
             task=_SENTIMENT_ZH,
-            aliases=("simsv2", "simsv2s", "chsimsv2", "chsimsv2s", "sims2"),
+            aliases=("simsv2s", "chsimsv2", "chsimsv2s", "sims2"),
             counts=_counts(2722, 647, 1034),
             language="zh",
         ),
         "ravdess": KnownCorpus(
             title="RAVDESS",
             task=Task(kind="classes", names=_RAVDESS),
-            aliases=("ravdess",),
             score_range=(-2.0, 2.0),
         ),
         "mmmo": KnownCorpus(
             title="ICT-MMMO",
             task=Task(kind="regression", low=-2.0, high=2.0),
-            aliases=("mmmo", "ictmmmo"),
+            aliases=("ictmmmo",),
         ),
     }
 )
@@ -107,12 +105,7 @@ KNOWN: Mapping[str, KnownCorpus] = MappingProxyType(
 
 
 def find_known(name: str) -> KnownCorpus | None:
-    """Find a published corpus by its name or an alias, in any spelling.
-
-    Example:
-        >>> find_known("CH-SIMS v2").title
-        'CH-SIMS v2 (supervised part)'
-    """
+    """Find a published corpus by its name or an alias, in any spelling: ``CH-SIMS v2`` too."""
     known_name = _known_name(name)
     return KNOWN[known_name] if known_name else None
 
@@ -122,10 +115,6 @@ def guess_name(path: Path, sha256: str, counts: Mapping[SplitName, int]) -> str:
 
     Returns:
         A name of :data:`KNOWN`, or else the file's own name without its endings.
-
-    Example:
-        >>> guess_name(Path("MOSI/Processed/unaligned_50.pkl"), "00", {})
-        'mosi'
     """
     for name, known in KNOWN.items():
         if any(sha256.startswith(prefix) for prefix in known.sha256.values()):
@@ -145,7 +134,7 @@ def _known_name(text: str) -> str | None:
     pieces = re.split(r"[^a-z0-9]+", text.lower())
     # Up to three neighbouring pieces may spell an alias: "CH-SIMS v2".
     runs = {"".join(pieces[i:j]) for i in range(len(pieces)) for j in range(i + 1, i + 4)}
-    names = {alias: name for name, known in KNOWN.items() for alias in known.aliases}
+    names = {alias: name for name, known in KNOWN.items() for alias in (name, *known.aliases)}
     matches = [(len(alias), names[alias]) for alias in runs & names.keys()]
     return max(matches)[1] if matches else None
 

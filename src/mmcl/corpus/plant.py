@@ -11,6 +11,7 @@ from collections.abc import Iterator
 from typing import Any, NamedTuple
 
 import numpy as np
+from numpy.random import Generator
 from numpy.typing import NDArray
 from pydantic import BaseModel, ConfigDict, Field, PositiveInt
 
@@ -34,6 +35,8 @@ LENGTH_JITTER = 5
 _BLOCK = 1024  # clips drawn together
 _SLICE = 16  # clips observed together
 
+_Floats = NDArray[np.float64]
+_Ints = NDArray[np.int64]
 _CLASS_EDGES = (-0.5, 0.5)
 _CLASS_NAMES = ("negative", "neutral", "positive")
 _EMOTION_NAMES = ("neutral", "happy", "sad", "angry")
@@ -74,9 +77,9 @@ class PlantSettings(BaseModel):
 class _World(NamedTuple):
     """The fixed map from latent vectors to the features of each modality."""
 
-    mixing: dict[Modality, NDArray[np.float64]]  # [latent, d_m]
-    scale: dict[Modality, NDArray[np.float64]]  # [d_m]
-    offset: dict[Modality, NDArray[np.float64]]  # [d_m]
+    mixing: dict[Modality, _Floats]  # [latent, d_m]
+    scale: dict[Modality, _Floats]  # [d_m]
+    offset: dict[Modality, _Floats]  # [d_m]
 
 
 def planted_task(kind: TaskKind) -> Task:
@@ -143,7 +146,7 @@ def _make_world(settings: PlantSettings) -> _World:
 
 
 def _make_block(
-    rng: np.random.Generator, world: _World, settings: PlantSettings, split: SplitName, rows: range
+    rng: Generator, world: _World, settings: PlantSettings, split: SplitName, rows: range
 ) -> Iterator[Clip]:
     size = len(rows)
     lengths, places = _draw_places(rng, settings, size)
@@ -173,8 +176,8 @@ def _make_block(
 
 
 def _draw_places(
-    rng: np.random.Generator, settings: PlantSettings, size: int
-) -> tuple[dict[Modality, NDArray[np.int64]], dict[Modality, NDArray[np.int64]]]:
+    rng: Generator, settings: PlantSettings, size: int
+) -> tuple[dict[Modality, _Ints], dict[Modality, _Ints]]:
     """Draw lengths ``[size]`` and places ``[size, 5]``: of common steps, then complementary."""
     lengths, places = {}, {}
     if settings.aligned:
@@ -197,13 +200,8 @@ def _draw_places(
 
 
 def _draw_latent(
-    rng: np.random.Generator,
-    places: NDArray[np.int64],
-    steps: int,
-    topic: NDArray[np.float64],
-    common: NDArray[np.float64],
-    own: NDArray[np.float64],
-) -> tuple[NDArray[np.float64], NDArray[np.int8]]:
+    rng: Generator, places: _Ints, steps: int, topic: _Floats, common: _Floats, own: _Floats
+) -> tuple[_Floats, NDArray[np.int8]]:
     """Draw latent vectors ``[size, steps, latent]`` and roles ``[size, steps]`` of a modality."""
     size = len(places)
     rows = np.arange(size)[:, None]
@@ -229,9 +227,7 @@ def _draw_latent(
     return latent, roles
 
 
-def _observe(
-    rng: np.random.Generator, world: _World, modality: Modality, latent: NDArray[np.float64]
-) -> NDArray[Any]:
+def _observe(rng: Generator, world: _World, modality: Modality, latent: _Floats) -> NDArray[Any]:
     """Return features ``[size, steps, d_m]``, from a few clips at a time: they fit the cache."""
     mixing, scale, offset = (parts[modality] for parts in world)
     features = np.empty((*latent.shape[:2], mixing.shape[1]), dtype=np.float32)

@@ -126,7 +126,7 @@ class Repairs(_Strict):
 
 
 class Source(_Strict):
-    """The foreign file that a corpus was read from: its name, layout and sha256."""
+    """The foreign file that a corpus was read from."""
 
     name: str
     layout: str
@@ -146,7 +146,7 @@ class Card(_Strict):
             during which no face was seen, for example.
         columns: Names of the feature columns.
         language: Language of the text.
-        repairs: Values that were not finite, per modality.
+        repairs: Values that were not finite.
         source: The foreign file it was read from.
         recipe: How it was made: reader, planting or extraction parameters and versions.
         notes: Findings of the reader that a user should see.

@@ -287,6 +287,7 @@ def open_corpus(path: str | os.PathLike[str]) -> Corpus:
         DatasetError: If the file is missing, empty, cut short, or holds no corpus card.
     """
     path = Path(path)
+    advice = f"  Convert the file it came from again: mmcl corpus convert SRC {path}"
     try:
         mapped = MappedFile(path)
         table = pa.ipc.open_file(pa.BufferReader(mapped.buffer)).read_all()
@@ -295,22 +296,17 @@ def open_corpus(path: str | os.PathLike[str]) -> Corpus:
     except (ValueError, OSError) as error:  # pyarrow's errors are ValueErrors
         raise DatasetError(
             f"{path}: not a readable corpus file ({str(error).splitlines()[0]}).\n"
-            "  Expected an Arrow IPC file written by mmcl. "
-            f"Convert it again: mmcl corpus convert SRC {path}"
+            f"  Expected an Arrow IPC file written by mmcl.\n{advice}"
         ) from None
     text = (table.schema.metadata or {}).get(CARD_KEY)
     if text is None:
-        raise DatasetError(
-            f"{path}: an Arrow file without a corpus card, so not written by mmcl.\n"
-            f"  Convert the file it came from: mmcl corpus convert SRC {path}"
-        )
+        problem = "an Arrow file without a corpus card, so not written by mmcl"
+        raise DatasetError(f"{path}: {problem}.\n{advice}")
     try:
         card = Card.model_validate_json(text)
     except ValidationError as error:
-        raise DatasetError(
-            f"{path}: its card has {error.error_count()} problems, so another version wrote it.\n"
-            f"  Convert the file it came from again: mmcl corpus convert SRC {path}"
-        ) from None
+        problem = f"its card has {error.error_count()} problems, so another version wrote it"
+        raise DatasetError(f"{path}: {problem}.\n{advice}") from None
     return Corpus(card, table, mapped)
 
 
@@ -339,13 +335,10 @@ def pack_corpus(card: Card, clips: Iterable[Clip], *, dtype: str = "float32") ->
 def write_corpus(
     path: str | os.PathLike[str], card: Card, clips: Iterable[Clip], *, dtype: str = "float32"
 ) -> Path:
-    """Write a corpus to disk, complete or not at all.
+    """Write a corpus to disk, complete or not at all; an existing file is replaced.
 
-    Args:
-        path: Target file; an existing one is replaced.
-        card: Its card. It is written first, so its ``counts`` must be right.
-        clips: Clips in the order train, valid, test; streamed, never all in memory.
-        dtype: Type of the features, ``float32`` or ``float16``.
+    The card is written first, so its ``counts`` must be right. The clips come in the order
+    train, valid, test and are never all in memory; ``dtype`` is ``float32`` or ``float16``.
 
     Raises:
         DatasetError: If the disk is full, the target cannot be written, the clips come in

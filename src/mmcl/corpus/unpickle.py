@@ -194,13 +194,6 @@ def load_pickle(path: Path) -> Any:
         UnsafePickleError: If it asks for anything that is not plain data; the message
             names it, and it was not run.
         DatasetError: If the file is empty, cut short or no pickle.
-
-    Example:
-        >>> import tempfile
-        >>> path = Path(tempfile.mkdtemp()) / "numbers.pkl"
-        >>> _ = path.write_bytes(pickle.dumps({"train": [1, 2.5, "x"]}))
-        >>> load_pickle(path)
-        {'train': [1, 2.5, 'x']}
     """
     with path.open("rb") as file:
         is_gzip = file.read(len(GZIP_MAGIC)) == GZIP_MAGIC

@@ -317,7 +317,7 @@ def test_arrow_file_without_a_card(tmp_path):
         open_corpus(path)
     assert str(caught.value) == (
         f"{path}: an Arrow file without a corpus card, so not written by mmcl.\n"
-        f"  Convert the file it came from: mmcl corpus convert SRC {path}"
+        f"  Convert the file it came from again: mmcl corpus convert SRC {path}"
     )
 
 

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass, fields
+from dataclasses import fields
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from mmcl.corpus.check import Fault, faults
 from mmcl.corpus.known_corpora import columns_of, compare_with_known, find_known, guess_name
 from mmcl.corpus.readers.check_source import source_faults
-from mmcl.corpus.readers.choose_task import ReadOptions, TaskChoice, choose_task
+from mmcl.corpus.readers.choose_task import ReadOptions, choose_task
 from mmcl.corpus.readers.real_steps import cut_padding, is_aligned, repair_features
 from mmcl.corpus.readers.source_file import SourceFile, SourceSplit
 from mmcl.corpus.schema import Card, Clip, Label, Repairs, Source, Task
@@ -22,8 +22,7 @@ from mmcl.types import MODALITIES, SPLITS, Modality
 __all__ = ["Reading", "build_corpus"]
 
 
-@dataclass(frozen=True)
-class Reading:
+class Reading(NamedTuple):
     """The card, clips and faults that were read from a foreign file."""
 
     card: Card
@@ -42,22 +41,21 @@ def build_corpus(source: SourceFile, path: Path, sha256: str, options: ReadOptio
     counts = {split.name: len(split.ids or ()) for split in splits}
     name = options.name or guess_name(path, sha256, counts)
     known = find_known(name)
-    choice = choose_task(source, path, known, options)
+    task, task_notes = choose_task(source, path, known, options)
     aligned = all(is_aligned(split) for split in splits)
     clips: list[Clip] = []
     repairs: dict[Modality, Repairs] = {}
     for split in splits:
-        features = {
-            m: repair_features(split.features[m]) for m in MODALITIES if m in split.features
-        }
+        features = {m: repair_features(steps) for m, steps in split.features.items()}
         for modality, repaired in features.items():
             repairs[modality] = repairs.get(modality, Repairs()).plus(repaired.repairs)
-        steps = cut_padding(split, features, aligned=aligned)
-        clips += _clips(split, steps, choice.task)
+        clips += _clips(split, cut_padding(split, features, aligned=aligned), task)
+    # The first clip of a modality sets its width; a clip of another width is a fault.
+    widths = {m: steps.shape[1] for clip in clips[::-1] for m, steps in clip.features.items()}
     card = Card(
         name=name,
-        task=choice.task,
-        dims=_dims(clips),
+        task=task,
+        dims={m: widths[m] for m in MODALITIES if m in widths},
         counts={split: count for split, count in counts.items() if count},
         aligned=aligned,
         language=known.language if known else None,
@@ -65,9 +63,9 @@ def build_corpus(source: SourceFile, path: Path, sha256: str, options: ReadOptio
         source=Source(name=path.name, layout=source.layout, sha256=sha256),
         recipe={"reader": source.layout},
     )
-    notes = (*_notes(source, choice, clips, card), *compare_with_known(card))
+    notes = (*task_notes, *_notes(source, clips, card), *compare_with_known(card))
     card = card.model_copy(update={"columns": columns_of(card), "notes": notes})
-    return Reading(card, clips, array_faults + faults(clips, card.task))
+    return Reading(card, clips, array_faults + faults(clips, task))
 
 
 def _cut_to_common_size(split: SourceSplit) -> SourceSplit:
@@ -128,17 +126,8 @@ def _labels(split: SourceSplit, task: Task) -> list[Label]:
     return [tuple(row) for row in judgements.tolist()]
 
 
-def _dims(clips: list[Clip]) -> dict[Modality, int]:
-    dims: dict[Modality, int] = {}
-    for clip in clips:
-        for modality, steps in clip.features.items():
-            dims.setdefault(modality, steps.shape[1])
-    return {m: dims[m] for m in MODALITIES if m in dims}
-
-
-def _notes(source: SourceFile, choice: TaskChoice, clips: list[Clip], card: Card) -> Iterator[str]:
+def _notes(source: SourceFile, clips: list[Clip], card: Card) -> Iterator[str]:
     """Yield what a user should know: repairs, made-up ids, absent parts, fields not kept."""
-    yield from choice.notes
     for modality, repairs in card.repairs.items():
         yield (
             f"{modality}: {repairs.total} values were not finite ({repairs.minus_inf} -inf, "

@@ -14,7 +14,7 @@ from mmcl.corpus.schema import Task
 from mmcl.errors import DatasetError
 from mmcl.types import TaskKind
 
-__all__ = ["ReadOptions", "TaskChoice", "choose_task"]
+__all__ = ["ReadOptions", "choose_task"]
 
 RANGES = ((-1.0, 1.0), (-2.0, 2.0), (-3.0, 3.0))
 # Three classes beside a score are its sign (MMSA); more are a task of their own.
@@ -29,17 +29,10 @@ class ReadOptions(NamedTuple):
     label_range: tuple[float, float] | None = None
 
 
-class TaskChoice(NamedTuple):
-    """The task of a corpus, and notes for the user on how it was chosen."""
-
-    task: Task
-    notes: tuple[str, ...] = ()
-
-
 def choose_task(
     source: SourceFile, path: Path, known: KnownCorpus | None, options: ReadOptions
-) -> TaskChoice:
-    """Choose the task of a foreign file.
+) -> tuple[Task, tuple[str, ...]]:
+    """Choose the task of a foreign file; return it with notes for the user.
 
     The user's choice comes first, then the usual task of the known corpus, then the labels
     of the file: emotions, four classes or more, scores, fewer classes.
@@ -56,15 +49,15 @@ def choose_task(
         )
     kind = options.task or _usual_kind(source, known, kinds)
     if kind != "regression":
-        return TaskChoice(Task(kind=kind, names=_names(source, known, kind)))
+        return Task(kind=kind, names=_names(source, known, kind)), ()
     bounds = options.label_range
     if bounds is None and known is not None:
         bounds = known.score_range or known.task.score_range
     if bounds is not None:
-        return TaskChoice(Task(kind=kind, low=bounds[0], high=bounds[1]))
+        return Task(kind=kind, low=bounds[0], high=bounds[1]), ()
     low, high, evidence = _inferred_range(source.splits)
     note = f"label range {low:g}..{high:g} inferred from {evidence}"
-    return TaskChoice(Task(kind=kind, low=low, high=high), (note,))
+    return Task(kind=kind, low=low, high=high), (note,)
 
 
 def _usual_kind(source: SourceFile, known: KnownCorpus | None, kinds: set[TaskKind]) -> TaskKind:

@@ -15,14 +15,21 @@ Fields, which every layout has in part (:data:`FIELDS`):
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from typing import Any, Literal
 
 import numpy as np
 from numpy.typing import NDArray
 
-from mmcl.corpus.readers import source_file
-from mmcl.corpus.readers.source_file import LAYOUTS, SourceFile, SourceSplit, as_numbers, as_texts
+from mmcl.corpus.readers.source_file import (
+    LAYOUTS,
+    SourceFile,
+    SourceSplit,
+    as_features,
+    as_labels,
+    as_numbers,
+    as_texts,
+)
 from mmcl.errors import DatasetError
 from mmcl.types import MODALITIES, Modality, SplitName, TaskKind
 
@@ -52,13 +59,13 @@ FIELDS: Mapping[DictLayout, frozenset[str]] = {
 """Fields that are read, by layout; the others are ignored and named in a note."""
 
 
-def recognise_dict_of_splits(splits: list[Mapping[str, Any]]) -> DictLayout | None:
+def recognise_dict_of_splits(splits: Mapping[SplitName, Mapping[str, Any]]) -> DictLayout | None:
     """Recognise the layout of a pickled dict from the fields of its splits; None if unknown."""
-    if any("labels" in fields for fields in splits):
+    if any("labels" in fields for fields in splits.values()):
         return "mult"
-    if not any(modality in fields for fields in splits for modality in MODALITIES):
+    if not any(modality in fields for fields in splits.values() for modality in MODALITIES):
         return None
-    for fields in splits:
+    for fields in splits.values():
         ids = fields.get("id")
         has_mmsa_ids = ids is not None and len(ids) and ID_SEPARATOR in str(ids[0])
         if has_mmsa_ids or any(key in fields for key in ("text_bert", *MODALITY_LABELS)):
@@ -66,14 +73,15 @@ def recognise_dict_of_splits(splits: list[Mapping[str, Any]]) -> DictLayout | No
     return "plain"
 
 
-def read_dict_of_splits(content: Mapping[Any, Any], layout: DictLayout) -> SourceFile:
+def read_dict_of_splits(
+    splits: Mapping[SplitName, Mapping[str, Any]], layout: DictLayout
+) -> SourceFile:
     """Read a dict of splits; fields that the layout does not have are ignored."""
-    splits = source_file.named_splits(content)
-    source = SourceFile(layout, [_read_split(name, fields, layout) for name, fields in splits])
-    ignored = {str(key) for _, fields in splits for key in fields if key not in FIELDS[layout]}
-    source.ignored = tuple(sorted(ignored))
+    source = SourceFile(layout, [_read_split(*split, layout) for split in splits.items()])
+    keys = {str(key) for fields in splits.values() for key in fields}
+    source.ignored = tuple(sorted(keys - FIELDS[layout]))
     if "annotations" in FIELDS[layout]:
-        source.names = _class_names([fields for _, fields in splits])
+        source.names = _class_names(splits.values())
     emotions = [s.labels["emotions"] for s in source.splits if "emotions" in s.labels]
     if layout == "mult" and {e.shape[1] for e in emotions} == {len(IEMOCAP_EMOTIONS)}:
         source.names = {"emotions": IEMOCAP_EMOTIONS}
@@ -83,25 +91,22 @@ def read_dict_of_splits(content: Mapping[Any, Any], layout: DictLayout) -> Sourc
 def _read_split(name: SplitName, all_fields: Mapping[str, Any], layout: DictLayout) -> SourceSplit:
     where = f'split "{name}"'
     fields = {key: v for key, v in all_fields.items() if key in FIELDS[layout] and v is not None}
-    split = SourceSplit(name=name, features={})
-    for modality in MODALITIES:
-        if modality in all_fields:
-            features = source_file.as_features(all_fields[modality], f"{where}: {modality}")
-            split.features[modality] = features
+    features = {m: all_fields[m] for m in MODALITIES if m in all_fields}
+    split = SourceSplit(name, {m: as_features(v, f"{where}: {m}") for m, v in features.items()})
 
     def numbers(key: str) -> NDArray[np.float64]:
         return as_numbers(fields[key], f"{where}: {key}")
 
     split.labels = {kind: numbers(key) for kind, key in _LABEL_FIELDS.items() if key in fields}
     if "labels" in fields:
+        # Only npz files say by their type whether numbers are classes.
         is_whole = layout == "npz" and fields["labels"].dtype.kind in "iub"
         number_kind: TaskKind = "classes" if is_whole else "regression"
-        split.labels |= source_file.as_labels(fields["labels"], f"{where}: labels", number_kind)
-    for key, modality in MODALITY_LABELS.items():
-        if key in fields:
-            split.modality_labels[modality] = numbers(key)
+        split.labels |= as_labels(fields["labels"], f"{where}: labels", number_kind)
+    split.modality_labels = {m: numbers(key) for key, m in MODALITY_LABELS.items() if key in fields}
     for modality in MODALITIES:
         if f"{modality}_lengths" in fields:
+            # A length of NaN becomes -1, which the checks report.
             lengths = np.nan_to_num(numbers(f"{modality}_lengths"), nan=-1.0)
             split.lengths[modality] = lengths.astype(np.int64)
         if f"{modality}_present" in fields:
@@ -128,7 +133,7 @@ def _text_mask(tokens: Any, where: str) -> NDArray[np.bool_]:
     return mask
 
 
-def _class_names(splits: list[Mapping[str, Any]]) -> dict[TaskKind, tuple[str, ...]]:
+def _class_names(splits: Iterable[Mapping[str, Any]]) -> dict[TaskKind, tuple[str, ...]]:
     """Name the classes after the annotations, if the two correspond one to one."""
     pairs: set[tuple[int, str]] = set()
     for fields in splits:
@@ -145,18 +150,9 @@ def _class_names(splits: list[Mapping[str, Any]]) -> dict[TaskKind, tuple[str, .
 
 
 def split_ids(ids: Any) -> tuple[list[str], list[str] | None, list[str] | None]:
-    """Return clip ids, and the recording and clip that each of them names.
+    """Return ids, recordings and clips; the latter two are None where an id does not name them.
 
-    Args:
-        ids: A list or array of ``video$_$clip``, or an array ``[clips, parts]`` whose first
-            part is the recording.
-
-    Returns:
-        Ids, recordings and clips; the latter two are None where an id does not name them.
-
-    Example:
-        >>> split_ids(["03bSnISJMiM$_$11"])
-        (['03bSnISJMiM$_$11'], ['03bSnISJMiM'], ['11'])
+    The ids are ``video$_$clip``, or an array ``[clips, parts]`` whose first part is the recording.
     """
     rows = ids.tolist() if isinstance(ids, np.ndarray) else list(ids)
     if rows and all(isinstance(row, list | tuple) for row in rows):

@@ -39,13 +39,13 @@ def read_source_file(path: Path) -> SourceFile:
 
 
 def _read_content(path: Path, content: Any) -> SourceFile:
-    splits = [part for _, part in named_splits(content)] if isinstance(content, Mapping) else []
-    if splits and all(isinstance(split, Mapping) for split in splits):
+    splits = named_splits(content) if isinstance(content, Mapping) else {}
+    if splits and all(isinstance(split, Mapping) for split in splits.values()):
         layout = recognise_dict_of_splits(splits)
         if layout is not None:
-            return read_dict_of_splits(content, layout)
-    elif splits and all(_is_magbert_split(split) for split in splits):
-        return read_magbert(content)
+            return read_dict_of_splits(splits, layout)
+    elif splits and all(_is_magbert_split(split) for split in splits.values()):
+        return read_magbert(splits)
     raise DatasetError(
         f"{path}: unknown layout; it holds {_outline(content)}.\n"
         '  Expected a dict of splits "train", "valid" (or "dev", "val") and "test", each a dict '

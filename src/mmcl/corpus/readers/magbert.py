@@ -23,10 +23,9 @@ __all__ = ["read_magbert"]
 _SEGMENT = re.compile(r"(?P<video>.+)\[(?P<clip>\d+)\]")
 
 
-def read_magbert(content: Mapping[Any, Any]) -> SourceFile:
-    """Read a dict of lists of clips in MAG-BERT's layout."""
-    splits = [_read_split(name, clips) for name, clips in source_file.named_splits(content)]
-    return SourceFile("magbert", splits)
+def read_magbert(splits: Mapping[SplitName, Any]) -> SourceFile:
+    """Read lists of clips in MAG-BERT's layout."""
+    return SourceFile("magbert", [_read_split(name, clips) for name, clips in splits.items()])
 
 
 def _read_split(name: SplitName, clips: Any) -> SourceSplit:

@@ -27,7 +27,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from mmcl.corpus.readers.dict_of_splits import read_dict_of_splits
-from mmcl.corpus.readers.source_file import LAYOUTS, SPLIT_NAMES, SourceFile, as_texts
+from mmcl.corpus.readers.source_file import LAYOUTS, SPLIT_NAMES, SourceFile, as_texts, named_splits
 from mmcl.errors import DatasetError, UnsafePickleError
 from mmcl.types import MODALITIES
 
@@ -54,7 +54,7 @@ def read_npz(path: Path) -> SourceFile:
             '  Expected arrays named like "train/text", "train/audio" and "train/labels".\n'
             f"  {LAYOUTS}"
         )
-    source = read_dict_of_splits(splits, "npz")
+    source = read_dict_of_splits(named_splits(splits), "npz")
     if "names" in arrays:
         kinds = {kind for split in source.splits for kind in split.labels}
         source.names = dict.fromkeys(kinds - {"regression"}, tuple(as_texts(arrays["names"])))

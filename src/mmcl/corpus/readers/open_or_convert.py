@@ -85,13 +85,8 @@ def convert_corpus(
     """Write a foreign file, or a corpus in another precision, as a corpus file.
 
     The target is complete or untouched, whatever happens. ``name``, ``task`` and
-    ``label_range`` are those of :func:`read_corpus`.
-
-    Args:
-        source: File to read.
-        target: File to write; an existing one is replaced.
-        dtype: ``float32`` or ``float16``.
-        progress: Wraps the clips on their way to disk; it is told their number.
+    ``label_range`` are those of :func:`read_corpus`; ``dtype`` is ``float32`` or ``float16``;
+    ``progress`` wraps the clips on their way to disk and is told their number.
 
     Returns:
         The card of the written corpus.

@@ -32,10 +32,6 @@ class RepairedFeatures(NamedTuple):
     repairs: Repairs
 
 
-_Spans = tuple[NDArray[np.int64], NDArray[np.int64]]
-"""The first real step of every clip and the step after the last, ``[clips]`` each."""
-
-
 def repair_features(sequences: Sequences) -> RepairedFeatures:
     """Count and replace values that are not finite; note which steps hold anything.
 
@@ -90,12 +86,8 @@ def cut_padding(
 
     Lengths that the file gives are believed. Without them, an aligned corpus loses the
     steps at both ends that are zero in every modality, and an unaligned one those at the
-    end, modality by modality. Zero steps in between always stay.
-
-    Args:
-        split: The split; a step that its ``step_masks`` mark counts as nonzero.
-        features: Result of :func:`repair_features` per modality.
-        aligned: Whether all modalities are cut alike.
+    end, modality by modality. Zero steps in between always stay, and a step that the file's
+    mask marks as real counts as nonzero.
 
     Returns:
         Per modality and clip a view of the real steps; None where the modality is absent,
@@ -104,34 +96,33 @@ def cut_padding(
     nonzero = {m: split.step_masks.get(m, f.nonzero_before) for m, f in features.items()}
     shared = None
     if aligned and split.lengths:
-        shared = _from_start(next(iter(split.lengths.values())))
+        shared = [(0, length) for length in next(iter(split.lengths.values())).tolist()]
     elif aligned and nonzero:
         shared = _nonzero_spans(np.logical_or.reduce(list(nonzero.values())))
     clips: dict[Modality, list[NDArray[np.float32] | None]] = {}
     for m, (sequences, _, nonzero_after, _) in features.items():
         if isinstance(sequences, list):
-            spans = _from_start(np.array(list(map(len, sequences)), dtype=np.int64))
+            spans = [(0, len(steps)) for steps in sequences]
+        elif shared is not None:
+            spans = shared
+        elif m in split.lengths:
+            spans = [(0, length) for length in split.lengths[m].tolist()]
         else:
-            own_stop = split.lengths.get(m, _nonzero_spans(nonzero[m])[1])
-            spans = shared or _from_start(own_stop)
+            spans = [(0, stop) for _, stop in _nonzero_spans(nonzero[m])]
         present = split.present.get(m, np.ones(len(sequences), dtype=bool))
         clips[m] = []
-        for row, (start, stop) in enumerate(zip(*map(np.ndarray.tolist, spans), strict=True)):
+        for row, (start, stop) in enumerate(spans):
             is_present = present[row] and nonzero_after[row, start:stop].any()
             clips[m].append(sequences[row][start:stop] if is_present else None)
     return clips
 
 
-def _from_start(stop: NDArray[np.int64]) -> _Spans:
-    return np.zeros_like(stop), stop
-
-
-def _nonzero_spans(nonzero: NDArray[np.bool_]) -> _Spans:
-    """Return the span from the first to the last nonzero step; 0 to 0 if there is none."""
+def _nonzero_spans(nonzero: NDArray[np.bool_]) -> list[tuple[int, int]]:
+    """Return the first nonzero step of every clip and the step after the last; 0, 0 if none."""
     num_steps = nonzero.shape[1]
     if num_steps == 0:
-        return _from_start(np.zeros(len(nonzero), dtype=np.int64))
+        return [(0, 0)] * len(nonzero)
     has_any = nonzero.any(axis=1)
-    first = np.where(has_any, nonzero.argmax(axis=1), 0)
+    start = np.where(has_any, nonzero.argmax(axis=1), 0)
     stop = np.where(has_any, num_steps - nonzero[:, ::-1].argmax(axis=1), 0)
-    return first.astype(np.int64), stop.astype(np.int64)
+    return list(zip(start.tolist(), stop.tolist(), strict=True))

@@ -79,7 +79,7 @@ class SourceFile:
     ignored: tuple[str, ...] = ()  # fields that the reader does not keep
 
 
-def named_splits(content: Mapping[Any, Any]) -> list[tuple[SplitName, Any]]:
+def named_splits(content: Mapping[Any, Any]) -> dict[SplitName, Any]:
     """Return the splits of a foreign dict in our order under our names; empty if it has none."""
     splits: dict[SplitName, Any] = {}
     for key, value in content.items():
@@ -92,7 +92,7 @@ def named_splits(content: Mapping[Any, Any]) -> list[tuple[SplitName, Any]]:
                 f'  Expected one of "valid", "val" and "dev", not several.\n  {LAYOUTS}'
             )
         splits[name] = value
-    return [(name, splits[name]) for name in SPLITS if name in splits]
+    return {name: splits[name] for name in SPLITS if name in splits}
 
 
 def as_features(value: Any, what: str) -> Sequences:
