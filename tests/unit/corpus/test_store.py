@@ -1,4 +1,4 @@
-"""The store: everything comes back as it went in, nothing is copied, nothing is left half."""
+"""Tests of the store: what is written is read back, without copies and never half a file."""
 
 import errno
 import os
@@ -97,15 +97,15 @@ def test_everything_comes_back(written, card, clips, same_clip):
     corpus = open_corpus(written)
     read = list(corpus_clips(corpus))
     assert corpus.card == card
-    for one, other in zip(clips, read, strict=True):
-        same_clip(one, other)
+    for original, restored in zip(clips, read, strict=True):
+        same_clip(original, restored)
 
 
 def test_packed_corpus_holds_the_same_and_counts_by_itself(card, clips, same_clip):
     corpus = pack_corpus(card.model_copy(update={"counts": {}}), clips)
     assert corpus.card == card
-    for one, other in zip(clips, corpus_clips(corpus), strict=True):
-        same_clip(one, other)
+    for original, restored in zip(clips, corpus_clips(corpus), strict=True):
+        same_clip(original, restored)
 
 
 def test_planted_answer_key_comes_back(tmp_path, card, same_clip):
@@ -132,18 +132,18 @@ def test_planted_answer_key_comes_back(tmp_path, card, same_clip):
 )
 def test_labels_of_every_task_come_back(tmp_path, card, task, labels, expected):
     labelled = [make_clip("train", row, label=label) for row, label in enumerate(labels)]
-    of_task = card.model_copy(update={"task": task, "counts": {"train": 2}})
-    corpus = open_corpus(write_corpus(tmp_path / "toy.arrow", of_task, labelled))
+    task_card = card.model_copy(update={"task": task, "counts": {"train": 2}})
+    corpus = open_corpus(write_corpus(tmp_path / "toy.arrow", task_card, labelled))
     assert [clip.label for clip in corpus.split("train").clips()] == labels
     np.testing.assert_array_equal(corpus.split("train").labels(), expected)
 
 
 def test_half_precision_comes_back_as_rounded(tmp_path, card, clips):
     path = write_corpus(tmp_path / "half.arrow", card, clips, dtype="float16")
-    for one, other in zip(clips, corpus_clips(open_corpus(path)), strict=True):
-        for modality, steps in one.features.items():
+    for original, restored in zip(clips, corpus_clips(open_corpus(path)), strict=True):
+        for modality, steps in original.features.items():
             expected = steps.astype(np.float16)
-            np.testing.assert_array_equal(other.features[modality], expected, strict=True)
+            np.testing.assert_array_equal(restored.features[modality], expected, strict=True)
 
 
 def test_unknown_precision_is_refused(tmp_path, card, clips):
@@ -171,20 +171,20 @@ def test_more_clips_than_a_batch_holds(tmp_path, card, clips, same_clip, monkeyp
     # One clip per batch: every batch names another split and another set of clips.
     monkeypatch.setattr(store, "CLIPS_PER_BATCH", 1)
     corpus = open_corpus(write_corpus(tmp_path / "toy.arrow", card, clips))
-    for one, other in zip(clips, corpus_clips(corpus), strict=True):
-        same_clip(one, other)
+    for original, restored in zip(clips, corpus_clips(corpus), strict=True):
+        same_clip(original, restored)
     np.testing.assert_array_equal(corpus.split("train").lengths("text"), [4, 0])
 
 
 @pytest.mark.parametrize(("start", "stop"), [(0, 4), (1, 3), (2, 4), (3, 3)])
 def test_rows_between_two_are_those_of_the_whole(written, start, stop):
-    whole = open_corpus(written).every_clip()
-    part = whole.between(start, stop)
-    assert (len(part), part.ids) == (stop - start, whole.ids[start:stop])
+    everything = open_corpus(written).every_clip()
+    part = everything.between(start, stop)
+    assert (len(part), part.ids) == (stop - start, everything.ids[start:stop])
     for m in WIDTHS:
-        np.testing.assert_array_equal(part.lengths(m), whole.lengths(m)[start:stop])
+        np.testing.assert_array_equal(part.lengths(m), everything.lengths(m)[start:stop])
         for row in range(stop - start):
-            mine, theirs = part.steps(m, row), whole.steps(m, start + row)
+            mine, theirs = part.steps(m, row), everything.steps(m, start + row)
             np.testing.assert_array_equal(mine, theirs)
             assert not len(mine) or np.shares_memory(mine, theirs)
 

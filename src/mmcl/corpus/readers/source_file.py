@@ -95,56 +95,56 @@ def named_splits(content: Mapping[Any, Any]) -> dict[SplitName, Any]:
     return {name: splits[name] for name in SPLITS if name in splits}
 
 
-def as_features(value: Any, what: str) -> Sequences:
+def as_features(value: Any, part: str) -> Sequences:
     """Turn the features of a modality into float32 sequences.
 
     They may be an array ``[clips, steps, d]``, an array ``[clips, d]`` (sequences of length
-    one), or a list of arrays ``[n, d]`` or ``[d]``. An error calls them ``what``.
+    one), or a list of arrays ``[n, d]`` or ``[d]``. ``part`` names them in an error.
 
     Raises:
         DatasetError: If they are none of these.
     """
     if isinstance(value, np.ndarray) and value.dtype != object:
         if value.ndim not in (2, 3):
-            raise _no_features(what, value)
-        array = _float32(value, what)
+            raise _no_features(part, value)
+        array = _float32(value, part)
         return array if array.ndim == 3 else array[:, np.newaxis, :]
     try:
-        arrays = [_float32(np.asarray(item), what) for item in value]
+        arrays = [_float32(np.asarray(item), part) for item in value]
     except (TypeError, ValueError):
-        raise _no_features(what, value) from None
+        raise _no_features(part, value) from None
     sequences = [array[np.newaxis] if array.ndim == 1 else array for array in arrays]
     if any(array.ndim != 2 for array in sequences):
-        raise _no_features(what, value)
+        raise _no_features(part, value)
     return sequences
 
 
-def _float32(array: NDArray[Any], what: str) -> NDArray[np.float32]:
+def _float32(array: NDArray[Any], part: str) -> NDArray[np.float32]:
     if array.dtype.kind not in "fiub":
-        raise _no_features(what, array)
+        raise _no_features(part, array)
     with np.errstate(over="ignore"):  # too large a value becomes inf, which is counted later
         return array.astype(np.float32, copy=False)
 
 
-def _no_features(what: str, value: Any) -> DatasetError:
+def _no_features(part: str, value: Any) -> DatasetError:
     is_array = isinstance(value, np.ndarray)
     shown = f"shape {list(value.shape)}, {value.dtype}" if is_array else type(value).__name__
     return DatasetError(
-        f"{what} is {shown}, which cannot be read as features.\n"
+        f"{part} is {shown}, which cannot be read as features.\n"
         "  Expected numbers of shape [clips, steps, width] or [clips, width], "
         f"or a list of arrays [steps, width].\n  {LAYOUTS}"
     )
 
 
-def as_numbers(value: Any, what: str) -> NDArray[np.float64]:
+def as_numbers(value: Any, part: str) -> NDArray[np.float64]:
     """Return one number per clip from ``[clips]``, ``[clips, 1]``, ``[clips, 1, 1]`` or a list."""
-    array = _float64(value, what)
+    array = _float64(value, part)
     if array.ndim == 0 or array.size != len(array):
-        raise _no_numbers(what, f"shape {list(array.shape)}")
+        raise _no_numbers(part, f"shape {list(array.shape)}")
     return array.reshape(-1)
 
 
-def as_labels(value: Any, what: str, number_kind: TaskKind) -> dict[TaskKind, NDArray[np.float64]]:
+def as_labels(value: Any, part: str, number_kind: TaskKind) -> dict[TaskKind, NDArray[np.float64]]:
     """Return labels by task: several numbers per clip are emotions, one is ``number_kind``.
 
     Emotions ``[clips, emotions]`` are 0 or 1; ``[clips, emotions, 2]`` are one-hot pairs
@@ -152,25 +152,25 @@ def as_labels(value: Any, what: str, number_kind: TaskKind) -> dict[TaskKind, ND
     """
     labels = np.asarray(value)
     if labels.ndim < 2 or labels.size == len(labels):
-        return {number_kind: as_numbers(labels, what)}
-    array = _float64(labels, what)
+        return {number_kind: as_numbers(labels, part)}
+    array = _float64(labels, part)
     if array.ndim == 2:
         return {"emotions": array}
     if array.ndim != 3 or array.shape[2] != 2:
-        raise _no_numbers(what, f"shape {list(array.shape)}")
+        raise _no_numbers(part, f"shape {list(array.shape)}")
     one_hot = np.isin(array, (0.0, 1.0)).all(axis=2) & (array.sum(axis=2) == 1)
     return {"emotions": np.where(one_hot, array[:, :, 1], np.nan)}
 
 
-def _float64(value: Any, what: str) -> NDArray[np.float64]:
+def _float64(value: Any, part: str) -> NDArray[np.float64]:
     try:
         return np.asarray(value).astype(np.float64)
     except (TypeError, ValueError):
-        raise _no_numbers(what, "no numbers") from None
+        raise _no_numbers(part, "no numbers") from None
 
 
-def _no_numbers(what: str, shown: str) -> DatasetError:
-    return DatasetError(f"{what} is {shown}.\n  Expected one number per clip.\n  {LAYOUTS}")
+def _no_numbers(part: str, shown: str) -> DatasetError:
+    return DatasetError(f"{part} is {shown}.\n  Expected one number per clip.\n  {LAYOUTS}")
 
 
 def as_texts(value: Any) -> list[str]:
