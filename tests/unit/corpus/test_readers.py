@@ -531,6 +531,14 @@ def test_npz_of_another_layout(tmp_path):
     )
 
 
+def test_npz_names_only_the_fields_that_are_ignored(content, tmp_path):
+    for fields in content.values():
+        fields["speaker"] = np.zeros(len(fields["id"]))
+    corpus = read_corpus(save_npz(tmp_path / "mine.npz", content))
+    assert corpus.split("valid").ids == ["valid-0", "valid-1", "valid-2"]
+    assert corpus.card.notes[-1] == "fields not kept: speaker"
+
+
 def test_npz_cut_short(content, tmp_path):
     path = save_npz(tmp_path / "mine.npz", npz_content(content, np.zeros))
     path.write_bytes(path.read_bytes()[:-200])
