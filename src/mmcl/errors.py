@@ -1,4 +1,4 @@
-"""Every exception this package raises on purpose.
+"""The exceptions that this package raises on purpose.
 
 A message says what was found, what was expected, the nearest fix, and the command
 that shows more. The command line prints it without a traceback and exits with
@@ -39,7 +39,7 @@ __all__ = [
 
 
 class MMCLError(Exception):
-    """Base of every error a user can cause; catch it to catch them all."""
+    """Base class of all errors that a user can cause."""
 
     exit_code = 1
 
@@ -65,7 +65,7 @@ class UnsafePickleError(DatasetError):
 
 
 class SealedSplitError(DatasetError):
-    """The test split was asked for somewhere other than the evaluation protocol."""
+    """Something other than the evaluation protocol asked for the test split."""
 
 
 class MediaError(MMCLError):
@@ -77,11 +77,11 @@ class ShapeError(MMCLError, ValueError):
 
 
 class TrainingError(MMCLError):
-    """Training cannot start, or cannot go on (for example: the loss is not finite)."""
+    """Training cannot start or go on: the loss is not finite, for example."""
 
 
 class RunError(MMCLError):
-    """A run folder is missing, incomplete or was made for something else."""
+    """A run folder is missing, incomplete or of another kind."""
 
 
 class MissingExtraError(MMCLError, ImportError):
@@ -89,18 +89,11 @@ class MissingExtraError(MMCLError, ImportError):
 
 
 def did_you_mean(word: str, known: Iterable[str]) -> str:
-    """Offer the known name nearest to a misspelt one.
-
-    Args:
-        word: The name that was not found.
-        known: The names that exist.
-
-    Returns:
-        ``'; did you mean "x"?'``, or an empty string where nothing is near.
+    """Suggest the known name nearest to a misspelt one; an empty string if none is near.
 
     Example:
         >>> did_you_mean("visual", ["text", "audio", "vision"])
         '; did you mean "vision"?'
     """
-    near = get_close_matches(word, list(known), n=1, cutoff=0.5)
-    return f'; did you mean "{near[0]}"?' if near else ""
+    matches = get_close_matches(word, list(known), n=1, cutoff=0.5)
+    return f'; did you mean "{matches[0]}"?' if matches else ""

@@ -1,31 +1,23 @@
-"""Names that every room shares; nothing here imports more than the standard library."""
+"""Types and names that every room shares; imports the standard library alone."""
 
 from __future__ import annotations
 
 from typing import Literal
 
-__all__ = [
-    "BASELINES",
-    "MODALITIES",
-    "SPLITS",
-    "VARIANTS",
-    "Modality",
-    "SplitName",
-    "TaskKind",
-]
+__all__ = ["BASELINES", "MODALITIES", "SPLITS", "VARIANTS", "Modality", "SplitName", "TaskKind"]
 
 Modality = Literal["text", "audio", "vision"]
 SplitName = Literal["train", "valid", "test"]
 TaskKind = Literal["regression", "classes", "emotions"]
 
 MODALITIES: tuple[Modality, ...] = ("text", "audio", "vision")
-"""The three modalities, always in this order."""
+"""The modalities, always in this order."""
 
 SPLITS: tuple[SplitName, ...] = ("train", "valid", "test")
-"""The three splits, in the order they lie on disk."""
+"""The splits, in their order on disk."""
 
 VARIANTS: tuple[str, ...] = ("released", "calibrated")
-"""MMCL as its authors released it, and repaired."""
+"""The variants of MMCL: as its authors released it, and with its faults repaired."""
 
 BASELINES: tuple[str, ...] = (
     "ef_lstm",
@@ -44,4 +36,4 @@ BASELINES: tuple[str, ...] = (
     "audio_only",
     "vision_only",
 )
-"""What MMCL is compared with; a file each in ``models/baselines``."""
+"""The models that MMCL is compared with; each has a file in ``models/baselines``."""

@@ -288,7 +288,7 @@ def test_full_disk(content, capsys, monkeypatch, command):
     def full(_):
         raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
 
-    monkeypatch.setattr("mmcl.corpus.store.os.fsync", full)
+    monkeypatch.setattr("mmcl.files.os.fsync", full)
     err = broken(capsys, *command, "x.arrow")
     assert err == (
         "DatasetError: x.arrow: the disk is full; nothing was left behind.\n"
@@ -302,7 +302,7 @@ def test_read_only_target(content, capsys, monkeypatch):
     def refuse(*_, **__):
         raise OSError(errno.EROFS, os.strerror(errno.EROFS))
 
-    monkeypatch.setattr("mmcl.corpus.store.tempfile.mkstemp", refuse)
+    monkeypatch.setattr("mmcl.files.tempfile.mkstemp", refuse)
     assert broken(capsys, "convert", "mosi.pkl", "x.arrow") == (
         "DatasetError: x.arrow: cannot be written (Read-only file system); "
         "nothing was left behind.\n"

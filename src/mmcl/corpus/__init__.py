@@ -1,6 +1,6 @@
-"""What data is.
+"""Corpora: their schema, their files, and the readers that make them.
 
-In come foreign files (pickles, npz) and planting parameters; out go corpora: Arrow files
-whose card and clips follow one schema, and padded batches made of them. Models, losses
-and metrics do not belong here.
+Foreign files (pickles, npz) and the settings of planted corpora come in. Corpora go out, as
+Arrow files that follow one schema, and padded batches made of them. Models, losses and
+metrics do not belong here.
 """

@@ -1,4 +1,4 @@
-"""What is wrong with a corpus: every fault at once, each with what was expected."""
+"""Checks of a corpus: all faults at once, each with what was expected."""
 
 from __future__ import annotations
 
@@ -11,77 +11,65 @@ import numpy as np
 
 from mmcl.corpus.schema import Clip, Task
 from mmcl.corpus.store import Corpus
-from mmcl.errors import DatasetError
 from mmcl.types import SPLITS, Modality, SplitName
 
-__all__ = ["Fault", "corpus_clips", "fault_message", "faults", "raise_faults"]
+__all__ = ["Fault", "corpus_clips", "fault_message", "faults"]
 
 FAULTS_IN_A_MESSAGE = 10
-# Labels are often float32 on disk: 3.0000002 is 3.
+# Labels are often float32 on disk, where 3 may be 3.0000002.
 RANGE_TOLERANCE = 1e-6
 
 
 class Fault(NamedTuple):
-    """One thing that is wrong.
+    """One fault of a corpus."""
 
-    Attributes:
-        where: The split, and the clip where it is one clip's fault.
-        found: What is there.
-        expected: What should be there, a whole sentence.
-        first: The first clip that shows it, a whole sentence; may be empty.
-    """
-
-    where: str
-    found: str
-    expected: str
-    first: str = ""
+    where: str  # the split, and the clip where the fault is in a single one
+    problem: str  # without a full stop
+    expected: str  # the rule that is broken, a sentence
+    first: str = ""  # the first clip that shows the fault, a sentence
 
     def __str__(self) -> str:
-        return f"{self.where}: {self.found}"
+        return f"{self.where}: {self.problem}"
 
 
 def faults(corpus: Corpus | Iterable[Clip], task: Task | None = None) -> list[Fault]:
-    """Find everything that is wrong with a corpus, not only the first thing.
+    """Find every fault of a corpus, not only the first.
 
     Args:
         corpus: An opened corpus, or clips in any order.
-        task: What the labels must fit; taken from the card of an opened corpus.
+        task: The task that labels must fit; for an opened corpus that of its card.
 
     Returns:
-        Faults: those of ids first, then those of clips, in the order of the clips.
+        Faults of ids first, then those of clips, in the order of the clips.
     """
     if isinstance(corpus, Corpus):
-        return [*_count_faults(corpus), *faults(corpus_clips(corpus), corpus.card.task)]
+        clip_faults = faults(corpus_clips(corpus), corpus.card.task)
+        in_card, in_file = sum(corpus.card.counts.values()), len(corpus.every_clip())
+        if in_file == in_card:
+            return clip_faults
+        problem = f"it counts {in_card} clips, the file holds {in_file}"
+        return [Fault("card", problem, "They must be equal; convert the file again."), *clip_faults]
     ids: Counter[tuple[str, SplitName]] = Counter()
     widths: dict[Modality, int] = {}
-    of_clips: list[Fault] = []
+    clip_faults = []
     for clip in corpus:
         ids[clip.id, clip.split] += 1
         where = f'split "{clip.split}", clip "{clip.id}"'
-        of_clips += _feature_faults(clip, where, widths)
-        of_clips += _label_faults(clip, where, task)
-    return [*_id_faults(ids), *of_clips]
+        clip_faults += _feature_faults(clip, where, widths)
+        if task is not None:
+            clip_faults += _label_faults(clip, where, task)
+    return [*_id_faults(ids), *clip_faults]
 
 
 def corpus_clips(corpus: Corpus) -> Iterator[Clip]:
-    """Every clip of an opened corpus with its labels, of train, valid and test in this order."""
+    """Yield every clip of a corpus with its label, in the order train, valid, test."""
     yield from corpus.split("train").clips()
     yield from corpus.split("valid").clips()
     yield from corpus.open_test_split().clips()
 
 
-def raise_faults(path: str | PathLike[str], found: Sequence[Fault]) -> None:
-    """Raise one error that lists the faults, or return where there are none.
-
-    Raises:
-        DatasetError: See :func:`fault_message`.
-    """
-    if found:
-        raise DatasetError(fault_message(path, found))
-
-
-def fault_message(path: str | PathLike[str], found: Sequence[Fault]) -> str:
-    """Say what is wrong with a file: one fault in full, or the first ten in a line each.
+def fault_message(path: str | PathLike[str], faults: Sequence[Fault]) -> str:
+    """Describe a single fault of a file in full, or list the first ten of many.
 
     Example:
         >>> twice = Fault('split "train"', 'id "a" is listed 2 times', "Ids must differ.")
@@ -91,96 +79,76 @@ def fault_message(path: str | PathLike[str], found: Sequence[Fault]) -> str:
           See them all: mmcl corpus check mosi.pkl
     """
     command = f"  See them all: mmcl corpus check {path}"
-    if len(found) == 1:
-        fault = found[0]
+    if len(faults) == 1:
+        fault = faults[0]
         details = [f"  {line}" for line in (fault.expected, fault.first) if line]
         return "\n".join([f"{path}, {fault}.", *details, command])
-    lines = [f"  {fault}" for fault in found[:FAULTS_IN_A_MESSAGE]]
-    if len(found) > FAULTS_IN_A_MESSAGE:
-        lines.append(f"  and {len(found) - FAULTS_IN_A_MESSAGE} more")
-    return "\n".join([f"{path} has {len(found)} faults", *lines, command])
-
-
-def _count_faults(corpus: Corpus) -> Iterator[Fault]:
-    promised, held = sum(corpus.card.counts.values()), len(corpus.every_clip())
-    if held != promised:
-        found = f"it counts {promised} clips, the file holds {held}"
-        yield Fault("card", found, "They must be equal; convert the file again.")
+    lines = [f"  {fault}" for fault in faults[:FAULTS_IN_A_MESSAGE]]
+    if len(faults) > FAULTS_IN_A_MESSAGE:
+        lines.append(f"  and {len(faults) - FAULTS_IN_A_MESSAGE} more")
+    return "\n".join([f"{path} has {len(faults)} faults", *lines, command])
 
 
 def _id_faults(ids: Counter[tuple[str, SplitName]]) -> Iterator[Fault]:
-    homes: defaultdict[str, set[SplitName]] = defaultdict(set)
-    for (name, split), times in ids.items():
-        homes[name].add(split)
+    splits_by_id: defaultdict[str, set[SplitName]] = defaultdict(set)
+    for (clip_id, split), times in ids.items():
+        splits_by_id[clip_id].add(split)
         if times > 1:
-            found = f'id "{name}" is listed {times} times'
-            yield Fault(f'split "{split}"', found, "Every clip needs an id of its own.")
-    for name, splits in homes.items():
+            problem = f'id "{clip_id}" is listed {times} times'
+            yield Fault(f'split "{split}"', problem, "Every clip needs an id of its own.")
+    for clip_id, splits in splits_by_id.items():
         if len(splits) > 1:
             listed = " and ".join(f'"{split}"' for split in SPLITS if split in splits)
-            found = f'id "{name}" is in more than one'
-            yield Fault(f"splits {listed}", found, "A clip belongs to one split only.")
+            problem = f'id "{clip_id}" is in more than one'
+            yield Fault(f"splits {listed}", problem, "A clip belongs to one split only.")
 
 
 def _feature_faults(clip: Clip, where: str, widths: dict[Modality, int]) -> Iterator[Fault]:
+    """Check the features of a clip; ``widths`` keeps the width that each modality began with."""
     if not clip.features:
-        found = "it has no steps in any modality"
-        yield Fault(where, found, "A clip needs one step of one modality at least.")
+        problem = "it has no steps in any modality"
+        yield Fault(where, problem, "A clip needs one step of one modality at least.")
     for modality, steps in clip.features.items():
         if steps.ndim != 2:
-            found = f"{modality} has shape {list(steps.shape)}"
-            yield Fault(where, found, "Features must be 2-D [steps, width].")
+            problem = f"{modality} has shape {list(steps.shape)}"
+            yield Fault(where, problem, "Features must be 2-D [steps, width].")
             continue
         width = widths.setdefault(modality, steps.shape[1])
         if steps.shape[1] != width:
-            found = f"{modality} is {steps.shape[1]} wide, {width} in the clips before it"
-            yield Fault(where, found, "A modality must have one width throughout the corpus.")
+            problem = f"{modality} is {steps.shape[1]} wide, {width} in the clips before it"
+            yield Fault(where, problem, "A modality must have one width throughout the corpus.")
         if len(steps) == 0:
-            found = f"{modality} has no steps"
-            yield Fault(where, found, "Leave an absent modality out; a present one has steps.")
-        if not np.isfinite(steps).all():
-            count = int(steps.size - np.isfinite(steps).sum())
-            found = f"{modality} holds {count} values that are not finite"
-            yield Fault(where, found, "Features must be finite; convert the source file again.")
+            problem = f"{modality} has no steps"
+            yield Fault(where, problem, "Leave an absent modality out; a present one has steps.")
+        not_finite = int((~np.isfinite(steps)).sum())
+        if not_finite:
+            problem = f"{modality} holds {not_finite} values that are not finite"
+            yield Fault(where, problem, "Features must be finite; convert the source file again.")
 
 
-def _label_faults(clip: Clip, where: str, task: Task | None) -> Iterator[Fault]:
-    if task is None:
-        return
-    if clip.label is not None:
-        yield from _one_label_fault("label", clip.label, where, task)
-    for modality, score in (clip.modality_labels or {}).items():
-        if task.kind == "regression":
-            yield from _one_label_fault(f"{modality} label", score, where, task)
+def _label_faults(clip: Clip, where: str, task: Task) -> Iterator[Fault]:
+    labels = {"label": clip.label}
+    if task.kind == "regression":
+        labels |= {f"{m} label": score for m, score in (clip.modality_labels or {}).items()}
+    for name, label in labels.items():
+        if label is None:
+            continue
+        fits, expected = _label_rule(label, task)
+        if not fits:
+            shown = f"({', '.join(map(str, label))})" if isinstance(label, tuple) else f"{label:g}"
+            yield Fault(where, f"{name} is {shown}", expected)
 
 
-def _one_label_fault(
-    name: str, label: float | int | tuple[int, ...], where: str, task: Task
-) -> Iterator[Fault]:
-    fits, expected = _LABEL_RULES[task.kind](label, task)
-    if not fits:
-        shown = f"({', '.join(map(str, label))})" if isinstance(label, tuple) else f"{label:g}"
-        yield Fault(where, f"{name} is {shown}", expected)
-
-
-def _is_score(label: float | int | tuple[int, ...], task: Task) -> tuple[bool, str]:
-    low, high = task.low or 0.0, task.high or 0.0
-    fits = not isinstance(label, tuple) and (
-        low - RANGE_TOLERANCE <= label <= high + RANGE_TOLERANCE
-    )
-    return fits, f"A label must be a number from {low:g} to {high:g}."
-
-
-def _is_class(label: float | int | tuple[int, ...], task: Task) -> tuple[bool, str]:
-    last = len(task.names) - 1
-    fits = not isinstance(label, tuple) and 0 <= label <= last and label == int(label)
-    return fits, f"A label must be a whole number from 0 to {last}."
-
-
-def _is_emotions(label: float | int | tuple[int, ...], task: Task) -> tuple[bool, str]:
+def _label_rule(label: float | int | tuple[int, ...], task: Task) -> tuple[bool, str]:
+    """Tell whether a known label fits the task, and by which rule."""
     count = len(task.names)
-    fits = isinstance(label, tuple) and len(label) == count and set(label) <= {0, 1}
-    return fits, f"A label must be {count} judgements, each 0 or 1."
-
-
-_LABEL_RULES = {"regression": _is_score, "classes": _is_class, "emotions": _is_emotions}
+    if task.kind == "emotions":
+        fits = isinstance(label, tuple) and len(label) == count and set(label) <= {0, 1}
+        return fits, f"A label must be {count} judgements, each 0 or 1."
+    number = np.nan if isinstance(label, tuple) else label
+    if task.kind == "classes":
+        fits = 0 <= number < count and number == int(number)
+        return fits, f"A label must be a whole number from 0 to {count - 1}."
+    low, high = task.score_range or (0.0, 0.0)
+    fits = low - RANGE_TOLERANCE <= number <= high + RANGE_TOLERANCE
+    return fits, f"A label must be a number from {low:g} to {high:g}."

@@ -1,4 +1,4 @@
-"""What a corpus holds, and what knowing nothing but its labels would score on it."""
+"""Summary of a corpus, with the scores of the best constant prediction."""
 
 from __future__ import annotations
 
@@ -14,47 +14,42 @@ from mmcl.corpus.schema import Task
 from mmcl.corpus.store import Corpus, Split
 from mmcl.types import SPLITS, Modality
 
-__all__ = ["describe", "render"]
+__all__ = ["constant_scores", "describe", "render"]
 
 # Histogram bins: half a point, or a fifth of one where labels lie in -1..1.
 WIDE_BIN, NARROW_BIN, NARROW_SPAN = 0.5, 0.2, 2.0
+_LENGTHS = ("min", "median", "max")
 
 
 def describe(corpus: Corpus) -> dict[str, Any]:
     """Summarise a corpus in plain values, ready for JSON.
 
-    Args:
-        corpus: An opened corpus.
-
     Returns:
-        ``name``, ``task``, ``dims``, ``aligned``, ``counts``, ``language`` and ``source`` of
-        the card; ``lengths`` (min, median, max in steps of the clips that have the
-        modality), ``missing`` (clips without it) and ``zero_steps`` (all-zero steps and
-        steps in all), by modality and split; ``labels`` (a histogram by split);
-        ``constant`` (see :func:`constant_scores`), ``repairs`` and ``notes``.
+        Fields of the card; by modality and split ``lengths`` (min, median, max in steps of
+        the clips that have it), ``missing`` (clips without it) and ``zero_steps`` (steps of
+        zeros, and all steps); by split ``labels`` (a histogram); ``constant``, see
+        :func:`constant_scores`.
     """
     card = corpus.card
-    splits = _splits(corpus)
-    modalities = splits[0].modalities if splits else ()
+    splits = [corpus.split("train"), corpus.split("valid"), corpus.open_test_split()]
+    splits = [split for split in splits if len(split)]
+    lengths, missing, zero_steps = {}, {}, {}
+    for m in splits[0].modalities if splits else ():
+        lengths[m] = {split.name: _lengths(split, m) for split in splits}
+        missing[m] = {split.name: int((split.lengths(m) == 0).sum()) for split in splits}
+        zero_steps[m] = {split.name: _zero_steps(split, m) for split in splits}
     return {
         **card.model_dump(
             mode="json",
             include={"name", "task", "dims", "aligned", "counts", "language", "source", "repairs"},
         ),
-        "lengths": {m: {s.name: _lengths(s, m) for s in splits} for m in modalities},
-        "missing": {
-            m: {s.name: int((s.lengths(m) == 0).sum()) for s in splits} for m in modalities
-        },
-        "zero_steps": {m: {s.name: _zero_steps(s, m) for s in splits} for m in modalities},
-        "labels": {s.name: _histogram(s.labels(), card.task) for s in splits},
+        "lengths": lengths,
+        "missing": missing,
+        "zero_steps": zero_steps,
+        "labels": {split.name: _histogram(split.labels(), card.task) for split in splits},
         "constant": constant_scores(splits, card.task),
         "notes": list(card.notes),
     }
-
-
-def _splits(corpus: Corpus) -> list[Split]:
-    every = [corpus.split("train"), corpus.split("valid"), corpus.open_test_split()]
-    return [split for split in every if len(split)]
 
 
 def _lengths(split: Split, modality: Modality) -> dict[str, float] | None:
@@ -62,113 +57,88 @@ def _lengths(split: Split, modality: Modality) -> dict[str, float] | None:
     lengths = lengths[lengths > 0]
     if not len(lengths):
         return None
-    return {
-        "min": int(lengths.min()),
-        "median": float(np.median(lengths)),
-        "max": int(lengths.max()),
-    }
+    median = float(np.median(lengths))
+    return {"min": int(lengths.min()), "median": median, "max": int(lengths.max())}
 
 
 def _zero_steps(split: Split, modality: Modality) -> dict[str, int]:
     lengths = split.lengths(modality)
-    zero = sum(
-        int((~split.steps(modality, int(row)).any(axis=1)).sum()) for row in np.flatnonzero(lengths)
-    )
+    clips = (split.steps(modality, int(row)) for row in np.flatnonzero(lengths))
+    zero = sum(int((~steps.any(axis=1)).sum()) for steps in clips)
     return {"zero": zero, "steps": int(lengths.sum())}
 
 
 def _histogram(labels: NDArray[Any], task: Task) -> dict[str, int]:
-    if task.kind == "emotions":
-        counts = {name: int((labels[:, at] == 1).sum()) for at, name in enumerate(task.names)}
-        return counts | _unknown(int((labels < 0).any(axis=1).sum()))
-    if task.kind == "classes":
-        counts = {name: int((labels == at).sum()) for at, name in enumerate(task.names)}
-        return counts | _unknown(int((labels < 0).sum()))
-    low, high = _bounds(task)
-    width = WIDE_BIN if high - low > NARROW_SPAN else NARROW_BIN
-    edges = np.linspace(low, high, round((high - low) / width) + 1)
-    known = np.clip(labels[np.isfinite(labels)], low, high)
-    # Half-open bins; a float32 label a hair below an edge belongs to it.
-    counted, _ = np.histogram(np.round(known, 6), bins=np.round(edges, 6))
-    names = [f"{a:g}..{b:g}" for a, b in pairwise(np.round(edges, 6))]
-    counts = dict(zip(names, counted.tolist(), strict=True))
-    return counts | _unknown(int(np.isnan(labels).sum()))
-
-
-def _unknown(count: int) -> dict[str, int]:
-    return {"unknown": count} if count else {}
-
-
-def _bounds(task: Task) -> tuple[float, float]:
-    if task.low is None or task.high is None:
-        raise TypeError("a regression task has bounds")
-    return task.low, task.high
+    """Count the labels: per class or emotion, or per bin of the score; then those unknown."""
+    if task.score_range is None:
+        by_clip = labels.reshape(len(labels), -1)
+        holds = by_clip == (1 if task.kind == "emotions" else np.arange(len(task.names)))
+        counts = dict(zip(task.names, holds.sum(axis=0).tolist(), strict=True))
+        unknown = int((by_clip < 0).any(axis=1).sum())
+    else:
+        low, high = task.score_range
+        width = WIDE_BIN if high - low > NARROW_SPAN else NARROW_BIN
+        edges = np.round(np.linspace(low, high, round((high - low) / width) + 1), 6)
+        known = np.clip(labels[np.isfinite(labels)], low, high)
+        # Half-open bins; rounding puts a float32 label a hair below an edge into the upper bin.
+        counted, _ = np.histogram(np.round(known, 6), bins=edges)
+        names = [f"{left:g}..{right:g}" for left, right in pairwise(edges)]
+        counts = dict(zip(names, counted.tolist(), strict=True))
+        unknown = int(np.isnan(labels).sum())
+    return counts | {"unknown": unknown} if unknown else counts
 
 
 def constant_scores(splits: list[Split], task: Task) -> dict[str, Any] | None:
-    """What one prediction for all clips would score: the floor under every model.
-
-    Args:
-        splits: The splits; the prediction is chosen on ``train`` alone.
-        task: What is predicted.
+    """Score one prediction for all clips, chosen on ``train`` alone: the floor of all models.
 
     Returns:
-        ``prediction`` and the score of every other split: ``mae`` of the training median
-        for regression, ``accuracy`` of the commonest class, or of the commoner answer for
-        each emotion, in 0..1. None where the training split has no labels.
+        ``prediction`` and its score on every other split: ``mae`` of the training median, or
+        ``accuracy`` (0..1) of the most frequent class or of the more frequent answer for each
+        emotion. None where the training split has no labels.
     """
     labels = {split.name: _known(split.labels()) for split in splits}
     training = labels.pop("train", np.zeros(0))
+    labels = {name: known for name, known in labels.items() if len(known)}
     if not len(training):
         return None
     if task.kind == "regression":
         median = float(np.median(training))
-        scores = {n: float(np.abs(v - median).mean()) for n, v in labels.items() if len(v)}
-        return {"prediction": median, "mae": scores}
+        errors = {name: float(np.abs(known - median).mean()) for name, known in labels.items()}
+        return {"prediction": median, "mae": errors}
     if task.kind == "classes":
-        commonest = int(np.bincount(training).argmax())
-        scores = {n: float((v == commonest).mean()) for n, v in labels.items() if len(v)}
-        return {"prediction": task.names[commonest], "accuracy": scores}
-    usual = (training.mean(axis=0) > 0.5).astype(np.int64)
+        common = int(np.bincount(training).argmax())
+        accuracy = {name: float((known == common).mean()) for name, known in labels.items()}
+        return {"prediction": task.names[common], "accuracy": accuracy}
+    answers = (training.mean(axis=0) > 0.5).astype(np.int64)
+    right = {name: (known == answers).mean(axis=0).tolist() for name, known in labels.items()}
     return {
-        "prediction": dict(zip(task.names, usual.tolist(), strict=True)),
-        "accuracy": {
-            n: dict(zip(task.names, (v == usual).mean(axis=0).tolist(), strict=True))
-            for n, v in labels.items()
-            if len(v)
-        },
+        "prediction": dict(zip(task.names, answers.tolist(), strict=True)),
+        "accuracy": {n: dict(zip(task.names, shares, strict=True)) for n, shares in right.items()},
     }
 
 
 def _known(labels: NDArray[Any]) -> NDArray[Any]:
-    if labels.dtype.kind == "f":
-        finite: NDArray[Any] = labels[np.isfinite(labels)]
-        return finite
-    rows = labels >= 0
-    kept: NDArray[Any] = labels[rows.all(axis=1) if rows.ndim == 2 else rows]
-    return kept
+    is_known = np.isfinite(labels) if labels.dtype.kind == "f" else labels >= 0
+    known: NDArray[Any] = labels[is_known.all(axis=1) if is_known.ndim == 2 else is_known]
+    return known
 
 
 def render(summary: dict[str, Any]) -> RenderableType:
-    """Lay out what :func:`describe` found for a terminal."""
+    """Lay out the result of :func:`describe` for a terminal."""
     splits: list[str] = [name for name in SPLITS if name in summary["counts"]]
     parts: list[RenderableType] = [_headline(summary), _feature_table(summary, splits)]
-    parts.append(_label_table(summary, splits))
-    parts += _constant_lines(summary["constant"])
-    for modality, found in summary["repairs"].items():
-        counted = ", ".join(f"{name} {count}" for name, count in found.items())
+    parts += [_label_table(summary, splits), *_constant_lines(summary["constant"])]
+    for modality, repairs in summary["repairs"].items():
+        counted = ", ".join(f"{name} {count}" for name, count in repairs.items())
         parts.append(f"repaired {modality}: {counted}")
-    parts += [f"note: {note}" for note in summary["notes"]]
-    return Group(*parts)
+    return Group(*parts, *(f"note: {note}" for note in summary["notes"]))
 
 
 def _headline(summary: dict[str, Any]) -> str:
     task = summary["task"]
-    labels = (
-        f"{task['low']:g}..{task['high']:g}"
-        if task["kind"] == "regression"
-        else ", ".join(task["names"])
-    )
+    labels = ", ".join(task["names"])
+    if task["kind"] == "regression":
+        labels = f"{task['low']:g}..{task['high']:g}"
     counts = ", ".join(f"{name} {count}" for name, count in summary["counts"].items())
     kind = "aligned" if summary["aligned"] else "unaligned"
     return f"{summary['name']}: {task['kind']} ({labels}), {kind}; clips: {counts}"
@@ -176,24 +146,17 @@ def _headline(summary: dict[str, Any]) -> str:
 
 def _feature_table(summary: dict[str, Any], splits: list[str]) -> Table:
     table = Table(title="steps", title_justify="left", box=None, pad_edge=False)
-    for heading in ("modality", "width", "split", "min", "median", "max", "missing", "zero"):
+    for heading in ("modality", "width", "split", *_LENGTHS, "missing", "zero"):
         table.add_column(heading, justify="left" if heading in ("modality", "split") else "right")
     for modality, width in summary["dims"].items():
         for split in splits:
-            lengths = summary["lengths"][modality][split] or dict.fromkeys(_LENGTHS, "-")
+            lengths = summary["lengths"][modality][split]
+            shown = [f"{lengths[key]:g}" if lengths else "-" for key in _LENGTHS]
+            missing = str(summary["missing"][modality][split])
             zero = summary["zero_steps"][modality][split]
-            table.add_row(
-                modality,
-                str(width),
-                split,
-                *(f"{lengths[key]:g}" if lengths[key] != "-" else "-" for key in _LENGTHS),
-                str(summary["missing"][modality][split]),
-                f"{zero['zero']} of {zero['steps']}",
-            )
+            share = f"{zero['zero']} of {zero['steps']}"
+            table.add_row(modality, str(width), split, *shown, missing, share)
     return table
-
-
-_LENGTHS = ("min", "median", "max")
 
 
 def _label_table(summary: dict[str, Any], splits: list[str]) -> Table:
@@ -201,9 +164,9 @@ def _label_table(summary: dict[str, Any], splits: list[str]) -> Table:
     table.add_column("label")
     for split in splits:
         table.add_column(split, justify="right")
-    rows = list(dict.fromkeys(row for split in splits for row in summary["labels"][split]))
-    for row in rows:
-        table.add_row(row, *(str(summary["labels"][split].get(row, 0)) for split in splits))
+    labels = dict.fromkeys(label for split in splits for label in summary["labels"][split])
+    for label in labels:
+        table.add_row(label, *(str(summary["labels"][split].get(label, 0)) for split in splits))
     return table
 
 
@@ -217,7 +180,7 @@ def _constant_lines(constant: dict[str, Any] | None) -> list[str]:
         scores = ", ".join(f"{n} accuracy {score:.4f}" for n, score in constant["accuracy"].items())
         return [f'always "{constant["prediction"]}" scores: {scores}']
     return [
-        f"the commoner answer to each scores: {name} accuracy "
+        f"the more frequent answer per emotion scores: {name} accuracy "
         + ", ".join(f"{emotion} {score:.4f}" for emotion, score in scores.items())
         for name, scores in constant["accuracy"].items()
     ]

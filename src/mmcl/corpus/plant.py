@@ -1,8 +1,8 @@
-"""A planted corpus: data whose common and complementary steps are known.
+"""A planted corpus: synthetic data whose common and complementary steps are known.
 
-No benchmark tells which moments are common to the modalities and which are complementary,
-since nobody knows. Here both are known by construction, so that a method's claim to have
-found them can be checked, and can be wrong.
+Nobody knows which moments of a benchmark are common to the modalities and which are
+complementary. Here both are known by construction, so that a method's claim to have found
+them can be checked, and can be wrong.
 """
 
 from __future__ import annotations
@@ -11,6 +11,7 @@ from collections.abc import Iterator
 from typing import Any, NamedTuple
 
 import numpy as np
+from numpy.random import Generator
 from numpy.typing import NDArray
 from pydantic import BaseModel, ConfigDict, Field, PositiveInt
 
@@ -31,31 +32,27 @@ LABEL_GAIN, LABEL_LIMIT = 0.6, 3.0
 OBSERVATION_GAIN, OBSERVATION_NOISE = 1.5, 0.2
 SCALE_SPREAD, OFFSET_SPREAD = 0.7, 2.0
 LENGTH_JITTER = 5
-DIMS: dict[Modality, int] = {"text": 96, "audio": 48, "vision": 24}
-"""Widths where no others are asked for."""
-_BLOCK = 1024
-_SLICE = 16
+_BLOCK = 1024  # clips drawn together
+_SLICE = 16  # clips observed together
 
+_Floats = NDArray[np.float64]
+_Ints = NDArray[np.int64]
 _CLASS_EDGES = (-0.5, 0.5)
 _CLASS_NAMES = ("negative", "neutral", "positive")
 _EMOTION_NAMES = ("neutral", "happy", "sad", "angry")
 
 
 class PlantSettings(BaseModel):
-    """How a planted corpus is made.
+    """Settings of a planted corpus.
 
     Attributes:
-        train: Clips of the training split.
-        valid: Clips of the validation split.
-        test: Clips of the test split.
-        seed: Draws the clips; each split has a stream of its own.
-        world_seed: Draws what is fixed for all clips: the mixing of the modalities.
-        heterogeneity: 0 makes all modalities' features equally scaled and centred, 1 is the
-            default difficulty, above 1 is harder.
-        aligned: Common steps stand at the same place in every modality, and lengths are
-            equal; otherwise each modality has places and lengths of its own.
+        train: Clips of the training split; ``valid`` and ``test`` those of the others.
+        seed: Seed of the clips; each split has a stream of its own.
+        world_seed: Seed of the mixing of the modalities, which is the same for all clips.
+        heterogeneity: Difference in scale and centre between features; 0 for none.
+        aligned: Whether all modalities share their lengths and the places of common steps.
         steps: Steps of a clip (the middle of their range where not aligned).
-        task: What the label is made into.
+        task: Kind of label.
         widths: Features of a step of text, audio and vision.
     """
 
@@ -69,11 +66,7 @@ class PlantSettings(BaseModel):
     aligned: bool = True
     steps: int = Field(20, ge=NUM_COMMON + 3 * NUM_COMPLEMENTARY + LENGTH_JITTER)
     task: TaskKind = "regression"
-    widths: tuple[PositiveInt, PositiveInt, PositiveInt] = (
-        DIMS["text"],
-        DIMS["audio"],
-        DIMS["vision"],
-    )
+    widths: tuple[PositiveInt, PositiveInt, PositiveInt] = (96, 48, 24)
 
     @property
     def dims(self) -> dict[Modality, int]:
@@ -82,13 +75,15 @@ class PlantSettings(BaseModel):
 
 
 class _World(NamedTuple):
-    mixing: dict[Modality, NDArray[np.float64]]  # [latent, d_m]
-    scale: dict[Modality, NDArray[np.float64]]  # [d_m]
-    offset: dict[Modality, NDArray[np.float64]]  # [d_m]
+    """The fixed map from latent vectors to the features of each modality."""
+
+    mixing: dict[Modality, _Floats]  # [latent, d_m]
+    scale: dict[Modality, _Floats]  # [d_m]
+    offset: dict[Modality, _Floats]  # [d_m]
 
 
 def planted_task(kind: TaskKind) -> Task:
-    """The task of a planted corpus.
+    """Return the task of a planted corpus.
 
     The score lies in -3..3; classes are negative, neutral and positive; of the four
     emotions (neutral, happy, sad, angry) exactly one holds, as in IEMOCAP.
@@ -99,7 +94,7 @@ def planted_task(kind: TaskKind) -> Task:
 
 
 def plant_card(settings: PlantSettings) -> Card:
-    """The card of the corpus that :func:`plant_clips` makes from the same settings."""
+    """Return the card of the corpus that :func:`plant_clips` makes from the same settings."""
     return Card(
         name="planted",
         task=planted_task(settings.task),
@@ -124,9 +119,6 @@ def plant_corpus(settings: PlantSettings | None = None) -> Corpus:
 def plant_clips(settings: PlantSettings) -> Iterator[Clip]:
     """Make the clips, split by split, a block at a time.
 
-    Args:
-        settings: See :class:`PlantSettings`.
-
     Yields:
         Clips in the order train, valid, test, each with its answer key. The same settings
         yield the same clips; the number of clips of one split does not change another.
@@ -135,13 +127,12 @@ def plant_clips(settings: PlantSettings) -> Iterator[Clip]:
         METHOD 3. Ours: the released work has no data with a known answer.
     """
     world = _make_world(settings)
-    for at, split in enumerate(SPLITS):
-        rng = np.random.default_rng([settings.world_seed, settings.seed, at])
-        left = count = getattr(settings, split)
-        while left:
-            size = min(_BLOCK, left)
-            yield from _block(rng, world, settings, split, start=count - left, size=size)
-            left -= size
+    for index, split in enumerate(SPLITS):
+        rng = np.random.default_rng([settings.world_seed, settings.seed, index])
+        count = getattr(settings, split)
+        for start in range(0, count, _BLOCK):
+            rows = range(start, min(start + _BLOCK, count))
+            yield from _make_block(rng, world, settings, split, rows)
 
 
 def _make_world(settings: PlantSettings) -> _World:
@@ -149,58 +140,51 @@ def _make_world(settings: PlantSettings) -> _World:
     mixing, scale, offset = {}, {}, {}
     for modality, dim in settings.dims.items():
         mixing[modality] = rng.normal(size=(LATENT_DIM, dim)) / np.sqrt(LATENT_DIM)
-        spread = settings.heterogeneity
-        scale[modality] = np.exp(spread * SCALE_SPREAD * rng.normal(size=dim))
-        offset[modality] = spread * OFFSET_SPREAD * rng.normal(size=dim)
+        scale[modality] = np.exp(settings.heterogeneity * SCALE_SPREAD * rng.normal(size=dim))
+        offset[modality] = settings.heterogeneity * OFFSET_SPREAD * rng.normal(size=dim)
     return _World(mixing, scale, offset)
 
 
-def _block(
-    rng: np.random.Generator,
-    world: _World,
-    settings: PlantSettings,
-    split: SplitName,
-    *,
-    start: int,
-    size: int,
+def _make_block(
+    rng: Generator, world: _World, settings: PlantSettings, split: SplitName, rows: range
 ) -> Iterator[Clip]:
+    size = len(rows)
     lengths, places = _draw_places(rng, settings, size)
+    # One score that all modalities tell, and one of each modality alone.
     common = rng.normal(size=size)
     own = {m: rng.normal(size=size) for m in MODALITIES}
     topic = rng.normal(size=(size, NUM_COMMON, LATENT_DIM))
     features, roles = {}, {}
-    for modality in MODALITIES:
-        latent, roles[modality] = _latent(
-            rng, places[modality], lengths[modality].max(), topic, common, own[modality]
+    for m in MODALITIES:
+        num_steps = int(lengths[m].max())
+        latent, roles[m] = _draw_latent(rng, places[m], num_steps, topic, common, own[m])
+        features[m] = _observe(rng, world, m, latent)
+    parts = [("common", common), *own.items()]
+    score = np.clip(LABEL_GAIN * (common + sum(own.values())), -LABEL_LIMIT, LABEL_LIMIT)
+    for i, row in enumerate(rows):
+        planted = Planted(
+            roles={m: roles[m][i, : lengths[m][i]] for m in MODALITIES},
+            scores={name: LABEL_GAIN * float(part[i]) for name, part in parts},
         )
-        features[modality] = _observe(rng, world, modality, latent)
-    score = LABEL_GAIN * (common + sum(own[m] for m in MODALITIES))
-    score = np.clip(score, -LABEL_LIMIT, LABEL_LIMIT)
-    for i in range(size):
         yield Clip(
-            id=f"{split}_{start + i:06d}",
+            id=f"{split}_{row:06d}",
             split=split,
             features={m: features[m][i, : lengths[m][i]] for m in MODALITIES},
             label=_label(float(score[i]), settings.task),
-            planted=Planted(
-                roles={m: roles[m][i, : lengths[m][i]] for m in MODALITIES},
-                scores={
-                    "common": LABEL_GAIN * float(common[i]),
-                    **{m: LABEL_GAIN * float(own[m][i]) for m in MODALITIES},
-                },
-            ),
+            planted=planted,
         )
 
 
 def _draw_places(
-    rng: np.random.Generator, settings: PlantSettings, size: int
-) -> tuple[dict[Modality, NDArray[np.int64]], dict[Modality, NDArray[np.int64]]]:
-    """Lengths ``[size]`` and, per modality, the common then complementary places ``[size, 5]``."""
+    rng: Generator, settings: PlantSettings, size: int
+) -> tuple[dict[Modality, _Ints], dict[Modality, _Ints]]:
+    """Draw lengths ``[size]`` and places ``[size, 5]``: of common steps, then complementary."""
     lengths, places = {}, {}
     if settings.aligned:
+        # One order of the steps: the first are common, the next those of each modality in turn.
         order = rng.random((size, settings.steps)).argsort(axis=1)
-        for at, modality in enumerate(MODALITIES):
-            first = NUM_COMMON + at * NUM_COMPLEMENTARY
+        for index, modality in enumerate(MODALITIES):
+            first = NUM_COMMON + index * NUM_COMPLEMENTARY
             own = order[:, first : first + NUM_COMPLEMENTARY]
             places[modality] = np.concatenate([order[:, :NUM_COMMON], own], axis=1)
             lengths[modality] = np.full(size, settings.steps)
@@ -209,57 +193,52 @@ def _draw_places(
     for modality in MODALITIES:
         length = rng.integers(settings.steps - LENGTH_JITTER, longest + 1, size=size)
         draw = rng.random((size, longest))
-        draw[np.arange(longest) >= length[:, None]] = np.inf
+        draw[np.arange(longest) >= length[:, None]] = np.inf  # no place beyond the clip's end
         places[modality] = draw.argsort(axis=1)[:, : NUM_COMMON + NUM_COMPLEMENTARY]
         lengths[modality] = length
     return lengths, places
 
 
-def _latent(
-    rng: np.random.Generator,
-    places: NDArray[np.int64],
-    steps: int,
-    topic: NDArray[np.float64],
-    common: NDArray[np.float64],
-    own: NDArray[np.float64],
-) -> tuple[NDArray[np.float64], NDArray[np.int8]]:
-    """Latent vectors ``[size, steps, latent]`` and roles ``[size, steps]`` of one modality."""
+def _draw_latent(
+    rng: Generator, places: _Ints, steps: int, topic: _Floats, common: _Floats, own: _Floats
+) -> tuple[_Floats, NDArray[np.int8]]:
+    """Draw latent vectors ``[size, steps, latent]`` and roles ``[size, steps]`` of a modality."""
     size = len(places)
     rows = np.arange(size)[:, None]
     latent = rng.normal(size=(size, steps, LATENT_DIM))
     roles = np.full((size, steps), ROLE_DISTRACTOR, dtype=np.int8)
 
-    at_common = places[:, :NUM_COMMON]
+    # Common steps: the same topic and the same score in every modality, each with its noise.
+    common_places = places[:, :NUM_COMMON]
     shared = topic + COMMON_NOISE * rng.normal(size=topic.shape)
-    shared[..., SENTIMENT_AXIS] = common[:, None] + COMMON_NOISE * rng.normal(size=at_common.shape)
-    latent[rows, at_common] = shared
-    roles[rows, at_common] = ROLE_COMMON
+    noise = COMMON_NOISE * rng.normal(size=common_places.shape)
+    shared[..., SENTIMENT_AXIS] = common[:, None] + noise
+    latent[rows, common_places] = shared
+    roles[rows, common_places] = ROLE_COMMON
 
-    at_own = places[:, NUM_COMMON:]
-    telling = latent[rows, at_own]
-    telling[..., SENTIMENT_AXIS] = COMPLEMENTARY_GAIN * own[:, None] + COMMON_NOISE * rng.normal(
-        size=at_own.shape
-    )
+    # Complementary steps: the modality's own score, and a marker by which they can be found.
+    own_places = places[:, NUM_COMMON:]
+    telling = latent[rows, own_places]
+    noise = COMMON_NOISE * rng.normal(size=own_places.shape)
+    telling[..., SENTIMENT_AXIS] = COMPLEMENTARY_GAIN * own[:, None] + noise
     telling[..., MARKER_AXIS] += MARKER_SHIFT
-    latent[rows, at_own] = telling
-    roles[rows, at_own] = ROLE_COMPLEMENTARY
+    latent[rows, own_places] = telling
+    roles[rows, own_places] = ROLE_COMPLEMENTARY
     return latent, roles
 
 
-def _observe(
-    rng: np.random.Generator, world: _World, modality: Modality, latent: NDArray[np.float64]
-) -> NDArray[Any]:
-    """Features ``[size, steps, d_m]``: a few clips at a time, which the processor's cache holds."""
-    mixing, scale, offset = (held[modality] for held in world)
+def _observe(rng: Generator, world: _World, modality: Modality, latent: _Floats) -> NDArray[Any]:
+    """Return features ``[size, steps, d_m]``, from a few clips at a time: they fit the cache."""
+    mixing, scale, offset = (parts[modality] for parts in world)
     features = np.empty((*latent.shape[:2], mixing.shape[1]), dtype=np.float32)
     for start in range(0, len(latent), _SLICE):
-        seen = np.tanh(latent[start : start + _SLICE] @ mixing)
-        seen *= OBSERVATION_GAIN
-        noise = rng.standard_normal(seen.shape)
-        seen += np.multiply(noise, OBSERVATION_NOISE, out=noise)
-        seen *= scale
-        seen += offset
-        features[start : start + _SLICE] = seen
+        observed = np.tanh(latent[start : start + _SLICE] @ mixing)
+        observed *= OBSERVATION_GAIN
+        noise = rng.standard_normal(observed.shape)
+        observed += np.multiply(noise, OBSERVATION_NOISE, out=noise)
+        observed *= scale
+        observed += offset
+        features[start : start + _SLICE] = observed
     return features
 
 
@@ -268,5 +247,5 @@ def _label(score: float, kind: TaskKind) -> Label:
         return score
     if kind == "classes":
         return int(np.digitize(score, _CLASS_EDGES))
-    emotion = [abs(score) <= 0.5, score > 0.5, -1.25 < score < -0.5, score <= -1.25]
-    return tuple(int(held) for held in emotion)
+    emotions = [abs(score) <= 0.5, score > 0.5, -1.25 < score < -0.5, score <= -1.25]
+    return tuple(int(holds) for holds in emotions)

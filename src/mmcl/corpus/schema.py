@@ -1,4 +1,4 @@
-"""What a corpus is: clips, their labels and the card that describes them.
+"""The clips of a corpus, their labels, and the card that describes them.
 
 Everything that enters the project from outside passes through these classes.
 """
@@ -20,17 +20,16 @@ Label = float | int | tuple[int, ...] | None
 
 
 class _Strict(BaseModel):
-    model_config = ConfigDict(frozen=True, extra="forbid")
+    model_config = ConfigDict(frozen=True, extra="forbid", arbitrary_types_allowed=True)
 
 
 class Task(_Strict):
-    """What is predicted, and in which range.
+    """The quantity to predict and its range.
 
     Attributes:
         kind: ``regression`` (one real score), ``classes`` (one of k) or
             ``emotions`` (several yes/no judgements).
-        low: Lowest possible score; regression only.
-        high: Highest possible score; regression only.
+        low: Lowest possible score, and ``high`` the highest; regression only.
         names: Class or emotion names, in label order; empty for regression.
     """
 
@@ -49,6 +48,11 @@ class Task(_Strict):
         return self
 
     @property
+    def score_range(self) -> tuple[float, float] | None:
+        """Lowest and highest score of a regression task; None for other tasks."""
+        return None if self.low is None or self.high is None else (self.low, self.high)
+
+    @property
     def output_dim(self) -> int:
         """Numbers a model returns per clip: 1, k class logits, or 2 logits per emotion."""
         if self.kind == "regression":
@@ -57,7 +61,7 @@ class Task(_Strict):
 
 
 class Word(_Strict):
-    """A spoken word and when it was said, in seconds from the start of the clip."""
+    """A spoken word and its times in seconds from the start of the clip."""
 
     text: str
     start: float | None = None
@@ -68,13 +72,11 @@ class Planted(_Strict):
     """The answer key of a planted clip; real clips have none.
 
     Attributes:
-        roles: Per modality the role of every step, int8 ``[n]``:
-            0 distractor, 1 common, 2 complementary.
-        scores: What each source adds to the label before clipping:
-            ``common``, ``text``, ``audio``, ``vision``.
+        roles: Role of every step, int8 ``[n]``: 0 distractor, 1 common, 2 complementary.
+        scores: The part that ``common``, ``text``, ``audio`` and ``vision`` each add to the
+            label before it is clipped.
     """
 
-    model_config = ConfigDict(frozen=True, extra="forbid", arbitrary_types_allowed=True)
     roles: dict[Modality, NDArray[np.int8]]
     scores: dict[str, float]
 
@@ -86,16 +88,13 @@ class Clip(_Strict):
         id: Unique in the corpus.
         split: ``train``, ``valid`` or ``test``.
         features: Per modality a float ``[n, d_m]`` sequence; an absent modality is left out.
-        label: See :data:`Label`; ``None`` where unknown.
-        modality_labels: Optional score per modality (CH-SIMS), the same range as ``label``.
-        video_id: The recording the clip was cut from.
-        clip_id: Its name inside that recording.
-        text: What was said.
-        words: The words with their times, where known.
-        planted: The answer key, in a planted corpus.
+        label: See :data:`Label`.
+        modality_labels: Score per modality (CH-SIMS), in the range of ``label``.
+        video_id: The recording the clip was cut from; ``clip_id`` is its name inside that.
+        text: The spoken text; ``words`` are its words with their times.
+        planted: The answer key of a planted clip.
     """
 
-    model_config = ConfigDict(frozen=True, extra="forbid", arbitrary_types_allowed=True)
     id: str
     split: SplitName
     features: dict[Modality, NDArray[np.floating[Any]]]
@@ -109,7 +108,7 @@ class Clip(_Strict):
 
 
 class Repairs(_Strict):
-    """How many values of one modality were not finite and were replaced by zero."""
+    """Counts of the values of one modality that were not finite and became zero."""
 
     minus_inf: int = 0
     plus_inf: int = 0
@@ -117,20 +116,17 @@ class Repairs(_Strict):
 
     @property
     def total(self) -> int:
-        """All of them."""
+        """Sum of the three counts."""
         return self.minus_inf + self.plus_inf + self.nan
 
     def plus(self, other: Repairs) -> Repairs:
-        """The repairs of two parts of a modality together."""
-        return Repairs(
-            minus_inf=self.minus_inf + other.minus_inf,
-            plus_inf=self.plus_inf + other.plus_inf,
-            nan=self.nan + other.nan,
-        )
+        """Add the counts of another part of the modality."""
+        counts = other.model_dump()
+        return Repairs(**{kind: count + counts[kind] for kind, count in self.model_dump().items()})
 
 
 class Source(_Strict):
-    """Where a corpus came from: the file's name, its layout and its sha256."""
+    """The foreign file that a corpus was read from."""
 
     name: str
     layout: str
@@ -138,22 +134,22 @@ class Source(_Strict):
 
 
 class Card(_Strict):
-    """What a reader of the corpus must know; stored in the Arrow schema's metadata.
+    """Everything a reader of the corpus must know; stored in the Arrow schema's metadata.
 
     Attributes:
         name: Name of the corpus, ``mosi`` for example.
         task: What is predicted.
         dims: Feature width per modality the corpus has.
         counts: Clips per split.
-        aligned: Whether step i of every modality is the same stretch of time.
-        missing_as_zero: Whether a step of zeros alone is one that is missing: a word in
-            whose time no face was seen, for example.
-        columns: Names of the feature columns, where known.
-        language: Of the text, where known.
-        repairs: Values that were not finite, per modality.
-        source: The foreign file it was read from; ``None`` for a planted corpus.
+        aligned: Whether step i is the same stretch of time in every modality.
+        missing_as_zero: Whether a step of zeros means that the step is missing: a word
+            during which no face was seen, for example.
+        columns: Names of the feature columns.
+        language: Language of the text.
+        repairs: Values that were not finite.
+        source: The foreign file it was read from.
         recipe: How it was made: reader, planting or extraction parameters and versions.
-        notes: Anything the reader found that a user should see.
+        notes: Findings of the reader that a user should see.
     """
 
     name: str

@@ -10,7 +10,7 @@ from fractions import Fraction
 from pathlib import Path
 from typing import NamedTuple
 
-from mmcl.corpus.cards import KNOWN, find_known
+from mmcl.corpus.known_corpora import KNOWN, find_known
 from mmcl.errors import ConfigError, DatasetError, UsageError, did_you_mean
 from mmcl.evaluation.table_linter import TEST_COUNTS, Counts, Printed
 

@@ -1,4 +1,4 @@
-"""A small foreign file in the common layout; every axis has a size of its own."""
+"""A small foreign file in the common layout, with a different size on every axis."""
 
 import gzip
 import pickle
@@ -43,18 +43,18 @@ def dump(tmp_path):
 
 @pytest.fixture
 def same_clip():
-    """Whether two clips hold the same, features to the last bit."""
+    """Assert that two clips are equal, their features bit for bit."""
 
-    def compare(one, other):
+    def compare(original, restored):
         plain = {"features", "planted"}
-        assert one.model_dump(exclude=plain) == other.model_dump(exclude=plain)
-        assert list(one.features) == list(other.features)
-        for modality, steps in one.features.items():
-            np.testing.assert_array_equal(steps, other.features[modality], strict=True)
-        assert (one.planted is None) == (other.planted is None)
-        if one.planted is not None:
-            assert one.planted.scores == other.planted.scores
-            for modality, roles in one.planted.roles.items():
-                np.testing.assert_array_equal(roles, other.planted.roles[modality], strict=True)
+        assert original.model_dump(exclude=plain) == restored.model_dump(exclude=plain)
+        assert list(original.features) == list(restored.features)
+        for modality, steps in original.features.items():
+            np.testing.assert_array_equal(steps, restored.features[modality], strict=True)
+        assert (original.planted is None) == (restored.planted is None)
+        if original.planted is not None:
+            assert original.planted.scores == restored.planted.scores
+            for modality, roles in original.planted.roles.items():
+                np.testing.assert_array_equal(roles, restored.planted.roles[modality], strict=True)
 
     return compare

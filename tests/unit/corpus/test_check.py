@@ -1,4 +1,4 @@
-"""Faults: each one found, all of them at once, each said in full."""
+"""Tests of the checks: every kind of fault, several at once, and the messages."""
 
 import numpy as np
 import pytest
@@ -155,11 +155,11 @@ def test_message_of_one_fault():
 
 
 def test_message_of_many_faults_lists_ten():
-    many = [Fault(f"clip {at}", "is wrong", "Be right.") for at in range(12)]
+    many = [Fault(f"clip {index}", "is wrong", "Be right.") for index in range(12)]
     assert fault_message("x.pkl", many) == "\n".join(
         [
             "x.pkl has 12 faults",
-            *(f"  clip {at}: is wrong" for at in range(10)),
+            *(f"  clip {index}: is wrong" for index in range(10)),
             "  and 2 more",
             "  See them all: mmcl corpus check x.pkl",
         ]

@@ -1,4 +1,4 @@
-"""The description: counted by hand on four clips, for each task."""
+"""Tests of the summary, against counts made by hand on five clips, for each task."""
 
 import io
 import json
@@ -23,8 +23,8 @@ def clip(name, split, label, *, steps=2, zero=0, audio=True):
 
 def corpus(task, labels, *, splits=("train", "train", "train", "valid", "test")):
     clips = [
-        clip(f"c{at}", split, label, steps=at + 1, zero=at // 2, audio=at != 1)
-        for at, (split, label) in enumerate(zip(splits, labels, strict=True))
+        clip(f"c{index}", split, label, steps=index + 1, zero=index // 2, audio=index != 1)
+        for index, (split, label) in enumerate(zip(splits, labels, strict=True))
     ]
     card = Card(
         name="toy",
@@ -139,7 +139,7 @@ def test_all_of_it_is_shown():
         (
             EMOTIONS,
             [(1, 0), (1, 0), (0, 1), (1, 1), (1, 0)],
-            "the commoner answer to each scores: test accuracy glad 1.0000, sad 1.0000",
+            "the more frequent answer per emotion scores: test accuracy glad 1.0000, sad 1.0000",
         ),
     ],
 )

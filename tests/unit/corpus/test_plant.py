@@ -1,4 +1,4 @@
-"""The planted corpus keeps its recipe: what is said to be there is there, and nothing else."""
+"""Tests of the planted corpus: it contains what its recipe promises, and nothing else."""
 
 import numpy as np
 import pytest
@@ -6,7 +6,6 @@ from pydantic import ValidationError
 
 from mmcl.corpus import plant
 from mmcl.corpus.plant import (
-    DIMS,
     ROLE_COMMON,
     ROLE_COMPLEMENTARY,
     ROLE_DISTRACTOR,
@@ -20,18 +19,19 @@ from mmcl.corpus.store import open_corpus, write_corpus
 from mmcl.types import MODALITIES
 
 COUNTS = {"train": 40, "valid": 6, "test": 5}
+DIMS = {"text": 96, "audio": 48, "vision": 24}
 
 
 def _clips(**changes):
     return list(plant_clips(PlantSettings(**{**COUNTS, **changes})))
 
 
-def _same(one, other):
+def _same(first, second):
     return (
-        one.id == other.id
-        and one.label == other.label
-        and all(np.array_equal(one.features[m], other.features[m]) for m in MODALITIES)
-        and all(np.array_equal(one.planted.roles[m], other.planted.roles[m]) for m in MODALITIES)
+        first.id == second.id
+        and first.label == second.label
+        and all(np.array_equal(first.features[m], second.features[m]) for m in MODALITIES)
+        and all(np.array_equal(first.planted.roles[m], second.planted.roles[m]) for m in MODALITIES)
     )
 
 
@@ -79,8 +79,8 @@ def test_features_are_the_recipe_applied_at_once():
     seen = np.tanh(latent @ world.mixing["audio"]) * plant.OBSERVATION_GAIN
     seen += plant.OBSERVATION_NOISE * np.random.default_rng(2).normal(size=seen.shape)
     expected = (seen * world.scale["audio"] + world.offset["audio"]).astype(np.float32)
-    found = plant._observe(np.random.default_rng(2), world, "audio", latent)
-    np.testing.assert_array_equal(found, expected, strict=True)
+    features = plant._observe(np.random.default_rng(2), world, "audio", latent)
+    np.testing.assert_array_equal(features, expected, strict=True)
 
 
 def test_widths_asked_for():
@@ -116,9 +116,9 @@ def test_seed_draws_clips_and_not_the_world(aligned):
 
 @pytest.mark.parametrize("changed", COUNTS)
 def test_count_of_one_split_changes_no_other(aligned, changed):
-    other = _clips(**{changed: COUNTS[changed] + 3})
+    longer = _clips(**{changed: COUNTS[changed] + 3})
     for split in COUNTS:
-        mine, theirs = _of_split(aligned, split), _of_split(other, split)
+        mine, theirs = _of_split(aligned, split), _of_split(longer, split)
         if split != changed:
             assert len(mine) == len(theirs)
             assert all(map(_same, mine, theirs))
@@ -334,11 +334,11 @@ def test_heterogeneity_scales_and_shifts_the_features():
 
 
 def test_heterogeneity_changes_no_role_and_no_label(aligned):
-    for one, other in zip(aligned, _clips(heterogeneity=3), strict=True):
-        assert one.label == other.label
+    for ordinary, harder in zip(aligned, _clips(heterogeneity=3), strict=True):
+        assert ordinary.label == harder.label
         for modality in MODALITIES:
             np.testing.assert_array_equal(
-                one.planted.roles[modality], other.planted.roles[modality]
+                ordinary.planted.roles[modality], harder.planted.roles[modality]
             )
 
 
@@ -369,8 +369,8 @@ def test_file_keeps_roles_scores_and_labels(tmp_path, dtype, task):
     path = write_corpus(
         tmp_path / "planted.arrow", plant_card(settings), plant_clips(settings), dtype=dtype
     )
-    found = list(open_corpus(path).every_clip().clips())
-    for clip, kept in zip(plant_clips(settings), found, strict=True):
+    stored = list(open_corpus(path).every_clip().clips())
+    for clip, kept in zip(plant_clips(settings), stored, strict=True):
         assert kept.id == clip.id
         assert kept.planted.scores == clip.planted.scores
         for modality in MODALITIES:

@@ -1,4 +1,4 @@
-"""Readers: every layout, made here in miniature; what is cut, mended, refused and said."""
+"""Tests of the readers: a small file of each layout; padding, repairs, faults and messages."""
 
 import hashlib
 import pickle
@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from mmcl.corpus.check import corpus_clips
-from mmcl.corpus.readers import check_file, convert_corpus, read_corpus, read_foreign
+from mmcl.corpus.readers import check_file, convert_corpus, read_corpus
 from mmcl.corpus.schema import Repairs, Task
 from mmcl.corpus.store import open_corpus
 from mmcl.errors import DatasetError, UnsafePickleError
@@ -67,15 +67,15 @@ def test_plain_comes_through(content, dump, ending):
     assert corpus.card.source.layout == "plain"
     assert corpus.card.source.sha256 == hashlib.sha256(path.read_bytes()).hexdigest()
     read = list(corpus_clips(corpus))
-    at = 0
+    index = 0
     for split in SPLITS:
         for row, name in enumerate(content[split]["id"]):
-            assert (read[at].id, read[at].split) == (name, split)
-            assert read[at].label == content[split]["regression_labels"][row]
-            for modality, steps in read[at].features.items():
+            assert (read[index].id, read[index].split) == (name, split)
+            assert read[index].label == content[split]["regression_labels"][row]
+            for modality, steps in read[index].features.items():
                 np.testing.assert_array_equal(steps, content[split][modality][row], strict=True)
-            at += 1
-    assert at == len(read)
+            index += 1
+    assert index == len(read)
 
 
 def test_aligned_padding_is_cut_at_both_ends_alike(content, dump):
@@ -531,6 +531,14 @@ def test_npz_of_another_layout(tmp_path):
     )
 
 
+def test_npz_names_only_the_fields_that_are_ignored(content, tmp_path):
+    for fields in content.values():
+        fields["speaker"] = np.zeros(len(fields["id"]))
+    corpus = read_corpus(save_npz(tmp_path / "mine.npz", content))
+    assert corpus.split("valid").ids == ["valid-0", "valid-1", "valid-2"]
+    assert corpus.card.notes[-1] == "fields not kept: speaker"
+
+
 def test_npz_cut_short(content, tmp_path):
     path = save_npz(tmp_path / "mine.npz", npz_content(content, np.zeros))
     path.write_bytes(path.read_bytes()[:-200])
@@ -781,8 +789,8 @@ def test_converted_corpus_is_the_one_that_was_read(content, dump, tmp_path, same
     card = convert_corpus(path, target)
     read, converted = read_corpus(path), read_corpus(target)
     assert converted.card == read.card == card
-    for one, other in zip(corpus_clips(read), corpus_clips(converted), strict=True):
-        same_clip(one, other)
+    for original, restored in zip(corpus_clips(read), corpus_clips(converted), strict=True):
+        same_clip(original, restored)
     assert check_file(target) == (card, [])
 
 
@@ -825,9 +833,9 @@ def test_unreadable_file(content, dump, monkeypatch):
     def refuse(*_):
         raise PermissionError(13, "Permission denied")
 
-    monkeypatch.setattr("mmcl.corpus.readers.reading.hashlib.file_digest", refuse)
+    monkeypatch.setattr("mmcl.corpus.readers.open_or_convert.hashlib.file_digest", refuse)
     with pytest.raises(DatasetError) as caught:
-        read_foreign(path)
+        read_corpus(path)
     assert str(caught.value) == (
         f"{path}: cannot be read (Permission denied).\n"
         "  Expected a corpus written by mmcl, a pickle (plain or gzip'd) or an npz file, "
@@ -840,5 +848,5 @@ def test_same_file_under_every_pickle_protocol(content, dump, same_clip):
     first = list(corpus_clips(read_corpus(dump(content, "p0.pkl", protocol=0))))
     for protocol in range(1, pickle.HIGHEST_PROTOCOL + 1):
         path = dump(content, f"p{protocol}.pkl", protocol=protocol)
-        for one, other in zip(first, corpus_clips(read_corpus(path)), strict=True):
-            same_clip(one, other)
+        for original, restored in zip(first, corpus_clips(read_corpus(path)), strict=True):
+            same_clip(original, restored)

@@ -1,4 +1,4 @@
-"""The schema refuses what cannot be, and adds up what it counts."""
+"""Tests of the schema: it refuses impossible values and adds up its counts."""
 
 import numpy as np
 import pytest

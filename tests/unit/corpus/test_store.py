@@ -1,14 +1,16 @@
-"""The store: everything comes back as it went in, nothing is copied, nothing is left half."""
+"""Tests of the store: what is written is read back, without copies and never half a file."""
 
 import errno
 import os
 import subprocess
 import sys
+from pathlib import Path
 
 import numpy as np
 import pyarrow as pa
 import pytest
 
+from mmcl import files
 from mmcl.corpus import store
 from mmcl.corpus.check import corpus_clips
 from mmcl.corpus.schema import Card, Clip, Planted, Repairs, Source, Task, Word
@@ -59,11 +61,12 @@ def written(tmp_path, card, clips):
     return write_corpus(tmp_path / "toy.arrow", card, clips)
 
 
-def failing_write(fault):
-    """A file that takes the first kilobyte and then fails."""
+def failing_open(fault):
+    """Open files as usual, but let a file that is written fail after its first kilobyte."""
+    ordinary_open = Path.open
 
-    def fdopen(handle, mode):
-        file = os.fdopen.__wrapped__(handle, mode)
+    def opened(path, mode="r", **options):
+        file = ordinary_open(path, mode, **options)
         written = 0
 
         class Failing:
@@ -85,25 +88,24 @@ def failing_write(fault):
             def __getattr__(self, name):
                 return getattr(file, name)
 
-        return Failing()
+        return Failing() if mode == "wb" else file
 
-    fdopen.__wrapped__ = os.fdopen
-    return fdopen
+    return opened
 
 
 def test_everything_comes_back(written, card, clips, same_clip):
     corpus = open_corpus(written)
     read = list(corpus_clips(corpus))
     assert corpus.card == card
-    for one, other in zip(clips, read, strict=True):
-        same_clip(one, other)
+    for original, restored in zip(clips, read, strict=True):
+        same_clip(original, restored)
 
 
 def test_packed_corpus_holds_the_same_and_counts_by_itself(card, clips, same_clip):
     corpus = pack_corpus(card.model_copy(update={"counts": {}}), clips)
     assert corpus.card == card
-    for one, other in zip(clips, corpus_clips(corpus), strict=True):
-        same_clip(one, other)
+    for original, restored in zip(clips, corpus_clips(corpus), strict=True):
+        same_clip(original, restored)
 
 
 def test_planted_answer_key_comes_back(tmp_path, card, same_clip):
@@ -130,18 +132,18 @@ def test_planted_answer_key_comes_back(tmp_path, card, same_clip):
 )
 def test_labels_of_every_task_come_back(tmp_path, card, task, labels, expected):
     labelled = [make_clip("train", row, label=label) for row, label in enumerate(labels)]
-    of_task = card.model_copy(update={"task": task, "counts": {"train": 2}})
-    corpus = open_corpus(write_corpus(tmp_path / "toy.arrow", of_task, labelled))
+    task_card = card.model_copy(update={"task": task, "counts": {"train": 2}})
+    corpus = open_corpus(write_corpus(tmp_path / "toy.arrow", task_card, labelled))
     assert [clip.label for clip in corpus.split("train").clips()] == labels
     np.testing.assert_array_equal(corpus.split("train").labels(), expected)
 
 
 def test_half_precision_comes_back_as_rounded(tmp_path, card, clips):
     path = write_corpus(tmp_path / "half.arrow", card, clips, dtype="float16")
-    for one, other in zip(clips, corpus_clips(open_corpus(path)), strict=True):
-        for modality, steps in one.features.items():
+    for original, restored in zip(clips, corpus_clips(open_corpus(path)), strict=True):
+        for modality, steps in original.features.items():
             expected = steps.astype(np.float16)
-            np.testing.assert_array_equal(other.features[modality], expected, strict=True)
+            np.testing.assert_array_equal(restored.features[modality], expected, strict=True)
 
 
 def test_unknown_precision_is_refused(tmp_path, card, clips):
@@ -169,20 +171,20 @@ def test_more_clips_than_a_batch_holds(tmp_path, card, clips, same_clip, monkeyp
     # One clip per batch: every batch names another split and another set of clips.
     monkeypatch.setattr(store, "CLIPS_PER_BATCH", 1)
     corpus = open_corpus(write_corpus(tmp_path / "toy.arrow", card, clips))
-    for one, other in zip(clips, corpus_clips(corpus), strict=True):
-        same_clip(one, other)
+    for original, restored in zip(clips, corpus_clips(corpus), strict=True):
+        same_clip(original, restored)
     np.testing.assert_array_equal(corpus.split("train").lengths("text"), [4, 0])
 
 
 @pytest.mark.parametrize(("start", "stop"), [(0, 4), (1, 3), (2, 4), (3, 3)])
 def test_rows_between_two_are_those_of_the_whole(written, start, stop):
-    whole = open_corpus(written).every_clip()
-    part = whole.between(start, stop)
-    assert (len(part), part.ids) == (stop - start, whole.ids[start:stop])
+    everything = open_corpus(written).every_clip()
+    part = everything.between(start, stop)
+    assert (len(part), part.ids) == (stop - start, everything.ids[start:stop])
     for m in WIDTHS:
-        np.testing.assert_array_equal(part.lengths(m), whole.lengths(m)[start:stop])
+        np.testing.assert_array_equal(part.lengths(m), everything.lengths(m)[start:stop])
         for row in range(stop - start):
-            mine, theirs = part.steps(m, row), whole.steps(m, start + row)
+            mine, theirs = part.steps(m, row), everything.steps(m, start + row)
             np.testing.assert_array_equal(mine, theirs)
             assert not len(mine) or np.shares_memory(mine, theirs)
 
@@ -226,7 +228,7 @@ def test_full_disk_leaves_nothing(tmp_path, card, clips, monkeypatch, has_old_fi
     if has_old_file:
         path.write_bytes(b"old")
     fault = OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
-    monkeypatch.setattr(store.os, "fdopen", failing_write(fault))
+    monkeypatch.setattr(store.Path, "open", failing_open(fault))
     with pytest.raises(DatasetError) as caught:
         write_corpus(path, card, clips)
     assert str(caught.value) == (
@@ -240,7 +242,7 @@ def test_disk_found_full_at_the_last_moment_leaves_nothing(tmp_path, card, clips
     def full(_):
         raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
 
-    monkeypatch.setattr(store.os, "fsync", full)
+    monkeypatch.setattr(files.os, "fsync", full)
     with pytest.raises(DatasetError, match="the disk is full; nothing was left behind"):
         write_corpus(tmp_path / "toy.arrow", card, clips)
     assert list(tmp_path.iterdir()) == []
@@ -277,7 +279,7 @@ def test_read_only_target(tmp_path, card, clips, monkeypatch, code):
     def refuse(*_, **__):
         raise OSError(code, os.strerror(code))
 
-    monkeypatch.setattr(store.tempfile, "mkstemp", refuse)
+    monkeypatch.setattr(files.tempfile, "mkstemp", refuse)
     path = tmp_path / "toy.arrow"
     with pytest.raises(DatasetError) as caught:
         write_corpus(path, card, clips)
@@ -315,7 +317,7 @@ def test_arrow_file_without_a_card(tmp_path):
         open_corpus(path)
     assert str(caught.value) == (
         f"{path}: an Arrow file without a corpus card, so not written by mmcl.\n"
-        f"  Convert the file it came from: mmcl corpus convert SRC {path}"
+        f"  Convert the file it came from again: mmcl corpus convert SRC {path}"
     )
 
 

@@ -11,7 +11,7 @@ import pytest
 from scipy.optimize import linprog
 from sklearn.metrics import f1_score
 
-from mmcl.corpus.cards import KNOWN
+from mmcl.corpus.known_corpora import KNOWN
 from mmcl.evaluation.table_linter import (
     TEST_COUNTS,
     Counts,

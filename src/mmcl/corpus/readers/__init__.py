@@ -1,18 +1,17 @@
-"""Readers of the field's formats, one small module per layout.
+"""Readers of the field's formats.
 
-In comes the path of a foreign file; out goes a corpus like any other, checked and
-cleaned, or one error that lists everything that is wrong with the file.
+In comes the path of a foreign file; out goes a corpus like any other, checked and cleaned,
+or one error that lists all faults of the file. A file passes through these modules in order:
 
-Layouts: ``mmsa`` (MOSI, MOSEI, CH-SIMS as MMSA ships them, aligned and unaligned),
-``mult`` (MulT's pickles, IEMOCAP among them), ``magbert`` (lists of clips), ``plain``
-(the common dict of splits) and ``npz``. Pickles are read by a restricted unpickler.
+1. ``open_or_convert``: the public functions; tell a corpus file from a foreign one.
+2. ``layouts``: look at the content, recognise the layout and call its reader.
+3. ``dict_of_splits``, ``magbert`` or ``npz``: read the arrays into the classes of
+   ``source_file``, unchecked. Pickles go through ``mmcl.corpus.unpickle``.
+4. ``check_source``: list the faults that are lost once clips are made of the arrays.
+5. ``build_corpus``: choose name and task (``choose_task``), replace values that are not
+   finite and cut padding (``real_steps``), make clips and card, and check the clips.
 """
 
-from mmcl.corpus.readers.reading import (
-    check_file,
-    convert_corpus,
-    read_corpus,
-    read_foreign,
-)
+from mmcl.corpus.readers.open_or_convert import check_file, convert_corpus, read_corpus
 
-__all__ = ["check_file", "convert_corpus", "read_corpus", "read_foreign"]
+__all__ = ["check_file", "convert_corpus", "read_corpus"]

@@ -1,7 +1,7 @@
 """MAG-BERT's pickles: per split a list of ``((words, visual, acoustic), label, segment)``.
 
-They hold words and no text features: the words are kept, audio and vision lie beside them
-step by step, and text is left for a model that embeds words itself.
+They hold words and no text features. The words are kept for models that embed words
+themselves; audio and vision have one step per word.
 """
 
 from __future__ import annotations
@@ -12,15 +12,8 @@ from typing import Any
 
 import numpy as np
 
-from mmcl.corpus.readers.foreign import (
-    LAYOUTS,
-    Foreign,
-    ForeignSplit,
-    as_features,
-    as_numbers,
-    as_texts,
-    named_splits,
-)
+from mmcl.corpus.readers import source_file
+from mmcl.corpus.readers.source_file import LAYOUTS, SourceFile, SourceSplit, as_features, as_texts
 from mmcl.corpus.schema import Word
 from mmcl.errors import DatasetError
 from mmcl.types import SplitName
@@ -30,15 +23,15 @@ __all__ = ["read_magbert"]
 _SEGMENT = re.compile(r"(?P<video>.+)\[(?P<clip>\d+)\]")
 
 
-def read_magbert(content: Mapping[Any, Any]) -> Foreign:
-    """Read a dict of lists of clips as MAG-BERT ships them."""
-    return Foreign("magbert", [_split(name, listed) for name, listed in named_splits(content)])
+def read_magbert(splits: Mapping[SplitName, Any]) -> SourceFile:
+    """Read lists of clips in MAG-BERT's layout."""
+    return SourceFile("magbert", [_read_split(name, clips) for name, clips in splits.items()])
 
 
-def _split(name: SplitName, listed: Any) -> ForeignSplit:
+def _read_split(name: SplitName, clips: Any) -> SourceSplit:
     where = f'split "{name}"'
     try:
-        rows = [(*parts, label, segment) for parts, label, segment in listed]
+        rows = [(*parts, label, segment) for parts, label, segment in clips]
         words, vision, audio, labels, segments = zip(*rows, strict=True) if rows else ((),) * 5
     except (TypeError, ValueError):
         raise DatasetError(
@@ -48,20 +41,20 @@ def _split(name: SplitName, listed: Any) -> ForeignSplit:
         ) from None
     ids = as_texts(list(segments))
     texts = [as_texts(spoken) for spoken in words]
-    split = ForeignSplit(
+    scores = [np.asarray(label).reshape(-1) for label in labels]
+    split = SourceSplit(
         name=name,
         features={
             "audio": as_features(list(audio), f"{where}: acoustic"),
             "vision": as_features(list(vision), f"{where}: visual"),
         },
+        labels={"regression": source_file.as_numbers(scores, f"{where}: label")},
         ids=ids,
         texts=[" ".join(spoken) for spoken in texts],
         words=[tuple(Word(text=word) for word in spoken) for spoken in texts],
     )
-    numbers = [np.asarray(label).reshape(-1) for label in labels]
-    split.labels["regression"] = as_numbers(numbers, f"{where}: label")
-    named = [_SEGMENT.fullmatch(text) for text in ids]
-    if named and all(named):
-        split.video_ids = [match["video"] for match in named if match]
-        split.clip_ids = [match["clip"] for match in named if match]
+    matches = [match for match in map(_SEGMENT.fullmatch, ids) if match]
+    if matches and len(matches) == len(ids):
+        split.video_ids = [match["video"] for match in matches]
+        split.clip_ids = [match["clip"] for match in matches]
     return split

@@ -1,4 +1,4 @@
-"""A mapped corpus: its features lie in the file's own pages, and the pages are given back."""
+"""Tests of mapped files: features are views of the file's pages, which are given back."""
 
 import pickle
 from pathlib import Path
@@ -6,8 +6,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from mmcl.corpus import mapped
-from mmcl.corpus.mapped import MappedFile
+from mmcl.corpus import memory_mapped
+from mmcl.corpus.memory_mapped import MappedFile
 from mmcl.corpus.plant import PlantSettings, plant_card, plant_clips
 from mmcl.corpus.store import open_corpus, write_corpus
 from mmcl.evaluation.moments import without_modality
@@ -25,10 +25,10 @@ def path(tmp_path_factory):
 def _mappings(path):
     """Where the file is mapped, and how much of each mapping is resident, in bytes (Linux)."""
     lines = Path("/proc/self/smaps").read_text().splitlines()
-    for at, line in enumerate(lines):
+    for index, line in enumerate(lines):
         if line.endswith(f" {path}"):
             start, end = (int(address, 16) for address in line.split()[0].split("-"))
-            (rss,) = (row.split()[1] for row in lines[at : at + 6] if row.startswith("Rss:"))
+            (rss,) = (row.split()[1] for row in lines[index : index + 6] if row.startswith("Rss:"))
             yield start, end, 1024 * int(rss)
 
 
@@ -48,21 +48,21 @@ def test_features_are_slices_of_the_mapped_file(path):
 
 
 @pytest.fixture
-def narrow(monkeypatch):
-    """Little is held, and it is looked after every read."""
-    monkeypatch.setattr(mapped, "BYTES_HELD", 2 << 20)
-    monkeypatch.setattr(mapped, "LOOK_EVERY", 0)
+def small_limits(monkeypatch):
+    """Hold few pages, and count them after every read."""
+    monkeypatch.setattr(memory_mapped, "BYTES_HELD", 2 << 20)
+    monkeypatch.setattr(memory_mapped, "LOOK_EVERY", 0)
 
 
-@pytest.mark.usefixtures("narrow")
+@pytest.mark.usefixtures("small_limits")
 def test_pages_are_given_back_and_come_again(path):
     split = open_corpus(path).split("train")
     first = split.steps("text", 0)
     kept = first.copy()
     read, most = 0, 0
-    for at, row in enumerate(np.random.default_rng(1).permutation(len(split))):
+    for index, row in enumerate(np.random.default_rng(1).permutation(len(split))):
         read += sum(split.padded(modality, [row])[0].nbytes for modality in MODALITIES)
-        if at % 100 == 99:
+        if index % 100 == 99:
             most = max(most, _resident(path))
     assert read > 7 << 20
     # The system counts in its own time: some hundred pages late.
@@ -90,7 +90,7 @@ def test_small_file_stays(path):
         assert _resident(path) > split.lengths("text").sum() * 96 * 4
 
 
-@pytest.mark.usefixtures("narrow")
+@pytest.mark.usefixtures("small_limits")
 def test_checksum_gives_its_pages_back(path):
     corpus = open_corpus(path)
     corpus.checksum()
@@ -98,8 +98,8 @@ def test_checksum_gives_its_pages_back(path):
 
 
 def test_only_linux_tells_what_is_resident(path, tmp_path, monkeypatch):
-    monkeypatch.setattr(mapped, "_STATM", tmp_path / "none")
-    monkeypatch.setattr(mapped, "BYTES_HELD", 1)
+    monkeypatch.setattr(memory_mapped, "_STATM", tmp_path / "none")
+    monkeypatch.setattr(memory_mapped, "BYTES_HELD", 1)
     monkeypatch.setattr(MappedFile, "let_go", lambda self: pytest.fail("nothing to let go"))
     assert len(open_corpus(path).split("train").padded("text", range(600))[0]) == 600
 
@@ -122,10 +122,10 @@ def test_every_view_of_a_corpus_counts(path, monkeypatch):
 
 
 def test_mapped_file_is_mapped_again_in_another_process(path):
-    one = MappedFile(path)
-    other = pickle.loads(pickle.dumps(one))
-    assert other.buffer.address != one.buffer.address
-    assert other.buffer.to_pybytes() == path.read_bytes()
+    first = MappedFile(path)
+    second = pickle.loads(pickle.dumps(first))
+    assert second.buffer.address != first.buffer.address
+    assert second.buffer.to_pybytes() == path.read_bytes()
 
 
 def test_corpus_can_be_sent_to_another_process(path):

@@ -1,10 +1,10 @@
-"""Known corpora: recognised by name, folder, checksum or counts; a mismatch is said."""
+"""Tests of known corpora: recognised by name, folder, checksum or counts, and compared."""
 
 from pathlib import Path
 
 import pytest
 
-from mmcl.corpus.cards import KNOWN, columns_of, compare_with_known, find_known, guess_name
+from mmcl.corpus.known_corpora import KNOWN, columns_of, compare_with_known, find_known, guess_name
 from mmcl.corpus.schema import Card, Source, Task
 
 MOSI_COUNTS = {"train": 1284, "valid": 229, "test": 686}
@@ -104,7 +104,7 @@ def test_widths_and_checksums_of_other_layouts_are_not_compared():
 
 def test_columns_of_mosi_are_named():
     columns = columns_of(mosi())
-    assert columns["audio"] == tuple(f"covarep_{at}" for at in (1, 3, 6, 25, 60))
+    assert columns["audio"] == tuple(f"covarep_{index}" for index in (1, 3, 6, 25, 60))
     assert len(columns["vision"]) == 20
     assert columns["vision"][-1] == "facet_40"
     assert columns_of(mosi(dims={"audio": 74, "vision": 20})).keys() == {"vision"}
