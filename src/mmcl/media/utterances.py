@@ -9,7 +9,7 @@ from mmcl.corpus.schema import Word
 from mmcl.errors import MediaError
 from mmcl.media.transcripts import Utterance
 
-__all__ = ["cut_utterances", "joined"]
+__all__ = ["cut_utterances", "joined", "moved_words"]
 
 SENTENCE_ENDS = ".!?…"
 WIDE_SENTENCE_ENDS = "。！？．｡"
@@ -71,6 +71,17 @@ def joined(words: Sequence[Word]) -> str:
         apart = text and word.text and not (_is_unspaced(text[-1]) and _is_unspaced(word.text[0]))
         text += f" {word.text}" if apart else word.text
     return text
+
+
+def moved_words(words: Sequence[Word], seconds: float) -> tuple[Word, ...]:
+    """Return the words later by so many seconds, to the microsecond and not before 0."""
+
+    def moved(time: float | None) -> float | None:
+        return None if time is None else max(0.0, round(time + seconds, 6))
+
+    return tuple(
+        Word(text=word.text, start=moved(word.start), end=moved(word.end)) for word in words
+    )
 
 
 def _is_unspaced(letter: str) -> bool:

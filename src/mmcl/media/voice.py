@@ -7,6 +7,7 @@ the four steps either side), so a recording can be read block by block.
 from __future__ import annotations
 
 import warnings
+from collections.abc import Iterable
 from functools import cache
 
 import numpy as np
@@ -23,6 +24,7 @@ __all__ = [
     "VOICE_RATE",
     "egemaps_steps",
     "voice_steps",
+    "voice_steps_of_blocks",
     "voice_times",
 ]
 
@@ -98,6 +100,7 @@ CLEAR = 0.15  # a dip this deep is the period, even if a deeper one follows
 VOICED = 0.5  # voicing from which a step counts as voiced
 AUDIBLE = 1e-6  # mean square below which nothing is voiced; -60 decibels
 
+MARGIN = 10  # steps at either end of a block that need sound of the block beside it
 BLOCK = 1000  # steps worked on at a time, 10 s: what bounds the memory
 
 
@@ -137,6 +140,31 @@ def voice_steps(audio: _Floats) -> _Floats:
         stop = min(first + BLOCK, num)
         steps[first:stop, NUM_MFCC : 2 * NUM_MFCC] = _deltas(steps[:, :NUM_MFCC], first, stop)
     return steps
+
+
+def voice_steps_of_blocks(blocks: Iterable[_Floats]) -> _Floats:
+    """Describe a voice whose sound comes in blocks, as :func:`voice_steps` does all of it.
+
+    Args:
+        blocks: Samples as in :func:`voice_steps`, one block after the other.
+
+    Returns:
+        Float32 ``[T, 48]``; no rows where there are no samples.
+    """
+    parts = [np.zeros((0, len(VOICE_COLUMNS)), np.float32)]
+    pending, skip = np.zeros(0, np.float32), 0
+    for block in blocks:
+        pending = np.concatenate([pending, block])
+        # The last steps depend on sound of the next block, so they wait for it. Steps before
+        # them are described again with it, and skipped.
+        ready = len(pending) // HOP - MARGIN
+        if ready <= skip + MARGIN:
+            continue
+        parts.append(voice_steps(pending)[skip:ready])
+        pending, skip = pending[(ready - MARGIN) * HOP :], MARGIN
+    if len(pending):
+        parts.append(voice_steps(pending)[skip:])
+    return np.concatenate(parts)
 
 
 def voice_times(num: int) -> _Doubles:
