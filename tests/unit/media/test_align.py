@@ -88,7 +88,7 @@ def test_a_word_said_again_and_again_keeps_its_places():
 def searched(monkeypatch):
     """Whether the sound is searched, and that the search fails."""
     found = []
-    monkeypatch.setattr(align, "_forced", lambda audio, tokens: found.append(tokens))
+    monkeypatch.setattr(align, "_searched_words", lambda audio, tokens: found.append(tokens))
     return found
 
 
@@ -139,22 +139,22 @@ def test_no_sound_spreads_over_nothing():
     ],
 )
 def test_how_a_token_is_spoken(token, parts):
-    assert align._spoken(token) == parts
+    assert align._spoken_parts(token) == parts
 
 
 def test_an_unknown_word_is_spoken_by_its_letters():
     decoder = align._decoder()
     assert decoder.lookup_word("phlaxquee") is None
-    align._teach(decoder, "phlaxquee")
+    align._add_to_dictionary(decoder, "phlaxquee")
     assert decoder.lookup_word("phlaxquee") == "F L AE K S K W EH"
-    align._teach(decoder, "now")  # known: left as it is
+    align._add_to_dictionary(decoder, "now")  # known: left as it is
     assert decoder.lookup_word("now") == "N AW"
 
 
 def test_every_letter_alone_can_be_spoken():
     decoder = align._decoder()
     for letter in "abcdefghijklmnopqrstuvwxyz":
-        align._teach(decoder, f"{letter}zzyz")
+        align._add_to_dictionary(decoder, f"{letter}zzyz")
         assert decoder.lookup_word(f"{letter}zzyz")
 
 
