@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 import unicodedata
 from collections.abc import Sequence
+from contextlib import suppress
 from difflib import SequenceMatcher
 from functools import lru_cache
 from typing import Any
@@ -65,9 +66,8 @@ def time_words(
     if language is None and len(audio):
         language = recogniser.language_of(audio)
     if language == ENGLISH and len(audio) <= LONGEST * SAMPLE_RATE:
-        words = _searched_words(audio, text.split())
-        if words is not None:
-            return words
+        with suppress(MediaError):
+            return align_words(audio, text)
     return words_by_recogniser(recogniser, audio, text, language)
 
 
@@ -89,18 +89,7 @@ def align_words(audio: _Floats, text: str) -> tuple[Word, ...]:
         MediaError: If the sound cannot be this text, being too short for example.
         MissingExtraError: If pocketsphinx is not installed.
     """
-    words = _searched_words(audio, text.split())
-    if words is None:
-        raise MediaError(
-            f"the {len(text.split())} words of the text cannot be found in "
-            f"{len(audio) / SAMPLE_RATE:.2f} s of sound.\n"
-            "  Expected a transcript of this sound, in English. See what is said: "
-            "leave the transcript out."
-        )
-    return words
-
-
-def _searched_words(audio: _Floats, tokens: Sequence[str]) -> tuple[Word, ...] | None:
+    tokens = text.split()
     decoder = _decoder()
     token_parts = [_spoken_parts(token) for token in tokens]  # "well-known" has two parts
     parts = [part for parts in token_parts for part in parts]
@@ -108,7 +97,12 @@ def _searched_words(audio: _Floats, tokens: Sequence[str]) -> tuple[Word, ...] |
         _add_to_dictionary(decoder, part)
     part_spans = _search(decoder, audio, parts) if parts else []
     if len(part_spans) != len(parts):
-        return None
+        raise MediaError(
+            f"the {len(tokens)} words of the text cannot be found in "
+            f"{len(audio) / SAMPLE_RATE:.2f} s of sound.\n"
+            "  Expected a transcript of this sound, in English. See what is said: "
+            "leave the transcript out."
+        )
     remaining = iter(part_spans)
     spans: list[_Span | None] = []
     for token in token_parts:

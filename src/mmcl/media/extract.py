@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 
 from mmcl.corpus.schema import Card, Clip, Task, Word
 from mmcl.errors import MediaError
-from mmcl.media.decode import audio_blocks, frames, probe, read_audio
+from mmcl.media.decode import audio_blocks, frames, probe
 from mmcl.media.face import FACE_COLUMNS
 from mmcl.media.rates import steps_at_rate, steps_per_word
 from mmcl.media.recipe import Recipe
@@ -149,15 +149,10 @@ class _FileExtraction:
 
     def run(self, transcript: Path | str | None) -> Extracted:
         voice = self._voice()
-        finder = UtteranceFinder(
-            self.stretch,
-            self.recipe,
-            self.models,
-            self.clock,
-            self.notes,
-            has_sound=voice is not None,
-        )
-        found, language = finder.find(transcript)
+        has_sound = voice is not None
+        found, language = UtteranceFinder(
+            self.stretch, self.recipe, self.models, self.clock, self.notes, has_sound
+        ).find(transcript)
         face = self._face(voice)
         utterances = found or [self._wordless_utterance()]
         vectors = self._word_vectors(utterances)
@@ -195,17 +190,16 @@ class _FileExtraction:
         return _Series(times, steps, measured, self.recipe.audio_rate)
 
     def _egemaps(self) -> _Series:
+        blocks = audio_blocks(self.path, self.start, self.end, block_seconds=EGEMAPS_PIECE)
         times, steps = [], []
-        for start in np.arange(self.start, self.end, EGEMAPS_PIECE):
-            with self.clock.stage("decode"):
-                audio = read_audio(self.path, start, min(start + EGEMAPS_PIECE, self.end))
-            with self.clock.stage("audio"):
-                steps.append(egemaps_steps(audio))
-            times.append(start + voice_times(len(steps[-1])))
-        measured = np.ones(sum(map(len, steps)), dtype=bool)
-        return _Series(
-            np.concatenate(times), np.concatenate(steps), measured, self.recipe.audio_rate
-        )
+        with self.clock.stage("audio"):
+            for number, block in enumerate(self.clock.decoding(blocks, "audio")):
+                steps.append(egemaps_steps(block))
+                start = self.start + number * EGEMAPS_PIECE
+                times.append(start + voice_times(len(steps[-1])))
+        rows = np.concatenate(steps)
+        measured = np.ones(len(rows), dtype=bool)
+        return _Series(np.concatenate(times), rows, measured, self.recipe.audio_rate)
 
     def _face(self, voice: _Series | None) -> _Series | None:
         if not self.info.has_video:
@@ -258,6 +252,7 @@ class _FileExtraction:
                 f'"{self.path.name}" holds no words, no sound and no face, so nothing to learn '
                 "from.\n  Expected a recording of someone who speaks."
             )
+        # Wordless clips tell the times of their steps, where they are a second each.
         has_step_times = bool(utterance.text) or self.recipe.alignment == "word"
         words = moved_words(utterance.words, -utterance.start) if has_step_times else None
         return Clip(

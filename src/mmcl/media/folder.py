@@ -24,11 +24,7 @@ __all__ = ["MEDIA_ENDINGS", "Failure", "Gathered", "Item", "gather", "read_label
 
 LABELS, RAW = "label.csv", "Raw"
 REQUIRED = ("video_id", "clip_id", "text", "label")
-MODALITY_LABELS: dict[str, Modality] = {
-    "label_T": "text",
-    "label_A": "audio",
-    "label_V": "vision",
-}
+MODALITY_LABELS: dict[str, Modality] = {"label_T": "text", "label_A": "audio", "label_V": "vision"}
 OPTIONAL = (*MODALITY_LABELS, "mode", "annotation")
 MODES: dict[str, SplitName] = {**{name: name for name in SPLITS}, "val": "valid", "dev": "valid"}
 MEDIA_ENDINGS = (

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 from itertools import pairwise
 from pathlib import Path
 from typing import NamedTuple
@@ -54,30 +55,25 @@ class TimedUtterance(NamedTuple):
     words: tuple[Word, ...]
 
 
+@dataclass
 class UtteranceFinder:
     """Finds the utterances in a stretch of one file.
 
-    Args:
+    Attributes:
         stretch: Where to look.
         recipe: Language, and where to cut.
         models: Only the recogniser is used, and only where the transcript does not suffice.
-        clock: Told how long it takes.
+        clock: Counts the time.
         notes: Gets a line for everything a user should know.
         has_sound: Whether there is sound to hear.
     """
 
-    def __init__(
-        self,
-        stretch: Stretch,
-        recipe: Recipe,
-        models: Models,
-        clock: StageClock,
-        notes: list[str],
-        *,
-        has_sound: bool,
-    ) -> None:
-        self.stretch, self.recipe, self.models = stretch, recipe, models
-        self.clock, self.notes, self.has_sound = clock, notes, has_sound
+    stretch: Stretch
+    recipe: Recipe
+    models: Models
+    clock: StageClock
+    notes: list[str]
+    has_sound: bool
 
     def find(self, transcript: Path | str | None) -> tuple[list[TimedUtterance], str | None]:
         """Return the utterances and their language, if known.

@@ -62,7 +62,13 @@ class TextEncoder:
         for sentence, word_of_piece, vectors in self._pieces(sentences):
             np.add.at(sums[sentence], word_of_piece, vectors)
             np.add.at(counts[sentence], word_of_piece, 1.0)
-        return [_means(total, count) for total, count in zip(sums, counts, strict=True)]
+        means = []
+        for total, count in zip(sums, counts, strict=True):
+            mean = (total / np.maximum(count, 1.0)).astype(np.float32)
+            if count.any():
+                mean[count[:, 0] == 0] = total.sum(axis=0) / count.sum()
+            means.append(mean)
+        return means
 
     def _pieces(
         self, sentences: Sequence[Sequence[str]]
@@ -112,14 +118,6 @@ class TextEncoder:
 def text_columns(dim: int) -> tuple[str, ...]:
     """Return the names of ``dim`` columns: ``text_0``, ``text_1`` and so on."""
     return tuple(f"text_{index}" for index in range(dim))
-
-
-def _means(sums: _Floats, counts: _Floats) -> _Floats:
-    known = counts[:, 0] > 0
-    means = (sums / np.maximum(counts, 1.0)).astype(np.float32)
-    if known.any():
-        means[~known] = sums.sum(axis=0) / counts.sum()
-    return means
 
 
 def _load_model(model: str) -> tuple[Any, Any]:

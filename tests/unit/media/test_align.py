@@ -88,7 +88,12 @@ def test_a_word_said_again_and_again_keeps_its_places():
 def searched(monkeypatch):
     """Whether the sound is searched, and that the search fails."""
     found = []
-    monkeypatch.setattr(align, "_searched_words", lambda audio, tokens: found.append(tokens))
+
+    def search(decoder, audio, parts):
+        found.append(parts)
+        return []
+
+    monkeypatch.setattr(align, "_search", search)
     return found
 
 
