@@ -76,14 +76,8 @@ def align_words(audio: _Floats, text: str) -> tuple[Word, ...]:
 
     A word that the dictionary of pocketsphinx lacks gets its phones from
     :data:`LETTERS_TO_PHONES`, and figures are spoken one by one. A word with neither letters
-    nor figures is placed between its neighbours.
-
-    Args:
-        audio: 16 kHz mono, float32 ``[samples]``, in -1..1.
-        text: What is said, with spaces between words.
-
-    Returns:
-        One word per part of the text, in order, with times in steps of 10 ms.
+    nor figures is placed between its neighbours. Arguments and words are as in
+    :func:`time_words`, with times in steps of 10 ms.
 
     Raises:
         MediaError: If the sound cannot be this text, being too short for example.

@@ -31,9 +31,6 @@ def check_whole(path: Path) -> None:
     Only faults that a decoder reports are found: a flipped bit may change a picture and leave
     no other trace. A broadcast may begin in the middle of a picture.
 
-    Args:
-        path: A media file.
-
     Raises:
         MediaError: As :func:`mmcl.media.decode.probe`, or if something cannot be decoded, the
             file ends before it should, or contradicts itself.
@@ -182,6 +179,7 @@ class _StreamCheck:
             yield f"nothing of its {self.kind_name} can be decoded"
         elif not self.is_broadcast and self.stream.duration is not None and self.last:
             length = float(self.stream.duration * self.stream.time_base)
-            found = self.last - self.first
-            if found < length - MISSING:
-                yield f"there are {found:.2f} s of its {self.kind_name} in place of {length:.2f} s"
+            seconds = self.last - self.first
+            if seconds < length - MISSING:
+                kind = self.kind_name
+                yield f"there are {seconds:.2f} s of its {kind} in place of {length:.2f} s"

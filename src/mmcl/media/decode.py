@@ -84,10 +84,7 @@ class Frame(NamedTuple):
 
 
 def probe(path: Path) -> MediaInfo:
-    """Return the contents of a media file, reading no more of it than needed.
-
-    Args:
-        path: A file of any container FFmpeg knows.
+    """Return the contents of a file of any container FFmpeg knows, without reading all of it.
 
     Raises:
         MediaError: If the file is missing, empty, cut short, not media, a still picture, or
@@ -123,8 +120,8 @@ def audio_blocks(
         block_seconds: Length of every block but the last, in seconds.
 
     Yields:
-        Samples, float32 ``[k]``, in -1..1. They are fewer than asked for where the sound ends
-        first, and none where the file has no sound.
+        Samples, float32 ``[k]``, in -1..1; fewer than asked for where the sound ends first, and
+        none where the file has no sound.
 
     Raises:
         MediaError: As :func:`probe`, or if none of the sound can be decoded.
@@ -157,8 +154,7 @@ def frames(
     """Stream the pictures that are on screen at the times ``i / rate``.
 
     The picture at a time is the last one shown by then, also in a file whose rate varies.
-    Times before the first picture and after the last have none. A file without pictures
-    yields nothing.
+    Times before the first picture and after the last have none.
 
     Args:
         path: A media file.
@@ -429,9 +425,9 @@ def _unusable(path: Path, container: InputContainer) -> str | None:
         )
     kinds = sorted({stream.type for stream in container.streams})
     if formats & TEXTS or not {"audio", "video"} & set(kinds):
-        found = "text" if formats & TEXTS else ", ".join(kinds) or "nothing"
+        content = "text" if formats & TEXTS else ", ".join(kinds) or "nothing"
         return (
-            f'"{path.name}" holds neither pictures nor sound (found: {found}).\n'
+            f'"{path.name}" holds neither pictures nor sound (found: {content}).\n'
             "  Expected a video or a sound, as mp4, webm, mkv, mov, wav or mp3."
         )
     return None

@@ -153,9 +153,11 @@ class _FileExtraction:
         found, language = UtteranceFinder(
             self.stretch, self.recipe, self.models, self.clock, self.notes, has_sound
         ).find(transcript)
+        # The face comes after the voice, whose loudness tells which of several faces speaks.
         face = self._face(voice)
         utterances = found or [self._wordless_utterance()]
         vectors = self._word_vectors(utterances)
+        # Loudness and silence are always those of our own voice features, not of openSMILE's.
         if voice is not None and self.recipe.voice == "egemaps":
             voice = self._egemaps()
         series: dict[Modality, _Series | None] = {"audio": voice, "vision": face}
@@ -252,7 +254,7 @@ class _FileExtraction:
                 f'"{self.path.name}" holds no words, no sound and no face, so nothing to learn '
                 "from.\n  Expected a recording of someone who speaks."
             )
-        # Wordless clips tell the times of their steps, where they are a second each.
+        # Without words, the one-second steps of "word" are listed as words without text.
         has_step_times = bool(utterance.text) or self.recipe.alignment == "word"
         words = moved_words(utterance.words, -utterance.start) if has_step_times else None
         return Clip(
@@ -301,7 +303,7 @@ def card_of(
 
     Args:
         recipe: With its versions.
-        dims: Width per modality that some clip has.
+        dims: Width of each modality that some clip has.
         task: What the labels are.
         counts: Clips per split.
         name: Name of the corpus.

@@ -151,11 +151,8 @@ class FaceTracker:
         only when the followed one is not (after a cut) is taken for the same person.
 
         Args:
-            frames: The pictures, in order of time.
+            frames: The pictures, in order of time; each becomes a step.
             loudness: Returns how loud the voice is at a time in seconds, in any rising unit.
-
-        Returns:
-            One step per picture.
 
         Raises:
             MediaError: If the model cannot be loaded, or a picture is not uint8.

@@ -308,6 +308,7 @@ class _RowReader:
         ]
         if self.faults:
             return wanted
+        # The preferred ending wins where a clip has several files.
         for ending in MEDIA_ENDINGS:
             for path in (wanted.with_name(clip_id + e) for e in (ending, ending.upper())):
                 if path.is_file():

@@ -29,21 +29,13 @@ DOUBTFUL = 0.6
 
 
 class Stretch(NamedTuple):
-    """Part of a file that is extracted.
-
-    Attributes:
-        path: The file.
-        start: In seconds.
-        end: In seconds.
-        file_seconds: Length of the whole file.
-        is_one_utterance: Whether the stretch is not to be cut further.
-    """
+    """Part of a file that is extracted, with times in seconds."""
 
     path: Path
     start: float
     end: float
-    file_seconds: float
-    is_one_utterance: bool
+    file_seconds: float  # length of the whole file
+    is_one_utterance: bool  # and is not cut further
 
 
 class TimedUtterance(NamedTuple):
@@ -57,22 +49,13 @@ class TimedUtterance(NamedTuple):
 
 @dataclass
 class UtteranceFinder:
-    """Finds the utterances in a stretch of one file.
-
-    Attributes:
-        stretch: Where to look.
-        recipe: Language, and where to cut.
-        models: Only the recogniser is used, and only where the transcript does not suffice.
-        clock: Counts the time.
-        notes: Gets a line for everything a user should know.
-        has_sound: Whether there is sound to hear.
-    """
+    """Finds the utterances in a stretch of one file."""
 
     stretch: Stretch
     recipe: Recipe
-    models: Models
+    models: Models  # only the recogniser is used, and only where the transcript does not suffice
     clock: StageClock
-    notes: list[str]
+    notes: list[str]  # gets a line for everything a user should know
     has_sound: bool
 
     def find(self, transcript: Path | str | None) -> tuple[list[TimedUtterance], str | None]:
@@ -159,8 +142,8 @@ class UtteranceFinder:
             return []
         if self.stretch.is_one_utterance:
             return [TimedUtterance(self.stretch.start, self.stretch.end, text, words)]
-        found = cut_utterances(words, pause=self.recipe.pause, longest=self.recipe.longest)
-        return [TimedUtterance(u.start or 0.0, u.end or 0.0, u.text, u.words) for u in found]
+        cut = cut_utterances(words, pause=self.recipe.pause, longest=self.recipe.longest)
+        return [TimedUtterance(u.start or 0.0, u.end or 0.0, u.text, u.words) for u in cut]
 
     def _inside_stretch(self, utterances: Sequence[TimedUtterance]) -> list[TimedUtterance]:
         """Keep utterances with words; join their words where the stretch is one utterance."""

@@ -48,14 +48,10 @@ class TextEncoder:
         self.dim = int(self._encoder.config.hidden_size)
 
     def encode(self, sentences: Sequence[Sequence[str]]) -> list[_Floats]:
-        """Encode every word of every sentence.
+        """Encode every word of every sentence, as one float32 ``[n_words, dim]`` per sentence.
 
-        Args:
-            sentences: The words of each sentence.
-
-        Returns:
-            One float32 ``[n_words, dim]`` array per sentence. A word of which the tokenizer
-            makes no pieces gets the mean of the sentence's pieces; zeros if there are none.
+        A word of which the tokenizer makes no pieces gets the mean of the sentence's pieces;
+        zeros if there are none.
         """
         sums = [np.zeros((len(words), self.dim), np.float32) for words in sentences]
         counts = [np.zeros((len(words), 1), np.float32) for words in sentences]

@@ -60,14 +60,10 @@ def read_transcript(path: Path) -> list[Utterance]:
     hold lines of ``start;end;text`` or ``start;end;text;label`` with times in seconds (the
     label is ignored). Every line of another ``.txt`` is one utterance without times.
 
-    Args:
-        path: A UTF-8 file.
-
-    Returns:
-        The utterances in the file's order, without those that have no text.
+    Utterances keep the file's order; those without text are left out.
 
     Raises:
-        MediaError: If the file is missing, no text, of no known format, broken or empty.
+        MediaError: If the file is missing, not UTF-8, of no known format, broken or empty.
     """
     suffix = path.suffix.lower()
     if suffix not in TRANSCRIPT_ENDINGS:
@@ -139,6 +135,7 @@ def _seconds(hours: str | None, minutes: str, seconds: str) -> float:
 
 def _from_lines(path: Path, text: str, *, always_timed: bool) -> Iterator[Utterance]:
     lines = [(number, line) for number, line in enumerate(text.split("\n"), 1) if line.strip()]
+    # A first line with # names the columns.
     if lines and lines[0][1].lstrip(' "').startswith("#"):
         lines = lines[1:]
     if not always_timed and not (lines and _TABLE.match(lines[0][1])):
@@ -218,15 +215,10 @@ def _json_times(item: dict[str, Any]) -> tuple[float | None, float | None]:
 
 
 def check_times(path: Path, utterances: Sequence[Utterance], duration: float) -> None:
-    """Refuse a transcript whose times do not fit its clip.
+    """Refuse a transcript whose times do not fit its clip of ``duration`` seconds.
 
     Half a second past the end is accepted, since subtitles are rounded. Utterances and words
     without times are not checked.
-
-    Args:
-        path: The transcript, to name it.
-        utterances: Its content.
-        duration: Length of its clip, in seconds.
 
     Raises:
         MediaError: If a time lies outside the clip or an end is not after its start.

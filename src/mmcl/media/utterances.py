@@ -37,9 +37,6 @@ def cut_utterances(words: Sequence[Word], *, pause: float, longest: float) -> li
         pause: Silence that ends an utterance, in seconds.
         longest: An utterance's longest duration, in seconds.
 
-    Returns:
-        Utterances with all the words, in order.
-
     Raises:
         MediaError: If a word has no times.
 

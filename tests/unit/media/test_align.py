@@ -1,4 +1,4 @@
-"""Words of a known text: mapped from what was heard, searched for, and filled in between."""
+"""Times of the words of a known text: from a recogniser, from a search, and in between."""
 
 import sys
 
@@ -16,7 +16,7 @@ SOUND = np.ones(10 * RATE, np.float32)
 
 
 class Hears:
-    """A recogniser that hears what it is told."""
+    """A recogniser that returns the words given to it."""
 
     def __init__(self, *timed, language="es"):
         self.words = tuple(Word(text=text, start=start, end=end) for text, start, end in timed)
@@ -86,7 +86,7 @@ def test_a_word_said_again_and_again_keeps_its_places():
 
 @pytest.fixture
 def searched(monkeypatch):
-    """Whether the sound is searched, and that the search fails."""
+    """Record searches of the sound, all of which fail."""
     found = []
 
     def search(decoder, audio, parts):

@@ -1,4 +1,4 @@
-"""Extraction with stand-ins for the models: what is cut where, what is left out, what is said."""
+"""Extraction with stand-ins for the models: cuts, missing modalities, and notes."""
 
 import time
 from types import SimpleNamespace
@@ -20,7 +20,7 @@ SAID = (("hello", 0.1, 0.4), ("there", 0.5, 0.8), ("bye", 2.0, 2.4))
 
 
 class FakeText:
-    """A vector of a word is its length and the place it has in its sentence."""
+    """Encoder whose vector of a word is its length and its place in the sentence."""
 
     def encode(self, sentences):
         return [
@@ -30,7 +30,7 @@ class FakeText:
 
 
 class FakeRecogniser:
-    """Hears what it is told, where that lies in the sound it is given."""
+    """Recogniser that hears the same words in every piece of sound."""
 
     def __init__(self, said, sure=0.9):
         self.said, self.sure = said, sure
@@ -48,7 +48,7 @@ class FakeRecogniser:
 
 
 class FakeTracker:
-    """A face whose columns are all the time plus one, but in some pictures."""
+    """Tracker of a face whose columns all hold the time plus one, except where it is hidden."""
 
     def __init__(self, hidden=lambda time: False, note=None):
         self.hidden, self.note = hidden, note
