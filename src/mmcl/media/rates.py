@@ -13,18 +13,17 @@ from mmcl.errors import ShapeError
 __all__ = ["steps_at_rate", "steps_per_word"]
 
 _Doubles = NDArray[np.float64]
-_Means = tuple[NDArray[np.float32], NDArray[np.bool_]]
+_Floats = NDArray[np.float32]
+_Bools = NDArray[np.bool_]
+_Ints = NDArray[np.int64]
 
 # Times are compared in whole microseconds, so that moving all of them moves no edge.
 TICKS = 1_000_000
 
 
 def steps_per_word(
-    times: _Doubles,
-    steps: NDArray[np.float32],
-    measured: NDArray[np.bool_],
-    words: Sequence[Word],
-) -> _Means:
+    times: _Doubles, steps: _Floats, measured: _Bools, words: Sequence[Word]
+) -> tuple[_Floats, _Bools]:
     """Return the mean of the steps that lie in each word.
 
     A step lies in a word when ``start <= time < end``. A word too short to hold a step
@@ -59,13 +58,8 @@ def steps_per_word(
 
 
 def steps_at_rate(
-    times: _Doubles,
-    steps: NDArray[np.float32],
-    measured: NDArray[np.bool_],
-    rate: float,
-    start: float,
-    end: float,
-) -> _Means:
+    times: _Doubles, steps: _Floats, measured: _Bools, rate: float, start: float, end: float
+) -> tuple[_Floats, _Bools]:
     """Return the mean of the steps in each of the equal intervals of a stretch of time.
 
     Arguments, results and errors are those of :func:`steps_per_word`, with intervals in place
@@ -83,12 +77,8 @@ def steps_at_rate(
 
 
 def _interval_means(
-    times: _Doubles,
-    steps: NDArray[np.float32],
-    measured: NDArray[np.bool_],
-    starts: _Doubles,
-    ends: _Doubles,
-) -> _Means:
+    times: _Doubles, steps: _Floats, measured: _Bools, starts: _Doubles, ends: _Doubles
+) -> tuple[_Floats, _Bools]:
     if times.ndim != 1 or steps.ndim != 2 or not len(times) == len(steps) == len(measured):
         raise ShapeError(
             f"times [T], steps [T, d] and measured [T] must agree on T, got shapes "
@@ -109,13 +99,11 @@ def _interval_means(
     return means.astype(np.float32), counts[:, 0] > 0
 
 
-def _ticks(seconds: _Doubles) -> NDArray[np.int64]:
+def _ticks(seconds: _Doubles) -> _Ints:
     return np.round(np.asarray(seconds, dtype=np.float64) * TICKS).astype(np.int64)
 
 
-def _step_ranges(
-    clock: NDArray[np.int64], starts: NDArray[np.int64], ends: NDArray[np.int64]
-) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+def _step_ranges(clock: _Ints, starts: _Ints, ends: _Ints) -> tuple[_Ints, _Ints]:
     """Return the first step of each interval and the one after its last."""
     first, stop = np.searchsorted(clock, starts), np.searchsorted(clock, ends)
     # An interval that holds no step takes the one nearest to its middle, if that is near.
@@ -130,9 +118,7 @@ def _step_ranges(
     return first, np.where(takes_nearest, nearest + 1, np.maximum(stop, first))
 
 
-def _range_sums(
-    rows: NDArray[np.floating], first: NDArray[np.int64], stop: NDArray[np.int64]
-) -> _Doubles:
+def _range_sums(rows: NDArray[np.floating], first: _Ints, stop: _Ints) -> _Doubles:
     """Return the sums of ``rows[first:stop]``, ``[n, d]``; ranges may overlap and be empty."""
     padded = np.concatenate([rows, np.zeros((1, rows.shape[1]), rows.dtype)]).astype(np.float64)
     sums = np.add.reduceat(padded, np.stack([first, stop], axis=1).ravel(), axis=0)[::2]
