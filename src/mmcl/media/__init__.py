@@ -1,11 +1,10 @@
-"""A media file comes in; clips with words, voice and face features go out.
+"""Turn media files into clips with features of words, voice and face.
 
-One module per step, each usable alone: ``decode`` (pictures and sound of any container),
-``transcripts`` (srt, vtt, json, txt), ``recognise`` and ``align`` (words and their times),
-``utterances`` (where to cut), ``text``, ``voice`` and ``face`` (features of each modality),
-``rates`` (from each modality's own rate to one step per word), ``weights`` (where models lie
-on this machine). ``extract`` runs them all on one file by one
-:class:`~mmcl.media.recipe.Recipe`; ``folder`` finds what there is to extract, and ``batch`` does
-so by several processes, into one corpus. Nothing here predicts, and nothing here opens the
-network unless a model's hub id was asked for. Needs the extra ``media``.
+There is one module per step: ``decode`` (pictures and sound of any container), ``transcripts``
+(srt, vtt, json, txt), ``recognise`` and ``align`` (words and their times), ``utterances``
+(where to cut), ``text``, ``voice`` and ``face`` (features of each modality), ``rates`` (one step
+per word) and ``weights`` (the models). ``extract`` runs them on one file, as a
+:class:`~mmcl.media.recipe.Recipe` says; ``spoken`` finds its utterances. ``folder`` finds the
+files, and ``batch`` extracts them into one corpus. Nothing here predicts, and nothing here opens
+the network unless a model's hub id was given. Needs the extra ``media``.
 """

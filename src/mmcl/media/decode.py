@@ -1,7 +1,7 @@
-"""Pictures and sound of any container, on the file's own clock.
+"""Decode pictures and sound from a media file, on the file's own clock.
 
-Time 0 is where the container starts. Everything streams: a file of any length costs the
-memory of one picture or one block of sound.
+Time 0 is where the container starts. Everything is streamed: a file of any length needs only
+the memory of one picture or one block of sound.
 """
 
 from __future__ import annotations
@@ -24,57 +24,40 @@ if TYPE_CHECKING:
     from av.container import InputContainer
 
 __all__ = [
-    "Frame",
-    "MediaInfo",
-    "audio_blocks",
-    "frames",
-    "main_stream",
-    "open_media",
-    "origin_of",
-    "probe",
-    "read_audio",
-    "starts_at_zero",
+    *("Frame", "MediaInfo", "audio_blocks", "frames", "main_stream", "open_media"),
+    *("origin_of", "probe", "read_audio", "starts_at_zero"),
 ]
 
 MAX_PIXELS = 3840 * 2160
-MAX_HEIGHT = 720
-"""Pictures are scaled down to this many rows: features of a face need no more."""
+MAX_HEIGHT = 720  # rows; larger pictures are scaled down, since face features need no more
+SAME_TIME = 1e-3  # seconds; Matroska stores times in milliseconds
+JITTER = 0.02  # seconds by which sound may be off its expected time without being moved
+MAX_GAP = 600.0  # seconds; a longer gap in the sound is a broken clock and not silence
+LEAD = 0.5  # seconds; decoding starts this early, because frames depend on earlier ones
 
-CLOCK = 1e-3
-"""Times nearer than this are the same: Matroska stores milliseconds."""
-
-JITTER = 0.02
-"""Sound this near its place, in seconds, carries on; otherwise it is moved there."""
-
-MAX_GAP = 600.0
-"""A gap in the sound beyond this, in seconds, is a broken clock and not silence."""
-
-LEAD = 0.5
-"""Decoding starts this early, in seconds, so that a codec's memory is filled."""
-
+# Containers that store times, so that these are right after a seek. mp3 only guesses them.
 SEEKABLE = {"mov", "matroska", "mpeg", "mpegts", "ogg", "wav"}
-"""Containers that store times, so that these are right after a seek; mp3 guesses them."""
-
+# Containers whose clock starts at 0. That of a broadcast may start anywhere.
 FROM_ZERO = {"mov", "matroska"}
-"""Containers whose clock starts at 0, whatever comes first; that of a broadcast may not."""
-
+# First bytes of lists that point to other files, perhaps on the network.
 PLAYLISTS = (b"#EXTM3U", b"ffconcat", b"<MPD", b"v=0\r\n", b"v=0\n")
-"""How a list of other files, near or on the network, begins."""
-
+# FFmpeg's names of formats that are no recordings.
 PICTURES = {"image2", "ico", "apng"}
 PICTURE_BRANDS = {"heic", "heix", "mif1", "msf1", "avif", "avis"}
 TEXTS = {"tty", "bin", "xbin", "adf", "idf"}
 
+_KIND_NAMES = {"audio": "sound", "video": "pictures"}
 _Kind = Literal["audio", "video"]
+_Floats = NDArray[np.float32]
 
 
 class MediaInfo(NamedTuple):
-    """What a file holds.
+    """Contents of a media file.
 
     Attributes:
         duration: In seconds.
         has_audio: Whether there is sound.
-        has_video: Whether there are pictures; the cover of a song is none.
+        has_video: Whether there are pictures. The cover of a song is none.
         width: Of the upright picture in pixels, 0 without pictures.
         height: Likewise.
         frame_rate: Pictures per second on average, 0 without pictures.
@@ -89,7 +72,7 @@ class MediaInfo(NamedTuple):
 
 
 class Frame(NamedTuple):
-    """A picture.
+    """One picture.
 
     Attributes:
         time: When it is on screen, in seconds from the start of the file.
@@ -101,14 +84,11 @@ class Frame(NamedTuple):
 
 
 def probe(path: Path) -> MediaInfo:
-    """Say what a media file holds, reading no more of it than needed.
-
-    Args:
-        path: A file of any container FFmpeg knows.
+    """Return the contents of a file of any container FFmpeg knows, without reading all of it.
 
     Raises:
         MediaError: If the file is missing, empty, cut short, not media, a still picture, or
-            its pictures are larger than 3840x2160 pixels in all.
+            has pictures of more than 3840 x 2160 pixels.
     """
     with open_media(path) as container:
         video = main_stream(container, "video")
@@ -118,117 +98,105 @@ def probe(path: Path) -> MediaInfo:
             return MediaInfo(duration, has_audio, False, 0, 0, 0.0)
         _check_size(path, video)
         width, height = video.codec_context.width, video.codec_context.height
+        # The rotation is known only once a picture is decoded.
         if _quarter_turns(next(_decoded(container, video), None)) % 2:
             width, height = height, width
         rate = video.average_rate or video.guessed_rate or 0
         return MediaInfo(duration, has_audio, True, width, height, float(rate))
 
 
-def audio_blocks(path: Path, *, block_seconds: float = 30.0) -> Iterator[NDArray[np.float32]]:
-    """Stream the sound of a file, 16 kHz mono, from time 0.
+def audio_blocks(
+    path: Path, start: float = 0.0, end: float | None = None, *, block_seconds: float = 30.0
+) -> Iterator[_Floats]:
+    """Stream a stretch of sound, 16 kHz mono.
 
-    Joined, the blocks are what :func:`read_audio` returns. A file without sound has none.
-
-    Args:
-        path: A media file.
-        block_seconds: Length of every block but the last, in seconds.
-
-    Yields:
-        Samples, float32 ``[k]``, in -1..1.
-
-    Raises:
-        MediaError: As :func:`probe`, or if none of the sound can be decoded.
-    """
-    size = round(block_seconds * SAMPLE_RATE)
-    held: list[NDArray[np.float32]] = []
-    for piece in _sound(path, 0.0):
-        held.append(piece)
-        if sum(map(len, held)) < size:
-            continue
-        joined = np.concatenate(held)
-        whole = len(joined) // size * size
-        yield from joined[:whole].reshape(-1, size)
-        held = [joined[whole:]]
-    if sum(map(len, held)):
-        yield np.concatenate(held)
-
-
-def read_audio(path: Path, start: float = 0.0, end: float | None = None) -> NDArray[np.float32]:
-    """Read a stretch of sound, 16 kHz mono.
-
-    Sample ``i`` is time ``start + i / 16000`` by the file's clock: gaps, and the wait for
-    sound that begins late, are silence.
+    Sample ``i`` is at ``start + i / 16000`` seconds on the file's clock. Gaps, and the time
+    before sound that begins late, are silence.
 
     Args:
         path: A media file.
         start: In seconds.
-        end: In seconds; None reads on to where the sound ends.
+        end: In seconds; None reads to the end of the sound.
+        block_seconds: Length of every block but the last, in seconds.
 
-    Returns:
-        Samples, float32 ``[k]``, in -1..1; fewer than asked for where the sound ends first,
+    Yields:
+        Samples, float32 ``[k]``, in -1..1; fewer than asked for where the sound ends first, and
         none where the file has no sound.
 
     Raises:
         MediaError: As :func:`probe`, or if none of the sound can be decoded.
     """
+    size = round(block_seconds * SAMPLE_RATE)
     wanted = math.inf if end is None else round(end * SAMPLE_RATE) - round(start * SAMPLE_RATE)
-    pieces = [np.zeros(0, np.float32)]
-    count = 0
+    pending: list[_Floats] = []
     for piece in _sound(path, start):
-        pieces.append(piece)
-        count += len(piece)
-        if count >= wanted:
+        pending.append(piece[: int(max(0, min(wanted, len(piece))))])
+        wanted -= len(piece)
+        if sum(map(len, pending)) >= size:
+            samples = np.concatenate(pending)
+            complete = len(samples) // size * size
+            yield from samples[:complete].reshape(-1, size)
+            pending = [samples[complete:]]
+        if wanted <= 0:
             break
-    joined = np.concatenate(pieces)
-    return joined if end is None else joined[: int(max(wanted, 0))]
+    if sum(map(len, pending)):
+        yield np.concatenate(pending)
+
+
+def read_audio(path: Path, start: float = 0.0, end: float | None = None) -> _Floats:
+    """Read a stretch of sound at once, float32 ``[samples]``; see :func:`audio_blocks`."""
+    return np.concatenate([np.zeros(0, np.float32), *audio_blocks(path, start, end)])
 
 
 def frames(
     path: Path, *, rate: float = 10.0, start: float = 0.0, end: float | None = None
 ) -> Iterator[Frame]:
-    """Stream the pictures on screen at the times ``i / rate``.
+    """Stream the pictures that are on screen at the times ``i / rate``.
 
-    Each is the last picture shown by then, whether the file's rate varies or not; times
-    before the first picture and after the last have none. A file without pictures has none.
+    The picture at a time is the last one shown by then, also in a file whose rate varies.
+    Times before the first picture and after the last have none.
 
     Args:
         path: A media file.
         rate: Pictures per second wanted.
         start: First time wanted, in seconds.
-        end: Times from here on are not wanted, in seconds.
+        end: Time from which on no picture is wanted, in seconds.
 
     Raises:
         MediaError: As :func:`probe`, or if none of the pictures can be decoded.
     """
     stop = math.inf if end is None else end
-    due = math.ceil((start - CLOCK) * rate)
-    for time, until, picture in _shown(path, start):
-        due = max(due, math.ceil((time - CLOCK) * rate))
-        last = math.ceil((min(until, stop) - CLOCK) * rate)
-        if due < last:  # only pictures that are wanted are converted
+    due = math.ceil((start - SAME_TIME) * rate)
+    for appears, disappears, picture in _shown(path, start):
+        due = max(due, math.ceil((appears - SAME_TIME) * rate))
+        last = math.ceil((min(disappears, stop) - SAME_TIME) * rate)
+        # Converting a picture is slow, so only those that are wanted are converted.
+        if due < last:
             image = _upright(picture)
-            for at in range(due, last):
-                yield Frame(at / rate, image)
+            for number in range(due, last):
+                yield Frame(number / rate, image)
             due = last
-        if until >= stop:
+        if disappears >= stop:
             return
 
 
 def _shown(path: Path, start: float) -> Iterator[tuple[float, float, Any]]:
-    """Every picture with the times at which it comes on screen and goes."""
-    before: tuple[float, Any] | None = None
-    usual = 0.04
-    for time, picture in _timed(path, "video", start):
-        if before is not None:
-            yield before[0], time, before[1]
-            usual = time - before[0]
-        before = time, picture
-    if before is not None:
-        time, picture = before
-        yield time, time + (float(picture.duration * picture.time_base) or usual), picture
+    """Yield every picture with the times at which it appears and disappears."""
+    previous: tuple[float, Any] | None = None
+    usual_seconds = 0.04
+    for time, picture in _frames_from(path, "video", start):
+        if previous is not None:
+            yield previous[0], time, previous[1]
+            usual_seconds = time - previous[0]
+        previous = time, picture
+    if previous is not None:
+        time, picture = previous
+        seconds = float(picture.duration * picture.time_base) or usual_seconds
+        yield time, time + seconds, picture
 
 
 def _upright(picture: Any) -> NDArray[np.uint8]:
+    """Convert to RGB, scale down to at most :data:`MAX_HEIGHT` rows, and turn upright."""
     turns = _quarter_turns(picture)
     width, height = picture.width, picture.height
     rows = width if turns % 2 else height
@@ -244,53 +212,55 @@ def _quarter_turns(picture: Any | None) -> int:
     return 0 if picture is None else round(picture.rotation / 90) % 4
 
 
-def _sound(path: Path, start: float) -> Iterator[NDArray[np.float32]]:
-    """Sound without a gap from sample ``round(start * SAMPLE_RATE)`` on, in pieces."""
-    line = _Line(round(start * SAMPLE_RATE))
-    for time, frame in _timed(path, "audio", start):
-        yield from line.add(frame, time)
-    yield from line.finish()
+def _sound(path: Path, start: float) -> Iterator[_Floats]:
+    """Yield sound without a gap from sample ``round(start * SAMPLE_RATE)`` on, in pieces."""
+    sound = _GaplessSound(round(start * SAMPLE_RATE))
+    for time, frame in _frames_from(path, "audio", start):
+        yield from sound.add(frame, time)
+    yield from sound.finish()
 
 
-class _Line:
-    """Lays frames of sound down at their times, 16 kHz mono, in pieces without a gap."""
+class _GaplessSound:
+    """Frames of sound at their times, resampled to 16 kHz mono, with silence in the gaps."""
 
-    def __init__(self, first: int) -> None:
-        self.written = first  # the next sample to hand out
-        self.place = first  # where the next sample out of the resampler belongs
+    def __init__(self, first_sample: int) -> None:
+        self.written = first_sample  # the next sample to yield
+        self.place = first_sample  # where the next sample of the resampler belongs
         self.due = math.nan  # when the next frame comes if nothing is missing, in seconds
         self.resampler: Any = None
 
-    def add(self, frame: Any, time: float) -> Iterator[NDArray[np.float32]]:
-        """Lay down one frame that begins at ``time`` seconds."""
-        off = abs(time - self.due)
-        if self.resampler is None or JITTER < off < MAX_GAP:
-            yield from self._start(frame, time)
+    def add(self, frame: Any, time: float) -> Iterator[_Floats]:
+        """Add a frame that begins at ``time`` seconds."""
+        if self.resampler is None or JITTER < abs(time - self.due) < MAX_GAP:
+            yield from self._restart(frame, time)
         try:
             resampled = self.resampler.resample(frame)
         except ValueError:  # another rate, format or number of channels from here on
-            yield from self._start(frame, time)
+            yield from self._restart(frame, time)
             resampled = self.resampler.resample(frame)
         self.due += frame.samples / frame.sample_rate
-        yield from self._laid(resampled)
+        yield from self._placed(resampled)
 
-    def _start(self, frame: Any, time: float) -> Iterator[NDArray[np.float32]]:
-        """Begin afresh, with as much silence first as puts the samples on whole places."""
+    def _restart(self, frame: Any, time: float) -> Iterator[_Floats]:
+        """Begin with a new resampler at the time of a frame."""
         yield from self.finish()
         av = load("av", "reading video and sound")
         self.resampler = av.AudioResampler(format="s16", layout="mono", rate=SAMPLE_RATE)
+        # Only every so many samples do both rates have one at the same time. Start at such a
+        # sample and fill up with silence, so that the resampled ones fall on whole places.
         rate = frame.sample_rate
-        at, cycle = round(time * rate), rate // math.gcd(rate, SAMPLE_RATE)
-        self.place, self.due = (at - at % cycle) * SAMPLE_RATE // rate, time
-        if at % cycle:
-            yield from self._laid(self.resampler.resample(_silence(frame, at % cycle)))
+        first, cycle = round(time * rate), rate // math.gcd(rate, SAMPLE_RATE)
+        self.place, self.due = (first - first % cycle) * SAMPLE_RATE // rate, time
+        if first % cycle:
+            yield from self._placed(self.resampler.resample(_silence(frame, first % cycle)))
 
-    def finish(self) -> Iterator[NDArray[np.float32]]:
-        """Hand out what the resampler still holds."""
+    def finish(self) -> Iterator[_Floats]:
+        """Yield what the resampler still holds."""
         if self.resampler is not None:
-            yield from self._laid(self.resampler.resample(None))
+            yield from self._placed(self.resampler.resample(None))
 
-    def _laid(self, resampled: list[Any]) -> Iterator[NDArray[np.float32]]:
+    def _placed(self, resampled: list[Any]) -> Iterator[_Floats]:
+        """Yield samples at their places: gaps are filled with silence, overlaps are dropped."""
         for frame in resampled:
             samples = frame.to_ndarray()[0].astype(np.float32) / 32768
             missing = self.place - self.written
@@ -304,72 +274,72 @@ class _Line:
 
 
 def _silence(like: Any, samples: int) -> Any:
+    """Return a silent frame in the format of another."""
     av = load("av", "reading video and sound")
     frame = av.AudioFrame(format=like.format.name, layout=like.layout.name, samples=samples)
     frame.sample_rate = like.sample_rate
-    nothing = b"\x80" if like.format.name.startswith("u8") else b"\x00"
+    zero = b"\x80" if like.format.name.startswith("u8") else b"\x00"
     for plane in frame.planes:
-        plane.update(nothing * plane.buffer_size)
+        plane.update(zero * plane.buffer_size)
     return frame
 
 
-def _timed(path: Path, kind: _Kind, start: float) -> Iterator[tuple[float, Any]]:
-    """What decodes of one stream, with times in seconds, beginning a little before ``start``.
-
-    A seek that lands too late (in MPEG programme streams it may) is made good by reading
-    from the beginning.
-    """
+def _frames_from(path: Path, kind: _Kind, start: float) -> Iterator[tuple[float, Any]]:
+    """Yield decoded frames of one stream with their times, from a little before ``start`` on."""
     if start > LEAD:
         with open_media(path) as container:
             stream = main_stream(container, kind)
             if stream is not None and container.format.name.split(",")[0] in SEEKABLE:
-                origin = origin_of(container)
-                container.seek(
-                    math.floor((start - LEAD + origin) / stream.time_base), stream=stream
-                )
-                found = _with_times(path, container, stream)
-                first = next(found, None)
+                place = start - LEAD + origin_of(container)
+                container.seek(math.floor(place / stream.time_base), stream=stream)
+                timed = _timed_frames(path, container, stream)
+                first = next(timed, None)
                 if first is not None and first[0] <= start - LEAD / 2:
-                    yield from chain([first], found)
+                    yield from chain([first], timed)
                     return
+    # No seek, or one that landed too late as in MPEG programme streams: read all of it.
     with open_media(path) as container:
         stream = main_stream(container, kind)
         if stream is None:
             return
-        first = next(found := _with_times(path, container, stream), None)
+        timed = _timed_frames(path, container, stream)
+        first = next(timed, None)
         if first is None:
-            raise MediaError(_undecodable(path, kind))
-        yield from chain([first], found)
+            raise MediaError(
+                f'"{path.name}" has {_KIND_NAMES[kind]}, but nothing of it can be decoded: '
+                "the file is damaged or cut short.\n"
+                "  Copy, download or record it again."
+            )
+        yield from chain([first], timed)
 
 
-def _with_times(path: Path, container: InputContainer, stream: Any) -> Iterator[tuple[float, Any]]:
+def _timed_frames(
+    path: Path, container: InputContainer, stream: Any
+) -> Iterator[tuple[float, Any]]:
     if stream.type == "video":
         _check_size(path, stream)
     origin, time, step = origin_of(container), 0.0, 0.0
     for frame in _decoded(container, stream):
-        if frame.pts is None:  # a stream without times: one after the other
+        if frame.pts is None:  # a stream without times: one frame follows the other
             time += step
         else:
             time = float(frame.pts * frame.time_base) - origin
-        step = _length(frame, stream)
+        if stream.type == "audio":
+            step = float(frame.samples / frame.sample_rate)
+        else:
+            step = float(1 / (stream.average_rate or stream.guessed_rate or 25))
         yield time, frame
 
 
-def _length(frame: Any, stream: Any) -> float:
-    if stream.type == "audio":
-        return float(frame.samples / frame.sample_rate)
-    return float(1 / (stream.average_rate or stream.guessed_rate or 25))
-
-
 def _decoded(container: InputContainer, stream: Any) -> Iterator[Any]:
-    """Whatever of a stream can be decoded: broken packets are passed over."""
+    """Yield the frames of a stream that can be decoded; broken packets are skipped."""
     av = load("av", "reading video and sound")
     stream.thread_type = "AUTO"
     packets = container.demux(stream)
     while True:
         try:
             packet = next(packets, None)
-        except av.error.FFmpegError:  # cut in the middle: what is still in the decoder is good
+        except av.error.FFmpegError:  # a file cut short: what the decoder still holds is good
             packet = None
         with suppress(av.error.FFmpegError):
             yield from stream.decode(packet)
@@ -392,10 +362,10 @@ def open_media(path: Path) -> InputContainer:
         )
     except av.error.FFmpegError:
         raise MediaError(_unreadable(path)) from None
-    fault_found = _unusable(path, container)
-    if fault_found is not None:
+    fault = _unusable(path, container)
+    if fault is not None:
         container.close()
-        raise MediaError(fault_found)
+        raise MediaError(fault)
     return container
 
 
@@ -423,6 +393,7 @@ def _check_file(path: Path) -> None:
 
 
 def _head(path: Path) -> bytes:
+    """Return the first bytes of a file."""
     try:
         with path.open("rb") as file:
             return file.read(256)
@@ -454,21 +425,12 @@ def _unusable(path: Path, container: InputContainer) -> str | None:
         )
     kinds = sorted({stream.type for stream in container.streams})
     if formats & TEXTS or not {"audio", "video"} & set(kinds):
-        found = "text" if formats & TEXTS else ", ".join(kinds) or "nothing"
+        content = "text" if formats & TEXTS else ", ".join(kinds) or "nothing"
         return (
-            f'"{path.name}" holds neither pictures nor sound (found: {found}).\n'
+            f'"{path.name}" holds neither pictures nor sound (found: {content}).\n'
             "  Expected a video or a sound, as mp4, webm, mkv, mov, wav or mp3."
         )
     return None
-
-
-def _undecodable(path: Path, kind: _Kind) -> str:
-    what = {"audio": "sound", "video": "pictures"}[kind]
-    return (
-        f'"{path.name}" has {what}, but nothing of it can be decoded: '
-        "the file is damaged or cut short.\n"
-        "  Copy, download or record it again."
-    )
 
 
 def _check_size(path: Path, stream: Any) -> None:
@@ -482,10 +444,10 @@ def _check_size(path: Path, stream: Any) -> None:
 
 
 def main_stream(container: InputContainer, kind: _Kind) -> Any | None:
-    """The main stream of a kind; a song's cover is no video."""
+    """Return the main stream of a kind, or None; a song's cover is no video."""
     av = load("av", "reading video and sound")
     best = container.streams.best(kind)
-    if best is None or best.codec_context is None:  # the latter: no decoder for it
+    if best is None or best.codec_context is None:  # no stream, or no decoder for it
         return None
     if best.disposition & av.stream.Disposition.attached_pic:
         return None
@@ -493,23 +455,23 @@ def main_stream(container: InputContainer, kind: _Kind) -> Any | None:
 
 
 def starts_at_zero(container: InputContainer) -> bool:
-    """Whether the container's clock starts at 0; else it may be a piece of a broadcast."""
+    """Return whether the container's clock starts at 0; that of a broadcast may not."""
     return container.format.name.split(",")[0] in FROM_ZERO
 
 
 def origin_of(container: InputContainer) -> float:
-    """Where the container's clock starts, in seconds."""
+    """Return the time at which the container's clock starts, in seconds."""
     return 0.0 if starts_at_zero(container) else max(container.start_time or 0, 0) / 1_000_000
 
 
 def _duration(path: Path, container: InputContainer) -> float:
-    """Length in seconds, from the packets where the header does not say (live recordings)."""
+    """Return the length in seconds; live recordings do not state it, so their packets are read."""
     if container.duration is not None:
         return float(container.duration / 1_000_000)
-    with open_media(path) as again:
+    with open_media(path) as reopened:
         ends = [
             float((packet.pts + (packet.duration or 0)) * packet.time_base)
-            for packet in again.demux()
+            for packet in reopened.demux()
             if packet.pts is not None and packet.time_base is not None
         ]
     return max(ends, default=origin_of(container)) - origin_of(container)

@@ -1,7 +1,7 @@
-"""What there is to extract: files, folders of files, and the field's ``label.csv``.
+"""Find what to extract: files, folders of files, and the field's ``label.csv``.
 
-The field's layout is a folder with ``label.csv`` and ``Raw/<video_id>/<clip_id>.mp4``, each
-row a clip. A row that is at fault is a failed item and stops nothing else.
+The field's layout is a folder with ``label.csv`` and ``Raw/<video_id>/<clip_id>.mp4``, where
+each row is a clip. A faulty row is a failed item and does not stop the others.
 """
 
 from __future__ import annotations
@@ -24,17 +24,9 @@ __all__ = ["MEDIA_ENDINGS", "Failure", "Gathered", "Item", "gather", "read_label
 
 LABELS, RAW = "label.csv", "Raw"
 REQUIRED = ("video_id", "clip_id", "text", "label")
-OF_MODALITY: dict[str, Modality] = {
-    "label_T": "text",
-    "label_A": "audio",
-    "label_V": "vision",
-}
-OPTIONAL = (*OF_MODALITY, "mode", "annotation")
-MODES: dict[str, SplitName] = {
-    **{name: name for name in SPLITS},
-    "val": "valid",
-    "dev": "valid",
-}
+MODALITY_LABELS: dict[str, Modality] = {"label_T": "text", "label_A": "audio", "label_V": "vision"}
+OPTIONAL = (*MODALITY_LABELS, "mode", "annotation")
+MODES: dict[str, SplitName] = {**{name: name for name in SPLITS}, "val": "valid", "dev": "valid"}
 MEDIA_ENDINGS = (
     *(".mp4", ".mkv", ".webm", ".mov", ".avi", ".m4v", ".mpg", ".mpeg", ".flv", ".wmv"),
     *(".wav", ".mp3", ".m4a", ".flac", ".ogg", ".opus", ".aac"),
@@ -45,6 +37,8 @@ TRAIN_SHARE, VALID_SHARE = 0.70, 0.15
 MOST_CLASSES = 20
 DEFAULT_RANGE = (-3.0, 3.0)
 
+_Row = Mapping[str, str]
+
 
 class Item(NamedTuple):
     """One file to extract, and what is known of it.
@@ -53,7 +47,7 @@ class Item(NamedTuple):
         path: The file.
         name: What messages call it: ``video/clip`` of a row, or the file's name.
         video_id: The recording.
-        clip_id: The clip, where the file is one; None where it is to be cut into utterances.
+        clip_id: The clip, if the file is one; None if it is to be cut into utterances.
         split: Where its clips go; those without a label go to ``test``.
         label: Of the clip, None where unknown.
         modality_labels: As in :class:`~mmcl.corpus.schema.Clip`.
@@ -71,7 +65,7 @@ class Item(NamedTuple):
 
 
 class Failure(NamedTuple):
-    """An item that came to nothing, and why."""
+    """An item that could not be extracted, and why."""
 
     item: str
     cause: str
@@ -82,7 +76,7 @@ class Gathered(NamedTuple):
 
     Attributes:
         items: What can be extracted, in order.
-        failures: Rows that are at fault.
+        failures: Faulty rows.
         task: What the labels are.
         notes: What a user should know.
     """
@@ -102,14 +96,14 @@ def gather(
     """Find what there is to extract.
 
     Args:
-        sources: Media files, folders of them (and of folders), and folders with a
-            ``label.csv``, of which one may be given.
+        sources: Media files, folders of them (and of folders), and at most one folder with a
+            ``label.csv``.
         kind: What the labels are.
         label_range: Lowest and highest score; -3..3 by default.
 
     Raises:
-        MediaError: If a source is not there, holds nothing, or its ``label.csv`` cannot be
-            read; or if more than one has a ``label.csv``.
+        MediaError: If a source does not exist or holds nothing, its ``label.csv`` cannot be
+            read, or more than one has a ``label.csv``.
     """
     labelled = [source for source in sources if (source / LABELS).is_file()]
     if len(labelled) > 1:
@@ -117,34 +111,31 @@ def gather(
             f'"{labelled[0].name}" and "{labelled[1].name}" both have a {LABELS}; '
             "a corpus has one.\n  Extract them one by one, or join the two."
         )
-    plain = _plain_items(source for source in sources if source not in labelled)
+    unlabelled = _unlabelled_items(source for source in sources if source not in labelled)
     if not labelled:
         note = f"no {LABELS}: the clips have no labels and are all in the test split"
         low, high = label_range or DEFAULT_RANGE
-        return Gathered(plain, [], Task(kind="regression", low=low, high=high), (note,))
-    found = read_labels(labelled[0], kind=kind, label_range=label_range)
-    return found._replace(items=found.items + plain)
+        return Gathered(unlabelled, [], Task(kind="regression", low=low, high=high), (note,))
+    gathered = read_labels(labelled[0], kind=kind, label_range=label_range)
+    return gathered._replace(items=gathered.items + unlabelled)
 
 
-def _plain_items(sources: Iterable[Path]) -> list[Item]:
-    paths = list(dict.fromkeys(path for source in sources for path in _media_of(source)))
+def _unlabelled_items(sources: Iterable[Path]) -> list[Item]:
+    paths = list(dict.fromkeys(path for source in sources for path in _media_files(source)))
     stems = Counter(path.stem for path in paths)
-    return [
-        Item(
-            path,
-            _legible(path.name),
-            _legible(path.stem if stems[path.stem] == 1 else path.as_posix()),
-        )
-        for path in paths
-    ]
+    items = []
+    for path in paths:
+        video_id = path.stem if stems[path.stem] == 1 else path.as_posix()
+        items.append(Item(path, _storable(path.name), _storable(video_id)))
+    return items
 
 
-def _legible(name: str) -> str:
-    """The name of a file, which may be no UTF-8 on disk, as text that can be stored."""
+def _storable(name: str) -> str:
+    """Return the name of a file, which may be no UTF-8 on disk, as text that can be stored."""
     return name.encode("utf-8", "backslashreplace").decode("utf-8")
 
 
-def _media_of(source: Path) -> list[Path]:
+def _media_files(source: Path) -> list[Path]:
     if not source.exists():
         raise MediaError(
             f'"{source}": no such file or folder.\n'
@@ -152,13 +143,13 @@ def _media_of(source: Path) -> list[Path]:
         )
     if not source.is_dir():
         return [source]
-    found = sorted(p for p in source.rglob("*") if p.suffix.lower() in MEDIA_ENDINGS)
-    if not found:
+    paths = sorted(path for path in source.rglob("*") if path.suffix.lower() in MEDIA_ENDINGS)
+    if not paths:
         raise MediaError(
             f'"{source}": neither a {LABELS} nor a media file in this folder.\n'
             f"  Looked for files that end in {', '.join(MEDIA_ENDINGS)}."
         )
-    return found
+    return paths
 
 
 def read_labels(
@@ -169,24 +160,24 @@ def read_labels(
 ) -> Gathered:
     """Read a ``label.csv`` and find its files.
 
-    Columns: ``video_id``, ``clip_id``, ``text`` (may be empty: it is recognised then) and
-    ``label`` (may be empty: unknown); where wanted ``label_T``, ``label_A``, ``label_V`` and
-    ``mode``; others are ignored. Without ``mode`` a video's split is :func:`split_of` its id.
+    Columns: ``video_id``, ``clip_id``, ``text`` (if empty, it is recognised) and ``label`` (if
+    empty, it is unknown); optionally ``label_T``, ``label_A``, ``label_V`` and ``mode``; others
+    are ignored. Without ``mode`` a video's split is :func:`split_of` its id.
 
     Args:
-        folder: Where ``label.csv`` and ``Raw`` lie.
+        folder: Folder with ``label.csv`` and ``Raw``.
         kind: What the labels are; classes are numbered in the order of their names.
         label_range: Lowest and highest score; -3..3 by default.
 
     Raises:
         MediaError: If the file cannot be read as a table, or columns are missing.
     """
-    rows = _rows(folder / LABELS)
+    rows = _table_rows(folder / LABELS)
     task = _task(rows, kind, label_range or DEFAULT_RANGE)
     items, failures = [], []
     first_rows: dict[tuple[str, str], int] = {}
     for number, row in enumerate(rows, start=2):  # the names of the columns are row 1
-        reader = _Row(folder, row, task)
+        reader = _RowReader(folder, row, task)
         ids = (row["video_id"], row["clip_id"])
         if ids in first_rows:
             reader.faults.append(f"the same video_id and clip_id are in row {first_rows[ids]}")
@@ -197,14 +188,21 @@ def read_labels(
             failures.append(Failure(item.name, cause))
         else:
             items.append(item)
-    return Gathered(items, failures, task, _split_notes(rows, items))
+    if "mode" in rows[0]:
+        return Gathered(items, failures, task)
+    counts = Counter(item.split for item in items)
+    note = (
+        f'{LABELS} has no column "mode": whole videos went to train, valid and test '
+        f"by a hash of video_id, {'/'.join(str(counts[name]) for name in SPLITS)} clips"
+    )
+    return Gathered(items, failures, task, (note,))
 
 
 def split_of(video_id: str) -> SplitName:
-    """The split of a whole video where none is given: 70% train, 15% valid, 15% test.
+    """Return the split of a whole video if none is given: 70% train, 15% valid, 15% test.
 
-    It is the sha256 of the id, so it is the same on every machine and does not depend on
-    what other videos there are.
+    The sha256 of the id decides, so the split is the same on every machine and does not depend
+    on the other videos.
 
     Example:
         >>> [split_of(f"video{number}") for number in range(1, 6)]
@@ -216,7 +214,7 @@ def split_of(video_id: str) -> SplitName:
     return "valid" if share < TRAIN_SHARE + VALID_SHARE else "test"
 
 
-def _rows(path: Path) -> list[dict[str, str]]:
+def _table_rows(path: Path) -> list[dict[str, str]]:
     try:
         with path.open(newline="", encoding="utf-8-sig") as file:
             reader = csv.DictReader(file, restval="")
@@ -242,29 +240,26 @@ def _check_columns(columns: Sequence[str]) -> None:
     if not missing:
         return
     others = [name for name in columns if name not in (*REQUIRED, *OPTIONAL)]
-    lines = [f"  {name}: not there{did_you_mean(name, others)}" for name in missing]
+    lines = [f"  {name}: not there{did_you_mean(name, others)}\n" for name in missing]
     raise MediaError(
-        "\n".join(
-            [
-                f'"{LABELS}" lacks {len(missing)} column{"s" * (len(missing) > 1)}.',
-                *lines,
-                f"  Found: {', '.join(columns) or 'nothing'}. "
-                f"Expected: {', '.join(REQUIRED)}; with them, if wanted: {', '.join(OPTIONAL)}.",
-            ]
-        )
+        f'"{LABELS}" lacks {len(missing)} column{"s" * (len(missing) > 1)}.\n'
+        f"{''.join(lines)}"
+        f"  Found: {', '.join(columns) or 'nothing'}. "
+        f"Expected: {', '.join(REQUIRED)}; with them, if wanted: {', '.join(OPTIONAL)}."
     )
 
 
-def _task(rows: Sequence[Mapping[str, str]], kind: str, span: tuple[float, float]) -> Task:
+def _task(rows: Sequence[_Row], kind: str, label_range: tuple[float, float]) -> Task:
     if kind == "regression":
-        return Task(kind="regression", low=span[0], high=span[1])
-    found = {row["label"] for row in rows if row["label"]}
-    if not 2 <= len(found) <= MOST_CLASSES:
+        return Task(kind="regression", low=label_range[0], high=label_range[1])
+    classes = {row["label"] for row in rows if row["label"]}
+    if not 2 <= len(classes) <= MOST_CLASSES:
         raise MediaError(
-            f'"{LABELS}": column "label" holds {len(found)} different values; '
+            f'"{LABELS}": column "label" holds {len(classes)} different values; '
             f"classes are 2 to {MOST_CLASSES}.\n  For scores: --task regression"
         )
-    names = sorted(found, key=lambda name: (_number(name) is None, _number(name) or 0.0, name))
+    # Numbers first, by value; then names, by the alphabet.
+    names = sorted(classes, key=lambda name: (_number(name) is None, _number(name) or 0.0, name))
     return Task(kind="classes", names=tuple(names))
 
 
@@ -276,45 +271,57 @@ def _number(text: str) -> float | None:
     return number if math.isfinite(number) else None
 
 
-class _Row:
-    """Reads one row and remembers what is wrong with it."""
+class _RowReader:
+    """Reader of one row that collects the row's faults."""
 
-    def __init__(self, folder: Path, row: Mapping[str, str], task: Task) -> None:
+    def __init__(self, folder: Path, row: _Row, task: Task) -> None:
         self.folder, self.row, self.task = folder, row, task
         self.faults: list[str] = []
 
     def item(self) -> Item:
         video_id, clip_id = self.row["video_id"], self.row["clip_id"]
+        path, split = self._path(video_id, clip_id), self._split(video_id)
+        is_score, text = self.task.kind == "regression", self.row["label"]
+        label: Label = None
+        if text:
+            label = self._score("label") if is_score else self.task.names.index(text)
+        modality_labels = {
+            modality: score
+            for column, modality in MODALITY_LABELS.items()
+            if is_score and self.row.get(column) and (score := self._score(column)) is not None
+        }
         return Item(
-            path=self._path(video_id, clip_id),
+            path=path,
             name=f"{video_id}/{clip_id}",
             video_id=video_id,
             clip_id=clip_id,
-            split=self._split(video_id),
-            label=self._label(),
-            modality_labels=self._modality_labels(),
+            split=split,
+            label=label,
+            modality_labels=modality_labels or None,
             text=self.row["text"] or None,
         )
 
     def _path(self, video_id: str, clip_id: str) -> Path:
         wanted = self.folder / RAW / video_id / f"{clip_id}{MEDIA_ENDINGS[0]}"
-        for name in ("video_id", "clip_id"):
-            if not self.row[name]:
-                self.faults.append(f"{name} is empty")
+        self.faults += [
+            f"{name} is empty" for name in ("video_id", "clip_id") if not self.row[name]
+        ]
         if self.faults:
             return wanted
+        # The preferred ending wins where a clip has several files.
         for ending in MEDIA_ENDINGS:
             for path in (wanted.with_name(clip_id + e) for e in (ending, ending.upper())):
                 if path.is_file():
                     return path
-        shown = f"{RAW}/{video_id}/{clip_id}{MEDIA_ENDINGS[0]}"
-        other = _other(wanted)
-        if other is None:
-            self.faults.append(f'no file "{shown}", nor one with another ending')
-        else:
-            self.faults.append(
-                f'no file "{shown}", but "{other.name}", whose ending is of no video or sound'
-            )
+        fault = f'no file "{RAW}/{video_id}/{clip_id}{MEDIA_ENDINGS[0]}", '
+        # A file of the same name that is neither media nor a transcript, as a picture.
+        for path in sorted(wanted.parent.glob(f"{escape(clip_id)}.*")):
+            if path.stem == clip_id and path.suffix.lower() not in TRANSCRIPT_ENDINGS:
+                self.faults.append(
+                    f'{fault}but "{path.name}", whose ending is of no video or sound'
+                )
+                return wanted
+        self.faults.append(f"{fault}nor one with another ending")
         return wanted
 
     def _split(self, video_id: str) -> SplitName:
@@ -326,25 +333,8 @@ class _Row:
             self.faults.append(f'mode is "{mode}", expected train, valid or test{near}')
         return MODES.get(mode.lower(), "test")
 
-    def _label(self) -> Label:
-        text = self.row["label"]
-        if not text:
-            return None
-        if self.task.kind == "classes":
-            return self.task.names.index(text)
-        return self._score("label", text)
-
-    def _modality_labels(self) -> dict[Modality, float] | None:
-        if self.task.kind == "classes":
-            return None
-        scores = {
-            modality: self._score(column, self.row[column])
-            for column, modality in OF_MODALITY.items()
-            if self.row.get(column)
-        }
-        return {m: score for m, score in scores.items() if score is not None} or None
-
-    def _score(self, column: str, text: str) -> float | None:
+    def _score(self, column: str) -> float | None:
+        text = self.row[column]
         score, low, high = _number(text), self.task.low or 0.0, self.task.high or 0.0
         if score is None:
             self.faults.append(f'{column} is "{text}", not a number (for classes: --task classes)')
@@ -354,22 +344,3 @@ class _Row:
                 "(for another range: --label-range LOW HIGH)"
             )
         return score
-
-
-def _other(wanted: Path) -> Path | None:
-    """A file of the same name that is neither media nor a transcript, as a picture."""
-    for path in sorted(wanted.parent.glob(f"{escape(wanted.stem)}.*")):
-        if path.stem == wanted.stem and path.suffix.lower() not in TRANSCRIPT_ENDINGS:
-            return path
-    return None
-
-
-def _split_notes(rows: Sequence[Mapping[str, str]], items: Sequence[Item]) -> tuple[str, ...]:
-    if "mode" in rows[0]:
-        return ()
-    counts = Counter(item.split for item in items)
-    shown = "/".join(str(counts[name]) for name in SPLITS)
-    return (
-        f'{LABELS} has no column "mode": whole videos went to train, valid and test '
-        f"by a hash of video_id, {shown} clips",
-    )

@@ -1,4 +1,4 @@
-"""How features are extracted: every parameter and version, stored with whatever is made."""
+"""Settings of an extraction, which are stored with the corpus."""
 
 from __future__ import annotations
 
@@ -8,27 +8,26 @@ from pydantic import BaseModel, ConfigDict, Field
 
 __all__ = ["SAMPLE_RATE", "Recipe"]
 
-SAMPLE_RATE = 16_000
-"""Samples of sound per second, mono, everywhere in this room."""
+SAMPLE_RATE = 16_000  # samples of sound per second, mono, everywhere in this room
 
 
 class Recipe(BaseModel):
-    """Everything that decides what the features of a file are.
+    """Everything on which the features of a file depend.
 
     Attributes:
         alignment: ``word``, one step per word in every modality; ``native``, each modality
             at its own rate (text per word).
-        frame_rate: Pictures looked at per second.
+        frame_rate: Pictures that are measured per second.
         audio_rate: Steps of sound per second in ``native``; frames at 100/s are averaged.
         voice: ``mfcc``, 48 columns of our own (timbre, loudness, pitch, spectrum); or
             ``egemaps``, the 25 low-level descriptors of openSMILE (research licence).
-        text_model: Hub id or folder of the text encoder; None takes a packaged one.
-        speech_model: Hub id or folder of the recogniser; None takes a packaged one.
-        face_model: File of the face landmarker; None takes a packaged one.
-        language: Of the speech, two letters; None lets the recogniser say.
+        text_model: Hub id or folder of the text encoder; None takes the packaged one.
+        speech_model: Hub id or folder of the recogniser; None takes the packaged one.
+        face_model: File of the face landmarker; None takes the packaged one.
+        language: Language of the speech, two letters; None lets the recogniser decide.
         pause: Silence between two words, in seconds, that ends an utterance.
-        longest: An utterance is cut at its longest pause when it lasts longer, in seconds.
-        versions: Of the packages and weights that were used, filled in by extraction.
+        longest: Longest utterance, in seconds; a longer one is cut at its longest pause.
+        versions: Versions of the packages and weights, filled in by extraction.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")

@@ -1,4 +1,4 @@
-"""What was said, where it is known: transcripts of the usual formats."""
+"""Read transcripts of the usual formats: srt, vtt, json, txt and csv."""
 
 from __future__ import annotations
 
@@ -17,22 +17,20 @@ from mmcl.errors import MediaError
 __all__ = ["TRANSCRIPT_ENDINGS", "Utterance", "check_times", "find_transcript", "read_transcript"]
 
 TRANSCRIPT_ENDINGS = (".srt", ".vtt", ".json", ".txt", ".csv")
-"""Formats that are read, the first preferred where a file has several beside it."""
+"""Formats that are read, the preferred first where several lie beside a file."""
 
-PAST_THE_END = 0.5
-"""Seconds a transcript may run past the end of its clip: subtitles are rounded."""
-
+PAST_THE_END = 0.5  # seconds a transcript may exceed its clip, since subtitles are rounded
 FAULTS_SHOWN = 5
 
 _CLOCK = r"(?:(\d+):)?(\d{1,2}):(\d{1,2}(?:[.,]\d+)?)"
 _CUE = re.compile(rf"\s*{_CLOCK}\s*-->\s*{_CLOCK}(?:\s.*)?$")
 _MARKUP = re.compile(r"<[^<>]*>|\{\\[^{}]*\}")
 _TABLE = re.compile(r'^\s*"?\d+(\.\d+)?"?\s*;\s*"?\d+(\.\d+)?"?\s*;')
-_SIDE_BLOCKS = ("NOTE", "STYLE", "REGION")
+_SIDE_BLOCKS = ("NOTE", "STYLE", "REGION")  # of vtt
 
 
 class Utterance(NamedTuple):
-    """Something said in one go.
+    """A piece of speech.
 
     Attributes:
         start: In seconds from the start of the file; None where not known.
@@ -48,57 +46,48 @@ class Utterance(NamedTuple):
 
 
 def find_transcript(media_path: Path) -> Path | None:
-    """Find the transcript that lies beside a media file under the same name.
-
-    Args:
-        media_path: ``talk.mp4`` finds ``talk.srt``, ``.vtt``, ``.json``, ``.txt`` or ``.csv``,
-            the first of these that is there.
-    """
+    """Return the transcript beside a media file, as ``talk.srt`` for ``talk.mp4``, or None."""
     beside = (media_path.with_suffix(suffix) for suffix in TRANSCRIPT_ENDINGS)
     return next((path for path in beside if path.is_file()), None)
 
 
 def read_transcript(path: Path) -> list[Utterance]:
-    """Read a transcript; its ending tells the format.
+    """Read a transcript, whose ending tells the format.
 
     ``.srt`` and ``.vtt`` are subtitles. ``.json`` is a list of ``{"text", "start", "end",
     "words": [{"text" or "word", "start", "end"}]}`` of which only the text, or the words, must
     be there, or the same as ``{"segments": [...]}``, as Whisper writes. ``.csv`` and ``.txt``
     hold lines of ``start;end;text`` or ``start;end;text;label`` with times in seconds (the
-    label is not read); a ``.txt`` of other lines is one utterance a line, without times.
+    label is ignored). Every line of another ``.txt`` is one utterance without times.
 
-    Args:
-        path: A UTF-8 file.
-
-    Returns:
-        The utterances in the file's order; those without a text are left out.
+    Utterances keep the file's order; those without text are left out.
 
     Raises:
-        MediaError: If the file is missing, no text, of no known format, broken or empty.
+        MediaError: If the file is missing, not UTF-8, of no known format, broken or empty.
     """
-    if path.suffix.lower() not in TRANSCRIPT_ENDINGS:
+    suffix = path.suffix.lower()
+    if suffix not in TRANSCRIPT_ENDINGS:
         raise MediaError(
             f'"{path.name}" is no transcript that can be read; '
             f"expected {', '.join(TRANSCRIPT_ENDINGS)}."
         )
-    text = _text(path)
-    match path.suffix.lower():
-        case ".srt" | ".vtt":
-            found = list(_cues(path, text))
-        case ".json":
-            found = list(_from_json(path, text))
-        case suffix:
-            found = list(_from_lines(path, text, always_timed=suffix == ".csv"))
-    found = [utterance for utterance in found if utterance.text]
-    if not found:
+    text = _read_text(path)
+    if suffix in (".srt", ".vtt"):
+        utterances = _from_subtitles(path, text)
+    elif suffix == ".json":
+        utterances = _from_json(path, text)
+    else:
+        utterances = _from_lines(path, text, always_timed=suffix == ".csv")
+    with_text = [utterance for utterance in utterances if utterance.text]
+    if not with_text:
         raise MediaError(
             f'"{path.name}" holds no utterance.\n'
             "  Leave it out, and what is said is recognised from the sound."
         )
-    return found
+    return with_text
 
 
-def _text(path: Path) -> str:
+def _read_text(path: Path) -> str:
     try:
         return path.read_bytes().decode("utf-8-sig").replace("\r\n", "\n").replace("\r", "\n")
     except FileNotFoundError:
@@ -112,29 +101,25 @@ def _text(path: Path) -> str:
         ) from None
 
 
-# ---------------------------------------------------------------- subtitles
-
-
-def _cues(path: Path, text: str) -> Iterator[Utterance]:
+def _from_subtitles(path: Path, text: str) -> Iterator[Utterance]:
     for first, block in _blocks(text):
         if block[0].startswith("WEBVTT") or block[0].split()[0] in _SIDE_BLOCKS:
             continue
-        at = next((at for at, line in enumerate(block[:2]) if "-->" in line), None)
-        timing = None if at is None else _CUE.match(block[at])
-        if at is None or timing is None:
-            number = first + (at or 0)
+        # The times are in the first line, or in the second after a number or name.
+        index = 1 if "-->" not in block[0] and "-->" in "".join(block[1:2]) else 0
+        cue = _CUE.match(block[index])
+        if cue is None:
             raise MediaError(
-                f'"{path.name}", line {number}: expected "00:00:01,000 --> 00:00:02,500", '
-                f'got "{block[at or 0]}".'
+                f'"{path.name}", line {first + index}: expected "00:00:01,000 --> 00:00:02,500", '
+                f'got "{block[index]}".'
             )
-        parts = timing.groups()
-        said = " ".join(_MARKUP.sub("", line) for line in block[at + 1 :])
-        said = " ".join(html.unescape(said).split())
-        yield Utterance(_seconds(*parts[:3]), _seconds(*parts[3:]), said)
+        times = cue.groups()
+        said = html.unescape(" ".join(_MARKUP.sub("", line) for line in block[index + 1 :]))
+        yield Utterance(_seconds(*times[:3]), _seconds(*times[3:]), " ".join(said.split()))
 
 
 def _blocks(text: str) -> Iterator[tuple[int, list[str]]]:
-    """Lines between empty ones, with the number of the first."""
+    """Yield the lines between empty ones, with the number of the first."""
     block: list[str] = []
     for number, line in enumerate([*text.split("\n"), ""], start=1):
         if line.strip():
@@ -148,11 +133,9 @@ def _seconds(hours: str | None, minutes: str, seconds: str) -> float:
     return round(int(hours or 0) * 3600 + int(minutes) * 60 + float(seconds.replace(",", ".")), 6)
 
 
-# ---------------------------------------------------------------- lines
-
-
 def _from_lines(path: Path, text: str, *, always_timed: bool) -> Iterator[Utterance]:
     lines = [(number, line) for number, line in enumerate(text.split("\n"), 1) if line.strip()]
+    # A first line with # names the columns.
     if lines and lines[0][1].lstrip(' "').startswith("#"):
         lines = lines[1:]
     if not always_timed and not (lines and _TABLE.match(lines[0][1])):
@@ -160,24 +143,16 @@ def _from_lines(path: Path, text: str, *, always_timed: bool) -> Iterator[Uttera
         return
     for number, line in lines:
         fields = next(csv.reader([line], delimiter=";"))
-        times = _two_numbers(fields[:2])
-        if len(fields) not in (3, 4) or times is None:
+        try:
+            start, end = (float(field) for field in fields[:2])
+        except ValueError:  # too few fields, or no numbers
+            start = end = math.nan
+        if len(fields) not in (3, 4) or not (math.isfinite(start) and math.isfinite(end)):
             raise MediaError(
                 f'"{path.name}", line {number}: expected start;end;text or '
                 f'start;end;text;label with times in seconds, got "{line}".'
             )
-        yield Utterance(*times, " ".join(fields[2].split()))
-
-
-def _two_numbers(fields: Sequence[str]) -> tuple[float, float] | None:
-    try:
-        start, end = (float(field) for field in fields)
-    except ValueError:
-        return None
-    return (start, end) if math.isfinite(start) and math.isfinite(end) else None
-
-
-# ---------------------------------------------------------------- JSON
+        yield Utterance(start, end, " ".join(fields[2].split()))
 
 
 def _from_json(path: Path, text: str) -> Iterator[Utterance]:
@@ -190,49 +165,45 @@ def _from_json(path: Path, text: str) -> Iterator[Utterance]:
         ) from None
     items = content.get("segments") if isinstance(content, dict) else content
     if not isinstance(items, list):
+        kind = f"a {type(content).__name__}"
+        if isinstance(content, dict):
+            kind = f"an object with the keys {sorted(content)}"
         raise MediaError(
-            f'"{path.name}": expected a list of utterances or {{"segments": [...]}}, '
-            f"got {_kind(content)}."
+            f'"{path.name}": expected a list of utterances or {{"segments": [...]}}, got {kind}.'
         )
     for number, item in enumerate(items, start=1):
         try:
-            yield _utterance(item)
+            yield _json_utterance(item)
         except ValueError as fault:
             raise MediaError(f'"{path.name}", utterance {number}: {fault}') from None
 
 
-def _kind(value: Any) -> str:
-    if isinstance(value, dict):
-        return f"an object with the keys {sorted(value)}"
-    return f"a {type(value).__name__}"
-
-
-def _utterance(item: Any) -> Utterance:
+def _json_utterance(item: Any) -> Utterance:
     if not isinstance(item, dict):
         raise ValueError(f'expected an object with "text", got {item!r}.')
-    words = tuple(_word(number, word) for number, word in enumerate(item.get("words") or [], 1))
+    words = tuple(_json_word(number, w) for number, w in enumerate(item.get("words") or [], 1))
     words = tuple(word for word in words if word.text)
     text = item.get("text", " ".join(word.text for word in words) if words else None)
     if not isinstance(text, str):
         raise ValueError(f'expected "text" to be a string, got {text!r}.')
-    start, end = _span(item)
+    start, end = _json_times(item)
     if start is None and words and words[0].start is not None:
         start, end = words[0].start, words[-1].end
     return Utterance(start, end, " ".join(text.split()), words)
 
 
-def _word(number: int, item: Any) -> Word:
+def _json_word(number: int, item: Any) -> Word:
     text = item.get("text", item.get("word")) if isinstance(item, dict) else None
     if not isinstance(text, str):
         raise ValueError(f'word {number}: expected an object with "text" or "word", got {item!r}.')
     try:
-        start, end = _span(item)
+        start, end = _json_times(item)
     except ValueError as fault:
         raise ValueError(f"word {number}: {fault}") from None
     return Word(text=text.strip(), start=start, end=end)
 
 
-def _span(item: dict[str, Any]) -> tuple[float | None, float | None]:
+def _json_times(item: dict[str, Any]) -> tuple[float | None, float | None]:
     start, end = item.get("start"), item.get("end")
     for value in (start, end):
         is_number = isinstance(value, int | float) and not isinstance(value, bool)
@@ -243,60 +214,45 @@ def _span(item: dict[str, Any]) -> tuple[float | None, float | None]:
     return start, end
 
 
-# ---------------------------------------------------------------- checks
-
-
 def check_times(path: Path, utterances: Sequence[Utterance], duration: float) -> None:
-    """Refuse a transcript whose times do not fit its clip.
+    """Refuse a transcript whose times do not fit its clip of ``duration`` seconds.
 
-    Half a second past the end is let through, since subtitles are rounded; utterances and
-    words without times are not looked at.
-
-    Args:
-        path: The transcript, to name it.
-        utterances: What it says.
-        duration: Of its clip, in seconds.
+    Half a second past the end is accepted, since subtitles are rounded. Utterances and words
+    without times are not checked.
 
     Raises:
         MediaError: If a time lies outside the clip or an end is not after its start.
     """
-    faults = [
-        fault for at, each in enumerate(utterances, 1) for fault in _faults(at, each, duration)
-    ]
+    faults = list(_time_faults(utterances, duration))
     if not faults:
         return
-    found = "1 time that does" if len(faults) == 1 else f"{len(faults)} times that do"
-    shown = "".join(f"  {fault}.\n" for fault in faults[:FAULTS_SHOWN])
-    more = len(faults) - FAULTS_SHOWN
+    count = "1 time that does" if len(faults) == 1 else f"{len(faults)} times that do"
+    shown = [f"  {fault}." for fault in faults[:FAULTS_SHOWN]]
+    if len(faults) > FAULTS_SHOWN:
+        shown.append(f"  And {len(faults) - FAULTS_SHOWN} more.")
     raise MediaError(
-        f'"{path.name}" has {found} not fit its clip of {duration:.2f} s:\n'
-        + shown
-        + (f"  And {more} more.\n" if more > 0 else "")
-        + "  Expected 0 <= start < end <= the clip's length. Is it of another file?\n"
-        "  Correct it, or take it away: what is said is recognised then."
+        "\n".join(
+            [
+                f'"{path.name}" has {count} not fit its clip of {duration:.2f} s:',
+                *shown,
+                "  Expected 0 <= start < end <= the clip's length. Is it of another file?",
+                "  Correct it, or take it away: what is said is recognised then.",
+            ]
+        )
     )
 
 
-def _faults(number: int, utterance: Utterance, duration: float) -> Iterator[str]:
-    if utterance.start is not None and utterance.end is not None:
-        fault = _fault(utterance.start, utterance.end, duration)
-        if fault is not None or utterance.end == utterance.start:
-            yield f"utterance {number}: {fault or _reversed(utterance.start, utterance.end)}"
-    for at, word in enumerate(utterance.words, 1):
-        if word.start is None or word.end is None:
-            continue
-        fault = _fault(word.start, word.end, duration)  # Whisper gives words of no length
-        if fault is not None:
-            yield f'utterance {number}, word {at} "{word.text}": {fault}'
-
-
-def _fault(start: float, end: float, duration: float) -> str | None:
-    if end < start:
-        return _reversed(start, end)
-    if start < 0 or end > duration + PAST_THE_END:
-        return f"{start:g}..{end:g} s lies outside the clip"
-    return None
-
-
-def _reversed(start: float, end: float) -> str:
-    return f"{start:g}..{end:g} s does not end after it starts"
+def _time_faults(utterances: Sequence[Utterance], duration: float) -> Iterator[str]:
+    for number, utterance in enumerate(utterances, 1):
+        timed: list[Utterance | Word] = [utterance, *utterance.words]
+        for index, (start, end) in enumerate((t.start, t.end) for t in timed):
+            if start is None or end is None:
+                continue
+            name = f"utterance {number}" + (
+                f', word {index} "{timed[index].text}"' if index else ""
+            )
+            if start <= end and (start < 0 or end > duration + PAST_THE_END):
+                yield f"{name}: {start:g}..{end:g} s lies outside the clip"
+            # Whisper gives words of no length.
+            elif end < start or (end == start and index == 0):
+                yield f"{name}: {start:g}..{end:g} s does not end after it starts"

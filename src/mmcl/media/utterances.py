@@ -1,4 +1,4 @@
-"""Where speech is cut into utterances."""
+"""Cut the words of a recording into utterances, and join words to text."""
 
 from __future__ import annotations
 
@@ -9,37 +9,33 @@ from mmcl.corpus.schema import Word
 from mmcl.errors import MediaError
 from mmcl.media.transcripts import Utterance
 
-__all__ = ["cut_utterances", "joined"]
+__all__ = ["cut_utterances", "joined", "moved_words"]
 
-SENTENCE_ENDS = ".!?…"
-WIDE_SENTENCE_ENDS = "。！？．｡"
-"""Of Chinese and Japanese: these end a sentence and nothing else."""
-
+SENTENCE_ENDS = (".", "!", "?", "…")
+# Chinese and Japanese marks, which end a sentence and nothing else.
+WIDE_SENTENCE_ENDS = ("。", "！", "？", "．", "｡")
 CLOSERS = "\"'”’»)]」』）"
-SHORT_PAUSE = 0.2
-"""Silence in seconds that, after the mark of a sentence's end, ends an utterance."""
-
+OPENERS = "¿¡([«“‘"
 TITLES = {"mr.", "mrs.", "ms.", "dr.", "prof.", "st."}
+SHORT_PAUSE = 0.2  # seconds of silence that end an utterance after the end of a sentence
 
+# Letters of Chinese and Japanese, which are written without spaces.
 _UNSPACED = (("\u3000", "\u30ff"), ("\u3400", "\u9fff"), ("\uff00", "\uffef"))
 
 
 def cut_utterances(words: Sequence[Word], *, pause: float, longest: float) -> list[Utterance]:
     """Cut the words of a recording into utterances.
 
-    A cut falls after a word that is followed by silence of ``pause``, or that ends a sentence
-    (``. ! ? …``) and is followed by a silence of 0.2 s or by a capital, or that ends one with
-    the wide marks of Chinese and Japanese. What then lasts longer than ``longest`` is
-    cut at its longest silence, of equal ones at that nearest its middle, until nothing does
-    or one word is left.
+    An utterance ends after a word that is followed by a silence of ``pause``. It also ends
+    after a sentence (``. ! ? …``) that is followed by a silence of 0.2 s or by a capital, and
+    after one with the wide marks of Chinese and Japanese. What then lasts longer than
+    ``longest`` is cut at its longest silence, of equal ones at the one nearest its middle,
+    until nothing does or one word is left.
 
     Args:
         words: In order, with times in seconds.
         pause: Silence that ends an utterance, in seconds.
         longest: An utterance's longest duration, in seconds.
-
-    Returns:
-        Utterances with all the words, in order; none of no words.
 
     Raises:
         MediaError: If a word has no times.
@@ -51,26 +47,34 @@ def cut_utterances(words: Sequence[Word], *, pause: float, longest: float) -> li
     """
     spans = [_span(word) for word in words]
     cuts = [
-        at
-        for at, (word, after) in enumerate(pairwise(words), start=1)
-        if _parts(word, after, spans[at][0] - spans[at - 1][1], pause)
+        index
+        for index, (word, following) in enumerate(pairwise(words), start=1)
+        if _is_end(word, following, spans[index][0] - spans[index - 1][1], pause)
     ]
-    edges = [0, *cuts, len(words)]
-    found = []
-    for first, last in pairwise(edges):
-        for start, stop in _short_enough(spans, first, last, longest):
+    utterances = []
+    for first, last in pairwise([0, *cuts, len(words)]):
+        for start, stop in _short_parts(spans, first, last, longest):
             part = tuple(words[start:stop])
-            found.append(Utterance(spans[start][0], spans[stop - 1][1], joined(part), part))
-    return found
+            utterances.append(Utterance(spans[start][0], spans[stop - 1][1], joined(part), part))
+    return utterances
 
 
 def joined(words: Sequence[Word]) -> str:
-    """The text of words: spaces between them, but none between Chinese or Japanese ones."""
+    """Return the words as text: with spaces, but none between Chinese or Japanese words."""
     text = ""
     for word in words:
-        apart = text and word.text and not (_is_unspaced(text[-1]) and _is_unspaced(word.text[0]))
-        text += f" {word.text}" if apart else word.text
+        spaced = text and word.text and not (_is_unspaced(text[-1]) and _is_unspaced(word.text[0]))
+        text += f" {word.text}" if spaced else word.text
     return text
+
+
+def moved_words(words: Sequence[Word], seconds: float) -> tuple[Word, ...]:
+    """Return the words later by so many seconds, to the microsecond and not before 0."""
+
+    def moved(time: float | None) -> float | None:
+        return None if time is None else max(0.0, round(time + seconds, 6))
+
+    return tuple(Word(text=w.text, start=moved(w.start), end=moved(w.end)) for w in words)
 
 
 def _is_unspaced(letter: str) -> bool:
@@ -86,21 +90,20 @@ def _span(word: Word) -> tuple[float, float]:
     return word.start, word.end
 
 
-def _parts(word: Word, after: Word, silence: float, pause: float) -> bool:
-    """Whether two words belong to different utterances."""
-    if silence >= pause:
+def _is_end(word: Word, following: Word, silence: float, pause: float) -> bool:
+    """Return whether an utterance ends between two words."""
+    text = word.text.rstrip(CLOSERS)
+    if silence >= pause or text.endswith(WIDE_SENTENCE_ENDS):
         return True
-    said = word.text.rstrip(CLOSERS)
-    if said.endswith(tuple(WIDE_SENTENCE_ENDS)):
-        return True
-    if not said.endswith(tuple(SENTENCE_ENDS)) or said.lower() in TITLES:
+    if not text.endswith(SENTENCE_ENDS) or text.lower() in TITLES:
         return False
-    return silence >= SHORT_PAUSE or after.text.lstrip(CLOSERS + "¿¡([«“‘")[:1].isupper()
+    return silence >= SHORT_PAUSE or following.text.lstrip(CLOSERS + OPENERS)[:1].isupper()
 
 
-def _short_enough(
+def _short_parts(
     spans: Sequence[tuple[float, float]], first: int, last: int, longest: float
 ) -> Iterator[tuple[int, int]]:
+    """Yield the first and last indices of parts that are not too long."""
     waiting = [(first, last)] if first < last else []
     while waiting:
         start, stop = waiting.pop()
@@ -111,9 +114,6 @@ def _short_enough(
         middle = (begin + end) / 2
         cut = max(
             range(start + 1, stop),
-            key=lambda at: (
-                round(spans[at][0] - spans[at - 1][1], 3),
-                -abs(spans[at][0] - middle),
-            ),
+            key=lambda i: (round(spans[i][0] - spans[i - 1][1], 3), -abs(spans[i][0] - middle)),
         )
         waiting += [(cut, stop), (start, cut)]

@@ -1,12 +1,13 @@
-"""The sound of a voice, a hundred times a second: timbre, loudness, pitch, brightness.
+"""Describe the sound of a voice a hundred times a second: timbre, loudness, pitch, brightness.
 
-Plain FFTs on numpy and scipy. A step depends on 50 ms of sound around it (and its deltas on
+Plain FFTs with numpy and scipy. A step depends on 50 ms of sound around it (and its deltas on
 the four steps either side), so a recording can be read block by block.
 """
 
 from __future__ import annotations
 
 import warnings
+from collections.abc import Iterable
 from functools import cache
 
 import numpy as np
@@ -18,34 +19,22 @@ from mmcl.extras import load
 from mmcl.media.recipe import SAMPLE_RATE
 
 __all__ = [
-    "EGEMAPS_COLUMNS",
-    "VOICE_COLUMNS",
-    "VOICE_RATE",
-    "egemaps_steps",
-    "voice_steps",
-    "voice_times",
+    *("EGEMAPS_COLUMNS", "VOICE_COLUMNS", "egemaps_steps"),
+    *("voice_steps", "voice_steps_of_blocks", "voice_times"),
 ]
 
 _Floats = NDArray[np.float32]
 _Doubles = NDArray[np.float64]
 
-VOICE_RATE = 100
-"""Steps per second."""
-
+VOICE_RATE = 100  # steps per second
 NUM_MFCC = 20
 VOICE_COLUMNS: tuple[str, ...] = (
-    *(f"mfcc_{at}" for at in range(NUM_MFCC)),
-    *(f"mfcc_{at}_delta" for at in range(NUM_MFCC)),
-    "log_energy",
-    "log_f0",
-    "voicing",
-    "centroid",
-    "bandwidth",
-    "rolloff",
-    "flatness",
-    "zero_crossings",
+    *(f"mfcc_{index}" for index in range(NUM_MFCC)),
+    *(f"mfcc_{index}_delta" for index in range(NUM_MFCC)),
+    *("log_energy", "log_f0", "voicing", "centroid", "bandwidth", "rolloff"),
+    *("flatness", "zero_crossings"),
 )
-"""What each column of :func:`voice_steps` is.
+"""Names of the columns of :func:`voice_steps`.
 
 ``mfcc_*`` of 40 mel bands in decibels, and their slope per step; ``log_energy`` in decibels of
 full scale; ``log_f0`` the natural log of the pitch in hertz, 0 where unvoiced; ``voicing`` how
@@ -53,34 +42,20 @@ alike two periods are, 0..1; ``centroid``, ``bandwidth`` and ``rolloff`` in hert
 0..1, 1 for noise; ``zero_crossings`` per sample.
 """
 
-EGEMAPS_COLUMNS: tuple[str, ...] = (
-    "Loudness_sma3",
-    "alphaRatio_sma3",
-    "hammarbergIndex_sma3",
-    "slope0-500_sma3",
-    "slope500-1500_sma3",
-    "spectralFlux_sma3",
-    "mfcc1_sma3",
-    "mfcc2_sma3",
-    "mfcc3_sma3",
-    "mfcc4_sma3",
-    "F0semitoneFrom27.5Hz_sma3nz",
-    "jitterLocal_sma3nz",
-    "shimmerLocaldB_sma3nz",
-    "HNRdBACF_sma3nz",
-    "logRelF0-H1-H2_sma3nz",
-    "logRelF0-H1-A3_sma3nz",
-    "F1frequency_sma3nz",
-    "F1bandwidth_sma3nz",
-    "F1amplitudeLogRelF0_sma3nz",
-    "F2frequency_sma3nz",
-    "F2bandwidth_sma3nz",
-    "F2amplitudeLogRelF0_sma3nz",
-    "F3frequency_sma3nz",
-    "F3bandwidth_sma3nz",
-    "F3amplitudeLogRelF0_sma3nz",
+_F0_COLUMNS = (
+    *("F0semitoneFrom27.5Hz", "jitterLocal", "shimmerLocaldB", "HNRdBACF"),
+    *("logRelF0-H1-H2", "logRelF0-H1-A3"),
+    *("F1frequency", "F1bandwidth", "F1amplitudeLogRelF0"),
+    *("F2frequency", "F2bandwidth", "F2amplitudeLogRelF0"),
+    *("F3frequency", "F3bandwidth", "F3amplitudeLogRelF0"),
 )
-"""What each column of :func:`egemaps_steps` is, by openSMILE's own names."""
+EGEMAPS_COLUMNS: tuple[str, ...] = (
+    *("Loudness_sma3", "alphaRatio_sma3", "hammarbergIndex_sma3"),
+    *("slope0-500_sma3", "slope500-1500_sma3", "spectralFlux_sma3"),
+    *("mfcc1_sma3", "mfcc2_sma3", "mfcc3_sma3", "mfcc4_sma3"),
+    *(f"{name}_sma3nz" for name in _F0_COLUMNS),
+)
+"""Names of the columns of :func:`egemaps_steps`, which are openSMILE's own."""
 
 HOP = SAMPLE_RATE // VOICE_RATE
 WINDOW = SAMPLE_RATE // 40  # 25 ms
@@ -98,15 +73,16 @@ CLEAR = 0.15  # a dip this deep is the period, even if a deeper one follows
 VOICED = 0.5  # voicing from which a step counts as voiced
 AUDIBLE = 1e-6  # mean square below which nothing is voiced; -60 decibels
 
-BLOCK = 1000  # steps worked on at a time, 10 s: what bounds the memory
+MARGIN = 10  # steps at either end of a block that need sound of the block beside it
+BLOCK = 1000  # steps computed at a time, 10 s, to bound the memory
 
 
 def voice_steps(audio: _Floats) -> _Floats:
     """Describe a voice, one row per 10 ms.
 
     Row i describes 25 ms (its pitch 50 ms) around the middle of
-    ``[i / 100, (i + 1) / 100)`` seconds. Sound is taken as silent before it starts and after
-    it ends. Nothing is made independent of loudness.
+    ``[i / 100, (i + 1) / 100)`` seconds. Before and after the sound there is silence. Loudness
+    is not normalised.
 
     Args:
         audio: Samples at 16 kHz, mono, -1..1, shape ``[samples]``.
@@ -125,27 +101,46 @@ def voice_steps(audio: _Floats) -> _Floats:
         ((100, 48), 200)
     """
     if audio.ndim != 1 or not np.isfinite(audio).all():
-        what = f"shape {list(audio.shape)}" if audio.ndim != 1 else "samples that are not finite"
-        raise MediaError(f"sound must be one row of finite samples, got {what}")
+        fault = f"shape {list(audio.shape)}" if audio.ndim != 1 else "samples that are not finite"
+        raise MediaError(f"sound must be one row of finite samples, got {fault}")
     num = max(1, -(-len(audio) // HOP))
     steps = np.empty((num, len(VOICE_COLUMNS)), dtype=np.float32)
     for first in range(0, num, BLOCK):
         stop = min(first + BLOCK, num)
         block = steps[first:stop]
-        block[:, :NUM_MFCC], block[:, 2 * NUM_MFCC :] = _describe(audio, first, stop)
+        block[:, :NUM_MFCC], block[:, 2 * NUM_MFCC :] = _mfcc_and_others(audio, first, stop)
+    # Deltas need the MFCC of neighbours, perhaps in the next block: so they come last.
     for first in range(0, num, BLOCK):
         stop = min(first + BLOCK, num)
         steps[first:stop, NUM_MFCC : 2 * NUM_MFCC] = _deltas(steps[:, :NUM_MFCC], first, stop)
     return steps
 
 
+def voice_steps_of_blocks(blocks: Iterable[_Floats]) -> _Floats:
+    """Describe a voice block by block, as :func:`voice_steps` does at once; no sound, no rows."""
+    parts = [np.zeros((0, len(VOICE_COLUMNS)), np.float32)]
+    pending, skip = np.zeros(0, np.float32), 0
+    for block in blocks:
+        pending = np.concatenate([pending, block])
+        # The last steps depend on sound of the next block, so they wait for it. Steps before
+        # them are described again with it, and skipped.
+        ready = len(pending) // HOP - MARGIN
+        if ready <= skip + MARGIN:
+            continue
+        parts.append(voice_steps(pending)[skip:ready])
+        pending, skip = pending[(ready - MARGIN) * HOP :], MARGIN
+    if len(pending):
+        parts.append(voice_steps(pending)[skip:])
+    return np.concatenate(parts)
+
+
 def voice_times(num: int) -> _Doubles:
-    """The middle of each of the first ``num`` steps, in seconds, shape ``[num]``."""
+    """Return the middle of each of the first ``num`` steps, in seconds, shape ``[num]``."""
     return (np.arange(num) + 0.5) / VOICE_RATE
 
 
-def _describe(audio: _Floats, first: int, stop: int) -> tuple[_Doubles, _Doubles]:
-    """MFCC ``[n, 20]`` and the eight single columns ``[n, 8]`` of some steps."""
+def _mfcc_and_others(audio: _Floats, first: int, stop: int) -> tuple[_Doubles, _Doubles]:
+    """Return the MFCC ``[n, 20]`` and the eight columns after the deltas ``[n, 8]``."""
     frames = _frames(audio, first, stop, WINDOW)
     power = np.abs(rfft(frames * np.hanning(WINDOW + 1)[:-1], n=FFT)) ** 2  # [n, 257]
     mels = 10 * np.log10(np.maximum(power @ _mel_bands(), FLOOR))
@@ -154,12 +149,12 @@ def _describe(audio: _Floats, first: int, stop: int) -> tuple[_Doubles, _Doubles
     sign = frames < 0
     crossings = (sign[:, 1:] != sign[:, :-1]).mean(axis=1)
     pitch, voicing = _pitch(_frames(audio, first, stop, PITCH_WINDOW))
-    single = np.stack([energy, pitch, voicing, *_shape(power), crossings], axis=1)
-    return mfcc, single
+    others = np.stack([energy, pitch, voicing, *_spectrum_shape(power), crossings], axis=1)
+    return mfcc, others
 
 
 def _frames(audio: _Floats, first: int, stop: int, width: int) -> _Doubles:
-    """The samples around the middle of each step, ``[stop - first, width]``."""
+    """Return the samples around the middle of each step, ``[stop - first, width]``."""
     begin = first * HOP + HOP // 2 - width // 2
     end = begin + (stop - first - 1) * HOP + width
     samples = np.zeros(end - begin)
@@ -171,7 +166,7 @@ def _frames(audio: _Floats, first: int, stop: int, width: int) -> _Doubles:
 
 @cache
 def _mel_bands() -> _Doubles:
-    """Triangles evenly spaced in mels (HTK's), each with peak 1, ``[257, 40]``."""
+    """Return triangles evenly spaced in mels (HTK's), each with peak 1, ``[257, 40]``."""
     top = 2595 * np.log10(1 + SAMPLE_RATE / 2 / 700)
     low = 2595 * np.log10(1 + MEL_LOW / 700)
     edges = 700 * (10 ** (np.linspace(low, top, NUM_MELS + 2) / 2595) - 1)
@@ -182,8 +177,8 @@ def _mel_bands() -> _Doubles:
     return bands
 
 
-def _shape(power: _Doubles) -> tuple[_Doubles, _Doubles, _Doubles, _Doubles]:
-    """Centroid, bandwidth, rolloff and flatness of spectra ``[n, 257]``, each ``[n]``."""
+def _spectrum_shape(power: _Doubles) -> tuple[_Doubles, _Doubles, _Doubles, _Doubles]:
+    """Return centroid, bandwidth, rolloff and flatness of spectra ``[n, 257]``, each ``[n]``."""
     hertz = np.fft.rfftfreq(FFT, 1 / SAMPLE_RATE)
     total = np.maximum(power.sum(axis=1), FLOOR)
     centroid = power @ hertz / total
@@ -196,7 +191,7 @@ def _shape(power: _Doubles) -> tuple[_Doubles, _Doubles, _Doubles, _Doubles]:
 
 
 def _pitch(frames: _Doubles) -> tuple[_Doubles, _Doubles]:
-    """Log pitch (0 where unvoiced) and voicing of frames ``[n, 800]``, each ``[n]``.
+    """Return log pitch (0 where unvoiced) and voicing of frames ``[n, 800]``, each ``[n]``.
 
     Source:
         YIN (de Cheveigné and Kawahara 2002), steps 1 to 5: the lag at which the frame
@@ -204,11 +199,12 @@ def _pitch(frames: _Doubles) -> tuple[_Doubles, _Doubles]:
         -60 dB or its dip is shallow.
     """
     frames = frames - frames.mean(axis=1, keepdims=True)
-    dips = _difference(frames)  # [n, lags + 1]
+    dips = _normalised_difference(frames)  # [n, lags + 1]
     lag = _period(dips)
     rows = np.arange(len(frames))
     voicing = np.clip(1 - dips[rows, lag], 0.0, 1.0)
     voicing[(frames**2).mean(axis=1) < AUDIBLE] = 0.0
+    # A parabola through the dip and its neighbours gives the lag between samples.
     left, middle, right = dips[rows, lag - 1], dips[rows, lag], dips[rows, lag + 1]
     bend = left - 2 * middle + right
     shift = np.divide(left - right, 2 * bend, out=np.zeros_like(bend), where=bend > FLOOR)
@@ -216,10 +212,11 @@ def _pitch(frames: _Doubles) -> tuple[_Doubles, _Doubles]:
     return np.where(voicing >= VOICED, np.log(hertz), 0.0), voicing
 
 
-def _difference(frames: _Doubles) -> _Doubles:
-    """How much each frame differs from itself so much later, over the mean of shorter lags."""
+def _normalised_difference(frames: _Doubles) -> _Doubles:
+    """Return a frame's difference from itself by lag, over the mean difference of shorter lags."""
     longest = int(SAMPLE_RATE / LOWEST) + 1
     width = frames.shape[1] - longest
+    # The squared difference is two energies less twice the correlation, which the FFT gives.
     head = rfft(frames[:, :width], n=PITCH_FFT)
     product = irfft(head.conj() * rfft(frames, n=PITCH_FFT), n=PITCH_FFT)[:, : longest + 1]
     squares = np.pad(np.cumsum(frames**2, axis=1), ((0, 0), (1, 0)))
@@ -233,7 +230,7 @@ def _difference(frames: _Doubles) -> _Doubles:
 
 
 def _period(dips: _Doubles) -> NDArray[np.int64]:
-    """The first lag with a clear dip, or the deepest dip where none is clear, ``[n]``."""
+    """Return the first lag with a clear dip, or the deepest dip where none is clear, ``[n]``."""
     shortest = int(SAMPLE_RATE / HIGHEST)
     inner = dips[:, shortest:-1]
     lowest = (inner <= dips[:, shortest - 1 : -2]) & (inner <= dips[:, shortest + 1 :])
@@ -245,24 +242,21 @@ def _period(dips: _Doubles) -> NDArray[np.int64]:
 
 
 def _deltas(columns: _Floats, first: int, stop: int) -> _Doubles:
-    """Slope of a straight line through the steps around each one, per step."""
+    """Return the slope of a straight line through the steps around each one, per step."""
     last = len(columns) - 1
     total = np.zeros((stop - first, columns.shape[1]))
-    at = np.arange(first, stop)
+    steps = np.arange(first, stop)
     for reach in range(1, DELTA_REACH + 1):
-        after, before = np.minimum(at + reach, last), np.maximum(at - reach, 0)
+        after, before = np.minimum(steps + reach, last), np.maximum(steps - reach, 0)
         total += reach * (columns[after].astype(np.float64) - columns[before])
     return total / (2 * sum(reach**2 for reach in range(1, DELTA_REACH + 1)))
 
 
 def egemaps_steps(audio: _Floats) -> _Floats:
-    """The low-level descriptors of eGeMAPSv02, by openSMILE (its licence: research only).
+    """Return the low-level descriptors of eGeMAPSv02, by openSMILE (its licence: research only).
 
-    Args:
-        audio: Samples at 16 kHz, mono, -1..1, shape ``[samples]``.
-
-    Returns:
-        One row per 10 ms, ``[T, 25]``; what openSMILE could not tell is 0.
+    The rows are as in :func:`voice_steps`, float32 ``[T, 25]`` with the columns
+    :data:`EGEMAPS_COLUMNS`. Unknown values are 0.
 
     Raises:
         MissingExtraError: If opensmile is not installed.
@@ -273,7 +267,9 @@ def egemaps_steps(audio: _Floats) -> _Floats:
         feature_level=opensmile.FeatureLevel.LowLevelDescriptors,
     )
     with warnings.catch_warnings():
-        warnings.simplefilter("ignore", UserWarning)  # too short a sound is a row of nothing
+        warnings.simplefilter(
+            "ignore", UserWarning
+        )  # a sound that is too short gives one empty row
         table = smile.process_signal(audio, SAMPLE_RATE)
     steps: _Floats = np.nan_to_num(table.to_numpy(dtype=np.float32))
     return steps

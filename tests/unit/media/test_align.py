@@ -1,4 +1,4 @@
-"""Words of a known text: mapped from what was heard, searched for, and filled in between."""
+"""Times of the words of a known text: from a recogniser, from a search, and in between."""
 
 import sys
 
@@ -16,7 +16,7 @@ SOUND = np.ones(10 * RATE, np.float32)
 
 
 class Hears:
-    """A recogniser that hears what it is told."""
+    """A recogniser that returns the words given to it."""
 
     def __init__(self, *timed, language="es"):
         self.words = tuple(Word(text=text, start=start, end=end) for text, start, end in timed)
@@ -86,9 +86,14 @@ def test_a_word_said_again_and_again_keeps_its_places():
 
 @pytest.fixture
 def searched(monkeypatch):
-    """Whether the sound is searched, and that the search fails."""
+    """Record searches of the sound, all of which fail."""
     found = []
-    monkeypatch.setattr(align, "_forced", lambda audio, tokens: found.append(tokens))
+
+    def search(decoder, audio, parts):
+        found.append(parts)
+        return []
+
+    monkeypatch.setattr(align, "_search", search)
     return found
 
 
@@ -139,22 +144,22 @@ def test_no_sound_spreads_over_nothing():
     ],
 )
 def test_how_a_token_is_spoken(token, parts):
-    assert align._spoken(token) == parts
+    assert align._spoken_parts(token) == parts
 
 
 def test_an_unknown_word_is_spoken_by_its_letters():
     decoder = align._decoder()
     assert decoder.lookup_word("phlaxquee") is None
-    align._teach(decoder, "phlaxquee")
+    align._add_to_dictionary(decoder, "phlaxquee")
     assert decoder.lookup_word("phlaxquee") == "F L AE K S K W EH"
-    align._teach(decoder, "now")  # known: left as it is
+    align._add_to_dictionary(decoder, "now")  # known: left as it is
     assert decoder.lookup_word("now") == "N AW"
 
 
 def test_every_letter_alone_can_be_spoken():
     decoder = align._decoder()
     for letter in "abcdefghijklmnopqrstuvwxyz":
-        align._teach(decoder, f"{letter}zzyz")
+        align._add_to_dictionary(decoder, f"{letter}zzyz")
         assert decoder.lookup_word(f"{letter}zzyz")
 
 

@@ -1,4 +1,4 @@
-"""Recordings of which something is missing."""
+"""Checks of recordings that are complete, cut short or broken."""
 
 import re
 import struct

@@ -152,13 +152,13 @@ def test_frames_from_the_middle_are_those_of_the_whole(make_media, name, start):
 
 def test_a_seek_that_lands_too_late_is_made_good(make_media, grey_pictures, monkeypatch):
     path = make_media("clip.mp4", pictures=grey_pictures(12))
-    original, calls = decode._with_times, []
+    original, calls = decode._timed_frames, []
 
     def late(*given):
         calls.append(given)
         return (each for each in original(*given) if len(calls) > 1 or each[0] > 0.95)
 
-    monkeypatch.setattr(decode, "_with_times", late)
+    monkeypatch.setattr(decode, "_timed_frames", late)
     assert levels(frames(path, start=0.8)) == [8, 9, 10, 11]
     assert len(calls) == 2
 
@@ -280,9 +280,9 @@ def test_silence_before_unsigned_samples_is_silent(make_media, grey_pictures):
 def test_a_rate_that_changes_on_the_way(tone):
     import av
 
-    from mmcl.media.decode import _Line
+    from mmcl.media.decode import _GaplessSound
 
-    line, pieces = _Line(0), []
+    line, pieces = _GaplessSound(0), []
     for time, rate, layout in ((0.0, 44_100, "mono"), (0.1, 8000, "stereo")):
         channels = 1 if layout == "mono" else 2
         whole = np.round(tone(0.1, pitch=100, rate=rate) * 32767).astype(np.int16)

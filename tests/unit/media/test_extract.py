@@ -1,4 +1,4 @@
-"""Extraction with stand-ins for the models: what is cut where, what is left out, what is said."""
+"""Extraction with stand-ins for the models: cuts, missing modalities, and notes."""
 
 import time
 from types import SimpleNamespace
@@ -9,16 +9,18 @@ import pytest
 from mmcl.corpus.schema import Task, Word
 from mmcl.errors import MediaError
 from mmcl.media import extract as home
+from mmcl.media import spoken
 from mmcl.media.extract import Extractor, card_of
 from mmcl.media.face import FACE_COLUMNS, FaceTrack
 from mmcl.media.recipe import SAMPLE_RATE, Recipe
-from mmcl.media.voice import VOICE_COLUMNS, voice_steps
+from mmcl.media.stages import StageClock
+from mmcl.media.voice import VOICE_COLUMNS
 
 SAID = (("hello", 0.1, 0.4), ("there", 0.5, 0.8), ("bye", 2.0, 2.4))
 
 
 class FakeText:
-    """A vector of a word is its length and the place it has in its sentence."""
+    """Encoder whose vector of a word is its length and its place in the sentence."""
 
     def encode(self, sentences):
         return [
@@ -28,7 +30,7 @@ class FakeText:
 
 
 class FakeRecogniser:
-    """Hears what it is told, where that lies in the sound it is given."""
+    """Recogniser that hears the same words in every piece of sound."""
 
     def __init__(self, said, sure=0.9):
         self.said, self.sure = said, sure
@@ -46,7 +48,7 @@ class FakeRecogniser:
 
 
 class FakeTracker:
-    """A face whose columns are all the time plus one, but in some pictures."""
+    """Tracker of a face whose columns all hold the time plus one, except where it is hidden."""
 
     def __init__(self, hidden=lambda time: False, note=None):
         self.hidden, self.note = hidden, note
@@ -121,7 +123,7 @@ def test_egemaps_take_the_place_of_the_voice(talk, make_extractor, monkeypatch, 
         return np.arange(100 * len(audio) // SAMPLE_RATE, dtype=np.float32)[:, None] * np.ones(25)
 
     monkeypatch.setattr(home, "egemaps_steps", steps)
-    monkeypatch.setattr(home, "LISTEN", 2.0)  # two pieces
+    monkeypatch.setattr(home, "EGEMAPS_PIECE", 2.0)  # two pieces
     extractor = make_extractor(voice="egemaps")
     first, second = extractor.extract(talk, transcript=path).clips
     # Steps .1 to .4 s, and those from 2 s on, which are the first of the second piece.
@@ -194,7 +196,7 @@ def test_decoding_is_not_counted_twice():
             time.sleep(0.03)
             yield at
 
-    clock = home._Clock()
+    clock = StageClock()
     with clock.stage("vision"):
         assert list(clock.decoding(slow(), "vision")) == [0, 1, 2]
     assert clock.seconds["decode"] >= 0.09
@@ -213,7 +215,7 @@ def test_text_without_times_is_aligned(talk, make_extractor, monkeypatch):
             Word(text=word, start=at + 0.5, end=at + 1.0) for at, word in enumerate(text.split())
         )
 
-    monkeypatch.setattr(home, "time_words", time_words)
+    monkeypatch.setattr(spoken, "time_words", time_words)
     found = make_extractor(language="de").extract(talk, transcript="ja nun", span=(0, 9))
     assert asked[0][1:] == ("ja nun", "de")
     assert found.clips[0].words[1] == Word(text="nun", start=1.5, end=2.0)
@@ -233,7 +235,7 @@ def test_transcript_with_times_is_cut_as_it_is(talk, make_extractor, monkeypatch
             Word(text=w, start=at * step, end=(at + 1) * step) for at, w in enumerate(words)
         )
 
-    monkeypatch.setattr(home, "time_words", time_words)
+    monkeypatch.setattr(spoken, "time_words", time_words)
     found = make_extractor().extract(talk, transcript=path)
     assert found.spans == [(0.2, 1.0), (1.5, 2.5)]
     assert [clip.text for clip in found.clips] == ["so it", "goes"]
@@ -276,7 +278,7 @@ def test_transcript_without_times_is_aligned(talk, make_extractor, monkeypatch, 
             Word(text=w, start=float(at), end=at + 0.3) for at, w in enumerate(text.split())
         )
 
-    monkeypatch.setattr(home, "time_words", time_words)
+    monkeypatch.setattr(spoken, "time_words", time_words)
     found = make_extractor().extract(talk, transcript=path)
     assert [clip.text for clip in found.clips] == ["so", "it", "goes"]  # .7 s apart
 
@@ -385,18 +387,8 @@ def test_no_face_and_the_tracker_s_own_words(talk, make_extractor):
 # ---------------------------------------------------------------- long files
 
 
-def test_voice_in_blocks_is_voice_of_the_whole():
-    rng = np.random.default_rng(4)
-    audio = rng.normal(0, 0.1, size=50_123).astype(np.float32)
-    whole = voice_steps(audio)
-    for size in (160, 1600, 4800, 16_000, 60_000):
-        blocks = [audio[at : at + size] for at in range(0, len(audio), size)]
-        # The same sums in blocks of other sizes: float32 rounding, and no more.
-        np.testing.assert_allclose(home._voice_of(blocks), whole, rtol=1e-4, atol=1e-4)
-
-
 def test_a_long_file_is_heard_in_pieces_that_end_at_a_pause(talk, make_extractor, monkeypatch):
-    monkeypatch.setattr(home, "LISTEN", 1.0)
+    monkeypatch.setattr(spoken, "PIECE", 1.0)
     extractor = make_extractor(said=(("a", 0.0, 0.2), ("b", 0.6, 0.9)))
     found = extractor.extract(talk, span=(0, 9))
     # Pieces start at 0, .4 (the middle of the pause), .8 and so on; the last is whole.

@@ -26,7 +26,7 @@ class Frame(NamedTuple):
 
 
 def seen(x, jaw=0.0, width=0.2):
-    """A face at a share of the picture's width, its jaw so far open."""
+    """Return a face at ``x`` (share of the picture's width) with its jaw open by ``jaw``."""
     measured = np.zeros(62, np.float32)
     measured[JAW] = jaw
     return face._Face(np.array([x, 0.3]), width, measured)
@@ -335,7 +335,7 @@ face.FaceTracker(sys.argv[1]).track([Frame])
 
 @pytest.mark.parametrize("guard", ["closed", "open"])
 def test_mediapipe_reports_to_nobody(real_model, guard):
-    """A proxy of our own hears whether MediaPipe calls; without the guard it does."""
+    """A proxy of our own counts MediaPipe's calls: none, but some without the guard."""
     with socket.create_server(("127.0.0.1", 0)) as proxy:
         proxy.settimeout(0.5)
         address = f"http://127.0.0.1:{proxy.getsockname()[1]}"

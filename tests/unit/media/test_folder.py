@@ -1,4 +1,4 @@
-"""What is found to extract, and every way a ``label.csv`` can be wrong."""
+"""Items found in files and folders, and every fault of a ``label.csv``."""
 
 import os
 import sys

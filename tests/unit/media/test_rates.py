@@ -155,7 +155,8 @@ def test_one_step_serves_the_word_that_holds_it():
         pytest.param(
             [0.0, 0.1],
             3,
-            "times [T], steps [T, d] and found [T] must agree on T, got shapes [2], [3, 2] and [3]",
+            "times [T], steps [T, d] and measured [T] must agree on T, "
+            "got shapes [2], [3, 2] and [3]",
             id="counts",
         ),
         pytest.param(

@@ -1,4 +1,4 @@
-"""The recogniser: what it makes of Whisper's answer, silence, and models that are none."""
+"""The recogniser: Whisper's answers, silence, and folders that hold no model."""
 
 import sys
 from types import SimpleNamespace

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from mmcl.errors import MediaError, MissingExtraError
-from mmcl.media.text import TextEncoder
+from mmcl.media.text import TextEncoder, text_columns
 
 torch = pytest.importorskip("torch")
 transformers = pytest.importorskip("transformers")
@@ -59,7 +59,7 @@ def test_word_is_the_mean_of_its_pieces(encoder, bert_folder):
     np.testing.assert_allclose(vectors, expected, **TOLERANCE)
     assert vectors.dtype == np.float32
     assert encoder.dim == 12
-    assert encoder.columns == tuple(f"text_{at}" for at in range(12))
+    assert text_columns(encoder.dim) == tuple(f"text_{at}" for at in range(12))
 
 
 def test_word_without_pieces_gets_the_mean_of_the_sentence(encoder, bert_folder):

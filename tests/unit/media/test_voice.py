@@ -14,6 +14,7 @@ from mmcl.media.voice import (
     VOICE_COLUMNS,
     egemaps_steps,
     voice_steps,
+    voice_steps_of_blocks,
     voice_times,
 )
 
@@ -155,6 +156,16 @@ def test_short_sound_has_steps(samples, num):
     steps = voice_steps(noise(0.05)[:samples])
     assert steps.shape == (num, 48)
     assert np.isfinite(steps).all()
+
+
+def test_voice_in_blocks_is_voice_of_the_whole():
+    rng = np.random.default_rng(4)
+    audio = rng.normal(0, 0.1, size=50_123).astype(np.float32)
+    whole = voice_steps(audio)
+    for size in (160, 1600, 4800, 16_000, 60_000):
+        blocks = [audio[at : at + size] for at in range(0, len(audio), size)]
+        # The same sums in blocks of other sizes: float32 rounding, and no more.
+        np.testing.assert_allclose(voice_steps_of_blocks(blocks), whole, rtol=1e-4, atol=1e-4)
 
 
 def test_blocks_change_nothing(monkeypatch):

@@ -1,4 +1,4 @@
-"""Where models lie: what is named wins, then what is packaged, then both ways are told."""
+"""Models that are named, packaged, or missing."""
 
 import hashlib
 from importlib import metadata

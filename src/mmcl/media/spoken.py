@@ -1,0 +1,172 @@
+"""Find what is said in a file and when, from its transcript or from its sound."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from itertools import pairwise
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+
+from mmcl.corpus.schema import Word
+from mmcl.media.align import ENGLISH, time_words
+from mmcl.media.decode import read_audio
+from mmcl.media.recipe import Recipe
+from mmcl.media.stages import StageClock
+from mmcl.media.transcripts import Utterance, check_times, read_transcript
+from mmcl.media.utterances import cut_utterances, joined, moved_words
+from mmcl.media.weights import Models
+
+__all__ = ["Stretch", "TimedUtterance", "UtteranceFinder"]
+
+PIECE = 300.0  # seconds of sound that the recogniser gets at once and that are held in memory
+PIECE_END = 60.0  # seconds at the end of a piece, in which a pause is looked for to cut it at
+# Mean probability below which recognised words are called doubtful. English that was heard
+# correctly had 0.6 to 0.96, Spanish taken for English 0.54.
+DOUBTFUL = 0.6
+
+
+class Stretch(NamedTuple):
+    """Part of a file that is extracted, with times in seconds."""
+
+    path: Path
+    start: float
+    end: float
+    file_seconds: float  # length of the whole file
+    is_one_utterance: bool  # and is not cut further
+
+
+class TimedUtterance(NamedTuple):
+    """Utterance whose times, and those of its words, are known in seconds of the file."""
+
+    start: float
+    end: float
+    text: str
+    words: tuple[Word, ...]
+
+
+@dataclass
+class UtteranceFinder:
+    """Finds the utterances in a stretch of one file."""
+
+    stretch: Stretch
+    recipe: Recipe
+    models: Models  # only the recogniser is used, and only where the transcript does not suffice
+    clock: StageClock
+    notes: list[str]  # gets a line for everything a user should know
+    has_sound: bool
+
+    def find(self, transcript: Path | str | None) -> tuple[list[TimedUtterance], str | None]:
+        """Return the utterances and their language, if known.
+
+        Raises:
+            MediaError: If the transcript cannot be read or is not one of this file.
+        """
+        if isinstance(transcript, Path):
+            utterances = read_transcript(transcript)
+            check_times(transcript, utterances, self.stretch.file_seconds)
+            if all(utterance.start is not None for utterance in utterances):
+                timed = [self._with_word_times(utterance) for utterance in utterances]
+                return self._inside_stretch(timed), self.recipe.language
+            transcript = " ".join(utterance.text for utterance in utterances)
+        if transcript is not None and transcript.split():
+            words = self._align(transcript, self.stretch.start, self.stretch.end)
+            return self._cut(words, transcript), self.recipe.language
+        if not self.has_sound:
+            return [], None
+        words, language = self._recognise()
+        return self._cut(words, joined(words)), language
+
+    def _with_word_times(self, utterance: Utterance) -> TimedUtterance:
+        start, end, words = utterance.start or 0.0, utterance.end or 0.0, utterance.words
+        if not words or any(word.start is None for word in words):
+            words = self._align(utterance.text, start, end)
+        return TimedUtterance(start, end, utterance.text, words)
+
+    def _align(self, text: str, start: float, end: float) -> tuple[Word, ...]:
+        """Time the words of a text that is said between two times of the file."""
+        if not self.has_sound:
+            return self._evenly_spread(text, start, end, "the words have no times without sound")
+        language = self.recipe.language
+        if language not in (None, ENGLISH) and not self.models.recogniser.hears(language):
+            cause = f'the speech model does not hear "{language}"'
+            return self._evenly_spread(text, start, end, cause)
+        with self.clock.stage("decode"):
+            audio = read_audio(self.stretch.path, start, end)
+        with self.clock.stage("align"):
+            recogniser = self.models.recogniser
+            words = time_words(audio, text, language=language, recogniser=recogniser)
+        return moved_words(words, start)
+
+    def _evenly_spread(self, text: str, start: float, end: float, cause: str) -> tuple[Word, ...]:
+        """Give every word the same share of the time, and note once why."""
+        note = f"{cause}: words are spread evenly over what was said"
+        if note not in self.notes:
+            self.notes.append(note)
+        tokens = text.split()
+        edges = pairwise(np.linspace(start, end, len(tokens) + 1).tolist())
+        return tuple(
+            Word(text=token, start=first, end=last)
+            for token, (first, last) in zip(tokens, edges, strict=True)
+        )
+
+    def _recognise(self) -> tuple[tuple[Word, ...], str | None]:
+        """Recognise the words piece by piece, each piece cut at a pause."""
+        words: list[Word] = []
+        probabilities: list[float] = []
+        language, start = self.recipe.language, self.stretch.start
+        while start < self.stretch.end:
+            stop = min(start + PIECE, self.stretch.end)
+            with self.clock.stage("decode"):
+                audio = read_audio(self.stretch.path, start, stop)
+            with self.clock.stage("recognise"):
+                heard = self.models.recogniser.transcribe(audio, language=language)
+            language = language or heard.language
+            probabilities += heard.word_probabilities
+            piece = moved_words(heard.words, start)
+            if stop < self.stretch.end:
+                piece, stop = _up_to_pause(piece, stop)
+            words += piece
+            start = stop
+        if probabilities and np.mean(probabilities) < DOUBTFUL:
+            self.notes.append(
+                f"the words are doubtful (probability {np.mean(probabilities):.2f} on average): "
+                "give a transcript, or a language and a speech model that hears it"
+            )
+        return tuple(words), language if words else self.recipe.language
+
+    def _cut(self, words: tuple[Word, ...], text: str) -> list[TimedUtterance]:
+        if not words:
+            return []
+        if self.stretch.is_one_utterance:
+            return [TimedUtterance(self.stretch.start, self.stretch.end, text, words)]
+        cut = cut_utterances(words, pause=self.recipe.pause, longest=self.recipe.longest)
+        return [TimedUtterance(u.start or 0.0, u.end or 0.0, u.text, u.words) for u in cut]
+
+    def _inside_stretch(self, utterances: Sequence[TimedUtterance]) -> list[TimedUtterance]:
+        """Keep utterances with words; join their words where the stretch is one utterance."""
+        if not self.stretch.is_one_utterance:
+            return [utterance for utterance in utterances if utterance.words]
+        words = tuple(
+            word
+            for utterance in utterances
+            for word in utterance.words
+            if self.stretch.start <= (word.start or 0.0) < self.stretch.end
+        )
+        return self._cut(words, joined(words))
+
+
+def _up_to_pause(words: tuple[Word, ...], stop: float) -> tuple[tuple[Word, ...], float]:
+    """Return the words before the longest of the last pauses, and the middle of that pause."""
+    edges = [(word.start or 0.0, word.end or 0.0) for word in words]
+    pauses = [
+        (after - before, index, (after + before) / 2)
+        for index, ((_, before), (after, _)) in enumerate(pairwise(edges), start=1)
+        if before > stop - PIECE_END
+    ]
+    if not pauses:
+        return words, stop
+    _, index, middle = max(pauses)
+    return words[:index], middle
