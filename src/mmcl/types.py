@@ -44,4 +44,4 @@ BASELINES: tuple[str, ...] = (
     "audio_only",
     "vision_only",
 )
-"""What MMCL is compared with; a file each in ``models/baselines``."""
+"""Models that MMCL is compared with, in ``models/baselines``."""

@@ -1,4 +1,4 @@
-"""From each modality's own features to one width, with standardisation before."""
+"""Standardise each modality's features, then project them to one width."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ _MOST_VALUES = 1 << 21
 
 
 def robust_moments(steps: Tensor) -> tuple[Tensor, Tensor]:
-    """Centre and scale of every feature, unmoved by outliers.
+    """Return centre and scale of every feature, unmoved by outliers.
 
     Values beyond the .5% and 99.5% quantiles are brought there first. A constant feature
     gets scale 0, which :class:`Standardiser` turns into a feature that is always 0.
@@ -34,17 +34,17 @@ def robust_moments(steps: Tensor) -> tuple[Tensor, Tensor]:
     """
     if len(steps) == 0:
         return torch.zeros(steps.shape[1]), torch.zeros(steps.shape[1])
+    # Sorting takes several times the memory of the features: a few of them at a time.
     width = max(1, _MOST_VALUES // len(steps))
     centres, scales = zip(*map(_moments, torch.split(steps, width, dim=1)), strict=True)
     return torch.cat(centres), torch.cat(scales)
 
 
 def _moments(steps: Tensor) -> tuple[Tensor, Tensor]:
-    """Centre and scale of some of the features: sorting takes several times their memory."""
     ranked = steps.double().sort(dim=0).values
     low, high = (ranked[round(q * (len(ranked) - 1))] for q in OUTLIER_QUANTILES)
-    calm = ranked.clamp(low, high)
-    return calm.mean(dim=0).float(), calm.std(dim=0, correction=0).float()
+    clipped = ranked.clamp(low, high)
+    return clipped.mean(dim=0).float(), clipped.std(dim=0, correction=0).float()
 
 
 class Standardiser(nn.Module):
@@ -65,9 +65,11 @@ class Standardiser(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """Shapes: ``[b, n, d_m]`` in and out, values in -8..8."""
+        # A feature that was constant in training becomes 0, whatever it is later.
         varies = self.scale > _SMALLEST_SCALE * (1 + self.centre.abs())
         slope = self.scale.reciprocal().where(varies, 0.0)
-        standard = (x - self.centre).mul_(slope)  # its own memory: in place from here on
+        # The difference is a new tensor, so the rest may be done in place.
+        standard = (x - self.centre).mul_(slope)
         return standard.clamp_(-LARGEST_STANDARD_SCORE, LARGEST_STANDARD_SCORE)
 
 
@@ -78,7 +80,7 @@ class Projection(nn.Module):
         dims: Feature width per modality.
         width: Width d of the common space.
         standardise: Whether a :class:`Standardiser` comes first.
-        input_dropout: Of features, before the projection.
+        input_dropout: Dropout of features, before the projection.
     """
 
     def __init__(

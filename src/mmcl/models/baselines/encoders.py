@@ -4,14 +4,22 @@ from __future__ import annotations
 
 import torch
 from torch import Tensor, nn
+from torch.nn import functional as F
 
 from mmcl.models.layers import NEVER, ModalityBlock, sinusoidal_positions
 
-__all__ = ["LastState", "TransformerEncoder", "compact", "key_bias", "masked_mean"]
+__all__ = [
+    "LastState",
+    "TransformerEncoder",
+    "compact",
+    "key_bias",
+    "masked_mean",
+    "multihead_attention",
+]
 
 
 def masked_mean(steps: Tensor, mask: Tensor) -> Tensor:
-    """Mean over the real steps; zero where there is none.
+    """Return the mean over the real steps; zero where there is none.
 
     Shapes: ``[b, n, d]`` and bool ``[b, n]`` in, ``[b, d]`` out.
     """
@@ -31,18 +39,35 @@ def compact(steps: Tensor, mask: Tensor) -> tuple[Tensor, Tensor]:
 
 
 def key_bias(mask: Tensor) -> Tensor:
-    """Attention bias of every key: 0 for a real step, :data:`NEVER` for another; ``[b, n]``."""
+    """Return every key's attention bias ``[b, n]``: 0 for a real step, else :data:`NEVER`."""
     return torch.where(mask, 0.0, NEVER)
 
 
+def multihead_attention(
+    query: Tensor, key: Tensor, value: Tensor, heads: int, bias: Tensor | None = None
+) -> Tensor:
+    """Attend with projected queries, keys and values; split the heads and join them again.
+
+    Shapes: ``[b, k, d]``, ``[b, n, d]`` twice, and a bias of every key ``[b, n]`` in;
+    ``[b, k, d]`` out.
+    """
+
+    def split(x: Tensor) -> Tensor:
+        return x.view(*x.shape[:2], heads, -1).transpose(1, 2)  # [b, heads, n, ..]
+
+    mask = None if bias is None else bias.to(query.dtype)[:, None, None]
+    context = F.scaled_dot_product_attention(split(query), split(key), split(value), mask)
+    return context.transpose(1, 2).flatten(2)
+
+
 class LastState(nn.Module):
-    """A recurrent network read at each clip's own last step, not at the padded end.
+    """Recurrent network that is read at each clip's own last step, not at the padded end.
 
     Args:
         in_dim: Features per step.
-        width: Of the hidden state.
-        layers: Stacked LSTMs.
-        dropout: Between them.
+        width: Width of the hidden state.
+        layers: Number of stacked LSTMs.
+        dropout: Dropout between them.
         bidirectional: Read in both directions; the state is then of twice the width.
     """
 
@@ -60,7 +85,7 @@ class LastState(nn.Module):
             in_dim,
             width,
             num_layers=layers,
-            dropout=dropout if layers > 1 else 0.0,
+            dropout=dropout if layers > 1 else 0.0,  # torch warns about it in a single layer
             bidirectional=bidirectional,
             batch_first=True,
         )
@@ -79,6 +104,7 @@ class LastState(nn.Module):
         unpacked, _ = nn.utils.rnn.pad_packed_sequence(
             outputs, batch_first=True, total_length=steps.shape[1]
         )
+        # The state lists layers, each with its directions; the last layer comes last.
         last = state[-2:].transpose(0, 1).flatten(1) if self.lstm.bidirectional else state[-1]
         return last, unpacked
 
@@ -87,21 +113,15 @@ class TransformerEncoder(nn.Module):
     """Post-norm transformer layers over real steps, with sinusoidal positions.
 
     Args:
-        width: Of every step.
+        width: Width of every step.
         heads: Attention heads.
-        layers: How many.
-        dropout: In the layers.
-        inner_width: Of the feed-forward part; twice the width by default.
+        layers: Number of layers.
+        dropout: Dropout in the layers.
+        inner_width: Width of the feed-forward part; twice the width by default.
     """
 
     def __init__(
-        self,
-        width: int,
-        heads: int,
-        layers: int,
-        dropout: float,
-        *,
-        inner_width: int | None = None,
+        self, width: int, heads: int, layers: int, dropout: float, *, inner_width: int | None = None
     ) -> None:
         super().__init__()
         inner = inner_width or 2 * width
@@ -112,6 +132,7 @@ class TransformerEncoder(nn.Module):
     def forward(self, steps: Tensor, mask: Tensor) -> Tensor:
         """Shapes: ``[b, n, d]`` and bool ``[b, n]`` in, ``[b, n, d]`` out."""
         x = steps + sinusoidal_positions(steps.shape[1], steps.shape[2], steps.device)
+        # The layers work on all modalities at once; here there is one.
         x, bias = x.unsqueeze(0), key_bias(mask).unsqueeze(0)
         for layer in self.layers:
             x = layer(x, bias)
