@@ -85,12 +85,7 @@ def _load_registered(name: str) -> object:
 
 
 def build_network(
-    dims: dict[str, int],
-    task: Task,
-    *,
-    aligned: bool,
-    model: ModelSettings,
-    policy: PolicySettings,
+    dims: dict[str, int], task: Task, *, aligned: bool, model: ModelSettings, policy: PolicySettings
 ) -> Network:
     """Build an untrained network of the kind that ``model.name`` asks for."""
     return network_class(model.name)(dims, task, aligned=aligned, model=model, policy=policy)

@@ -115,9 +115,7 @@ class Baseline(Network):
         raise NotImplementedError
 
     def forward(
-        self,
-        features: Mapping[Modality, Tensor],
-        masks: Mapping[Modality, Tensor] | None = None,
+        self, features: Mapping[Modality, Tensor], masks: Mapping[Modality, Tensor] | None = None
     ) -> Prediction:
         """Predict.
 

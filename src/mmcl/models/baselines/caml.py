@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
+import torch
 from pydantic import Field, field_validator
 from pydantic_core import PydanticCustomError
 from torch import Tensor
@@ -41,8 +42,7 @@ class CAML(Baseline):
         clips is ours: an agent is a clip, and its subset of modalities is drawn clip by clip. The
         teacher is trained beside the student, not before it and then frozen. An absent modality
         is left out in the way of the backbone, not replaced by a learned token. Losses that the
-        backbone itself would add are left out, so a backbone with such losses has parameters
-        without gradient, and DistributedDataParallel needs ``find_unused_parameters``.
+        backbone itself would add are left out.
     """
 
     class Options(AttentionOptions):
@@ -135,7 +135,9 @@ class CAML(Baseline):
         )
         taught = options.hidden_weight * distance + options.score_weight * distillation
         total: Tensor = teacher_loss + (1 - options.task_share) / options.task_share * taught
-        return total
+        # A backbone without its own losses may have parameters that nothing else reaches.
+        silent = 0.0 * torch.stack([p.sum() for p in self.parameters()]).sum()
+        return total + silent
 
 
 def distillation_loss(student: Tensor, teacher: Tensor, *, temperature: float | None) -> Tensor:
