@@ -53,19 +53,12 @@ _LENGTHS = ((20, 33, 11), (5, 2, 9), (1, 40, 3))
 
 
 class Exported(NamedTuple):
-    """A file that was written.
-
-    Attributes:
-        path: The file.
-        inputs: Names of its inputs.
-        outputs: Names of its outputs.
-        difference: Largest difference from torch that the check found.
-    """
+    """A file that was written."""
 
     path: Path
-    inputs: tuple[str, ...]
+    inputs: tuple[str, ...]  # names
     outputs: tuple[str, ...]
-    difference: float
+    difference: float  # largest one from torch that the check found
 
 
 def export_onnx(model: Network, path: Path) -> Exported:
@@ -105,14 +98,11 @@ def check_export(model: Network, file: Path | bytes) -> float:
     """Run a file beside torch on random clips, in batches of other sizes and lengths.
 
     The clips vary as the training split did, have steps missing at their end, and in one
-    batch lack a modality.
+    batch lack a modality. Returns the largest difference.
 
     Args:
         model: The network that was exported.
         file: The file's path, or its content.
-
-    Returns:
-        The largest difference.
 
     Raises:
         MissingExtraError: If the runtime is not installed.
@@ -152,15 +142,12 @@ def _largest_difference(model: Network, inputs: Mapping[str, Tensor], outputs: l
     largest = 0.0
     for name, ours, theirs in zip(_output_names(model), expected, outputs, strict=True):
         if tuple(ours.shape) != theirs.shape:
-            raise _refusal(
-                model, f"{name} of {list(ours.shape)} is {list(theirs.shape)} by onnxruntime"
-            )
+            reason = f"{name} of {list(ours.shape)} is {list(theirs.shape)} by onnxruntime"
+            raise _refusal(model, reason)
         difference = float((ours - torch.from_numpy(theirs)).abs().amax())
         if not difference <= TOLERANCE:  # NaN is refused too
-            raise _refusal(
-                model,
-                f"{name} is {difference:.1e} off by onnxruntime, at most {TOLERANCE:.0e} was due",
-            )
+            reason = f"{name} is {difference:.1e} off by onnxruntime"
+            raise _refusal(model, f"{reason}, at most {TOLERANCE:.0e} was due")
         largest = max(largest, difference)
     return largest
 
@@ -169,15 +156,15 @@ def _random_inputs(
     model: Network, clips: int, lengths: tuple[int, ...], generator: torch.Generator
 ) -> dict[str, Tensor]:
     """Draw a file's inputs; the last modality of a batch of three is absent, if it has another."""
-    features, masks = {}, {}
+    features, masks, equal = {}, {}, _needs_equal_lengths(model)
     real_share = torch.rand(clips, 1, generator=generator)
     for modality, length in zip(model.modalities, lengths, strict=False):
-        n = lengths[0] if _needs_equal_lengths(model) else length
+        n = lengths[0] if equal else length
         x = torch.randn(clips, n, model.dims[modality], generator=generator)
         if modality in model.standardisers:
             standard = model.standardisers[modality]
             x = x * standard.scale.cpu() + standard.centre.cpu()
-        if not _needs_equal_lengths(model):
+        if not equal:
             real_share = torch.rand(clips, 1, generator=generator)
         features[modality] = x
         masks[modality] = torch.arange(n) < (1 + real_share * n).floor()
@@ -200,8 +187,9 @@ class _FileNetwork(nn.Module):
     def forward(self, *inputs: Tensor) -> tuple[Tensor, ...]:
         """Features of every modality, then masks; scores, and for MMCL two ``[m, b, n]``."""
         count = len(self.model.modalities)
-        lengths = torch.stack([torch._shape_as_tensor(x)[1] for x in inputs[:count]])
-        longest = lengths.max()
+        # Lengths are counted, since a number of Python's would be the example's for good.
+        lengths = [torch.ones_like(mask[0], dtype=torch.long).sum() for mask in inputs[count:]]
+        longest = torch.stack(lengths).max()
         # The search for partners takes its few best steps. With fewer steps than that, tracing
         # would fix their number at the example's: pad every modality to one sufficient length.
         n: Any = longest.clamp(min=decoupling.CANDIDATES)

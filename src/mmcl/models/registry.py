@@ -39,9 +39,9 @@ _BASELINES = {
     "caml": "caml:CAML",
     "co_sa": "co_sa:CoSA",
     "late_fusion": "late_fusion:LateFusion",
-    "text_only": "unimodal:TextOnly",
-    "audio_only": "unimodal:AudioOnly",
-    "vision_only": "unimodal:VisionOnly",
+    "text_only": "late_fusion:TextOnly",
+    "audio_only": "late_fusion:AudioOnly",
+    "vision_only": "late_fusion:VisionOnly",
 }
 """Module of ``models/baselines`` and class of every name; imported when it is asked for."""
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from typing import Literal
 
 import torch
@@ -15,7 +14,7 @@ from mmcl.models.baselines.encoders import key_bias, multihead_attention
 from mmcl.models.layers import sinusoidal_positions
 from mmcl.types import Modality
 
-__all__ = ["ALMT", "Attention", "TokenEncoder"]
+__all__ = ["ALMT", "Attention", "HyperLayer", "TokenEncoder"]
 
 
 class Attention(nn.Module):
@@ -43,9 +42,7 @@ class Attention(nn.Module):
 class TokenLayer(nn.Module):
     """Pre-norm attention and a feed-forward part; residual both, no dropout.
 
-    Args:
-        options: Options of the model.
-        shared_norm: Whether queries and sources have one norm, as in self-attention.
+    Queries and sources have a ``shared_norm`` in self-attention.
     """
 
     def __init__(self, options: ALMT.Options, *, shared_norm: bool) -> None:
@@ -67,12 +64,7 @@ class TokenLayer(nn.Module):
 
 
 class TokenEncoder(nn.Module):
-    """A few learned tokens that read a modality's steps.
-
-    Args:
-        in_dim: Features per step; None where there is no such modality at all.
-        options: Options of the model.
-    """
+    """A few learned tokens that read a modality's steps; ``in_dim`` is None where it has none."""
 
     def __init__(self, in_dim: int | None, options: ALMT.Options) -> None:
         super().__init__()
@@ -102,13 +94,7 @@ class TokenEncoder(nn.Module):
 
 
 class HyperLayer(nn.Module):
-    """Layer by which the hyper-modality learns from audio and vision, led by language.
-
-    Args:
-        others: Modalities beside text.
-        width: Width of every token.
-        heads: Attention heads; must divide the width.
-    """
+    """Layer by which the hyper-modality learns from the ``others``, led by language."""
 
     def __init__(self, others: list[Modality], width: int, heads: int) -> None:
         super().__init__()
@@ -122,11 +108,7 @@ class HyperLayer(nn.Module):
         self.out = nn.Linear(width, width)
 
     def forward(
-        self,
-        hyper: Tensor,
-        language: Tensor,
-        others: Mapping[Modality, Tensor],
-        present: Mapping[Modality, Tensor],
+        self, hyper: Tensor, language: Tensor, others: ByModality, present: ByModality
     ) -> Tensor:
         """Shapes: tokens ``[b, k, d]`` each, ``present`` bool ``[b]``; ``[b, k, d]`` out."""
         query = self.query(self.language_norm(language))

@@ -17,12 +17,8 @@ from mmcl.models.projection import Standardiser
 from mmcl.types import Modality
 
 __all__ = [
-    "AttentionOptions",
-    "Baseline",
-    "BaselineOptions",
-    "ByModality",
-    "Prediction",
-    "RawPrediction",
+    *("AttentionOptions", "Baseline", "BaselineOptions"),
+    *("ByModality", "Prediction", "RawPrediction"),
 ]
 
 ByModality: TypeAlias = dict[Modality, Tensor]
@@ -51,17 +47,11 @@ class AttentionOptions(BaselineOptions):
 
 
 class Prediction(NamedTuple):
-    """Output of a baseline.
+    """Output of a baseline."""
 
-    Attributes:
-        scores: ``[b]`` for regression, logits ``[b, c]`` for classes, ``[b, e, 2]`` for emotions.
-        hidden: Fused representation that the scores were read from, ``[b, h]``.
-        extras: Tensors that the model's own loss needs, by name.
-    """
-
-    scores: Tensor
-    hidden: Tensor
-    extras: Mapping[str, Tensor]
+    scores: Tensor  # [b] for regression, logits [b, c] for classes, [b, e, 2] for emotions
+    hidden: Tensor  # fused representation that the scores were read from, [b, h]
+    extras: Mapping[str, Tensor]  # tensors that the model's own loss needs, by name
 
 
 class Baseline(Network):
@@ -91,10 +81,8 @@ class Baseline(Network):
         """Take the arguments of :class:`~mmcl.models.network.Network`."""
         super().__init__(dims, task, **settings)
         self.options = _validate_options(self.Options, self.settings)
-        standardise = self.settings.standardise
-        self.inputs = nn.ModuleDict(
-            {m: Standardiser(dim) for m, dim in self.dims.items()} if standardise else {}
-        )
+        standardised = self.dims if self.settings.standardise else {}
+        self.inputs = nn.ModuleDict({m: Standardiser(dim) for m, dim in standardised.items()})
         self.build()
 
     def build(self) -> None:

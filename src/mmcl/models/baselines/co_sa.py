@@ -11,9 +11,8 @@ from torch.nn import functional as F
 
 from mmcl.models.attention import IntraModalAttention
 from mmcl.models.baselines.baseline import AttentionOptions, Baseline, ByModality, RawPrediction
-from mmcl.models.baselines.encoders import key_bias, masked_mean
+from mmcl.models.baselines.encoders import key_bias, masked_mean, other_steps
 from mmcl.models.layers import NEVER, BatchNorm, Dropout, ModalityBlock
-from mmcl.types import Modality
 
 __all__ = ["CoSA", "distance_loss"]
 
@@ -23,10 +22,7 @@ class AdvisedPolicy(nn.Module):
 
     The advice is a mixture of the other modalities' steps: those that agree with the step, by
     attention with the cosine, and those that differ from it, by attention with minus the cosine.
-
-    Args:
-        width: Width of a step.
-        temperature: Temperature of both softmaxes; at 1 cosines weigh all steps nearly alike.
+    At a ``temperature`` of 1, cosines would weigh all steps nearly alike.
     """
 
     def __init__(self, width: int, temperature: float) -> None:
@@ -110,7 +106,7 @@ class CoSA(Baseline):
         extras: dict[str, Tensor] = {}
         for m, x in enhanced.items():
             # a_m = policy of its own steps and the advice of the others
-            actions = self.policies[m](x, *_other_steps(m, enhanced, masks)) * masks[m]
+            actions = self.policies[m](x, *other_steps(m, enhanced, masks)) * masks[m]
             # mean over time of transformer(a_m x_m)
             weighted = (actions.unsqueeze(-1) * x).unsqueeze(0)
             pooled.append(masked_mean(self.blocks[m](weighted, bias[m])[0], masks[m]))
@@ -127,16 +123,6 @@ class CoSA(Baseline):
         losses = [distance_loss(extras[f"{m}_steps"], extras[f"{m}_mask"]) for m in self.modalities]
         loss: Tensor = self.options.distance_weight * torch.stack(losses).mean()
         return loss
-
-
-def _other_steps(modality: Modality, steps: ByModality, masks: ByModality) -> tuple[Tensor, Tensor]:
-    """Return steps and mask of all modalities but one, one after the other; maybe none."""
-    others = [m for m in steps if m != modality]
-    no_steps, no_mask = steps[modality][:, :0], masks[modality][:, :0]
-    return (
-        torch.cat([no_steps, *(steps[m] for m in others)], dim=1),
-        torch.cat([no_mask, *(masks[m] for m in others)], dim=1),
-    )
 
 
 def distance_loss(steps: Tensor, mask: Tensor) -> Tensor:

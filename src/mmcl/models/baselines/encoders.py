@@ -6,15 +6,13 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from mmcl.models.baselines.baseline import ByModality
 from mmcl.models.layers import NEVER, ModalityBlock, sinusoidal_positions
+from mmcl.types import Modality
 
 __all__ = [
-    "LastState",
-    "TransformerEncoder",
-    "compact",
-    "key_bias",
-    "masked_mean",
-    "multihead_attention",
+    *("LastState", "TransformerEncoder", "compact", "key_bias"),
+    *("masked_mean", "multihead_attention", "other_steps", "split_heads"),
 ]
 
 
@@ -43,6 +41,21 @@ def key_bias(mask: Tensor) -> Tensor:
     return torch.where(mask, 0.0, NEVER)
 
 
+def other_steps(modality: Modality, steps: ByModality, masks: ByModality) -> tuple[Tensor, Tensor]:
+    """Join the steps of all modalities but one: ``[b, k, d]`` and bool ``[b, k]``; k may be 0."""
+    others = [m for m in steps if m != modality]
+    no_steps, no_mask = steps[modality][:, :0], masks[modality][:, :0]
+    return (
+        torch.cat([no_steps, *(steps[m] for m in others)], dim=1),
+        torch.cat([no_mask, *(masks[m] for m in others)], dim=1),
+    )
+
+
+def split_heads(x: Tensor, heads: int) -> Tensor:
+    """Return ``[b, heads, n, d / heads]`` of ``[b, n, d]``."""
+    return x.view(*x.shape[:2], heads, -1).transpose(1, 2)
+
+
 def multihead_attention(
     query: Tensor, key: Tensor, value: Tensor, heads: int, bias: Tensor | None = None
 ) -> Tensor:
@@ -51,24 +64,16 @@ def multihead_attention(
     Shapes: ``[b, k, d]``, ``[b, n, d]`` twice, and a bias of every key ``[b, n]`` in;
     ``[b, k, d]`` out.
     """
-
-    def split(x: Tensor) -> Tensor:
-        return x.view(*x.shape[:2], heads, -1).transpose(1, 2)  # [b, heads, n, ..]
-
     mask = None if bias is None else bias.to(query.dtype)[:, None, None]
-    context = F.scaled_dot_product_attention(split(query), split(key), split(value), mask)
+    query, key, value = (split_heads(x, heads) for x in (query, key, value))
+    context = F.scaled_dot_product_attention(query, key, value, mask)
     return context.transpose(1, 2).flatten(2)
 
 
 class LastState(nn.Module):
-    """Recurrent network that is read at each clip's own last step, not at the padded end.
+    """Stacked LSTMs that are read at each clip's own last step, not at the padded end.
 
-    Args:
-        in_dim: Features per step.
-        width: Width of the hidden state.
-        layers: Number of stacked LSTMs.
-        dropout: Dropout between them.
-        bidirectional: Read in both directions; the state is then of twice the width.
+    A ``bidirectional`` one has a state of twice the ``width``.
     """
 
     def __init__(
@@ -112,12 +117,7 @@ class LastState(nn.Module):
 class TransformerEncoder(nn.Module):
     """Post-norm transformer layers over real steps, with sinusoidal positions.
 
-    Args:
-        width: Width of every step.
-        heads: Attention heads.
-        layers: Number of layers.
-        dropout: Dropout in the layers.
-        inner_width: Width of the feed-forward part; twice the width by default.
+    The feed-forward part has an ``inner_width`` of twice the width by default.
     """
 
     def __init__(

@@ -1,10 +1,12 @@
 """Late fusion: a transformer and a mean over time per modality, side by side, one head.
 
 MMCL must beat this model to have earned its decoupling: it has the same capacity, but neither
-decoupling nor policies.
+decoupling nor policies. The same of one modality alone is what the other two must improve on.
 """
 
 from __future__ import annotations
+
+from typing import ClassVar
 
 import torch
 from pydantic import Field
@@ -14,8 +16,9 @@ from torch.nn import functional as F
 from mmcl.models.baselines.baseline import AttentionOptions, Baseline, ByModality, RawPrediction
 from mmcl.models.baselines.encoders import TransformerEncoder, masked_mean
 from mmcl.models.layers import Dropout
+from mmcl.types import Modality
 
-__all__ = ["LateFusion"]
+__all__ = ["AudioOnly", "LateFusion", "TextOnly", "VisionOnly"]
 
 
 class LateFusion(Baseline):
@@ -54,3 +57,21 @@ class LateFusion(Baseline):
         # The only place where the modalities meet.
         hidden = F.relu(self.inner(torch.cat(pooled, dim=-1)))
         return self.output(self.dropout(hidden)), hidden, {}
+
+
+class TextOnly(LateFusion):
+    """Late fusion of text alone."""
+
+    takes: ClassVar[tuple[Modality, ...]] = ("text",)
+
+
+class AudioOnly(LateFusion):
+    """Late fusion of audio alone."""
+
+    takes: ClassVar[tuple[Modality, ...]] = ("audio",)
+
+
+class VisionOnly(LateFusion):
+    """Late fusion of vision alone."""
+
+    takes: ClassVar[tuple[Modality, ...]] = ("vision",)

@@ -13,7 +13,6 @@ from torch.nn import functional as F
 from mmcl.models.baselines.baseline import AttentionOptions, Baseline, ByModality, RawPrediction
 from mmcl.models.baselines.encoders import LastState, key_bias, masked_mean
 from mmcl.models.layers import Dropout, ModalityBlock
-from mmcl.types import Modality
 
 __all__ = ["MISA", "central_moment_discrepancy", "difference_loss"]
 
@@ -99,9 +98,11 @@ class MISA(Baseline):
     def predict(self, steps: ByModality, masks: ByModality) -> RawPrediction:
         """Project, split in two, rebuild, fuse; see :meth:`Baseline.predict`."""
         # p_m = norm(ReLU(linear(u_m))), u_m the vector of the utterance
-        projected = [
-            self.projections[m](self._utterance_vector(m, x, masks[m])) for m, x in steps.items()
+        vectors = [
+            self.readings[m](x, masks[m]) if m in self.readings else masked_mean(x, masks[m])
+            for m, x in steps.items()
         ]
+        projected = [self.projections[m](u) for m, u in zip(steps, vectors, strict=True)]
         # Private s_m and shared c_m; one layer makes the shared parts of all modalities.
         private = [self.private[m](p).sigmoid() for m, p in zip(steps, projected, strict=True)]
         shared = [self.shared(p).sigmoid() for p in projected]
@@ -150,12 +151,6 @@ class MISA(Baseline):
             loss = loss + options.similarity_weight * torch.stack(discrepancies).mean()
         return loss
 
-    def _utterance_vector(self, modality: Modality, steps: Tensor, mask: Tensor) -> Tensor:
-        if modality not in self.readings:
-            return masked_mean(steps, mask)
-        vector: Tensor = self.readings[modality](steps, mask)
-        return vector
-
 
 def central_moment_discrepancy(
     p: Tensor, q: Tensor, p_mask: Tensor, q_mask: Tensor, *, orders: int = 5
@@ -174,10 +169,8 @@ def central_moment_discrepancy(
     Returns:
         Scalar; 0 where no row of one of them counts.
     """
-    gaps = [
-        x - y for x, y in zip(_moments(p, p_mask, orders), _moments(q, q_mask, orders), strict=True)
-    ]
-    distances = (torch.stack(gaps).square().sum(dim=-1) + _EPSILON).sqrt()  # [orders]
+    gaps = torch.stack(_moments(p, p_mask, orders)) - torch.stack(_moments(q, q_mask, orders))
+    distances = (gaps.square().sum(dim=-1) + _EPSILON).sqrt()  # [orders]
     return distances.sum() * (p_mask.any() & q_mask.any())
 
 

@@ -12,6 +12,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from mmcl.models.baselines.baseline import AttentionOptions, Baseline, ByModality, RawPrediction
+from mmcl.models.baselines.encoders import split_heads
 from mmcl.models.layers import NEVER, Dropout, sinusoidal_positions
 from mmcl.types import Modality
 
@@ -89,25 +90,16 @@ class CrossmodalLayer(nn.Module):
             key_value = F.linear(self.norm1(source), weight[width:], shift[width:])
         key, value = key_value.chunk(2, dim=-1)
         # softmax(Q K^T / sqrt(head width)) V
-        query = self._split_heads(query / math.sqrt(width // self.heads))  # [b, h, n, d / h]
-        scores = query @ self._split_heads(key).transpose(-1, -2) + bias
-        context = self.attention_dropout(scores.softmax(dim=-1)) @ self._split_heads(value)
+        query = query / math.sqrt(width // self.heads)
+        query, key, value = (split_heads(y, self.heads) for y in (query, key, value))
+        scores = query @ key.transpose(-1, -2) + bias  # [b, heads, n, l]
+        context = self.attention_dropout(scores.softmax(dim=-1)) @ value
         mixed: Tensor = self.out(context.transpose(1, 2).flatten(2))
         return mixed
 
-    def _split_heads(self, x: Tensor) -> Tensor:
-        return x.view(*x.shape[:2], self.heads, -1).transpose(1, 2)
-
 
 class CrossmodalTransformer(nn.Module):
-    """Stack of :class:`CrossmodalLayer` over one source, or over itself; a last norm.
-
-    Args:
-        width: Width of the steps.
-        layers: Number of layers.
-        options: Options of the model.
-        dropout: Dropout of attention weights.
-    """
+    """Stack of :class:`CrossmodalLayer` over one source, or over itself; a last norm."""
 
     def __init__(
         self, width: int, layers: int, options: MultimodalTransformer.Options, dropout: float

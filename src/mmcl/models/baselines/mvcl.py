@@ -16,9 +16,9 @@ from mmcl.models.baselines.encoders import (
     key_bias,
     masked_mean,
     multihead_attention,
+    other_steps,
 )
 from mmcl.models.layers import NEVER, Dropout
-from mmcl.types import Modality
 
 __all__ = ["MVCL", "likeness", "supervised_contrast", "views_contrast"]
 
@@ -121,10 +121,16 @@ class MVCL(Baseline):
 
     def predict(self, steps: ByModality, masks: ByModality) -> RawPrediction:
         """Encode, attend across, fuse; see :meth:`Baseline.predict`."""
-        encoded = {m: self.encoders[m](self.projections[m](steps[m]), masks[m]) for m in steps}
+        encoded: ByModality = {
+            m: self.encoders[m](self.projections[m](steps[m]), masks[m]) for m in steps
+        }
         # Two views of a clip: each modality before and after it has attended to the others.
         before = {m: masked_mean(encoded[m], masks[m]) for m in steps}
-        after = {m: masked_mean(self._attend_to_others(m, encoded, masks), masks[m]) for m in steps}
+        attended = {
+            m: self.cross[m](x, *other_steps(m, encoded, masks)) if m in self.cross else x
+            for m, x in encoded.items()
+        }
+        after = {m: masked_mean(x, masks[m]) for m, x in attended.items()}
         hidden = F.relu(self.inner(torch.cat(list(after.values()), dim=-1)))
         extras = {f"{m}_present": mask.any(dim=1) for m, mask in masks.items()}
         if self.training:  # the contrasts are taken in training alone
@@ -136,45 +142,31 @@ class MVCL(Baseline):
             extras["fusion"] = self.fusion_projector(hidden)
         return self.output(self.dropout(hidden)), hidden, extras
 
-    def _attend_to_others(
-        self, modality: Modality, encoded: ByModality, masks: ByModality
-    ) -> Tensor:
-        if modality not in self.cross:
-            return encoded[modality]
-        others = [m for m in encoded if m != modality]
-        keys = torch.cat([encoded[m] for m in others], dim=1)
-        keys_mask = torch.cat([masks[m] for m in others], dim=1)
-        attended: Tensor = self.cross[modality](encoded[modality], keys, keys_mask)
-        return attended
-
     def auxiliary_loss(self, output: Any, targets: Tensor, rows: Tensor) -> Tensor:
         """Return the weighted sum of the three contrasts; 0 in evaluation."""
         extras, options, names = output.extras, self.options, self.modalities
         if "fusion" not in extras:
             return super().auxiliary_loss(output, targets, rows)
         alike = likeness(targets, self.task, options.label_scale)
-        temperature = options.label_temperature
+        label_temperature, view_temperature = options.label_temperature, options.view_temperature
         present = torch.stack([extras[f"{m}_present"] for m in names])  # [m, b]
         # 1. Supervised, in each modality.
         modality_losses = [
-            supervised_contrast(extras[f"{m}_alone"], alike, mask, temperature=temperature)
+            supervised_contrast(extras[f"{m}_alone"], alike, mask, label_temperature)
             for m, mask in zip(names, present, strict=True)
         ]
         # 2. Between the views of the clips that have another modality to attend to.
         several = present.sum(dim=0) > 1
         view_losses = [
             views_contrast(
-                extras[f"{m}_before"],
-                extras[f"{m}_after"],
-                mask & several,
-                temperature=options.view_temperature,
+                extras[f"{m}_before"], extras[f"{m}_after"], mask & several, view_temperature
             )
             for m, mask in zip(names, present, strict=True)
             if m in self.cross
         ]
         # 3. Supervised, on the fused representation.
         fusion_loss = supervised_contrast(
-            extras["fusion"], alike, present.any(dim=0), temperature=temperature
+            extras["fusion"], alike, present.any(dim=0), label_temperature
         )
         loss: Tensor = options.modality_weight * torch.stack(modality_losses).mean()
         loss = loss + options.fusion_weight * fusion_loss
@@ -205,9 +197,7 @@ def likeness(targets: Tensor, task: Task, label_scale: float) -> Tensor:
     return (-distance / label_scale).exp()
 
 
-def supervised_contrast(
-    unit: Tensor, alike: Tensor, counts: Tensor, *, temperature: float
-) -> Tensor:
+def supervised_contrast(unit: Tensor, alike: Tensor, counts: Tensor, temperature: float) -> Tensor:
     """Draw clips together by how alike their labels are, against all others of the batch.
 
     For clip i the mean, weighted by likeness, of ``-log softmax_j(z_i . z_j / temperature)``
@@ -234,7 +224,7 @@ def supervised_contrast(
     return (losses * taught).sum() / taught.sum().clamp(min=1)
 
 
-def views_contrast(first: Tensor, second: Tensor, counts: Tensor, *, temperature: float) -> Tensor:
+def views_contrast(first: Tensor, second: Tensor, counts: Tensor, temperature: float) -> Tensor:
     """Tell which of the second views is of the same clip as a first one, and back.
 
     Args:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Mapping
 from typing import Any, ClassVar
 
@@ -175,19 +176,11 @@ class SelfMM(Baseline):
 
 
 class PseudoLabels:
-    """A label per clip and modality, moved batch by batch.
+    """A label per clip and modality, moved batch by batch: the paper's label generation module.
 
     Features and labels are kept by the row of their clip in the training split. The centres
-    of positive and of negative clips are those after the batch before.
-
-    Args:
-        targets: Scores of the whole training split, ``[clips]``; NaN where unknown.
-        modalities: Those with a head of their own.
-        low: Lowest score.
-        high: Highest score.
-
-    Source:
-        The unimodal label generation module of Self-MM.
+    of positive and of negative clips are those after the batch before. ``targets`` are the scores
+    of the whole split, ``[clips]``, NaN where unknown, from ``low`` to ``high``.
     """
 
     def __init__(
@@ -207,12 +200,7 @@ class PseudoLabels:
         return self.labels[modality][rows.cpu()]
 
     def advance(
-        self,
-        rows: Tensor,
-        features: Mapping[str, Tensor],
-        present: Mapping[Modality, Tensor],
-        *,
-        epoch: int,
+        self, rows: Tensor, features: dict[str, Tensor], present: ByModality, *, epoch: int
     ) -> None:
         """Move the labels of a batch, from the second epoch on, and keep its features.
 
@@ -264,18 +252,12 @@ class PseudoLabels:
 
     def state(self) -> dict[str, Any]:
         """Return everything, as tensors by name."""
-        return {
-            "labels": {m: x.clone() for m, x in self.labels.items()},
-            "features": {name: x.clone() for name, x in self.features.items()},
-            "seen": {name: x.clone() for name, x in self.seen.items()},
-        }
+        return copy.deepcopy({"labels": self.labels, "features": self.features, "seen": self.seen})
 
     def load(self, state: Mapping[str, Any]) -> None:
         """Go on from what :meth:`state` returned."""
-        self.labels, self.features, self.seen = (
-            {name: x.clone() for name, x in state[kind].items()}
-            for kind in ("labels", "features", "seen")
-        )
+        kinds = ("labels", "features", "seen")
+        self.labels, self.features, self.seen = (copy.deepcopy(state[kind]) for kind in kinds)
 
 
 def propose_labels(human: Tensor, lean: Tensor, fused_lean: Tensor) -> Tensor:
@@ -303,8 +285,8 @@ def propose_labels(human: Tensor, lean: Tensor, fused_lean: Tensor) -> Tensor:
 
 
 def _gather_clips(
-    rows: Tensor, features: dict[str, Tensor], present: dict[Modality, Tensor]
-) -> tuple[Tensor, dict[str, Tensor], dict[Modality, Tensor]]:
+    rows: Tensor, features: dict[str, Tensor], present: ByModality
+) -> tuple[Tensor, dict[str, Tensor], ByModality]:
     """Join the clips of all processes, so that each keeps the labels of every clip."""
     if not (distributed.is_available() and distributed.is_initialized()):
         return rows, features, present

@@ -12,7 +12,7 @@ from torch.nn import functional as F
 from mmcl.models.baselines.baseline import BaselineOptions, ByModality
 from mmcl.models.baselines.encoders import LastState, masked_mean
 from mmcl.models.layers import BatchNorm, Dropout
-from mmcl.types import Modality
+from mmcl.types import MODALITIES, Modality
 
 __all__ = ["MeanEncoder", "RealBatchNorm", "StateEncoder", "UtteranceOptions", "Utterances"]
 
@@ -83,13 +83,6 @@ class UtteranceOptions(BaselineOptions):
 class Utterances(nn.Module):
     """A :class:`StateEncoder` for text, a :class:`MeanEncoder` for audio and for vision.
 
-    Args:
-        dims: Feature width per modality in use.
-        options: Sizes.
-
-    Attributes:
-        widths: Width of every modality's vector.
-
     Source:
         The sub-networks of TFN (Zadeh et al. 2017, arXiv 1707.07250), as configured in MMSA.
         Mended: means and last states are those of the real steps, where public versions count
@@ -99,12 +92,9 @@ class Utterances(nn.Module):
 
     def __init__(self, dims: Mapping[Modality, int], options: UtteranceOptions) -> None:
         super().__init__()
-        vector_widths: dict[Modality, int] = {
-            "text": options.text_out,
-            "audio": options.audio_width,
-            "vision": options.vision_width,
-        }
-        self.widths = {m: vector_widths[m] for m in dims}
+        widths = (options.text_out, options.audio_width, options.vision_width)
+        vector_widths = dict(zip(MODALITIES, widths, strict=True))
+        self.widths = {m: vector_widths[m] for m in dims}  # of every modality's vector
         self.encoders = nn.ModuleDict(
             {
                 m: StateEncoder(dim, options.text_width, options.text_out)
@@ -115,10 +105,9 @@ class Utterances(nn.Module):
         )
 
     def forward(self, steps: ByModality, masks: ByModality) -> ByModality:
-        """Encode every modality.
+        """Shapes: per modality ``[b, n_m, d_m]`` and bool ``[b, n_m]`` in, ``[b, width_m]`` out.
 
-        Shapes: per modality ``[b, n_m, d_m]`` and bool ``[b, n_m]`` in, ``[b, width_m]`` out;
-        zero for a clip that lacks the modality.
+        A vector is zero for a clip that lacks the modality.
         """
         return {
             m: self.encoders[m](x, masks[m]) * masks[m].any(dim=1, keepdim=True)

@@ -26,7 +26,7 @@ NETWORKS = [
 
 
 @pytest.mark.parametrize(
-    "absent", [(), ("audio",), ("vision", "text"), tuple(DIMS)], ids=lambda a: "-".join(a) or "none"
+    "absent", [(), ("vision", "text"), tuple(DIMS)], ids=lambda a: "-".join(a) or "none"
 )
 @pytest.mark.parametrize("task", TASKS)
 @pytest.mark.parametrize(("name", "options"), NETWORKS, ids=lambda x: x if type(x) is str else "")

@@ -7,8 +7,7 @@ from torch.nn import functional as F
 from mmcl.config import ModelSettings
 from mmcl.corpus.schema import Task
 from mmcl.errors import ConfigError, ShapeError
-from mmcl.models.baselines.late_fusion import LateFusion
-from mmcl.models.baselines.unimodal import AudioOnly, TextOnly, VisionOnly
+from mmcl.models.baselines.late_fusion import AudioOnly, LateFusion, TextOnly, VisionOnly
 from mmcl.models.registry import network_class
 
 REGRESSION = Task(kind="regression", low=-3, high=3)
