@@ -14,12 +14,7 @@ __all__ = ["Critic"]
 class Critic(nn.Module):
     """``Q(s, a)``, joint over the modalities.
 
-    Args:
-        num_modalities: Modalities m.
-        width: Width d of the state.
-        heads: Heads H, and copies of the action, so that the heads can share the width d + H.
-        inner_width: Inner width of the transformer block.
-        dropout: Dropout in the head.
+    There are as many copies of an action as heads H, so that the heads can share the width d + H.
 
     Source:
         The released code. Masked means and attention are ours (fault F7).

@@ -64,11 +64,8 @@ class Exported(NamedTuple):
 def export_onnx(model: Network, path: Path) -> Exported:
     """Write a network as one ONNX file, weights inside, and check it against torch.
 
-    The file appears under its name only when it is complete and was found equal.
-
-    Args:
-        model: A trained network; left as it is.
-        path: Target; replaced if it exists.
+    The file appears under its name only when it is complete and was found equal; it replaces
+    one that has the name. The network is left as it is.
 
     Raises:
         MissingExtraError: If ONNX or its runtime is not installed.
@@ -98,11 +95,8 @@ def check_export(model: Network, file: Path | bytes) -> float:
     """Run a file beside torch on random clips, in batches of other sizes and lengths.
 
     The clips vary as the training split did, have steps missing at their end, and in one
-    batch lack a modality. Returns the largest difference.
-
-    Args:
-        model: The network that was exported.
-        file: The file's path, or its content.
+    batch lack a modality. The file is given by its path or content. Returns the largest
+    difference.
 
     Raises:
         MissingExtraError: If the runtime is not installed.

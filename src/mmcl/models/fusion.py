@@ -23,15 +23,9 @@ class GatedFusion(nn.Module):
         self.outer = ModalityLinear(num_modalities, width, 1)
 
     def forward(self, common: Tensor, complementary: Tensor, present: Tensor) -> Tensor:
-        """Fuse.
+        """Fuse the modalities that are ``present``, 1 or 0; a clip with none at all gets 0.
 
-        Args:
-            common: ``[m, b, d]``.
-            complementary: ``[m, b, d]``.
-            present: Which modality counts for which clip, ``[m, b]``, 0 or 1.
-
-        Returns:
-            ``[b, 2d]``; 0 for a clip with no modality at all.
+        Shapes: ``[m, b, d]`` twice and ``[m, b]`` in, ``[b, 2d]`` out.
         """
         share = present / present.sum(dim=0).clamp(min=1)
         return (self.gated(common, complementary) * share.unsqueeze(-1)).sum(dim=0)

@@ -26,11 +26,7 @@ def robust_moments(steps: Tensor) -> tuple[Tensor, Tensor]:
     Values beyond the .5% and 99.5% quantiles are brought there first. A constant feature
     gets scale 0, which :class:`Standardiser` turns into a feature that is always 0.
 
-    Args:
-        steps: Real steps of the training split, ``[k, d_m]``, finite.
-
-    Returns:
-        Centre and scale, ``[d_m]`` each.
+    Shapes: real steps of the training split ``[k, d_m]``, finite, in; ``[d_m]`` twice out.
     """
     if len(steps) == 0:
         return torch.zeros(steps.shape[1]), torch.zeros(steps.shape[1])
@@ -74,14 +70,7 @@ class Standardiser(nn.Module):
 
 
 class Projection(nn.Module):
-    """One linear layer per modality, ``Z_m = X_m W_m + b_m``.
-
-    Args:
-        dims: Feature width per modality.
-        width: Width d of the common space.
-        standardise: Whether a :class:`Standardiser` comes first.
-        input_dropout: Dropout of features, before the projection.
-    """
+    """One linear layer per modality, ``Z_m = X_m W_m + b_m``, after a :class:`Standardiser`."""
 
     def __init__(
         self, dims: Mapping[Modality, int], width: int, *, standardise: bool, input_dropout: float
@@ -95,13 +84,9 @@ class Projection(nn.Module):
         self.dropout = Dropout(input_dropout)
 
     def forward(self, features: Mapping[Modality, Tensor]) -> Tensor:
-        """Project and stack, padding every modality to the longest.
+        """Project and stack, padding every modality with 0 to the longest.
 
-        Args:
-            features: Per modality ``[b, n_m, d_m]``.
-
-        Returns:
-            ``[m, b, n, d]``; steps beyond a modality's own are 0.
+        Shapes: per modality ``[b, n_m, d_m]`` in, ``[m, b, n, d]`` out.
 
         Raises:
             ShapeError: If a modality's features have another width than it was built for.

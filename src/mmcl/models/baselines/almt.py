@@ -28,11 +28,7 @@ class Attention(nn.Module):
         self.out = nn.Linear(heads * head_width, width)
 
     def forward(self, query: Tensor, source: Tensor, bias: Tensor | None = None) -> Tensor:
-        """Read the source.
-
-        Shapes: ``[b, k, d]``, ``[b, n, d]`` and a bias of every key's scores ``[b, n]`` in;
-        ``[b, k, d]`` out.
-        """
+        """Shapes: ``[b, k, d]``, ``[b, n, d]`` and a bias of keys ``[b, n]`` in, ``[b, k, d]``."""
         key, value = self.key_value(source).chunk(2, dim=-1)
         context = multihead_attention(self.query(query), key, value, self.heads, bias)
         mixed: Tensor = self.out(context)
@@ -40,10 +36,7 @@ class Attention(nn.Module):
 
 
 class TokenLayer(nn.Module):
-    """Pre-norm attention and a feed-forward part; residual both, no dropout.
-
-    Queries and sources have a ``shared_norm`` in self-attention.
-    """
+    """Pre-norm attention, with a ``shared_norm`` if to oneself, and a feed-forward part."""
 
     def __init__(self, options: ALMT.Options, *, shared_norm: bool) -> None:
         super().__init__()
@@ -74,10 +67,9 @@ class TokenEncoder(nn.Module):
         self.layer = TokenLayer(options, shared_norm=True)
 
     def forward(self, steps: Tensor, mask: Tensor) -> Tensor:
-        """Read the real steps.
+        """Shapes: ``[b, n, d_m]`` and bool ``[b, n]`` in, ``[b, tokens, d]`` out.
 
-        Shapes: ``[b, n, d_m]`` and bool ``[b, n]`` in, ``[b, tokens, d]`` out. The tokens have
-        read only themselves where a clip has no real step.
+        The tokens have read only themselves where a clip has no real step.
         """
         tokens = (self.tokens + self.positions).expand(len(steps), -1, -1)
         if self.projection is None:

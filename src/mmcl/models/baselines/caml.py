@@ -141,17 +141,11 @@ class CAML(Baseline):
 
 
 def distillation_loss(student: Tensor, teacher: Tensor, *, temperature: float | None) -> Tensor:
-    """Return the distance of the student's scores from the teacher's.
+    """Return the mean distance of the student's scores from the teacher's.
 
-    Args:
-        student: Scores ``[b]``, or logits ``[..., c]``.
-        teacher: The same of the teacher.
-        temperature: None for scores, whose distance is the squared error. For logits it is the
-            Kullback-Leibler divergence from the teacher's softened probabilities, times the
-            squared temperature, which keeps its gradient's size.
-
-    Returns:
-        Mean over clips, and over emotions.
+    For scores ``[b]``, which have no temperature, it is the squared error. For logits
+    ``[..., c]`` it is the Kullback-Leibler divergence from the teacher's softened probabilities,
+    times the squared temperature, which keeps its gradient's size.
     """
     if temperature is None:
         return F.mse_loss(student, teacher)

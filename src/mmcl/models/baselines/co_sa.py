@@ -129,14 +129,10 @@ def distance_loss(steps: Tensor, mask: Tensor) -> Tensor:
     """Drive the steps of a clip apart.
 
     ``1 / (T (T - 1))`` times the sum over ordered pairs p, q of different steps of
-    ``(T - |p - q|) (cos(x_p, x_q) + 1) / 2``; T real steps, counted without the others.
+    ``(T - |p - q|) (cos(x_p, x_q) + 1) / 2``; T real steps, counted without the others. The mean
+    is over the clips with two steps or more; 0 if there is none.
 
-    Args:
-        steps: ``[b, n, d]``.
-        mask: Real steps, bool ``[b, n]``.
-
-    Returns:
-        Mean over the clips with two steps or more; 0 if there is none.
+    Shapes: ``[b, n, d]`` and bool ``[b, n]``.
 
     Source:
         Co-SA's loss of deep phase space reconstruction, on the attended steps as in its last code.

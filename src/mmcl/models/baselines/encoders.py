@@ -71,10 +71,7 @@ def multihead_attention(
 
 
 class LastState(nn.Module):
-    """Stacked LSTMs that are read at each clip's own last step, not at the padded end.
-
-    A ``bidirectional`` one has a state of twice the ``width``.
-    """
+    """Stacked LSTMs that are read at each clip's own last step, not at the padded end."""
 
     def __init__(
         self,
@@ -98,8 +95,8 @@ class LastState(nn.Module):
     def forward(self, steps: Tensor, mask: Tensor) -> tuple[Tensor, Tensor]:
         """Read the real steps.
 
-        Shapes: ``[b, n, d]`` and bool ``[b, n]`` in; the last state ``[b, width]`` (both
-        directions side by side) and all outputs ``[b, n, width]``, real steps first, out.
+        Shapes: ``[b, n, d]`` and bool ``[b, n]`` in; the last state ``[b, width]`` and all outputs
+        ``[b, n, width]``, real steps first, out. Both directions stand side by side.
         """
         front, lengths = compact(steps, mask)
         packed = nn.utils.rnn.pack_padded_sequence(
@@ -115,10 +112,7 @@ class LastState(nn.Module):
 
 
 class TransformerEncoder(nn.Module):
-    """Post-norm transformer layers over real steps, with sinusoidal positions.
-
-    The feed-forward part has an ``inner_width`` of twice the width by default.
-    """
+    """Post-norm transformer layers over real steps, with sinusoidal positions."""
 
     def __init__(
         self, width: int, heads: int, layers: int, dropout: float, *, inner_width: int | None = None

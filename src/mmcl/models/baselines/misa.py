@@ -157,17 +157,10 @@ def central_moment_discrepancy(
 ) -> Tensor:
     """Return the distance of two batches' distributions, by their moments.
 
-    ``|E p - E q| + sum over k from 2 of |C_k(p) - C_k(q)|``, C_k the central moment of order k.
+    ``|E p - E q| + sum over k from 2 of |C_k(p) - C_k(q)|``, C_k the central moment of order k;
+    0 where no row of one of them counts.
 
-    Args:
-        p: ``[b, d]``, values in 0..1.
-        q: ``[b, d]``.
-        p_mask: Rows of ``p`` that count, bool ``[b]``.
-        q_mask: Rows of ``q`` that count.
-        orders: Highest order.
-
-    Returns:
-        Scalar; 0 where no row of one of them counts.
+    Shapes: ``[b, d]`` twice, values in 0..1, and which of their rows count, bool ``[b]``.
     """
     gaps = torch.stack(_moments(p, p_mask, orders)) - torch.stack(_moments(q, q_mask, orders))
     distances = (gaps.square().sum(dim=-1) + _EPSILON).sqrt()  # [orders]
@@ -191,10 +184,7 @@ def difference_loss(x: Tensor, y: Tensor, mask: Tensor) -> Tensor:
 
     The mean over the batch is taken away and every row is brought to length one first.
 
-    Args:
-        x: ``[b, d]``.
-        y: ``[b, d]``.
-        mask: Rows that count, bool ``[b]``.
+    Shapes: ``[b, d]`` twice, rows that count bool ``[b]``.
     """
     return (_centred_unit_rows(x, mask).T @ _centred_unit_rows(y, mask)).square().mean()
 

@@ -64,14 +64,9 @@ class CrossmodalLayer(nn.Module):
     def forward(self, x: Tensor, source: Tensor | None, bias: Tensor, reads: Tensor) -> Tensor:
         """Read the source; ``None`` reads x itself.
 
-        Args:
-            x: Steps of the target, ``[b, n, d]``.
-            source: Steps of the source, ``[b, l, d]``.
-            bias: Added to attention scores, ``[b, 1, n, l]``; see :data:`NEVER`.
-            reads: 1 for a step that may read any other, else 0, ``[b, n, 1]``.
+        ``bias`` is added to attention scores, ``reads`` is 1 for a step that may read any other.
 
-        Returns:
-            ``[b, n, d]``.
+        Shapes: ``[b, n, d]``, ``[b, l, d]``, ``[b, 1, n, l]``, ``[b, n, 1]`` in, ``[b, n, d]`` out.
         """
         x = x + self.residual_dropout(self.attend(x, source, bias) * reads)
         inner = self.inner_dropout(F.relu(self.inner(self.norm2(x)), inplace=True))

@@ -181,11 +181,6 @@ def likeness(targets: Tensor, task: Task, label_scale: float) -> Tensor:
     It is ``exp(-distance / label_scale)``. The distance of two scores is their difference as a
     share of the range, that of two clips' emotions the share that is judged differently.
     Classes are alike where they are equal.
-
-    Args:
-        targets: Labels of the batch.
-        task: Kind of labels.
-        label_scale: Distance at which likeness is e times less.
     """
     if task.kind == "classes":
         return (targets.unsqueeze(1) == targets).float()
@@ -201,16 +196,10 @@ def supervised_contrast(unit: Tensor, alike: Tensor, counts: Tensor, temperature
     """Draw clips together by how alike their labels are, against all others of the batch.
 
     For clip i the mean, weighted by likeness, of ``-log softmax_j(z_i . z_j / temperature)``
-    over the other clips j.
+    over the other clips j; then the mean over the clips to which another one is alike, 0 if
+    there is none.
 
-    Args:
-        unit: Rows of length one, ``[b, k]``.
-        alike: Weight of every pair, ``[b, b]``.
-        counts: Clips that take part, bool ``[b]``.
-        temperature: Temperature of the softmax.
-
-    Returns:
-        Mean over the clips to which another one is alike; 0 if there is none.
+    Shapes: rows of length one ``[b, k]``, likeness ``[b, b]``, clips that count bool ``[b]``.
     """
     itself = torch.eye(len(unit), dtype=torch.bool, device=counts.device)
     pairs = counts.unsqueeze(1) & counts & ~itself
@@ -227,14 +216,9 @@ def supervised_contrast(unit: Tensor, alike: Tensor, counts: Tensor, temperature
 def views_contrast(first: Tensor, second: Tensor, counts: Tensor, temperature: float) -> Tensor:
     """Tell which of the second views is of the same clip as a first one, and back.
 
-    Args:
-        first: Rows of length one, ``[b, k]``.
-        second: Second views of the same clips.
-        counts: Clips that take part, bool ``[b]``.
-        temperature: Temperature of the softmax.
+    The mean is over the clips that count; 0 if there is none.
 
-    Returns:
-        Mean over the clips that take part; 0 if there is none.
+    Shapes: rows of length one ``[b, k]`` twice, clips that count bool ``[b]``.
     """
     pairs = counts.unsqueeze(1) & counts
     scores = (first @ second.T / temperature).masked_fill(~pairs, NEVER)

@@ -264,15 +264,9 @@ def propose_labels(human: Tensor, lean: Tensor, fused_lean: Tensor) -> Tensor:
     """Propose labels of one modality from the clips' own and how much it leans to either side.
 
     A proposal is the mean of the clip's label times the ratio of both leans, and of the clip's
-    label plus their difference.
+    label plus their difference. Where the fused features lean nowhere, it is the latter alone.
 
-    Args:
-        human: The clips' labels, 0 in the middle, ``[b]``.
-        lean: How far the modality's features lean towards positive, ``[b]``.
-        fused_lean: The same of the fused features.
-
-    Returns:
-        ``[b]``, in any range. Where the fused features lean nowhere, the difference alone.
+    Shapes: labels with 0 in the middle, and leans towards positive, ``[b]`` each; ``[b]`` out.
 
     Example:
         >>> propose_labels(torch.tensor([2.0, 2.0]), torch.tensor([1.0]), torch.tensor([0.5, 0.0]))
