@@ -36,7 +36,7 @@ class Attention(nn.Module):
 
 
 class TokenLayer(nn.Module):
-    """Pre-norm attention, with a ``shared_norm`` if to oneself, and a feed-forward part."""
+    """Pre-norm attention and a feed-forward part; ``shared_norm`` is for self-attention."""
 
     def __init__(self, options: ALMT.Options, *, shared_norm: bool) -> None:
         super().__init__()
@@ -57,7 +57,7 @@ class TokenLayer(nn.Module):
 
 
 class TokenEncoder(nn.Module):
-    """A few learned tokens that read a modality's steps; ``in_dim`` is None where it has none."""
+    """A few learned tokens that read a modality's steps; ``in_dim`` None: there are none at all."""
 
     def __init__(self, in_dim: int | None, options: ALMT.Options) -> None:
         super().__init__()
@@ -79,8 +79,8 @@ class TokenEncoder(nn.Module):
         x = self.projection(steps) + sinusoidal_positions(n, width, steps.device)
         token_mask = torch.ones(tokens.shape[:2], dtype=torch.bool, device=mask.device)
         bias = key_bias(torch.cat([token_mask, mask], dim=1))
-        # A whole layer would also transform the steps, only for them to be thrown away. Let the
-        # tokens alone ask: the numbers are the same.
+        # The tokens alone are queries. As published, the steps are queries too, but what they read
+        # is thrown away: the tokens are the same.
         encoded: Tensor = self.layer(tokens, torch.cat([tokens, x], dim=1), bias)
         return encoded
 

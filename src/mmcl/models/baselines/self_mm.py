@@ -228,7 +228,7 @@ class PseudoLabels:
         fused_lean = self._lean("fusion", features["fusion"])
         for m in self.modalities:
             lean = self._lean(m, features[m])
-            if lean is None or fused_lean is None:
+            if lean is None or fused_lean is None:  # no clip of one side was seen yet
                 continue
             proposed = propose_labels(self.targets[rows] - self.middle, lean, fused_lean)
             now = proposed.clamp(-self.reach, self.reach) + self.middle
@@ -245,7 +245,7 @@ class PseudoLabels:
         if not (above.any() and below.any()):
             return None
         # alpha = (D_n - D_p) / (D_p + epsilon), D the distances from the centres
-        positive, negative = (self.features[name][rows].mean(dim=0) for rows in (above, below))
+        positive, negative = (self.features[name][side].mean(dim=0) for side in (above, below))
         near, far = (features - positive).norm(dim=1), (features - negative).norm(dim=1)
         lean: Tensor = (far - near) / (near + _EPSILON)
         return lean
