@@ -36,4 +36,4 @@ BASELINES: tuple[str, ...] = (
     "audio_only",
     "vision_only",
 )
-"""The models that MMCL is compared with; each has a file in ``models/baselines``."""
+"""Models that MMCL is compared with, in ``models/baselines``."""

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from importlib.util import find_spec
-
 import torch
 from pydantic import ValidationError
 
@@ -13,7 +11,7 @@ from mmcl.corpus.schema import Task
 from mmcl.learning.loop import make_learner
 from mmcl.models.registry import build_network, network_class
 from mmcl.runtime import make_fabric
-from mmcl.types import BASELINES, MODALITIES
+from mmcl.types import MODALITIES
 
 EXCEPTIONS = {
     ("released", "test_holes_hide_no_step"): (
@@ -49,12 +47,7 @@ SMALL = {
 FEW, WIDTH, HEADS = 1, 8, 2
 
 
-def present(name):
-    """Whether a model's module is there: baselines come one by one."""
-    return name not in BASELINES or find_spec(f"mmcl.models.baselines.{name}") is not None
-
-
-NAMES = [name for name in model_names() if present(name)]
+NAMES = model_names()
 
 
 def small_options(options, width=WIDTH):

@@ -1,4 +1,4 @@
-"""The joint critic: how much reward a state and the actions of all modalities will bring."""
+"""Joint critic: the reward that a state and the actions of all modalities will bring."""
 
 from __future__ import annotations
 
@@ -14,18 +14,10 @@ __all__ = ["Critic"]
 class Critic(nn.Module):
     """``Q(s, a)``, joint over the modalities.
 
-    Per modality ``[s_m ; a_m repeated H times]`` goes through a transformer block and a mean
-    over time; the modalities are concatenated and judged.
-
-    Args:
-        num_modalities: Modalities m.
-        width: Width d of the state.
-        heads: Heads H, and copies of the action, so that the width d + H is theirs to share.
-        inner_width: Inner width of the block.
-        dropout: In the head.
+    There are as many copies of an action as heads H, so that the heads can share the width d + H.
 
     Source:
-        METHOD 1. Masked means and attention are ours (fault F7).
+        The released code. Masked means and attention are ours (fault F7).
     """
 
     def __init__(
@@ -52,10 +44,13 @@ class Critic(nn.Module):
         Returns:
             ``[b]``, in units of the reward.
         """
-        repeated = actions.unsqueeze(-1).expand(*actions.shape, self.copies)
-        both = torch.cat([state, repeated], dim=-1)  # [m, b, n, d + H]
-        weight = step_mask.to(both.dtype)
-        pooled = weighted_mean(self.block(both, (1 - weight) * NEVER), weight)  # [m, b, d + H]
+        # [s_m ; a_m repeated H times]
+        copies = actions.unsqueeze(-1).expand(*actions.shape, self.copies)
+        inputs = torch.cat([state, copies], dim=-1)  # [m, b, n, d + H]
+        # Transformer block and mean over time, per modality.
+        weight = step_mask.to(inputs.dtype)
+        pooled = weighted_mean(self.block(inputs, (1 - weight) * NEVER), weight)  # [m, b, d + H]
+        # The modalities are concatenated and judged; nothing stands between the linear layers.
         hidden = self.linear2(self.linear1(pooled.transpose(0, 1).flatten(1)))
         value: Tensor = self.value(self.norm(F.relu(self.dropout(hidden))))
         return value.squeeze(-1)

@@ -1,22 +1,21 @@
 """A trained network as an ONNX file, which runs without torch and without this package.
 
 The file takes, per modality, the features ``text`` ``[b, n_m, d_m]`` (float) and ``text_mask``
-``[b, n_m]`` (bool, True = a real step); numbers of clips and of steps are free. A modality that
-is absent is a mask with nothing in it. What comes out is ``scores``, as from torch, and for MMCL
-``commonality`` and ``keep_probability`` ``[m, b, n]``, n of the longest modality (for a
-``released`` one that is not aligned, of as many steps as it works on). Nothing is refused in
-there: NaN in a real step is NaN in the scores.
+``[b, n_m]`` (bool, True = a real step). Numbers of clips and of steps are free. An absent modality
+is one whose mask is all False. It returns ``scores``, as torch does, and for MMCL ``commonality``
+and ``keep_probability`` ``[m, b, n]``, n of the longest modality (for a ``released`` network that
+is not aligned, the number of steps it works on). The file refuses nothing: NaN in a real step is
+NaN in the scores.
 
-It goes through torch's tracing exporter, which follows one example and writes down what was
-done. Whatever Python decided on the way is then settled for good, so nothing is believed:
-:func:`check_export` runs every file on clips of other sizes before it gets its name.
+Torch's tracing exporter follows one example and writes down the operations. Whatever Python
+decides on the way is then fixed for good. So :func:`check_export` runs every file on clips of
+other sizes before the file gets its name.
 """
 
 from __future__ import annotations
 
 import copy
 import json
-import os
 import warnings
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
@@ -33,6 +32,7 @@ from torch.onnx.utils import register_custom_op_symbolic, unregister_custom_op_s
 
 from mmcl.errors import ConfigError, RunError
 from mmcl.extras import load
+from mmcl.files import complete_file
 from mmcl.models import decoupling
 from mmcl.models.layers import ModalityNorm
 from mmcl.models.mmcl import MMCL, Output
@@ -45,40 +45,27 @@ BATCHES = (1, 3, 7)
 """Numbers of clips that a file is checked with."""
 
 TOLERANCE = 1e-4
-"""How far a number may lie from torch's. The two add in another order: about 1e-6 is usual."""
+"""Largest difference allowed from torch. The two add in another order: about 1e-6 is usual."""
 
 _OPSET = 18
 _LENGTHS = ((20, 33, 11), (5, 2, 9), (1, 40, 3))
 """Steps of the modalities in each batch of the check."""
-_ENOUGH_STEPS = decoupling.CANDIDATES
-"""Steps the network is given at least, padded where there are fewer: the search for partners
-takes its few best of them, and how many few is would be settled by the example."""
 
 
 class Exported(NamedTuple):
-    """What was written.
-
-    Attributes:
-        path: The file.
-        inputs: Names of what it takes.
-        outputs: Names of what it returns.
-        difference: Largest difference from torch that the check found.
-    """
+    """A file that was written."""
 
     path: Path
-    inputs: tuple[str, ...]
+    inputs: tuple[str, ...]  # names
     outputs: tuple[str, ...]
-    difference: float
+    difference: float  # largest one from torch that the check found
 
 
 def export_onnx(model: Network, path: Path) -> Exported:
     """Write a network as one ONNX file, weights inside, and check it against torch.
 
-    The file appears under its name only when it is complete and was found equal.
-
-    Args:
-        model: A trained network; left as it is.
-        path: Target; replaced if it exists.
+    The file appears under its name only when it is complete and was found equal; it replaces
+    one that has the name. The network is left as it is.
 
     Raises:
         MissingExtraError: If ONNX or its runtime is not installed.
@@ -88,24 +75,28 @@ def export_onnx(model: Network, path: Path) -> Exported:
     onnx = load("onnx", "exporting to ONNX", extra="export")
     load("onnxruntime", "checking an ONNX file", extra="export")
     _check_exportable(model)
-    content = _describe(onnx, _trace(model), model)
+    content = _add_description(onnx, _trace(model), model)
     difference = check_export(model, content)
-    _write(path, content)
-    return Exported(path, _inputs(model), _outputs(model), difference)
+    try:
+        with complete_file(path) as unfinished:
+            unfinished.write_bytes(content)
+    except OSError as fault:
+        raise RunError(
+            f"{path}: cannot be written ({fault.strerror or fault}).\n"
+            "  Give another: --out FILE.onnx"
+        ) from None
+    return Exported(path, _input_names(model), _output_names(model), difference)
+
+
+# ---------------------------------------------------------------- the check
 
 
 def check_export(model: Network, file: Path | bytes) -> float:
-    """Run a file on random clips, in batches of other sizes and lengths, beside torch.
+    """Run a file beside torch on random clips, in batches of other sizes and lengths.
 
     The clips vary as the training split did, have steps missing at their end, and in one
-    batch lack a modality.
-
-    Args:
-        model: What the file was made of.
-        file: Where it lies, or its content.
-
-    Returns:
-        The largest difference.
+    batch lack a modality. The file is given by its path or content. Returns the largest
+    difference.
 
     Raises:
         MissingExtraError: If the runtime is not installed.
@@ -113,148 +104,126 @@ def check_export(model: Network, file: Path | bytes) -> float:
     """
     runtime = load("onnxruntime", "checking an ONNX file", extra="export")
     options = runtime.SessionOptions()
-    options.intra_op_num_threads, options.log_severity_level = 1, 4
+    options.intra_op_num_threads, options.log_severity_level = 1, 4  # 4: fatal errors alone
     generator = torch.Generator().manual_seed(0)
-    alone = copy.deepcopy(model).cpu().eval()
+    reference = copy.deepcopy(model).cpu().eval()
     content = file if isinstance(file, bytes) else str(file)
-    with _faults_of_the_runtime(model, "onnxruntime cannot open it"):
+    with _runtime_faults_refused(model, "onnxruntime cannot open it"):
         session = runtime.InferenceSession(content, options, ["CPUExecutionProvider"])
     largest = 0.0
     for clips, lengths in zip(BATCHES, _LENGTHS, strict=True):
-        given = _random_clips(model, clips, lengths, generator)
-        with _faults_of_the_runtime(model, f"onnxruntime cannot run it on a batch of {clips}"):
-            found = session.run(None, {name: x.numpy() for name, x in given.items()})
-        largest = max(largest, _difference(alone, given, found))
+        inputs = _random_inputs(model, clips, lengths, generator)
+        with _runtime_faults_refused(model, f"onnxruntime cannot run it on a batch of {clips}"):
+            outputs = session.run(None, {name: x.numpy() for name, x in inputs.items()})
+        largest = max(largest, _largest_difference(reference, inputs, outputs))
     return largest
 
 
 @contextmanager
-def _faults_of_the_runtime(model: Network, what: str) -> Iterator[None]:
+def _runtime_faults_refused(model: Network, message: str) -> Iterator[None]:
     try:
         yield
-    except Exception as fault:  # it has many, and no common one
-        raise _refusal(model, f"{what} ({_first_line(fault)})") from fault
+    except Exception as fault:  # its exceptions have no common class
+        raise _refusal(model, f"{message} ({_first_line(fault)})") from fault
 
 
-def _difference(model: Network, given: Mapping[str, Tensor], found: list[Any]) -> float:
-    """Largest difference between what a network says and what was found."""
-    features = {m: given[m] for m in model.modalities}
-    masks = {m: given[f"{m}_mask"] for m in model.modalities}
+def _largest_difference(model: Network, inputs: Mapping[str, Tensor], outputs: list[Any]) -> float:
+    """Compare the file's outputs with the network's own."""
+    features = {m: inputs[m] for m in model.modalities}
+    masks = {m: inputs[f"{m}_mask"] for m in model.modalities}
     with torch.inference_mode():
-        wanted = _answers(model(features, masks))
+        expected = _file_outputs(model(features, masks))
     largest = 0.0
-    for name, ours, theirs in zip(_outputs(model), wanted, found, strict=True):
+    for name, ours, theirs in zip(_output_names(model), expected, outputs, strict=True):
         if tuple(ours.shape) != theirs.shape:
-            raise _refusal(
-                model, f"{name} of {list(ours.shape)} is {list(theirs.shape)} by onnxruntime"
-            )
-        apart = float((ours - torch.from_numpy(theirs)).abs().amax())
-        if not apart <= TOLERANCE:  # nor is NaN equal
-            raise _refusal(
-                model, f"{name} is {apart:.1e} off by onnxruntime, at most {TOLERANCE:.0e} was due"
-            )
-        largest = max(largest, apart)
+            reason = f"{name} of {list(ours.shape)} is {list(theirs.shape)} by onnxruntime"
+            raise _refusal(model, reason)
+        difference = float((ours - torch.from_numpy(theirs)).abs().amax())
+        if not difference <= TOLERANCE:  # NaN is refused too
+            reason = f"{name} is {difference:.1e} off by onnxruntime"
+            raise _refusal(model, f"{reason}, at most {TOLERANCE:.0e} was due")
+        largest = max(largest, difference)
     return largest
 
 
-def _random_clips(
+def _random_inputs(
     model: Network, clips: int, lengths: tuple[int, ...], generator: torch.Generator
 ) -> dict[str, Tensor]:
-    """Inputs by name; the last modality of a batch of three is absent, if there is another."""
-    features, masks = {}, {}
-    real = torch.rand(clips, 1, generator=generator)
+    """Draw a file's inputs; the last modality of a batch of three is absent, if it has another."""
+    features, masks, equal = {}, {}, _needs_equal_lengths(model)
+    real_share = torch.rand(clips, 1, generator=generator)
     for modality, length in zip(model.modalities, lengths, strict=False):
-        n = lengths[0] if _one_length(model) else length
+        n = lengths[0] if equal else length
         x = torch.randn(clips, n, model.dims[modality], generator=generator)
         if modality in model.standardisers:
             standard = model.standardisers[modality]
             x = x * standard.scale.cpu() + standard.centre.cpu()
-        if not _one_length(model):
-            real = torch.rand(clips, 1, generator=generator)
+        if not equal:
+            real_share = torch.rand(clips, 1, generator=generator)
         features[modality] = x
-        masks[modality] = torch.arange(n) < (1 + real * n).floor()
+        masks[modality] = torch.arange(n) < (1 + real_share * n).floor()
     last = model.modalities[-1]
     if clips == BATCHES[1] and len(model.modalities) > 1:
         masks[last] = torch.zeros_like(masks[last])
-    return dict(zip(_inputs(model), [*features.values(), *masks.values()], strict=True))
+    return dict(zip(_input_names(model), [*features.values(), *masks.values()], strict=True))
 
 
-# ---------------------------------------------------------------- the network in its frame
+# ---------------------------------------------------------------- inputs and outputs of a file
 
 
-class _Frame(nn.Module):
-    """Tensors in, tensors out, one length for all modalities: what a file can express."""
+class _FileNetwork(nn.Module):
+    """The network with a file's inputs and outputs: tensors alone."""
 
     def __init__(self, model: Network) -> None:
         super().__init__()
         self.model = model
 
-    def forward(self, *given: Tensor) -> tuple[Tensor, ...]:
+    def forward(self, *inputs: Tensor) -> tuple[Tensor, ...]:
         """Features of every modality, then masks; scores, and for MMCL two ``[m, b, n]``."""
         count = len(self.model.modalities)
-        lengths = torch.stack([torch._shape_as_tensor(x)[1] for x in given[:count]])
-        longest = lengths.max()
-        n: Any = longest.clamp(min=_ENOUGH_STEPS)
+        # Lengths are counted, since a number of Python's would be the example's for good.
+        lengths = [torch.ones_like(mask[0], dtype=torch.long).sum() for mask in inputs[count:]]
+        longest = torch.stack(lengths).max()
+        # The search for partners takes its few best steps. With fewer steps than that, tracing
+        # would fix their number at the example's: pad every modality to one sufficient length.
+        n: Any = longest.clamp(min=decoupling.CANDIDATES)
         features: dict[Modality, Tensor] = {}
         masks: dict[Modality, Tensor] = {}
-        for at, modality in enumerate(self.model.modalities):
-            missing = n - given[at].shape[1]
-            features[modality] = F.pad(given[at], (0, 0, 0, missing))
-            masks[modality] = F.pad(given[count + at], (0, missing))
-        scores, *seen = _answers(self.model(features, masks))
+        for index, modality in enumerate(self.model.modalities):
+            missing = n - inputs[index].shape[1]
+            features[modality] = F.pad(inputs[index], (0, 0, 0, missing))
+            masks[modality] = F.pad(inputs[count + index], (0, missing))
+        scores, *per_step = _file_outputs(self.model(features, masks))
         if self.model.released and not self.model.aligned:
-            return (scores, *seen)  # of as many steps as it was trained with
-        return (scores, *(each[:, :, :longest] for each in seen))
+            return (scores, *per_step)  # of as many steps as it was trained with
+        return (scores, *(values[:, :, :longest] for values in per_step))
 
 
-def _answers(output: Any) -> tuple[Tensor, ...]:
-    """What a file returns of what a network returns."""
+def _file_outputs(output: Any) -> tuple[Tensor, ...]:
+    """Select the part of a network's output that a file returns."""
     if not isinstance(output, Output):
         return (output.scores,)
     return output.scores, output.encoded.parts.commonality, output.decision.keep_probability
 
 
-class _FixedNorm(nn.Module):
-    """A :class:`ModalityNorm` whose width is a number, which the exporter insists on."""
-
-    def __init__(self, norm: ModalityNorm) -> None:
-        super().__init__()
-        self.num_modalities, self.width = norm.weight.shape
-        self.weight, self.bias = norm.weight, norm.bias
-
-    def forward(self, x: Tensor) -> Tensor:
-        shape = (self.num_modalities, *[1] * (x.ndim - 2), self.width)
-        normal = F.layer_norm(x, (self.width,))
-        return torch.addcmul(self.bias.view(shape), normal, self.weight.view(shape))
-
-
-def _fix_norms(module: nn.Module) -> None:
-    for name, child in module.named_children():
-        if isinstance(child, ModalityNorm):
-            setattr(module, name, _FixedNorm(child))
-        else:
-            _fix_norms(child)
-
-
-def _one_length(model: Network) -> bool:
-    """Whether the modalities of a clip must be of one length."""
+def _needs_equal_lengths(model: Network) -> bool:
     return model.released and model.aligned
 
 
-def _inputs(model: Network) -> tuple[str, ...]:
+def _input_names(model: Network) -> tuple[str, ...]:
     return (*model.modalities, *(f"{modality}_mask" for modality in model.modalities))
 
 
-def _outputs(model: Network) -> tuple[str, ...]:
-    seen = ("commonality", "keep_probability") if isinstance(model, MMCL) else ()
-    return ("scores", *seen)
+def _output_names(model: Network) -> tuple[str, ...]:
+    per_step = ("commonality", "keep_probability") if isinstance(model, MMCL) else ()
+    return ("scores", *per_step)
 
 
 # ---------------------------------------------------------------- tracing
 
 
 def _check_exportable(model: Network) -> None:
-    """Refuse what is known not to work before the exporter says so at length."""
+    """Refuse networks that are known not to work before the exporter does so at length."""
     if any(isinstance(module, nn.RNNBase) for module in model.modules()):
         raise _refusal(
             model,
@@ -277,50 +246,70 @@ def _refusal(model: Network, reason: str, *, instead: str = "--model calibrated"
 
 
 def _trace(model: Network) -> bytes:
-    """The ONNX file of a network, without a description."""
-    frame = _Frame(copy.deepcopy(model).cpu()).eval()
-    _fix_norms(frame)
-    lengths = (9, 9, 9) if _one_length(model) else (9, 11, 10)
-    example = _random_clips(model, 2, lengths, torch.Generator().manual_seed(0))
+    """Return the ONNX file of a network, without a description."""
+    network = _FileNetwork(copy.deepcopy(model).cpu()).eval()
+    _fix_norm_widths(network)
+    lengths = (9, 9, 9) if _needs_equal_lengths(model) else (9, 11, 10)
+    example = _random_inputs(model, 2, lengths, torch.Generator().manual_seed(0))
     try:
         with _traceable(), warnings.catch_warnings(), TemporaryDirectory() as folder:
             path = Path(folder) / "traced.onnx"
-            # It warns of every choice that tracing settles; the check tells which matter.
+            # It warns of every choice that tracing fixes; the check tells which matter.
             warnings.simplefilter("ignore")
             torch.onnx.export(
-                frame,
+                network,
                 tuple(example.values()),
                 path,
-                input_names=list(_inputs(model)),
-                output_names=list(_outputs(model)),
+                input_names=list(_input_names(model)),
+                output_names=list(_output_names(model)),
                 dynamic_axes=_free_axes(model),
                 opset_version=_OPSET,
                 dynamo=False,
             )
             return path.read_bytes()
-    except (RuntimeError, ValueError, TypeError) as fault:  # those of the exporter among them
+    except (RuntimeError, ValueError, TypeError) as fault:  # the exporter's own are RuntimeErrors
         raise _refusal(model, _first_line(fault)) from fault
 
 
 def _free_axes(model: Network) -> dict[str, dict[int, str]]:
     axes: dict[str, dict[int, str]] = {"scores": {0: "clips"}}
     for modality in model.modalities:
-        steps = "steps" if _one_length(model) else f"{modality}_steps"
+        steps = "steps" if _needs_equal_lengths(model) else f"{modality}_steps"
         axes[modality] = axes[f"{modality}_mask"] = {0: "clips", 1: steps}
-    for name in _outputs(model)[1:]:
+    for name in _output_names(model)[1:]:
         axes[name] = {1: "clips", 2: "steps"}
     return axes
 
 
+class _FixedNorm(nn.Module):
+    """A :class:`ModalityNorm` whose width is a number, as the exporter demands."""
+
+    def __init__(self, norm: ModalityNorm) -> None:
+        super().__init__()
+        self.num_modalities, self.width = norm.weight.shape
+        self.weight, self.bias = norm.weight, norm.bias
+
+    def forward(self, x: Tensor) -> Tensor:
+        shape = (self.num_modalities, *[1] * (x.ndim - 2), self.width)
+        normal = F.layer_norm(x, (self.width,))
+        return torch.addcmul(self.bias.view(shape), normal, self.weight.view(shape))
+
+
+def _fix_norm_widths(module: nn.Module) -> None:
+    for name, child in module.named_children():
+        if isinstance(child, ModalityNorm):
+            setattr(module, name, _FixedNorm(child))
+        else:
+            _fix_norm_widths(child)
+
+
 @contextmanager
 def _traceable() -> Iterator[None]:
-    """Search for partners in one block, and move a last axis as torch does.
-
-    The number of blocks would be that of the example, whatever the lengths later; and the
-    exporter hands a negative axis on to ONNX, which has none.
-    """
+    """Remove two obstacles to tracing while the block runs."""
     before = decoupling._BLOCK_ELEMENTS
+    # The exporter hands a negative axis on to ONNX, which has none.
     register_custom_op_symbolic("aten::movedim", _movedim, _OPSET)
+    # Search for partners in one block: the example would fix the number of blocks.
     decoupling._BLOCK_ELEMENTS = 1 << 62
     try:
         yield
@@ -337,13 +326,10 @@ def _movedim(graph: Any, x: Any, source: int, destination: int) -> Any:
     return graph.op("Transpose", x, perm_i=axes)
 
 
-# ---------------------------------------------------------------- the file
-
-
-def _describe(onnx: Any, content: bytes, model: Network) -> bytes:
-    """Put into a file what its reader must know."""
+def _add_description(onnx: Any, content: bytes, model: Network) -> bytes:
+    """Add the metadata that a reader of the file needs."""
     proto = onnx.load_model_from_string(content)
-    described = {
+    description = {
         "mmcl": metadata.version("mmcl"),
         "model": model.settings.name,
         "task": model.task.model_dump_json(),
@@ -353,27 +339,10 @@ def _describe(onnx: Any, content: bytes, model: Network) -> bytes:
         "aligned": json.dumps(model.aligned),
         "never_seen": json.dumps(model.never_seen),
     }
-    for key, value in described.items():
+    for key, value in description.items():
         proto.metadata_props.add(key=key, value=value)
-    written: bytes = proto.SerializeToString()
-    return written
-
-
-def _write(path: Path, content: bytes) -> None:
-    """Write a file, complete or not at all."""
-    unfinished = path.with_name(f".{path.name}.unfinished")
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        with unfinished.open("wb") as file:
-            file.write(content)
-            file.flush()
-            os.fsync(file.fileno())
-        unfinished.replace(path)
-    except OSError as fault:
-        raise RunError(
-            f"{path}: cannot be written ({fault.strerror or fault}).\n"
-            "  Give another: --out FILE.onnx"
-        ) from None
+    described: bytes = proto.SerializeToString()
+    return described
 
 
 def _first_line(fault: Exception) -> str:

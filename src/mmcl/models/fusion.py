@@ -23,25 +23,19 @@ class GatedFusion(nn.Module):
         self.outer = ModalityLinear(num_modalities, width, 1)
 
     def forward(self, common: Tensor, complementary: Tensor, present: Tensor) -> Tensor:
-        """Fuse.
+        """Fuse the modalities that are ``present``, 1 or 0; a clip with none at all gets 0.
 
-        Args:
-            common: ``[m, b, d]``.
-            complementary: ``[m, b, d]``.
-            present: Which modality counts for which clip, ``[m, b]``, 0 or 1.
-
-        Returns:
-            ``[b, 2d]``; 0 for a clip with no modality at all.
+        Shapes: ``[m, b, d]`` twice and ``[m, b]`` in, ``[b, 2d]`` out.
         """
-        gated = self.gated(common, complementary)
         share = present / present.sum(dim=0).clamp(min=1)
-        return (gated * share.unsqueeze(-1)).sum(dim=0)
+        return (self.gated(common, complementary) * share.unsqueeze(-1)).sum(dim=0)
 
     def gated(self, common: Tensor, complementary: Tensor) -> Tensor:
-        """Every modality's own gated vector ``g_m h_m``, ``[m, b, 2d]``."""
-        both = torch.cat([common, complementary], dim=-1)
-        gate = torch.sigmoid(self.outer(self.inner(both)))
-        return gate * both
+        """Return every modality's own gated vector ``g_m h_m``, ``[m, b, 2d]``."""
+        hidden = torch.cat([common, complementary], dim=-1)
+        # As released, nothing stands between W1 and W2.
+        gate = torch.sigmoid(self.outer(self.inner(hidden)))
+        return gate * hidden
 
 
 class ReleasedHead(nn.Module):
@@ -61,7 +55,7 @@ class ReleasedHead(nn.Module):
 
 
 class CalibratedHead(nn.Module):
-    """Linear, ReLU, Dropout, Linear: no batch statistics, so one clip is as good as many."""
+    """Linear, ReLU, Dropout, Linear: without batch statistics, one clip is as good as many."""
 
     def __init__(self, width: int, output_dim: int, dropout: float) -> None:
         super().__init__()

@@ -1,4 +1,4 @@
-"""From each modality's own features to one width, with standardisation before."""
+"""Standardise each modality's features, then project them to one width."""
 
 from __future__ import annotations
 
@@ -21,30 +21,26 @@ _MOST_VALUES = 1 << 21
 
 
 def robust_moments(steps: Tensor) -> tuple[Tensor, Tensor]:
-    """Centre and scale of every feature, unmoved by outliers.
+    """Return centre and scale of every feature, unmoved by outliers.
 
     Values beyond the .5% and 99.5% quantiles are brought there first. A constant feature
     gets scale 0, which :class:`Standardiser` turns into a feature that is always 0.
 
-    Args:
-        steps: Real steps of the training split, ``[k, d_m]``, finite.
-
-    Returns:
-        Centre and scale, ``[d_m]`` each.
+    Shapes: real steps of the training split ``[k, d_m]``, finite, in; ``[d_m]`` twice out.
     """
     if len(steps) == 0:
         return torch.zeros(steps.shape[1]), torch.zeros(steps.shape[1])
+    # Sorting takes several times the memory of the features: a few of them at a time.
     width = max(1, _MOST_VALUES // len(steps))
     centres, scales = zip(*map(_moments, torch.split(steps, width, dim=1)), strict=True)
     return torch.cat(centres), torch.cat(scales)
 
 
 def _moments(steps: Tensor) -> tuple[Tensor, Tensor]:
-    """Centre and scale of some of the features: sorting takes several times their memory."""
     ranked = steps.double().sort(dim=0).values
     low, high = (ranked[round(q * (len(ranked) - 1))] for q in OUTLIER_QUANTILES)
-    calm = ranked.clamp(low, high)
-    return calm.mean(dim=0).float(), calm.std(dim=0, correction=0).float()
+    clipped = ranked.clamp(low, high)
+    return clipped.mean(dim=0).float(), clipped.std(dim=0, correction=0).float()
 
 
 class Standardiser(nn.Module):
@@ -65,21 +61,16 @@ class Standardiser(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """Shapes: ``[b, n, d_m]`` in and out, values in -8..8."""
+        # A feature that was constant in training becomes 0, whatever it is later.
         varies = self.scale > _SMALLEST_SCALE * (1 + self.centre.abs())
         slope = self.scale.reciprocal().where(varies, 0.0)
-        standard = (x - self.centre).mul_(slope)  # its own memory: in place from here on
+        # The difference is a new tensor, so the rest may be done in place.
+        standard = (x - self.centre).mul_(slope)
         return standard.clamp_(-LARGEST_STANDARD_SCORE, LARGEST_STANDARD_SCORE)
 
 
 class Projection(nn.Module):
-    """One linear layer per modality, ``Z_m = X_m W_m + b_m``.
-
-    Args:
-        dims: Feature width per modality.
-        width: Width d of the common space.
-        standardise: Whether a :class:`Standardiser` comes first.
-        input_dropout: Of features, before the projection.
-    """
+    """One linear layer per modality, ``Z_m = X_m W_m + b_m``, after a :class:`Standardiser`."""
 
     def __init__(
         self, dims: Mapping[Modality, int], width: int, *, standardise: bool, input_dropout: float
@@ -93,13 +84,9 @@ class Projection(nn.Module):
         self.dropout = Dropout(input_dropout)
 
     def forward(self, features: Mapping[Modality, Tensor]) -> Tensor:
-        """Project and stack, padding every modality to the longest.
+        """Project and stack, padding every modality with 0 to the longest.
 
-        Args:
-            features: Per modality ``[b, n_m, d_m]``.
-
-        Returns:
-            ``[m, b, n, d]``; steps beyond a modality's own are 0.
+        Shapes: per modality ``[b, n_m, d_m]`` in, ``[m, b, n, d]`` out.
 
         Raises:
             ShapeError: If a modality's features have another width than it was built for.

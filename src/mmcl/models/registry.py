@@ -20,15 +20,34 @@ from mmcl.corpus.schema import Task
 from mmcl.errors import ConfigError, RunError, did_you_mean
 from mmcl.models.mmcl import MMCL
 from mmcl.models.network import Network
-from mmcl.types import BASELINES, VARIANTS
+from mmcl.types import VARIANTS
 
 __all__ = ["build_network", "load_network", "network_class"]
 
 CONFIG = "config.json"
 
+_BASELINES = {
+    "ef_lstm": "ef_lstm:EarlyFusionLSTM",
+    "lf_dnn": "lf_dnn:LateFusionDNN",
+    "tfn": "tfn:TensorFusion",
+    "lmf": "lmf:LowRankFusion",
+    "mult": "mult:MultimodalTransformer",
+    "misa": "misa:MISA",
+    "self_mm": "self_mm:SelfMM",
+    "almt": "almt:ALMT",
+    "mvcl": "mvcl:MVCL",
+    "caml": "caml:CAML",
+    "co_sa": "co_sa:CoSA",
+    "late_fusion": "late_fusion:LateFusion",
+    "text_only": "late_fusion:TextOnly",
+    "audio_only": "late_fusion:AudioOnly",
+    "vision_only": "late_fusion:VisionOnly",
+}
+"""Module of ``models/baselines`` and class of every name; imported when it is asked for."""
+
 
 def network_class(name: str) -> type[Network]:
-    """The class of a model.
+    """Return the class of a model.
 
     Raises:
         ConfigError: If no model has that name, or the name belongs to something else or to
@@ -36,26 +55,28 @@ def network_class(name: str) -> type[Network]:
     """
     if name in VARIANTS:
         return MMCL
-    if name in BASELINES:
-        found = import_module(f"mmcl.models.baselines.{name}").MODEL
+    if name in _BASELINES:
+        module, _, class_name = _BASELINES[name].partition(":")
+        model = getattr(import_module(f"mmcl.models.baselines.{module}"), class_name)
     else:
-        entries = [e for e in metadata.entry_points(group=ENTRY_POINTS) if e.name == name]
-        if not entries:
-            raise ConfigError(
-                f'unknown model "{name}"{did_you_mean(name, model_names())}\n'
-                f"  Models: {', '.join(model_names())}"
-            )
-        found = _load(entries[0])
-    if not (isinstance(found, type) and issubclass(found, Network)):
-        raise ConfigError(f'model "{name}" must be a class of mmcl\'s Network, got {found!r}')
-    return found
+        model = _load_registered(name)
+    if not (isinstance(model, type) and issubclass(model, Network)):
+        raise ConfigError(f'model "{name}" must be a class of mmcl\'s Network, got {model!r}')
+    return model
 
 
-def _load(entry: metadata.EntryPoint) -> object:
-    """What another package registers; a package may be older than its entry points say."""
+def _load_registered(name: str) -> object:
+    """Import what another package registers under a name."""
+    entries = [e for e in metadata.entry_points(group=ENTRY_POINTS) if e.name == name]
+    if not entries:
+        raise ConfigError(
+            f'unknown model "{name}"{did_you_mean(name, model_names())}\n'
+            f"  Models: {', '.join(model_names())}"
+        )
+    entry = entries[0]
     try:
         return entry.load()
-    except (ImportError, AttributeError) as fault:
+    except (ImportError, AttributeError) as fault:  # a package may be older than its entry points
         owner = f"{entry.dist.name} {entry.dist.version}" if entry.dist else "a package"
         raise ConfigError(
             f'model "{entry.name}" cannot be imported from {entry.value} ({fault}).\n'
@@ -64,25 +85,21 @@ def _load(entry: metadata.EntryPoint) -> object:
 
 
 def build_network(
-    dims: dict[str, int],
-    task: Task,
-    *,
-    aligned: bool,
-    model: ModelSettings,
-    policy: PolicySettings,
+    dims: dict[str, int], task: Task, *, aligned: bool, model: ModelSettings, policy: PolicySettings
 ) -> Network:
-    """A fresh network of the kind that ``model.name`` asks for."""
+    """Build an untrained network of the kind that ``model.name`` asks for."""
     return network_class(model.name)(dims, task, aligned=aligned, model=model, policy=policy)
 
 
 def load_network(folder: str | Path) -> Network:
-    """A trained network from the folder that ``save_pretrained`` wrote, in evaluation mode.
+    """Load a trained network from a folder of ``save_pretrained``, in evaluation mode.
 
     Raises:
         RunError: If the folder holds none.
     """
     path = Path(folder) / CONFIG
     try:
+        # Networks that were saved before models had names are calibrated ones.
         name = json.loads(path.read_text()).get("model", {}).get("name", "calibrated")
     except (OSError, ValueError) as fault:
         raise RunError(f"{path}: not the settings of a saved model ({fault}).") from None

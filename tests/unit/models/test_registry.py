@@ -10,8 +10,7 @@ from mmcl.config import ENTRY_POINTS, ModelSettings, PolicySettings, model_names
 from mmcl.corpus.schema import Task
 from mmcl.errors import ConfigError, RunError
 from mmcl.models import registry
-from mmcl.models.baselines.late_fusion import LateFusion
-from mmcl.models.baselines.text_only import TextOnly
+from mmcl.models.baselines.late_fusion import LateFusion, TextOnly
 from mmcl.models.mmcl import MMCL
 from mmcl.models.registry import build_network, load_network, network_class
 
@@ -53,7 +52,7 @@ def test_unknown_name_is_offered_the_nearest():
 
 
 def test_model_of_another_package_is_one_of_the_names(register):
-    register(ours="mmcl.models.baselines.text_only:TextOnly", calibrated="builtins:int")
+    register(ours="mmcl.models.baselines.late_fusion:TextOnly", calibrated="builtins:int")
     assert model_names()[-1] == "ours"
     assert model_names().count("calibrated") == 1
     assert network_class("ours") is TextOnly
@@ -132,7 +131,7 @@ def test_folder_that_holds_no_model_is_refused(tmp_path):
 
 
 def test_model_whose_package_is_gone_is_refused(register, tmp_path):
-    register(ours="mmcl.models.baselines.text_only:TextOnly")
+    register(ours="mmcl.models.baselines.late_fusion:TextOnly")
     build("ours").save_pretrained(tmp_path)
     register()
     with pytest.raises(ConfigError, match=r'^unknown model "ours"'):

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from typing import Literal
 
 import torch
@@ -10,23 +9,16 @@ from pydantic import Field
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from mmcl.models.baselines.baseline import Baseline, BaselineOptions
-from mmcl.models.baselines.encoders import key_bias
-from mmcl.models.baselines.options import heads_must_divide
+from mmcl.models.baselines.baseline import AttentionOptions, Baseline, ByModality, RawPrediction
+from mmcl.models.baselines.encoders import key_bias, multihead_attention
 from mmcl.models.layers import sinusoidal_positions
 from mmcl.types import Modality
 
-__all__ = ["ALMT", "MODEL", "Attention", "TokenEncoder"]
+__all__ = ["ALMT", "Attention", "HyperLayer", "TokenEncoder"]
 
 
 class Attention(nn.Module):
-    """Multi-head attention whose heads have a width of their own, without biases but the last.
-
-    Args:
-        width: Of queries, sources and results.
-        heads: Attention heads.
-        head_width: Of each.
-    """
+    """Multi-head attention whose heads have a width of their own; only the output has a bias."""
 
     def __init__(self, width: int, heads: int, head_width: int) -> None:
         super().__init__()
@@ -36,34 +28,15 @@ class Attention(nn.Module):
         self.out = nn.Linear(heads * head_width, width)
 
     def forward(self, query: Tensor, source: Tensor, bias: Tensor | None = None) -> Tensor:
-        """Read the source.
-
-        Shapes: ``[b, k, d]``, ``[b, n, d]`` and what is added to every key's scores ``[b, n]``
-        in; ``[b, k, d]`` out.
-        """
+        """Shapes: ``[b, k, d]``, ``[b, n, d]`` and a bias of keys ``[b, n]`` in, ``[b, k, d]``."""
         key, value = self.key_value(source).chunk(2, dim=-1)
-        mixed: Tensor = self.out(read(self.query(query), key, value, self.heads, bias))
+        context = multihead_attention(self.query(query), key, value, self.heads, bias)
+        mixed: Tensor = self.out(context)
         return mixed
 
 
-def read(query: Tensor, key: Tensor, value: Tensor, heads: int, bias: Tensor | None) -> Tensor:
-    """Scaled attention, heads split and joined again: ``[b, k, d]`` out."""
-
-    def split(x: Tensor) -> Tensor:
-        return x.view(*x.shape[:2], heads, -1).transpose(1, 2)  # [b, heads, n, ..]
-
-    mask = None if bias is None else bias.to(query.dtype)[:, None, None]
-    context = F.scaled_dot_product_attention(split(query), split(key), split(value), mask)
-    return context.transpose(1, 2).flatten(2)
-
-
 class TokenLayer(nn.Module):
-    """Pre-norm attention and a feed-forward part; residual both, no dropout.
-
-    Args:
-        options: The model's.
-        shared_norm: Whether queries and sources have one norm, as in attention to oneself.
-    """
+    """Pre-norm attention and a feed-forward part; ``shared_norm`` is for self-attention."""
 
     def __init__(self, options: ALMT.Options, *, shared_norm: bool) -> None:
         super().__init__()
@@ -84,15 +57,7 @@ class TokenLayer(nn.Module):
 
 
 class TokenEncoder(nn.Module):
-    """A few learned tokens that read a modality's steps.
-
-    Only the tokens are kept, so that only they ask: the same numbers as a whole layer, whose
-    other results would be thrown away.
-
-    Args:
-        in_dim: Features per step; None where there is no such modality at all.
-        options: The model's.
-    """
+    """A few learned tokens that read a modality's steps; ``in_dim`` None: there are none at all."""
 
     def __init__(self, in_dim: int | None, options: ALMT.Options) -> None:
         super().__init__()
@@ -102,34 +67,26 @@ class TokenEncoder(nn.Module):
         self.layer = TokenLayer(options, shared_norm=True)
 
     def forward(self, steps: Tensor, mask: Tensor) -> Tensor:
-        """Read the real steps.
+        """Shapes: ``[b, n, d_m]`` and bool ``[b, n]`` in, ``[b, tokens, d]`` out.
 
-        Shapes: ``[b, n, d_m]`` and bool ``[b, n]`` in, ``[b, tokens, d]`` out; the tokens have
-        read only themselves where a clip has no real step.
+        The tokens have read only themselves where a clip has no real step.
         """
         tokens = (self.tokens + self.positions).expand(len(steps), -1, -1)
         if self.projection is None:
-            whole: Tensor = self.layer(tokens, tokens)
-            return whole
+            alone: Tensor = self.layer(tokens, tokens)
+            return alone
         n, width = steps.shape[1], tokens.shape[-1]
         x = self.projection(steps) + sinusoidal_positions(n, width, steps.device)
-        everywhere = torch.ones(tokens.shape[:2], dtype=torch.bool, device=mask.device)
-        bias = key_bias(torch.cat([everywhere, mask], dim=1))
-        read_out: Tensor = self.layer(tokens, torch.cat([tokens, x], dim=1), bias)
-        return read_out
+        token_mask = torch.ones(tokens.shape[:2], dtype=torch.bool, device=mask.device)
+        bias = key_bias(torch.cat([token_mask, mask], dim=1))
+        # The tokens alone are queries. As published, the steps are queries too, but what they read
+        # is thrown away: the tokens are the same.
+        encoded: Tensor = self.layer(tokens, torch.cat([tokens, x], dim=1), bias)
+        return encoded
 
 
 class HyperLayer(nn.Module):
-    """The hyper-modality takes up what one scale of language finds in the other modalities.
-
-    ``H <- norm(H) + W_o (sum over m of softmax(Q K_m / sqrt(head)) V_m)``; the residual is the
-    normalised H, as published.
-
-    Args:
-        others: Modalities beside text.
-        width: Of every token.
-        heads: Attention heads; must divide the width.
-    """
+    """Layer by which the hyper-modality learns from the ``others``, led by language."""
 
     def __init__(self, others: list[Modality], width: int, heads: int) -> None:
         super().__init__()
@@ -143,74 +100,57 @@ class HyperLayer(nn.Module):
         self.out = nn.Linear(width, width)
 
     def forward(
-        self,
-        hyper: Tensor,
-        language: Tensor,
-        others: Mapping[Modality, Tensor],
-        present: Mapping[Modality, Tensor],
+        self, hyper: Tensor, language: Tensor, others: ByModality, present: ByModality
     ) -> Tensor:
         """Shapes: tokens ``[b, k, d]`` each, ``present`` bool ``[b]``; ``[b, k, d]`` out."""
         query = self.query(self.language_norm(language))
-        found = torch.zeros_like(query)
+        answers = torch.zeros_like(query)
+        # sum over m of softmax(Q K_m / sqrt(head width)) V_m
         for modality, tokens in others.items():
             key, value = self.keys_values[modality](self.norms[modality](tokens)).chunk(2, dim=-1)
-            context = read(query, key, value, self.heads, None)
-            found = found + context * present[modality].view(-1, 1, 1)
-        taken: Tensor = self.hyper_norm(hyper) + self.out(found)
-        return taken
+            context = multihead_attention(query, key, value, self.heads)
+            answers = answers + context * present[modality].view(-1, 1, 1)
+        # H <- norm(H) + W_o answers: the residual is the normalised H, as published.
+        updated: Tensor = self.hyper_norm(hyper) + self.out(answers)
+        return updated
 
 
 class ALMT(Baseline):
     """Tokens per modality; language at three scales; a hyper-modality; a cross-transformer.
 
     Source:
-        Zhang et al. 2023 (arXiv 2310.05804), written anew from its description (FIELD 5.9).
-        Mended: padded steps are masked. The score is read from the mean of the
-        cross-transformer's tokens. The public version reads the first, and since these
-        tokens never read each other, what language says reaches that score only as
-        questions to the other modalities, and not at all where they are absent
-        (``read = "first"`` is that version). The hyper-modality starts from normal draws,
-        where the published ones become zeros in the first norm, which their gradient leaves
-        three hundred times as large. Decided: positions of steps are sinusoidal, of the
-        same mean square as the published normal draws, since learned ones bind a model to
-        one length; those of the tokens are learned. Where text is absent its tokens read
-        only themselves and still ask; an absent modality answers nothing; a model of text
-        alone has no hyper-modality but the one it starts from. Trained on L1 here, where the
-        source takes the squared error, and chosen by validation.
+        Zhang et al. 2023 (arXiv 2310.05804). Mended: padded steps are masked. The score is read
+        from the mean of the cross-transformer's tokens. The public version reads the first
+        (``read = "first"``). Since these tokens never read each other, language reaches that score
+        only through its questions to the other modalities, and not at all where they are absent.
+        The hyper-modality starts from normal draws. The published ones become zeros in the first
+        norm, which makes their gradient three hundred times as large. Decided: positions of steps
+        are sinusoidal, of the same mean square as the published normal draws, since learned ones
+        bind a model to one length; those of the tokens are learned. Where text is absent, its
+        tokens read only themselves and still ask; an absent modality answers nothing; a model of
+        text alone keeps the hyper-modality that it starts from. Trained on L1, where the source
+        takes the squared error, and chosen by validation.
     """
 
-    class Options(BaselineOptions):
-        """Sizes, as published for MOSI.
+    class Options(AttentionOptions):
+        """Sizes, as published for MOSI."""
 
-        Attributes:
-            width: Of every token.
-            tokens: Per modality.
-            heads: Attention heads; must divide the width.
-            head_width: Of each one in the transformers.
-            inner_width: Of the feed-forward parts.
-            layers: Of the cross-transformer.
-            read: Which of its tokens the score is read from: ``all``, or the ``first``.
-        """
-
-        width: int = Field(128, ge=1)
-        tokens: int = Field(8, ge=1)
-        heads: int = Field(8, ge=1)
-        head_width: int = Field(64, ge=1)
-        inner_width: int = Field(128, ge=1)
-        layers: int = Field(2, ge=1)
-        read: Literal["all", "first"] = "all"
-
-        _heads_divide = heads_must_divide()
+        width: int = Field(128, ge=1)  # of every token
+        tokens: int = Field(8, ge=1)  # per modality
+        heads: int = Field(8, ge=1)  # of attention; must divide the width
+        head_width: int = Field(64, ge=1)  # of every head in the transformers
+        inner_width: int = Field(128, ge=1)  # of the feed-forward parts
+        layers: int = Field(2, ge=1)  # of the cross-transformer
+        read: Literal["all", "first"] = "all"  # tokens of it that the score is read from
 
     def build(self) -> None:
         """Make the layers."""
-        options, width = self.options, self.options.width
+        options, width, count = self.options, self.options.width, self.options.tokens
         self.others: list[Modality] = [m for m in self.modalities if m != "text"]
         self.speakers: list[Modality] = ["text", *self.others]  # language asks even without text
         self.encoders = nn.ModuleDict(
             {m: TokenEncoder(self.dims.get(m), options) for m in self.speakers}
         )
-        count = options.tokens
         self.language_positions = nn.Parameter(torch.randn(count, width))
         self.scales = nn.ModuleList(TokenLayer(options, shared_norm=True) for _ in range(2))
         self.hyper = nn.Parameter(torch.randn(count, width))
@@ -225,38 +165,36 @@ class ALMT(Baseline):
         )
         self.output = nn.Linear(width, self.task.output_dim)
 
-    def predict(
-        self, steps: dict[Modality, Tensor], masks: dict[Modality, Tensor]
-    ) -> tuple[Tensor, Tensor, Mapping[str, Tensor]]:
-        """See :meth:`Baseline.predict`."""
+    def predict(self, steps: ByModality, masks: ByModality) -> RawPrediction:
+        """Follow the paper's four stages; see :meth:`Baseline.predict`."""
+        # Modality embedding: a few tokens per modality. Without text, any mask gives the batch.
         first = next(iter(steps))
-        tokens: dict[Modality, Tensor] = {
+        tokens: ByModality = {
             m: self.encoders[m](steps.get(m, steps[first]), masks.get(m, masks[first]))
             for m in self.speakers
         }
+        # Adaptive hyper-modality learning: H_1, H_2, H_3, one per scale of language.
         language = self.language_scales(tokens["text"])
         hyper = self.hyper.expand_as(tokens["text"])
         others = {m: tokens[m] for m in self.others}
         present = {m: masks[m].any(dim=1) for m in self.others}
         for layer, scale in zip(self.hyper_layers, language, strict=bool(self.others)):
             hyper = layer(hyper, scale, others, present)
-        source = self._with_extra(hyper) + self.source_positions
-        target = self._with_extra(language[-1]) + self.target_positions
+        # Multimodal fusion: the last scale of language reads the hyper-modality.
+        source = self._with_extra_token(hyper) + self.source_positions
+        target = self._with_extra_token(language[-1]) + self.target_positions
         for layer in self.fusion:
             target = layer(target, source)
+        # Prediction.
         hidden = target[:, 0] if self.options.read == "first" else target.mean(dim=1)
         return self.output(hidden), hidden, {}
 
     def language_scales(self, tokens: Tensor) -> list[Tensor]:
-        """Language tokens with positions, and after one and two layers, ``[b, k, d]`` each."""
+        """Return language tokens with positions, and after one and two layers, ``[b, k, d]``."""
         scales = [tokens + self.language_positions]
         for layer in self.scales:
             scales.append(layer(scales[-1], scales[-1]))
         return scales
 
-    def _with_extra(self, tokens: Tensor) -> Tensor:
-        extra = self.extra.expand(len(tokens), -1, -1)
-        return torch.cat([extra, tokens], dim=1)
-
-
-MODEL = ALMT
+    def _with_extra_token(self, tokens: Tensor) -> Tensor:
+        return torch.cat([self.extra.expand(len(tokens), -1, -1), tokens], dim=1)

@@ -1,46 +1,64 @@
-"""The frame of a baseline: settings, standardised and masked features in, scores out."""
+"""Frame of a baseline: settings, standardised and masked features in, scores out."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any, ClassVar, NamedTuple
+from typing import Any, ClassVar, NamedTuple, TypeAlias
 
-from pydantic import BaseModel, ConfigDict, ValidationError
+from pydantic import BaseModel, ConfigDict, ValidationError, ValidationInfo, field_validator
+from pydantic_core import PydanticCustomError
 from torch import Tensor, nn
 
-from mmcl.config import ModelSettings, PolicySettings
+from mmcl.config import ModelSettings
 from mmcl.corpus.schema import Task
 from mmcl.errors import ConfigError, did_you_mean
 from mmcl.models.network import Network
 from mmcl.models.projection import Standardiser
 from mmcl.types import Modality
 
-__all__ = ["Baseline", "BaselineOptions", "Prediction"]
+__all__ = [
+    *("AttentionOptions", "Baseline", "BaselineOptions"),
+    *("ByModality", "Prediction", "RawPrediction"),
+]
+
+ByModality: TypeAlias = dict[Modality, Tensor]
+"""A tensor per modality, in the order text, audio, vision."""
+
+RawPrediction: TypeAlias = tuple[Tensor, Tensor, Mapping[str, Tensor]]
+"""Raw scores ``[b, task.output_dim]``, fused representation ``[b, h]``, and extras by name."""
 
 
 class BaselineOptions(BaseModel):
-    """Settings of a baseline's own; a subclass names them with their published values."""
+    """Own settings of a baseline; a subclass names them with their published values."""
 
     model_config = ConfigDict(frozen=True, extra="forbid", validate_default=True)
 
 
+class AttentionOptions(BaselineOptions):
+    """Options in which attention ``heads`` share ``width``, declared above them, equally."""
+
+    @field_validator("heads", check_fields=False)
+    @classmethod
+    def _heads_divide_width(cls, heads: int, info: ValidationInfo) -> int:
+        width = info.data.get("width")  # absent where it was refused itself
+        if width is not None and width % heads:
+            raise PydanticCustomError("heads", "must divide width {width}", {"width": width})
+        return heads
+
+
 class Prediction(NamedTuple):
-    """What a baseline returns.
+    """Output of a baseline."""
 
-    Attributes:
-        scores: ``[b]`` for regression, logits ``[b, c]`` for classes, ``[b, e, 2]`` for
-            emotions.
-        hidden: Fused representation that they were read from, ``[b, h]``.
-        extras: What its own loss needs, by name.
-    """
-
-    scores: Tensor
-    hidden: Tensor
-    extras: Mapping[str, Tensor]
+    scores: Tensor  # [b] for regression, logits [b, c] for classes, [b, e, 2] for emotions
+    hidden: Tensor  # fused representation that the scores were read from, [b, h]
+    extras: Mapping[str, Tensor]  # tensors that the model's own loss needs, by name
 
 
 class Baseline(Network):
-    """A model is :meth:`build` and :meth:`predict`; the rest is done here.
+    """Model that consists of :meth:`build` and :meth:`predict`; the rest is done here.
+
+    In several processes, DistributedDataParallel averages the gradients. It waits for every
+    parameter, so each must take part in every loss, if only with a gradient of 0.
 
     Example:
         >>> import torch
@@ -59,46 +77,33 @@ class Baseline(Network):
     Options: ClassVar[type[BaselineOptions]] = BaselineOptions
     options: Any
 
-    def __init__(
-        self,
-        dims: dict[str, int],
-        task: Task,
-        *,
-        aligned: bool = False,
-        model: ModelSettings | None = None,
-        policy: PolicySettings | None = None,
-    ) -> None:
-        super().__init__(dims, task, aligned=aligned, model=model, policy=policy)
-        self.options = _validated(self.Options, self.settings)
-        standardise = self.settings.standardise
-        self.inputs = nn.ModuleDict(
-            {m: Standardiser(dim) for m, dim in self.dims.items()} if standardise else {}
-        )
+    def __init__(self, dims: dict[str, int], task: Task, **settings: Any) -> None:
+        """Take the arguments of :class:`~mmcl.models.network.Network`."""
+        super().__init__(dims, task, **settings)
+        self.options = _validate_options(self.Options, self.settings)
+        standardised = self.dims if self.settings.standardise else {}
+        self.inputs = nn.ModuleDict({m: Standardiser(dim) for m, dim in standardised.items()})
         self.build()
 
     def build(self) -> None:
         """Make the layers from ``self.dims``, ``self.task`` and ``self.options``."""
         raise NotImplementedError
 
-    def predict(
-        self, steps: dict[Modality, Tensor], masks: dict[Modality, Tensor]
-    ) -> tuple[Tensor, Tensor, Mapping[str, Tensor]]:
+    def predict(self, steps: ByModality, masks: ByModality) -> RawPrediction:
         """Predict from features that are complete, standardised and 0 where there is no step.
 
         Args:
-            steps: Of every modality in use, float ``[b, n_m, d_m]``.
-            masks: Real steps, bool ``[b, n_m]``; none at all where a modality is absent.
+            steps: Features of every modality in use, float ``[b, n_m, d_m]``.
+            masks: Real steps, bool ``[b, n_m]``; all False where a modality is absent.
 
         Returns:
             Raw scores ``[b, task.output_dim]``, the representation they were read from
-            ``[b, h]``, and what :meth:`auxiliary_loss` needs.
+            ``[b, h]``, and tensors that :meth:`auxiliary_loss` needs.
         """
         raise NotImplementedError
 
     def forward(
-        self,
-        features: Mapping[Modality, Tensor],
-        masks: Mapping[Modality, Tensor] | None = None,
+        self, features: Mapping[Modality, Tensor], masks: Mapping[Modality, Tensor] | None = None
     ) -> Prediction:
         """Predict.
 
@@ -110,39 +115,36 @@ class Baseline(Network):
             ShapeError: If shapes do not fit.
             DatasetError: If a real step holds NaN or infinity.
         """
-        complete, complete_masks = self.complete(features, masks)
-        steps = {m: self._standard(m, x, complete_masks[m]) for m, x in complete.items()}
+        steps, complete_masks = self.complete(features, masks)
+        for modality, standardiser in self.standardisers.items():
+            # Standardising moves the zeros of padded steps: put them back.
+            standard = standardiser(steps[modality])
+            mask = complete_masks[modality].unsqueeze(-1)
+            steps[modality] = standard * mask.to(standard.dtype)
         raw, hidden, extras = self.predict(steps, complete_masks)
         return Prediction(self.shape_scores(raw), hidden, extras)
 
     @property
     def standardisers(self) -> Mapping[Modality, Standardiser]:
-        """What centres and scales the features, by modality."""
+        """Layers that centre and scale the features, by modality."""
         return self.inputs  # type: ignore[return-value]
 
-    def _standard(self, modality: Modality, x: Tensor, mask: Tensor) -> Tensor:
-        if modality not in self.standardisers:
-            return x
-        standard: Tensor = self.standardisers[modality](x)
-        return standard * mask.unsqueeze(-1).to(x.dtype)
 
-
-def _validated(options: type[BaselineOptions], settings: ModelSettings) -> BaselineOptions:
+def _validate_options(options: type[BaselineOptions], settings: ModelSettings) -> BaselineOptions:
+    """Return the model's options, or raise one ConfigError that names all faults."""
     try:
         return options.model_validate(settings.options)
-    except ValidationError as faults:
-        lines = sorted(_explain(fault, options) for fault in faults.errors())
-    count = "1 problem" if len(lines) == 1 else f"{len(lines)} problems"
+    except ValidationError as error:
+        faults = sorted(_fault_line(fault, options) for fault in error.errors())
+    count = "1 problem" if len(faults) == 1 else f"{len(faults)} problems"
     known = ", ".join(options.model_fields) or "it has none"
-    raise ConfigError(
-        "\n  ".join([f"options of {settings.name} have {count}", *lines])
-        + f"\n  Options of {settings.name}: {known}"
-    )
+    heading = f"options of {settings.name} have {count}"
+    raise ConfigError("\n  ".join([heading, *faults, f"Options of {settings.name}: {known}"]))
 
 
-def _explain(fault: Any, options: type[BaselineOptions]) -> str:
+def _fault_line(fault: Any, options: type[BaselineOptions]) -> str:
     key = f"model.options.{'.'.join(map(str, fault['loc']))}"
     if fault["type"] == "extra_forbidden":
         return f"{key}: unknown key{did_you_mean(str(fault['loc'][0]), options.model_fields)}"
-    what = fault["msg"].replace("Input should be", "must be")
-    return f"{key}: {what}, got {fault['input']!r}"
+    message = fault["msg"].replace("Input should be", "must be")
+    return f"{key}: {message}, got {fault['input']!r}"

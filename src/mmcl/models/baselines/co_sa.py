@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from typing import Any
 
 import torch
@@ -11,24 +10,19 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from mmcl.models.attention import IntraModalAttention
-from mmcl.models.baselines.baseline import Baseline, BaselineOptions
-from mmcl.models.baselines.encoders import key_bias, masked_mean
-from mmcl.models.baselines.options import heads_must_divide
+from mmcl.models.baselines.baseline import AttentionOptions, Baseline, ByModality, RawPrediction
+from mmcl.models.baselines.encoders import key_bias, masked_mean, other_steps
 from mmcl.models.layers import NEVER, BatchNorm, Dropout, ModalityBlock
-from mmcl.types import Modality
 
-__all__ = ["MODEL", "CoSA", "distance_loss"]
+__all__ = ["CoSA", "distance_loss"]
 
 
 class AdvisedPolicy(nn.Module):
     """``a[i] = sigmoid(w . [x[i] ; advice[i]] + b)``: a weight for every step of a modality.
 
-    The advice is what the other modalities hold that agrees with the step, and what differs
-    from it: attention to their steps by the cosine and by minus the cosine, mixed.
-
-    Args:
-        width: Of a step.
-        temperature: Of both softmaxes; at 1 cosines weigh all steps nearly alike.
+    The advice is a mixture of the other modalities' steps: those that agree with the step, by
+    attention with the cosine, and those that differ from it, by attention with minus the cosine.
+    At a ``temperature`` of 1, cosines would weigh all steps nearly alike.
     """
 
     def __init__(self, width: int, temperature: float) -> None:
@@ -44,12 +38,13 @@ class AdvisedPolicy(nn.Module):
         return logits.squeeze(-1).sigmoid()
 
     def advice(self, steps: Tensor, others: Tensor, others_mask: Tensor) -> Tensor:
-        """Advice ``[b, n, d]``; 0 for a clip without any other modality."""
+        """Return the advice ``[b, n, d]``; 0 for a clip without any other modality."""
         unit, other_unit = (F.normalize(x, dim=-1, eps=1e-6) for x in (steps, others))
         cosines = unit @ other_unit.transpose(1, 2) / self.temperature  # [b, n, k]
         real = others_mask.unsqueeze(1)
         agreeing = cosines.masked_fill(~real, NEVER).softmax(dim=-1)
         differing = (-cosines).masked_fill(~real, NEVER).softmax(dim=-1)
+        # The sigmoid keeps it a mixture; in the last code its weights saturate.
         share = self.mixture.sigmoid()
         advice = (share * agreeing + (1 - share) * differing) @ others
         return advice * others_mask.any(dim=1)[:, None, None]
@@ -61,38 +56,28 @@ class CoSA(Baseline):
     A further loss drives the steps of a modality apart (:func:`distance_loss`).
 
     Source:
-        Co-SA (arXiv 2404.12642), as far as it is known to us, in the form of its last code
-        (METHOD 6). Mended: the advice is a mixture of what agrees and what differs, which
-        stays one (there its weights saturate, and it is the step itself); the audio term of
-        the distance loss is of audio (there it is of vision); softmaxes of cosines have a
-        temperature; masks everywhere, any lengths. **Left out: the critic.** Actions are
-        deterministic and the reward is the negative task loss of the clip itself, so the
-        task loss has the policy's exact gradient, which a critic would only estimate; with
-        it go the reward of other clips (F2), transitions between unrelated clips (F5), target
-        networks (F6) and the replay. Left out too: the disentanglement loss, of weight 0 in
-        the last code, and fusion by product or concatenation.
+        Co-SA (arXiv 2404.12642), as far as it is known to us, in the form of its last code.
+        Mended: the advice stays a mixture of steps that agree and steps that differ (in the code
+        it becomes the step itself). The audio term of the distance loss is computed from audio,
+        not from vision. Softmaxes of cosines have a temperature. Masks everywhere, any lengths.
+        **Left out: the critic.** Actions are deterministic and the reward is the negative task
+        loss of the clip itself, so the task loss has the policy's exact gradient, which a critic
+        would only estimate. With the critic go the reward of other clips, transitions between
+        unrelated clips, target networks and the replay. Left out too: the disentanglement loss,
+        of weight 0 in the last code, and fusion by product or concatenation.
     """
 
-    class Options(BaselineOptions):
-        """Sizes and weights, those of the last code where they are known.
+    class Options(AttentionOptions):
+        """Sizes and weights, those of the last code where they are known."""
 
-        Attributes:
-            width: Of every modality's space.
-            heads: Attention heads; must divide the width.
-            inner_width: Inner width of the transformer.
-            dropout: In the head.
-            temperature: Of the advice's softmaxes; ours.
-            distance_weight: Of the distance loss, the task loss counting 1. As published, that
-                loss grows with the number of steps: lower it for sequences of hundreds.
-        """
-
-        width: int = Field(128, ge=2)
-        heads: int = Field(8, ge=1)
-        inner_width: int = Field(256, ge=1)
-        dropout: float = Field(0.1, ge=0, lt=1)
-        temperature: float = Field(0.1, gt=0)
+        width: int = Field(128, ge=2)  # of every modality's space
+        heads: int = Field(8, ge=1)  # of attention; must divide the width
+        inner_width: int = Field(256, ge=1)  # of the transformer's feed-forward part
+        dropout: float = Field(0.1, ge=0, lt=1)  # in the head
+        temperature: float = Field(0.1, gt=0)  # of the advice's softmaxes; ours
+        # The task loss counts 1. As published, the distance loss grows with the number of steps:
+        # lower its weight for sequences of hundreds.
         distance_weight: float = Field(10 / 9, ge=0)
-        _heads = heads_must_divide()
 
     def build(self) -> None:
         """Make the layers."""
@@ -109,78 +94,56 @@ class CoSA(Baseline):
         self.norm = BatchNorm(width)
         self.output = nn.Linear(width, self.task.output_dim)
 
-    def predict(
-        self, steps: dict[Modality, Tensor], masks: dict[Modality, Tensor]
-    ) -> tuple[Tensor, Tensor, Mapping[str, Tensor]]:
-        """See :meth:`Baseline.predict`."""
-        enhanced = {m: self._enhance(m, steps[m], masks[m]) for m in steps}
+    def predict(self, steps: ByModality, masks: ByModality) -> RawPrediction:
+        """Attend, act, transform, average; see :meth:`Baseline.predict`."""
+        # x_m = attention(linear(X_m)). The layers take a leading axis of modalities, here of one.
+        bias = {m: key_bias(mask).unsqueeze(0) for m, mask in masks.items()}
+        enhanced: ByModality = {
+            m: self.attention[m](self.projections[m](x).unsqueeze(0), bias[m])[0]
+            for m, x in steps.items()
+        }
         pooled: list[Tensor] = []
         extras: dict[str, Tensor] = {}
         for m, x in enhanced.items():
-            actions = self._act(m, enhanced, masks)
-            kept = self.blocks[m]((actions.unsqueeze(-1) * x)[None], key_bias(masks[m])[None])[0]
-            pooled.append(masked_mean(kept, masks[m]))
+            # a_m = policy of its own steps and the advice of the others
+            actions = self.policies[m](x, *other_steps(m, enhanced, masks)) * masks[m]
+            # mean over time of transformer(a_m x_m)
+            weighted = (actions.unsqueeze(-1) * x).unsqueeze(0)
+            pooled.append(masked_mean(self.blocks[m](weighted, bias[m])[0], masks[m]))
             extras |= {f"{m}_steps": x, f"{m}_mask": masks[m], f"{m}_actions": actions}
+        # Average of the modalities that the clip has, and the head.
         present = torch.stack([mask.any(dim=1) for mask in masks.values()]).sum(dim=0)
         fused = torch.stack(pooled).sum(dim=0) / present.clamp(min=1).unsqueeze(-1)
         hidden = self.norm(F.relu(self.dropout(self.inner(fused))))
         return self.output(hidden), hidden, extras
 
     def auxiliary_loss(self, output: Any, targets: Tensor, rows: Tensor) -> Tensor:
-        """The distance loss of every modality, weighted."""
+        """Return the weighted mean of the modalities' distance losses."""
         extras = output.extras
         losses = [distance_loss(extras[f"{m}_steps"], extras[f"{m}_mask"]) for m in self.modalities]
         loss: Tensor = self.options.distance_weight * torch.stack(losses).mean()
         return loss
-
-    def _enhance(self, modality: Modality, steps: Tensor, mask: Tensor) -> Tensor:
-        projected = self.projections[modality](steps)
-        enhanced: Tensor = self.attention[modality](projected[None], key_bias(mask)[None])[0]
-        return enhanced
-
-    def _act(
-        self,
-        modality: Modality,
-        enhanced: Mapping[Modality, Tensor],
-        masks: Mapping[Modality, Tensor],
-    ) -> Tensor:
-        own = enhanced[modality]
-        none = own[:, :0]
-        others = torch.cat([none, *(x for m, x in enhanced.items() if m != modality)], dim=1)
-        mask = torch.cat(
-            [masks[modality][:, :0], *(x for m, x in masks.items() if m != modality)], dim=1
-        )
-        actions: Tensor = self.policies[modality](own, others, mask)
-        return actions * masks[modality]
 
 
 def distance_loss(steps: Tensor, mask: Tensor) -> Tensor:
     """Drive the steps of a clip apart.
 
     ``1 / (T (T - 1))`` times the sum over ordered pairs p, q of different steps of
-    ``(T - |p - q|) (cos(x_p, x_q) + 1) / 2``; T real steps, counted without the others.
+    ``(T - |p - q|) (cos(x_p, x_q) + 1) / 2``; T real steps, counted without the others. The mean
+    is over the clips with two steps or more; 0 if there is none.
 
-    Args:
-        steps: ``[b, n, d]``.
-        mask: Real steps, bool ``[b, n]``.
-
-    Returns:
-        Mean over the clips with two steps or more; 0 if there is none.
+    Shapes: ``[b, n, d]`` and bool ``[b, n]``.
 
     Source:
-        METHOD 6, the loss of deep phase space reconstruction, on the attended steps as in
-        the last code.
+        Co-SA's loss of deep phase space reconstruction, on the attended steps as in its last code.
     """
     unit = F.normalize(steps, dim=-1, eps=1e-6)
     likeness = (unit @ unit.transpose(1, 2) + 1) / 2  # [b, n, n]
-    length = mask.sum(dim=1)  # [b]
-    at = mask.cumsum(dim=1)
-    near = length[:, None, None] - (at.unsqueeze(2) - at.unsqueeze(1)).abs()
+    # T - |p - q|, with p and q the places among the real steps.
+    length, place = mask.sum(dim=1), mask.cumsum(dim=1)
+    nearness = length[:, None, None] - (place.unsqueeze(2) - place.unsqueeze(1)).abs()
     pairs = mask.unsqueeze(2) & mask.unsqueeze(1)
     pairs = pairs & ~torch.eye(mask.shape[1], dtype=torch.bool, device=mask.device)
-    total = (likeness * near * pairs).sum(dim=(1, 2))
-    each = total / (length * (length - 1)).clamp(min=1)
-    return each.sum() / (length > 1).sum().clamp(min=1)
-
-
-MODEL = CoSA
+    totals = (likeness * nearness * pairs).sum(dim=(1, 2))
+    losses = totals / (length * (length - 1)).clamp(min=1)  # [b]
+    return losses.sum() / (length > 1).sum().clamp(min=1)

@@ -1,8 +1,7 @@
-"""MVCL: clips of one kind are drawn together, in each modality, across them and when fused."""
+"""MVCL: clips of like labels are drawn together, in each modality, across them and when fused."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from typing import Any
 
 import torch
@@ -11,25 +10,23 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from mmcl.corpus.schema import Task
-from mmcl.models.baselines.baseline import Baseline, BaselineOptions
-from mmcl.models.baselines.encoders import TransformerEncoder, key_bias, masked_mean
-from mmcl.models.baselines.options import heads_must_divide
+from mmcl.models.baselines.baseline import AttentionOptions, Baseline, ByModality, RawPrediction
+from mmcl.models.baselines.encoders import (
+    TransformerEncoder,
+    key_bias,
+    masked_mean,
+    multihead_attention,
+    other_steps,
+)
 from mmcl.models.layers import NEVER, Dropout
-from mmcl.types import Modality
 
-__all__ = ["MODEL", "MVCL", "likeness", "supervised_contrast", "views_contrast"]
+__all__ = ["MVCL", "likeness", "supervised_contrast", "views_contrast"]
 
 _SMALLEST_NORM = 1e-6
 
 
 class CrossAttention(nn.Module):
-    """A post-norm transformer layer whose keys are the steps of other modalities.
-
-    Args:
-        width: Of every step.
-        heads: Attention heads.
-        dropout: In the layer.
-    """
+    """Post-norm transformer layer whose keys are the steps of other modalities."""
 
     def __init__(self, width: int, heads: int, dropout: float) -> None:
         super().__init__()
@@ -42,33 +39,20 @@ class CrossAttention(nn.Module):
         self.dropout = Dropout(dropout)
 
     def forward(self, steps: Tensor, others: Tensor, others_mask: Tensor) -> Tensor:
-        """``[b, n, d]``, ``[b, k, d]`` and bool ``[b, k]`` in, ``[b, n, d]`` out.
-
-        A clip without a single other step attends to nothing, and adds nothing.
-        """
-        b, n, d = steps.shape
-        query = self.query(steps).view(b, n, self.heads, -1).transpose(1, 2)
-        key_value = self.key_value(others).view(b, -1, 2, self.heads, d // self.heads)
-        key, value = (x.transpose(1, 2) for x in key_value.unbind(2))  # [b, heads, k, ..]
-        bias = key_bias(others_mask).to(query.dtype)[:, None, None]
-        context = F.scaled_dot_product_attention(query, key, value, attn_mask=bias)
-        mixed = self.mix(context.transpose(1, 2).reshape(b, n, d))
-        mixed = mixed * others_mask.any(dim=1)[:, None, None]
+        """``[b, n, d]``, ``[b, k, d]`` and bool ``[b, k]`` in, ``[b, n, d]`` out."""
+        key, value = self.key_value(others).chunk(2, dim=-1)
+        bias = key_bias(others_mask)
+        context = multihead_attention(self.query(steps), key, value, self.heads, bias)
+        # A clip without any other step attends to nothing, and adds nothing.
+        mixed = self.mix(context) * others_mask.any(dim=1)[:, None, None]
         x = self.norm1(steps + self.dropout(mixed))
-        normal: Tensor = self.norm2(
-            x + self.dropout(self.outer(self.dropout(F.relu(self.inner(x)))))
-        )
+        inner = self.dropout(F.relu(self.inner(x)))
+        normal: Tensor = self.norm2(x + self.dropout(self.outer(inner)))
         return normal
 
 
 class Projector(nn.Module):
-    """Linear, ReLU, Linear, to length one: where clips are contrasted.
-
-    Args:
-        in_dim: Of the representation.
-        width: Between the layers.
-        out_dim: Of the result.
-    """
+    """Linear, ReLU, Linear, scaled to length one: the space in which clips are contrasted."""
 
     def __init__(self, in_dim: int, width: int, out_dim: int) -> None:
         super().__init__()
@@ -87,147 +71,116 @@ class MVCL(Baseline):
     2. between two views of a clip, a modality before and after it has attended to the others;
     3. supervised, on the fused representation.
 
+    A clip is compared with the clips of its batch; in several processes, with those of its own
+    process's share.
+
     Source:
-        Liu et al. 2022 (arXiv 2210.15824), of which we know the abstract alone (FIELD 5.10):
-        this is **our reading**, not the authors' architecture, and its sizes and weights are
-        ours. Decided: the stages are one weighted sum, learnt together with the task, where
-        the abstract has them one after the other and the classifier on frozen
-        representations; scores count as alike by how close they are (:func:`likeness`), so
-        that no edge cuts through near ones and zero needs no class of its own; a clip takes
-        part in a contrast only where it has the modalities of it.
+        Liu et al. 2022 (arXiv 2210.15824), of which we know the abstract alone: this is **our
+        reading**, not the authors' architecture, and its sizes and weights are ours. Decided: the
+        stages are one weighted sum, learnt together with the task. The abstract has them one
+        after the other, and the classifier on frozen representations. Scores count as alike by
+        how close they are (:func:`likeness`), so that no edge cuts through near ones and zero
+        needs no class of its own. A clip takes part in a contrast only where it has its
+        modalities.
     """
 
-    class Options(BaselineOptions):
-        """Sizes and weights; all of them ours.
+    class Options(AttentionOptions):
+        """Sizes and weights; all of them ours."""
 
-        Attributes:
-            width: Of every modality's space.
-            heads: Attention heads; must divide the width.
-            layers: Transformer layers per modality, before the cross-modal one.
-            dropout: In the layers and the head.
-            projection: Width in which clips are contrasted.
-            label_scale: Distance of labels, as a share of the greatest, at which two clips are
-                alike by a factor e less; not for classes.
-            label_temperature: Of the supervised contrasts.
-            view_temperature: Of the contrast between views.
-            modality_weight: Of the contrast in each modality.
-            view_weight: Of the contrast between views.
-            fusion_weight: Of the contrast of what is fused.
-        """
-
-        width: int = Field(64, ge=2)
-        heads: int = Field(4, ge=1)
-        layers: int = Field(1, ge=1)
-        dropout: float = Field(0.1, ge=0, lt=1)
-        projection: int = Field(64, ge=1)
+        width: int = Field(64, ge=2)  # of every modality's space
+        heads: int = Field(4, ge=1)  # of attention; must divide the width
+        layers: int = Field(1, ge=1)  # transformer layers per modality, before the cross-modal one
+        dropout: float = Field(0.1, ge=0, lt=1)  # in the layers and the head
+        projection: int = Field(64, ge=1)  # width of the space in which clips are contrasted
+        # Distance of labels, as a share of the greatest, at which two clips are alike by a
+        # factor e less; not for classes.
         label_scale: float = Field(0.1, gt=0)
-        label_temperature: float = Field(0.1, gt=0)
-        view_temperature: float = Field(0.2, gt=0)
-        modality_weight: float = Field(0.1, ge=0)
+        label_temperature: float = Field(0.1, gt=0)  # of the supervised contrasts
+        view_temperature: float = Field(0.2, gt=0)  # of the contrast between views
+        modality_weight: float = Field(0.1, ge=0)  # of the contrast in each modality
         view_weight: float = Field(0.1, ge=0)
-        fusion_weight: float = Field(0.1, ge=0)
-        _heads = heads_must_divide()
+        fusion_weight: float = Field(0.1, ge=0)  # of the contrast of what is fused
 
     def build(self) -> None:
         """Make the layers."""
         options, names = self.options, self.modalities
         width, heads, dropout = options.width, options.heads, options.dropout
-        size = (width, width, options.projection)
+        sizes = (width, width, options.projection)
         self.projections = nn.ModuleDict({m: nn.Linear(d, width) for m, d in self.dims.items()})
         self.encoders = nn.ModuleDict(
             {m: TransformerEncoder(width, heads, options.layers, dropout) for m in names}
         )
-        self.modality_projectors = nn.ModuleDict({m: Projector(*size) for m in names})
-        several = names if len(names) > 1 else ()  # one alone has nobody to attend to
-        self.cross = nn.ModuleDict({m: CrossAttention(width, heads, dropout) for m in several})
-        self.view_projectors = nn.ModuleDict({m: Projector(*size) for m in several})
+        self.modality_projectors = nn.ModuleDict({m: Projector(*sizes) for m in names})
+        attending = names if len(names) > 1 else ()  # a single modality has no other to attend to
+        self.cross = nn.ModuleDict({m: CrossAttention(width, heads, dropout) for m in attending})
+        self.view_projectors = nn.ModuleDict({m: Projector(*sizes) for m in attending})
         self.inner = nn.Linear(width * len(names), width)
-        self.fusion_projector = Projector(*size)
+        self.fusion_projector = Projector(*sizes)
         self.dropout = Dropout(dropout)
         self.output = nn.Linear(width, self.task.output_dim)
 
-    def predict(
-        self, steps: dict[Modality, Tensor], masks: dict[Modality, Tensor]
-    ) -> tuple[Tensor, Tensor, Mapping[str, Tensor]]:
-        """See :meth:`Baseline.predict`."""
-        encoded = {m: self.encoders[m](self.projections[m](steps[m]), masks[m]) for m in steps}
-        alone = {m: masked_mean(encoded[m], masks[m]) for m in steps}
-        attended = {m: masked_mean(self._attend(m, encoded, masks), masks[m]) for m in steps}
-        hidden = F.relu(self.inner(torch.cat(list(attended.values()), dim=-1)))
+    def predict(self, steps: ByModality, masks: ByModality) -> RawPrediction:
+        """Encode, attend across, fuse; see :meth:`Baseline.predict`."""
+        encoded: ByModality = {
+            m: self.encoders[m](self.projections[m](steps[m]), masks[m]) for m in steps
+        }
+        # Two views of a clip: each modality before and after it has attended to the others.
+        before = {m: masked_mean(encoded[m], masks[m]) for m in steps}
+        attended = {
+            m: self.cross[m](x, *other_steps(m, encoded, masks)) if m in self.cross else x
+            for m, x in encoded.items()
+        }
+        after = {m: masked_mean(x, masks[m]) for m, x in attended.items()}
+        hidden = F.relu(self.inner(torch.cat(list(after.values()), dim=-1)))
         extras = {f"{m}_present": mask.any(dim=1) for m, mask in masks.items()}
-        if self.training:
-            extras |= self._projected(alone, attended, hidden)
+        if self.training:  # the contrasts are taken in training alone
+            for m in steps:
+                extras[f"{m}_alone"] = self.modality_projectors[m](before[m])
+            for m in [m for m in steps if m in self.cross]:
+                extras[f"{m}_before"] = self.view_projectors[m](before[m])
+                extras[f"{m}_after"] = self.view_projectors[m](after[m])
+            extras["fusion"] = self.fusion_projector(hidden)
         return self.output(self.dropout(hidden)), hidden, extras
 
     def auxiliary_loss(self, output: Any, targets: Tensor, rows: Tensor) -> Tensor:
-        """The three contrasts, weighted; 0 in evaluation."""
-        extras, options = output.extras, self.options
+        """Return the weighted sum of the three contrasts; 0 in evaluation."""
+        extras, options, names = output.extras, self.options, self.modalities
         if "fusion" not in extras:
             return super().auxiliary_loss(output, targets, rows)
         alike = likeness(targets, self.task, options.label_scale)
-        warmth = options.label_temperature
-        present = {m: extras[f"{m}_present"] for m in self.modalities}
-        each = [
-            supervised_contrast(extras[f"{m}_alone"], alike, present[m], temperature=warmth)
-            for m in self.modalities
+        label_temperature, view_temperature = options.label_temperature, options.view_temperature
+        present = torch.stack([extras[f"{m}_present"] for m in names])  # [m, b]
+        # 1. Supervised, in each modality.
+        modality_losses = [
+            supervised_contrast(extras[f"{m}_alone"], alike, mask, label_temperature)
+            for m, mask in zip(names, present, strict=True)
         ]
-        several = torch.stack(list(present.values())).sum(dim=0) > 1
-        views = [
+        # 2. Between the views of the clips that have another modality to attend to.
+        several = present.sum(dim=0) > 1
+        view_losses = [
             views_contrast(
-                extras[f"{m}_before"],
-                extras[f"{m}_after"],
-                present[m] & several,
-                temperature=options.view_temperature,
+                extras[f"{m}_before"], extras[f"{m}_after"], mask & several, view_temperature
             )
-            for m in self.modalities
+            for m, mask in zip(names, present, strict=True)
             if m in self.cross
         ]
-        some = torch.stack(list(present.values())).any(dim=0)
-        fused = supervised_contrast(extras["fusion"], alike, some, temperature=warmth)
-        loss: Tensor = options.modality_weight * torch.stack(each).mean()
-        loss = loss + options.fusion_weight * fused
-        if views:
-            loss = loss + options.view_weight * torch.stack(views).mean()
+        # 3. Supervised, on the fused representation.
+        fusion_loss = supervised_contrast(
+            extras["fusion"], alike, present.any(dim=0), label_temperature
+        )
+        loss: Tensor = options.modality_weight * torch.stack(modality_losses).mean()
+        loss = loss + options.fusion_weight * fusion_loss
+        if view_losses:
+            loss = loss + options.view_weight * torch.stack(view_losses).mean()
         return loss
-
-    def _attend(
-        self,
-        modality: Modality,
-        encoded: Mapping[Modality, Tensor],
-        masks: Mapping[Modality, Tensor],
-    ) -> Tensor:
-        if modality not in self.cross:
-            return encoded[modality]
-        others = [m for m in encoded if m != modality]
-        keys = torch.cat([encoded[m] for m in others], dim=1)
-        keys_mask = torch.cat([masks[m] for m in others], dim=1)
-        attended: Tensor = self.cross[modality](encoded[modality], keys, keys_mask)
-        return attended
-
-    def _projected(
-        self,
-        alone: Mapping[Modality, Tensor],
-        attended: Mapping[Modality, Tensor],
-        hidden: Tensor,
-    ) -> dict[str, Tensor]:
-        extras = {f"{m}_alone": self.modality_projectors[m](x) for m, x in alone.items()}
-        for m in [m for m in alone if m in self.cross]:
-            extras[f"{m}_before"] = self.view_projectors[m](alone[m])
-            extras[f"{m}_after"] = self.view_projectors[m](attended[m])
-        return extras | {"fusion": self.fusion_projector(hidden)}
 
 
 def likeness(targets: Tensor, task: Task, label_scale: float) -> Tensor:
-    """How alike the labels of every two clips are, ``[b, b]``, in 0..1.
+    """Return how alike the labels of every two clips are, ``[b, b]``, in 0..1.
 
-    ``exp(-distance / label_scale)``, the distance of two scores being their difference as a
+    It is ``exp(-distance / label_scale)``. The distance of two scores is their difference as a
     share of the range, that of two clips' emotions the share that is judged differently.
     Classes are alike where they are equal.
-
-    Args:
-        targets: Of the batch.
-        task: Of which kind they are.
-        label_scale: Distance at which likeness is e times less.
     """
     if task.kind == "classes":
         return (targets.unsqueeze(1) == targets).float()
@@ -239,53 +192,37 @@ def likeness(targets: Tensor, task: Task, label_scale: float) -> Tensor:
     return (-distance / label_scale).exp()
 
 
-def supervised_contrast(
-    unit: Tensor, alike: Tensor, counts: Tensor, *, temperature: float
-) -> Tensor:
+def supervised_contrast(unit: Tensor, alike: Tensor, counts: Tensor, temperature: float) -> Tensor:
     """Draw clips together by how alike their labels are, against all others of the batch.
 
     For clip i the mean, weighted by likeness, of ``-log softmax_j(z_i . z_j / temperature)``
-    over the other clips j.
+    over the other clips j; then the mean over the clips to which another one is alike, 0 if
+    there is none.
 
-    Args:
-        unit: Rows of length one, ``[b, k]``.
-        alike: Weight of every pair, ``[b, b]``.
-        counts: Which clips take part, bool ``[b]``.
-        temperature: Of the softmax.
-
-    Returns:
-        Mean over the clips to which another one is alike; 0 if there is none.
-
-    Source:
-        FIELD 5.10. Ours is the mean over clips in place of the sum.
+    Shapes: rows of length one ``[b, k]``, likeness ``[b, b]``, clips that count bool ``[b]``.
     """
-    other = counts.unsqueeze(1) & counts & ~torch.eye(len(unit), dtype=torch.bool).to(counts)
-    scores = (unit @ unit.T / temperature).masked_fill(~other, NEVER)
-    weight = alike.to(unit.dtype) * other
+    itself = torch.eye(len(unit), dtype=torch.bool, device=counts.device)
+    pairs = counts.unsqueeze(1) & counts & ~itself
+    scores = (unit @ unit.T / temperature).masked_fill(~pairs, NEVER)
+    weight = alike.to(unit.dtype) * pairs
     total = weight.sum(dim=1)  # [b]
     share = weight / total.clamp(min=_SMALLEST_NORM).unsqueeze(1)
-    each = -(share * scores.log_softmax(dim=1)).sum(dim=1)
+    losses = -(share * scores.log_softmax(dim=1)).sum(dim=1)
+    # A clip to which no other is alike has nobody to be drawn to.
     taught = total > _SMALLEST_NORM
-    return (each * taught).sum() / taught.sum().clamp(min=1)
+    return (losses * taught).sum() / taught.sum().clamp(min=1)
 
 
-def views_contrast(first: Tensor, second: Tensor, counts: Tensor, *, temperature: float) -> Tensor:
+def views_contrast(first: Tensor, second: Tensor, counts: Tensor, temperature: float) -> Tensor:
     """Tell which of the second views is of the same clip as a first one, and back.
 
-    Args:
-        first: Rows of length one, ``[b, k]``.
-        second: Of the same clips.
-        counts: Which clips take part, bool ``[b]``.
-        temperature: Of the softmax.
+    The mean is over the clips that count; 0 if there is none.
 
-    Returns:
-        Mean over the clips that take part; 0 if there is none.
+    Shapes: rows of length one ``[b, k]`` twice, clips that count bool ``[b]``.
     """
     pairs = counts.unsqueeze(1) & counts
     scores = (first @ second.T / temperature).masked_fill(~pairs, NEVER)
+    # -log softmax of the right pair, mean of both directions
     right = scores.diagonal()
-    each = (scores.logsumexp(dim=1) + scores.logsumexp(dim=0)) / 2 - right
-    return (each * counts).sum() / counts.sum().clamp(min=1)
-
-
-MODEL = MVCL
+    losses = (scores.logsumexp(dim=1) + scores.logsumexp(dim=0)) / 2 - right
+    return (losses * counts).sum() / counts.sum().clamp(min=1)

@@ -2,20 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from math import prod
 
-import torch
 from pydantic import Field
-from torch import Tensor, nn
+from torch import Tensor
 from torch.nn import functional as F
 
-from mmcl.models.baselines.baseline import Baseline
-from mmcl.models.baselines.utterances import UtteranceOptions, Utterances
-from mmcl.models.layers import Dropout
+from mmcl.models.baselines.baseline import ByModality, RawPrediction
+from mmcl.models.baselines.lf_dnn import LateFusionDNN
+from mmcl.models.baselines.utterances import UtteranceOptions
 from mmcl.types import Modality
 
-__all__ = ["MODEL", "TensorFusion", "fusion_tensor", "with_one"]
+__all__ = ["TensorFusion", "fusion_tensor", "with_one"]
 
 ORDER: tuple[Modality, ...] = ("audio", "vision", "text")
 """Axes of the fusion tensor, slowest first."""
@@ -27,13 +26,14 @@ def with_one(vector: Tensor) -> Tensor:
 
 
 def fusion_tensor(vectors: Sequence[Tensor]) -> Tensor:
-    """All products of one number of every ``[1 ; vector]``, flattened, the last one fastest.
+    """Return all products of one number of every ``[1 ; vector]``, the last vector's fastest.
 
     The constants keep the products of fewer modalities in it, down to every vector itself.
 
     Shapes: ``[b, d_m]`` each in, ``[b, product of (d_m + 1)]`` out.
 
     Example:
+        >>> import torch
         >>> fusion_tensor([torch.tensor([[2.0]]), torch.tensor([[3.0, 5.0]])])
         tensor([[ 1.,  3.,  5.,  2.,  6., 10.]])
     """
@@ -43,57 +43,41 @@ def fusion_tensor(vectors: Sequence[Tensor]) -> Tensor:
     return tensor
 
 
-class TensorFusion(Baseline):
-    """:class:`Utterances`, their outer product, and a plain network over it.
+class TensorFusion(LateFusionDNN):
+    """:class:`LateFusionDNN` with the outer product of the vectors in place of a concatenation.
 
     A clip that lacks a modality keeps the products of the others: its vector is 0, its
     constant 1.
 
     Source:
-        Zadeh et al. 2017 (arXiv 1707.07250), written anew from its description (FIELD 5.4),
-        with the sizes published for MOSI and the corrections of :class:`Utterances`.
-        Mended: a score lies between the task's own low and high, where a public version
-        keeps -3..3 for labels of -1..1; class and emotion logits are not squashed.
+        Zadeh et al. 2017 (arXiv 1707.07250), with the sizes that MMSA publishes for MOSI and the
+        corrections of :class:`Utterances`. Mended: a score lies between the task's own low and
+        high, where a public version keeps -3..3 for labels of -1..1. Class and emotion logits
+        are not squashed.
     """
 
     class Options(UtteranceOptions):
-        """Sizes, as published for MOSI; see also :class:`UtteranceOptions`.
-
-        Attributes:
-            post_width: Of both layers after the fusion.
-            post_dropout: Of the fusion tensor.
-        """
+        """Sizes, as published for MOSI."""
 
         text_out: int = Field(32, ge=1)
         audio_width: int = Field(32, ge=1)
         dropout: float = Field(0.3, ge=0, lt=1)
-        post_width: int = Field(64, ge=1)
-        post_dropout: float = Field(0.5, ge=0, lt=1)
+        post_width: int = Field(64, ge=1)  # of both layers after the fusion
+        post_dropout: float = Field(0.5, ge=0, lt=1)  # of the fusion tensor
 
-    def build(self) -> None:
-        """Make the layers."""
-        self.utterances = Utterances(self.dims, self.options)
-        width = self.options.post_width
-        self.dropout = Dropout(self.options.post_dropout)
-        self.first = nn.Linear(prod(each + 1 for each in self.utterances.widths.values()), width)
-        self.second = nn.Linear(width, width)
-        self.output = nn.Linear(width, self.task.output_dim)
+    def predict(self, steps: ByModality, masks: ByModality) -> RawPrediction:
+        """Bring scores into the task's range; see :meth:`Baseline.predict`."""
+        raw, hidden, extras = super().predict(steps, masks)
+        if self.task.kind == "regression":
+            # 6 sigmoid(y) - 3 for a range of -3..3.
+            low, high = self.task.low or 0.0, self.task.high or 0.0
+            raw = low + (high - low) * raw.sigmoid()
+        return raw, hidden, extras
 
-    def predict(
-        self, steps: dict[Modality, Tensor], masks: dict[Modality, Tensor]
-    ) -> tuple[Tensor, Tensor, Mapping[str, Tensor]]:
-        """See :meth:`Baseline.predict`."""
-        vectors = self.utterances(steps, masks)
-        fused = fusion_tensor([vectors[m] for m in ORDER if m in vectors])
-        hidden = F.relu(self.second(F.relu(self.first(self.dropout(fused)))))
-        return self._within_range(self.output(hidden)), hidden, {}
+    def fuse(self, vectors: ByModality) -> Tensor:
+        """Return the fusion tensor ``[1 ; z_a] x [1 ; z_v] x [1 ; z_t]``, flattened."""
+        return fusion_tensor([vectors[m] for m in ORDER if m in vectors])
 
-    def _within_range(self, raw: Tensor) -> Tensor:
-        if self.task.kind != "regression":
-            return raw
-        assert self.task.low is not None
-        assert self.task.high is not None
-        return self.task.low + (self.task.high - self.task.low) * torch.sigmoid(raw)
-
-
-MODEL = TensorFusion
+    def fused_width(self) -> int:
+        """Return the number of products."""
+        return prod(width + 1 for width in self.utterances.widths.values())

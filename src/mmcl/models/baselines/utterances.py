@@ -9,16 +9,16 @@ from pydantic import Field
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from mmcl.models.baselines.baseline import BaselineOptions
+from mmcl.models.baselines.baseline import BaselineOptions, ByModality
 from mmcl.models.baselines.encoders import LastState, masked_mean
 from mmcl.models.layers import BatchNorm, Dropout
-from mmcl.types import Modality
+from mmcl.types import MODALITIES, Modality
 
 __all__ = ["MeanEncoder", "RealBatchNorm", "StateEncoder", "UtteranceOptions", "Utterances"]
 
 
 class RealBatchNorm(nn.Module):
-    """Batch normalisation of what is real alone; the rest does not count, and becomes 0.
+    """Batch normalisation over real vectors alone; every other vector becomes 0.
 
     A single real vector in training has no statistics: see :class:`BatchNorm`.
     """
@@ -28,31 +28,18 @@ class RealBatchNorm(nn.Module):
         self.norm = BatchNorm(width)
 
     def forward(self, x: Tensor, real: Tensor) -> Tensor:
-        """Normalise.
-
-        Args:
-            x: Vectors ``[..., d]``.
-            real: Which of them are real, bool ``[...]``.
-
-        Returns:
-            ``[..., d]``.
-        """
+        """Shapes: vectors ``[..., d]`` and which of them are real, bool ``[...]``, in and out."""
         rows = x[real]  # [k, d]
         if not len(rows):
-            return torch.zeros_like(x)
+            # Gain and shift stay part of the loss: DistributedDataParallel waits for them.
+            return torch.zeros_like(x) + 0.0 * (self.norm.weight + self.norm.bias)
         normal = self.norm(rows)
         empty = torch.zeros(x.shape, dtype=normal.dtype, device=x.device)
         return empty.masked_scatter(real.unsqueeze(-1), normal)
 
 
 class MeanEncoder(nn.Module):
-    """Mean of the real steps, batch normalisation, dropout, and three linear layers with ReLU.
-
-    Args:
-        in_dim: Features per step.
-        width: Of all three layers.
-        dropout: Of the normalised mean.
-    """
+    """Mean of the real steps, batch normalisation, dropout, and three linear layers with ReLU."""
 
     def __init__(self, in_dim: int, width: int, dropout: float) -> None:
         super().__init__()
@@ -69,13 +56,7 @@ class MeanEncoder(nn.Module):
 
 
 class StateEncoder(nn.Module):
-    """The last state of an LSTM, through a linear layer.
-
-    Args:
-        in_dim: Features per step.
-        width: Of the state.
-        out_dim: Of the result.
-    """
+    """Last state of an LSTM, through a linear layer."""
 
     def __init__(self, in_dim: int, width: int, out_dim: int) -> None:
         super().__init__()
@@ -90,64 +71,43 @@ class StateEncoder(nn.Module):
 
 
 class UtteranceOptions(BaselineOptions):
-    """Sizes of the encoders.
+    """Sizes of the encoders."""
 
-    Attributes:
-        text_width: Of the state of text.
-        text_out: Of the vector of text.
-        audio_width: Of audio.
-        vision_width: Of vision.
-        dropout: In the encoders of audio and vision.
-    """
-
-    text_width: int = Field(128, ge=1)
-    text_out: int = Field(128, ge=1)
+    text_width: int = Field(128, ge=1)  # of the LSTM's state
+    text_out: int = Field(128, ge=1)  # of the vector of text
     audio_width: int = Field(16, ge=1)
     vision_width: int = Field(128, ge=1)
-    dropout: float = Field(0.2, ge=0, lt=1)
+    dropout: float = Field(0.2, ge=0, lt=1)  # in the encoders of audio and vision
 
 
 class Utterances(nn.Module):
     """A :class:`StateEncoder` for text, a :class:`MeanEncoder` for audio and for vision.
 
-    Args:
-        dims: Feature width per modality in use.
-        options: Their sizes.
-
-    Attributes:
-        widths: Of the vector of every modality.
-
     Source:
-        The sub-networks of TFN (Zadeh et al. 2017, arXiv 1707.07250), as FIELD 5.1 gives
-        them. Mended: means and last states are those of the real steps, where public
-        versions count padded ones; clips that lack a modality do not enter its batch
-        statistics, and their vector is 0.
+        The sub-networks of TFN (Zadeh et al. 2017, arXiv 1707.07250), as configured in MMSA.
+        Mended: means and last states are those of the real steps, where public versions count
+        padded ones. Clips that lack a modality do not enter its batch statistics, and their
+        vector is 0.
     """
 
     def __init__(self, dims: Mapping[Modality, int], options: UtteranceOptions) -> None:
         super().__init__()
-        outs: dict[Modality, int] = {
-            "text": options.text_out,
-            "audio": options.audio_width,
-            "vision": options.vision_width,
-        }
-        self.widths = {m: outs[m] for m in dims}
+        widths = (options.text_out, options.audio_width, options.vision_width)
+        vector_widths = dict(zip(MODALITIES, widths, strict=True))
+        self.widths = {m: vector_widths[m] for m in dims}  # of every modality's vector
         self.encoders = nn.ModuleDict(
             {
                 m: StateEncoder(dim, options.text_width, options.text_out)
                 if m == "text"
-                else MeanEncoder(dim, outs[m], options.dropout)
+                else MeanEncoder(dim, self.widths[m], options.dropout)
                 for m, dim in dims.items()
             }
         )
 
-    def forward(
-        self, steps: Mapping[Modality, Tensor], masks: Mapping[Modality, Tensor]
-    ) -> dict[Modality, Tensor]:
-        """Encode.
+    def forward(self, steps: ByModality, masks: ByModality) -> ByModality:
+        """Shapes: per modality ``[b, n_m, d_m]`` and bool ``[b, n_m]`` in, ``[b, width_m]`` out.
 
-        Shapes: per modality ``[b, n_m, d_m]`` and bool ``[b, n_m]`` in, ``[b, width_m]`` out;
-        zero for a clip that lacks the modality.
+        A vector is zero for a clip that lacks the modality.
         """
         return {
             m: self.encoders[m](x, masks[m]) * masks[m].any(dim=1, keepdim=True)

@@ -7,10 +7,7 @@ from torch.nn import functional as F
 from mmcl.config import ModelSettings
 from mmcl.corpus.schema import Task
 from mmcl.errors import ConfigError, ShapeError
-from mmcl.models.baselines.audio_only import AudioOnly
-from mmcl.models.baselines.late_fusion import LateFusion
-from mmcl.models.baselines.text_only import TextOnly
-from mmcl.models.baselines.vision_only import VisionOnly
+from mmcl.models.baselines.late_fusion import AudioOnly, LateFusion, TextOnly, VisionOnly
 from mmcl.models.registry import network_class
 
 REGRESSION = Task(kind="regression", low=-3, high=3)

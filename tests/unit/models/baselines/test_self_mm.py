@@ -8,6 +8,7 @@ import torch
 from mmcl.config import ModelSettings
 from mmcl.corpus.schema import Task
 from mmcl.errors import ConfigError
+from mmcl.models.baselines import self_mm
 from mmcl.models.baselines.self_mm import PseudoLabels, SelfMM, propose_labels
 
 # Float32, a handful of operations on numbers up to five.
@@ -193,6 +194,27 @@ def test_state_goes_on_where_it_stopped(features):
 
     first, second = (model.pseudo_labels.labels for model in models)
     assert all(torch.equal(first[m], second[m]) for m in DIMS)
+
+
+def test_clips_of_all_processes_are_joined(monkeypatch):
+    def share(*rows):
+        features = {"text": torch.tensor([[float(row)] for row in rows])}
+        return torch.tensor(rows), features, {"text": torch.tensor([row > 1 for row in rows])}
+
+    class TwoProcesses:
+        is_available = is_initialized = staticmethod(lambda: True)
+        get_world_size = staticmethod(lambda: 2)
+
+        @staticmethod
+        def all_gather_object(shares, own):
+            shares[:] = [own, share(4)]
+
+    assert self_mm._gather_clips(*share(3, 1))[0].tolist() == [3, 1]
+    monkeypatch.setattr(self_mm, "distributed", TwoProcesses)
+    rows, features, present = self_mm._gather_clips(*share(3, 1))
+    assert rows.tolist() == [3, 1, 4]
+    assert features["text"].tolist() == [[3.0], [1.0], [4.0]]
+    assert present["text"].tolist() == [True, False, True]
 
 
 def test_saved_weights_hold_no_training_clip(features):
