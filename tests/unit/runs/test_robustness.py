@@ -13,6 +13,7 @@ from mmcl.corpus.plant import plant_card, plant_clips
 from mmcl.corpus.schema import Card, Clip, Task
 from mmcl.corpus.store import pack_corpus
 from mmcl.errors import DatasetError, RunError, UsageError
+from mmcl.models.network import Network
 from mmcl.runs.robustness import (
     RATES,
     Condition,
@@ -61,19 +62,17 @@ def _changed(tiny_settings, change, **card):
     return pack_corpus(plant_card(tiny_settings).model_copy(update=card), clips)
 
 
-class CountsSteps(nn.Module):
+class CountsSteps(Network):
     """Scores a clip by its real steps: 100 for each of text, 1 for each of audio."""
 
-    task, released, modalities = SCORES, False, ("text", "audio")
-
     def __init__(self):
-        super().__init__()
+        super().__init__({"text": 1, "audio": 2}, SCORES)
         self.weight = nn.Parameter(torch.zeros(1))
-        self.modes, self.seen = [], []
+        self.modes, self.given = [], []
 
     def forward(self, features, masks):
         self.modes.append(self.training)
-        self.seen.append({m: x.clone() for m, x in features.items()})
+        self.given.append({m: x.clone() for m, x in features.items()})
         counts = {m: mask.sum(dim=1) for m, mask in masks.items()}
         return SimpleNamespace(scores=100.0 * counts["text"] + counts["audio"])
 
@@ -84,7 +83,7 @@ class SumsValues(CountsSteps):
     released = True
 
     def forward(self, features, masks):
-        self.seen.append({m: mask.clone() for m, mask in masks.items()})
+        self.given.append({m: mask.clone() for m, mask in masks.items()})
         return SimpleNamespace(scores=features["text"].sum((1, 2)) + features["audio"].sum((1, 2)))
 
 
@@ -207,8 +206,8 @@ def test_steps_are_lost_by_their_own_number(ragged, batch_size):
 def test_masked_steps_are_zeros_too(ragged):
     model = CountsSteps()
     score_damaged(model, ragged, [Condition(("audio",))])
-    assert not model.seen[0]["text"].any()
-    assert model.seen[0]["audio"].any()
+    assert not model.given[0]["text"].any()
+    assert model.given[0]["audio"].any()
 
 
 def test_a_network_of_one_length_is_given_zeros_and_its_masks(ragged):
@@ -219,8 +218,8 @@ def test_a_network_of_one_length_is_given_zeros_and_its_masks(ragged):
     assert scores[conditions[0]].tolist() == [3 + 2 * 2, 1 + 2 * 5]
     assert scores[conditions[1]].tolist() == [2 * 2, 2 * 5]
     assert all(0 < score <= 4 for score in scores[conditions[2]])  # few steps, never none
-    for seen in model.seen[1:]:
-        assert all(torch.equal(seen[m], model.seen[0][m]) for m in both)
+    for seen in model.given[1:]:
+        assert all(torch.equal(seen[m], model.given[0][m]) for m in both)
 
 
 def test_a_step_that_was_missing_before_is_never_the_one_that_is_spared(ragged):
