@@ -72,10 +72,8 @@ def explain_command(
         )
     write_explanation(content, folder)
     console.print(_table(content))
-    for line in content["conclusions"]:
+    for line in [*content["conclusions"], *(f"note: {note}" for note in content["notes"])]:
         console.print(line, markup=False, highlight=False)
-    for note in content["notes"]:
-        console.print(f"note: {note}", markup=False, highlight=False)
     for name in (EXPLANATION, CLIPS):
         typer.echo(str(folder / name))
     typer.echo(str(write_report(folder)))

@@ -64,10 +64,8 @@ def robustness_command(
         )
     _write(folder, content)
     console.print(_table(content))
-    for sentence in crossing_sentences(content):
-        console.print(sentence, markup=False, highlight=False)
-    for note in content["notes"]:
-        console.print(f"note: {note}", markup=False, highlight=False)
+    for line in [*crossing_sentences(content), *(f"note: {note}" for note in content["notes"])]:
+        console.print(line, markup=False, highlight=False)
     typer.echo(str(folder / RESULT))
     typer.echo(str(write_report(folder)))
 
@@ -108,6 +106,7 @@ def _table(content: Mapping[str, Any]) -> Table:
     )
     table.add_column("missing steps", no_wrap=True)
     for key in keys:
+        # Names on two lines, so that nine metrics fit into 80 columns.
         table.add_column(key.replace("_", "\n", 1), justify="right", no_wrap=True)
 
     def add_row(name: str, values: list[float | None]) -> None:

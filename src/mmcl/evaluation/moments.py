@@ -75,20 +75,15 @@ class Moments(NamedTuple):
 
 
 def moments_of(models: Sequence[Network], split: Split, *, batch_size: int = 256) -> list[Moments]:
-    """Predict every clip, complete and with parts masked; labels are not looked at.
+    """Predict every clip, complete and with parts masked, with the networks of one run.
 
-    Args:
-        models: Networks of one run, one per seed.
-        split: The clips.
-        batch_size: Clips per step; changes nothing but the speed.
-
-    Returns:
-        One per clip, in order.
+    Labels are not looked at. The batch size changes nothing but the speed.
     """
     if not len(split):
         return []
     task, used = models[0].task, models[0].modalities
     scored = [score_split(model, split, batch_size=batch_size) for model in models]
+    # Logits of different seeds have different scales: probabilities can be averaged.
     scores = np.stack([as_probability(task, seed.scores) for seed in scored])
     mean = scores.mean(axis=0)
     chosen = _chosen(task, mean)
@@ -99,7 +94,9 @@ def moments_of(models: Sequence[Network], split: Split, *, batch_size: int = 256
     moments = []
     for row, identifier in enumerate(split.ids):
         measured = {m: measured_steps(split, m, row) for m in split.modalities}
+        # A modality whose steps are all missing is absent from the clip.
         measured = {m: steps for m, steps in measured.items() if steps.any()}
+        lengths = {m: len(measured[m]) for m in used if m in measured}
         moments.append(
             Moments(
                 id=identifier,
@@ -109,10 +106,10 @@ def moments_of(models: Sequence[Network], split: Split, *, batch_size: int = 256
                 probabilities=_by_name(task, mean[row]),
                 share={m: float(s[row]) if m in measured else 0.0 for m, s in shares.items()},
                 present=tuple(m for m in shares if m in measured),
-                commonality=_seed_mean([s.commonality[row] for s in scored], used, measured),
-                action=_seed_mean([s.actions[row] for s in scored], used, measured),
+                commonality=_seed_mean([s.commonality[row] for s in scored], used, lengths),
+                action=_seed_mean([s.actions[row] for s in scored], used, lengths),
                 keep_probability=_seed_mean(
-                    [s.keep_probability[row] for s in scored], used, measured
+                    [s.keep_probability[row] for s in scored], used, lengths
                 ),
                 found=measured,
                 word_share=_word_share(models, split, row, explained, chosen),
@@ -142,10 +139,8 @@ def in_words(task: Task, chosen: list[Any]) -> list[Any]:
 def spread_over_seeds(task: Task, scores: _Scores, mean: _Scores) -> list[float | None]:
     """Return the s.d. over seeds of each clip's score, or of its predicted class's probability.
 
-    Args:
-        task: Kind of the prediction.
-        scores: Scores or probabilities, ``[seeds, clips, ...]``; one seed has no spread.
-        mean: Mean over the seeds, ``[clips, ...]``.
+    Scores or probabilities are ``[seeds, clips, ...]``, their mean over seeds ``[clips, ...]``.
+    A single seed has no spread: None for each clip.
     """
     if len(scores) < 2:
         return [None] * len(mean)
@@ -193,13 +188,11 @@ def _by_name(task: Task, mean: _Scores) -> dict[str, float]:
 
 
 def _seed_mean(
-    seeds: list[NDArray[np.float32]],
-    modalities: Sequence[Modality],
-    measured: dict[Modality, NDArray[np.bool_]],
+    seeds: list[NDArray[np.float32]], used: Sequence[Modality], lengths: dict[Modality, int]
 ) -> _ByModality:
     """Mean over seeds of a clip's ``[m, n]``, cut to the clip's own steps."""
-    values = dict(zip(modalities, np.mean(seeds, axis=0), strict=True))
-    return {m: values[m][: len(measured[m])] for m in modalities if m in measured}
+    mean = np.mean(seeds, axis=0)
+    return {m: mean[used.index(m), :length] for m, length in lengths.items()}
 
 
 def _modality_shares(
@@ -214,12 +207,9 @@ def _modality_shares(
     used = [m for m in models[0].modalities if m not in models[0].never_seen]
     shares = {m: np.zeros(len(split)) for m in used}
     for modality in [m for m in used if m in split.card.dims]:
-        masked = without_modality(split, modality)
-        scores = [
-            score_split(model, masked, batch_size=batch_size, per_step=False).scores
-            for model in models
-        ]
-        mean = np.mean([as_probability(task, seed) for seed in scores], axis=0)
+        left = without_modality(split, modality)
+        scored = [score_split(m, left, batch_size=batch_size, per_step=False) for m in models]
+        mean = np.mean([as_probability(task, seed.scores) for seed in scored], axis=0)
         shares[modality] = explained - _explained_value(task, mean, chosen)
     return shares
 
@@ -248,7 +238,7 @@ def _scores_without_words(model: Network, split: Split, row: int, count: int) ->
     with model.evaluating():
         for words in batch_rows(np.arange(count), MASKED_AT_ONCE):
             copies = model.collate(split, [row] * len(words))
-            missing = torch.from_numpy(words[:, None] == np.arange(count))
+            missing = torch.from_numpy(words[:, None] == np.arange(count))  # one word per copy
             batch = model.take_away(copies, {"text": missing})
             scores.append(model(batch.features, batch.masks).scores.double().cpu().numpy())
     return np.concatenate(scores)

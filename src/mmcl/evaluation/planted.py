@@ -23,8 +23,8 @@ def role_metrics(
 
     Args:
         split: The clips.
-        scored: A network's output for them, modalities in the same order.
-        modalities: Those the network uses.
+        scored: A network's output for them.
+        modalities: Those the network uses, in its order.
 
     Returns:
         ``common_auroc`` (commonality for common steps against all others) and

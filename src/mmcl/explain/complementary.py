@@ -52,17 +52,11 @@ PERMUTATIONS = 20
 
 
 class Pooled(NamedTuple):
-    """Features that a network fuses, clip by clip.
+    """Features that a network fuses, clip by clip."""
 
-    Attributes:
-        common: Pooled common part of every modality after attention, float64 ``[m, clips, d]``.
-        complementary: Pooled specific part under the actions, ``[m, clips, d]``.
-        present: Whether the clip has the modality, bool ``[m, clips]``.
-    """
-
-    common: NDArray[np.float64]
-    complementary: NDArray[np.float64]
-    present: NDArray[np.bool_]
+    common: NDArray[np.float64]  # pooled common part after attention, [m, clips, d]
+    complementary: NDArray[np.float64]  # pooled specific part under the actions, [m, clips, d]
+    present: NDArray[np.bool_]  # whether the clip has the modality, [m, clips]
 
     def take(self, rows: NDArray[np.int64]) -> Pooled:
         """Return the features of some clips."""
@@ -74,11 +68,10 @@ Labelled = tuple[Pooled, NDArray[Any]]
 
 
 class Probe(NamedTuple):
-    """Scores of a linear model without and with one modality's complementary features.
+    """Score of a linear model without one modality's complementary features, and their gain.
 
-    Attributes:
-        without: R², or accuracy (a mean over emotions), mean over seeds.
-        increment: What the features add to it, mean over seeds; clips are resampled.
+    The score is R², or accuracy (a mean over emotions). Both are means over seeds; the interval
+    of the gain resamples clips.
     """
 
     without: float
@@ -182,13 +175,10 @@ def _probe_losses(
 
 
 def linear_cka(x: NDArray[np.float64], y: NDArray[np.float64]) -> float:
-    """Return the linear centred kernel alignment of two sets of features.
+    """Return the linear centred kernel alignment of two sets of features of the same clips.
 
-    Rotation, scale and shift of either set change nothing, nor does one order for both.
-
-    Args:
-        x: ``[clips, d]``, any unit.
-        y: The same clips, ``[clips, d']``.
+    ``x`` is ``[clips, d]`` and ``y`` ``[clips, d']``, in any unit. Rotation, scale and shift of
+    either set change nothing, nor does one order of the clips for both.
 
     Returns:
         0 (nothing linear in common) to 1 (equal up to rotation and scale); nan where a set
@@ -299,13 +289,9 @@ def planted_answers(
     split: Split,
     moments: Mapping[str, Moments],
 ) -> dict[str, Any] | None:
-    """Compare a run's answers with the planted truth; None where no truth is planted.
+    """Compare the outputs of a run's networks with the planted truth; None where there is none.
 
-    Args:
-        models: Networks of one run.
-        scored: Their outputs for the split.
-        split: The clips.
-        moments: Moments of some of its clips, by id.
+    The moments are those of some clips of the split, by id.
 
     Returns:
         ``common_auroc`` and ``action_auroc`` as summaries over seeds; and for scores
@@ -324,21 +310,13 @@ def planted_answers(
     if split.card.task.kind == "regression":
         column = zip(split.ids, split.table.column("planted").to_pylist(), strict=True)
         planted = {name: dict(scores) for name, scores in column if name in moments}
-        answers["share"] = {
-            m: _agreement(
-                np.array([moments[name].share[m] for name in planted]),
-                np.array([scores[m] for scores in planted.values()]),
-            )
-            for m in models[0].modalities
-            if m not in models[0].never_seen
-        }
+        answers["share"] = {}
+        for modality in [m for m in models[0].modalities if m not in models[0].never_seen]:
+            share = np.array([moments[name].share[modality] for name in planted])
+            own = np.array([scores[modality] for scores in planted.values()])
+            varied = share.std() > 0 and own.std() > 0
+            answers["share"][modality] = {
+                "correlation": float(np.corrcoef(share, own)[0, 1]) if varied else None,
+                "right_sign": float((np.sign(share) == np.sign(own)).mean()),
+            }
     return answers
-
-
-def _agreement(share: NDArray[np.float64], planted: NDArray[np.float64]) -> dict[str, Any]:
-    """Correlation of two sets of contributions, ``[clips]``, and how often their signs agree."""
-    varied = share.std() > 0 and planted.std() > 0
-    return {
-        "correlation": float(np.corrcoef(share, planted)[0, 1]) if varied else None,
-        "right_sign": float((np.sign(share) == np.sign(planted)).mean()),
-    }

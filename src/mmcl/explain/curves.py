@@ -49,15 +49,10 @@ POLICY_DRAWS = 5
 
 
 class Curves(NamedTuple):
-    """Errors of every clip along both curves of one ranking.
+    """Errors of every clip along both curves of one ranking, ``[clips, 11]``."""
 
-    Attributes:
-        deletion: float64 ``[clips, 11]``, error without the best share of the steps.
-        insertion: float64 ``[clips, 11]``, error with the best share of the steps alone.
-    """
-
-    deletion: NDArray[np.float64]
-    insertion: NDArray[np.float64]
+    deletion: NDArray[np.float64]  # without the best part of the steps
+    insertion: NDArray[np.float64]  # with the best part of the steps alone
 
 
 class Estimate(NamedTuple):
@@ -111,12 +106,7 @@ def _scaled_mean(
 
 
 def areas(errors: NDArray[np.float64]) -> NDArray[np.float64]:
-    """Return the area under curves over :data:`FRACTIONS`: ``[..., 11] -> [...]``.
-
-    Example:
-        >>> float(areas(np.full(11, 0.5)))
-        0.5
-    """
+    """Return the area under curves over :data:`FRACTIONS`: ``[..., 11] -> [...]``."""
     return np.asarray(np.trapezoid(errors, FRACTIONS, axis=-1), dtype=np.float64)
 
 
@@ -152,18 +142,16 @@ def importance_of(scored: Scored) -> dict[str, list[NDArray[np.float32]]]:
 
 
 def rank_steps(
-    importance: Sequence[NDArray[np.floating]],
-    real: Sequence[NDArray[np.bool_]],
-    *,
-    seed: int,
+    importance: Sequence[NDArray[np.floating]], real: Sequence[NDArray[np.bool_]], *, seed: int
 ) -> list[NDArray[np.int64]]:
     """Rank the real steps of each clip, all modalities together.
+
+    Steps of equal importance are ranked at random, so that no modality is favoured.
 
     Args:
         importance: Per clip ``[m, n]`` or longer.
         real: Per clip bool ``[m, n]``.
-        seed: Steps of equal importance are ranked at random, so that the order of the
-            modalities favours none.
+        seed: Of the random order.
 
     Returns:
         Per clip int64 ``[m, n]``: 0 is the most important step; -1 where there is none.
@@ -173,7 +161,7 @@ def rank_steps(
     for values, steps in zip(importance, real, strict=True):
         places = np.flatnonzero(steps)
         own = values[:, : steps.shape[1]].ravel()[places]
-        order = np.lexsort((rng.random(len(places)), -own))
+        order = np.lexsort((rng.random(len(places)), -own))  # by importance, then at random
         rank = np.full(steps.size, -1, dtype=np.int64)
         rank[places[order]] = np.arange(len(places))
         ranks.append(rank.reshape(steps.shape))
@@ -181,19 +169,11 @@ def rank_steps(
 
 
 def curves_along(
-    model: MMCL,
-    split: Split,
-    ranks: Sequence[NDArray[np.int64]],
-    *,
-    batch_size: int = 256,
+    model: MMCL, split: Split, ranks: Sequence[NDArray[np.int64]], *, batch_size: int = 256
 ) -> Curves:
-    """Measure the error along deletion and insertion in the order of a ranking.
+    """Measure the errors of labelled clips along deletion and insertion in the order of ``ranks``.
 
-    Args:
-        model: The network.
-        split: Labelled clips.
-        ranks: Ranks of :func:`rank_steps`, per clip ``[m, n]``.
-        batch_size: Clips per step; changes nothing but the speed.
+    The ranks are those of :func:`rank_steps`, per clip ``[m, n]``.
     """
     targets = targets_of(split)
     deletion, insertion = [], []
@@ -205,6 +185,7 @@ def curves_along(
             total = torch.tensor([int(clip.max(initial=-1)) + 1 for clip in own])
             without, alone = [], []  # errors without the best steps, and with them alone
             for tenth in range(TENTHS + 1):
+                # The nearest whole number of steps.
                 count = ((total * tenth + TENTHS // 2) // TENTHS).view(-1, 1)
                 best = {m: r < count for m, r in rank.items()}
                 rest = {m: r >= count for m, r in rank.items()}
@@ -218,7 +199,7 @@ def curves_along(
 def policy_errors(
     model: MMCL, split: Split, *, seed: int, batch_size: int = 256
 ) -> dict[str, NDArray[np.float64]]:
-    """Measure the error of every clip under the learned actions, and under others in their place.
+    """Measure the error of labelled clips under the learned actions and under others instead.
 
     Returns:
         Float64 ``[clips]`` of ``learned``; ``ones``, which keeps every step; ``random``, the

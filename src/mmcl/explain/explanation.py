@@ -1,16 +1,12 @@
 """Assess the complementary features of a run, for ``mmcl explain``, and write the results.
 
-::
-
-    DIR/explanation.json      what :func:`explain` returns, without the clips
-    DIR/clips.jsonl           a line per clip
-
-``explanation.json`` holds numbers that are finite or null::
+``explanation.json`` has the result of :func:`explain` without the clips; numbers are finite or
+null::
 
     command, run, corpus, split, model, seeds, environment, notes
     conclusions       sentences in plain language
     curves            unit      absolute error, or cross-entropy
-                      clips     how many
+                      clips     their number
                       fractions shares of the steps, 0 to 1
                       deletion, insertion: by score (actions, moments,
                           integrated_gradients, random)
@@ -21,17 +17,16 @@
                           gain (above 0: the score ranks better), low, high, p
     policies          errors        by actions: learned, ones, random, none
                       comparisons: against, gain (above 0: learned errs less), low, high, p
-    probes            null where no training clip has a label, else
-                      score (R² or accuracy), clips, and modalities: without, increment, low,
-                      high, p
+    probes            null where no training clip has a label, else score (R² or accuracy),
+                      clips, and modalities: without, increment, low, high, p
     redundancy        pair, common and complementary: value, floor
     actions           by group and modality: steps, histogram [10], mean_keep_probability,
                       kept_share
     planted           null, or common_auroc, action_auroc and share by modality
 
-A line of ``clips.jsonl``: id, truth, prediction, spread, probability; by modality steps (their
-number), kept (their indices from 0) and share; word_share (by step of text), and words_kept,
-null where the corpus does not name the word of each step.
+``clips.jsonl`` has a line per clip: id, truth, prediction, spread, probability; by modality
+steps (their number), kept (their indices from 0) and share; word_share (by step of text), and
+words_kept, null where the corpus does not name the word of each step.
 """
 
 from __future__ import annotations
@@ -96,9 +91,6 @@ KEPT = 0.5
 _SCORES = ("actions", "moments", "integrated_gradients", "random")
 _DIRECTIONS = ("deletion", "insertion")
 
-Progress = Callable[[str, int, int], None]
-"""Called with the part that begins, the number of parts done, and the number of all parts."""
-
 _Errors = dict[str, NDArray[np.float64]]  # by score, [seeds, orders, clips, 11]
 
 
@@ -120,7 +112,7 @@ def explain(
     split: JudgedSplit = "test",
     num_clips: int = NUM_CLIPS,
     command: str | None = None,
-    progress: Progress | None = None,
+    progress: Callable[[str, int, int], None] | None = None,
 ) -> dict[str, Any]:
     """Assess the complementary features of a run.
 
@@ -131,7 +123,7 @@ def explain(
         num_clips: Most clips for curves and for :data:`CLIPS`; probes, redundancy and actions
             take all of the split.
         command: The command line, for the record.
-        progress: Called as each part begins.
+        progress: Called as ``progress(part, done, total)`` as each part begins.
 
     Returns:
         The layout of :data:`EXPLANATION`, see this module, with a row per clip as ``clips``.
@@ -142,22 +134,21 @@ def explain(
         MissingExtraError: If captum is not installed.
     """
     load_captum()  # fail at once, not after minutes of curves
-    models = _policy_models(run)
-    run.check_fits(corpus)
+    assessed = _assess(run, corpus, split, num_clips)
+    models, size = assessed.models, assessed.batch_size
     done, total = itertools.count(), len(models) * (len(_SCORES) + NUM_ORDERS + 1) + 2
 
     def tell(part: str) -> None:
         if progress is not None:
             progress(part, next(done), total)
 
-    assessed = _assess(run, models, corpus, split, num_clips)
     errors = _curve_errors(assessed, tell)
     policies = _policies(assessed, tell)
     tell("probes")
-    pooled = [pool(m, assessed.split, batch_size=assessed.batch_size) for m in models]
+    pooled = [pool(model, assessed.split, batch_size=size) for model in models]
     probed = _probes(assessed, corpus, pooled)
     tell("clips")
-    moments = moments_of(models, assessed.chosen, batch_size=assessed.batch_size)
+    moments = moments_of(models, assessed.chosen, batch_size=size)
     by_id = {clip.id: clip for clip in moments}
     score = corpus.card.task.kind == "regression"
     content = {
@@ -183,11 +174,7 @@ def explain(
 
 
 def write_explanation(content: dict[str, Any], folder: Path) -> None:
-    """Write both files of an explanation, each complete or not at all.
-
-    Args:
-        content: The result of :func:`explain`.
-        folder: Where to write; made where there is none.
+    """Write both files of the result of :func:`explain`, each complete or not at all.
 
     Raises:
         DatasetError: If a file cannot be written.
@@ -205,20 +192,16 @@ def write_explanation(content: dict[str, Any], folder: Path) -> None:
             raise DatasetError(f"{path}: cannot be written ({fault.strerror or fault}).") from None
 
 
-def _policy_models(run: Run) -> list[MMCL]:
-    models = [run.model(seed) for seed in run.seeds]
-    with_policies = [model for model in models if isinstance(model, MMCL)]
-    if len(with_policies) < len(models):
+def _assess(run: Run, corpus: Corpus, name: JudgedSplit, num_clips: int) -> _Assessed:
+    """Load the networks, score the split and choose the clips, or say why that cannot be."""
+    networks = [run.model(seed) for seed in run.seeds]
+    models = [network for network in networks if isinstance(network, MMCL)]
+    if len(models) < len(networks):
         raise RunError(
             f"{run.folder}: {run.config.model.name} has no policies to explain; "
             "only calibrated and released have."
         )
-    return with_policies
-
-
-def _assess(
-    run: Run, models: list[MMCL], corpus: Corpus, name: JudgedSplit, num_clips: int
-) -> _Assessed:
+    run.check_fits(corpus)
     split = judged_split(corpus, name)
     rows = labelled_rows(split)[:num_clips]
     if not len(rows):
@@ -376,8 +359,7 @@ def _clip_rows(split: Split, moments: list[Moments]) -> list[dict[str, Any]]:
 
 
 def _kept(action: NDArray[np.float32]) -> list[int]:
-    kept: list[int] = np.flatnonzero(action >= KEPT).tolist()
-    return kept
+    return list(np.flatnonzero(action >= KEPT).tolist())
 
 
 def _words_kept(words: list[dict[str, Any]] | None, moments: Moments) -> list[str] | None:

@@ -70,7 +70,7 @@ def _ranking(row: Mapping[str, Any]) -> str:
 
 
 def _thrown_off(errors: list[float]) -> list[str]:
-    """Warn where a network errs more on clips with holes than on clips without any step."""
+    """Warn where a network errs more on clips with gaps than on clips without any step."""
     if max(errors) <= errors[-1] * (1 + _THROWN_OFF):
         return []
     return [

@@ -54,10 +54,9 @@ def gradient_importance(model: MMCL, split: Split) -> list[NDArray[np.float64]]:
 
     Source:
         Sundararajan, Taly and Yan 2017 (arXiv 1703.01365), as implemented by captum. The
-        absolute value is taken before the sum: on planted validation clips that ranked the
-        steps better than the absolute value of the sum, and a rival should be at its best.
-        Hard actions are step functions. Their gradient is zero, so the result describes the
-        effect of a step while the decisions stay as they are.
+        absolute value is taken before the sum, which ranked the steps of planted validation
+        clips better than the absolute value of the sum. Hard actions have no gradient, so the
+        result describes the effect of a step while the decisions stay as they are.
     """
     method = load_captum().IntegratedGradients
     importance: list[NDArray[np.float64]] = []
@@ -74,11 +73,16 @@ def _batch_importance(method: Any, model: MMCL, batch: Batch) -> NDArray[np.floa
     # Class predicted, or 0 or 1 per emotion. A score has no class: any tensor will do.
     chosen = batch.rows if model.task.kind == "regression" else scores.argmax(dim=-1)
 
-    # captum calls it with several copies of the batch, so the masks are passed along.
+    # captum repeats the clips for its points, and the masks and classes with them.
     def explained(*given: Tensor) -> Tensor:
+        """Score of each clip, or the probability of what is predicted."""
         features = dict(zip(held, given[: len(held)], strict=True))
         masks = dict(zip(held, given[len(held) : -1], strict=True))
-        return _explained_value(model, model(features, masks).scores, given[-1])
+        scores: Tensor = model(features, masks).scores
+        if model.task.kind == "regression":
+            return scores
+        probability = scores.softmax(dim=-1).gather(-1, given[-1].unsqueeze(-1)).squeeze(-1)
+        return probability.reshape(len(scores), -1).mean(dim=1)  # over emotions
 
     attributions = method(explained).attribute(
         inputs,
@@ -93,15 +97,6 @@ def _batch_importance(method: Any, model: MMCL, batch: Batch) -> NDArray[np.floa
         steps = attribution.abs().sum(dim=-1).detach().double().cpu().numpy()  # [b, n_m]
         stacked[:, model.modalities.index(modality), : steps.shape[1]] = steps
     return stacked
-
-
-def _explained_value(model: MMCL, scores: Tensor, chosen: Tensor) -> Tensor:
-    """Number per clip: its score, or the probability of what is predicted."""
-    if model.task.kind == "regression":
-        return scores
-    probability = scores.softmax(dim=-1).gather(-1, chosen.unsqueeze(-1)).squeeze(-1)
-    per_clip: Tensor = probability.reshape(len(scores), -1).mean(dim=1)  # over emotions
-    return per_clip
 
 
 def _baseline(model: MMCL, modality: Modality, x: Tensor) -> Tensor:

@@ -1,15 +1,9 @@
 """Score a run when parts of its clips are missing.
 
-Two kinds of damage are tried on a finished run and a split it was not trained on:
-
-* Missing steps. Every real step of every modality is missing with the same probability, the
-  rate. The draw depends on the corpus and the mask seed alone, so all networks lose the same
-  steps. A step missing at one rate is missing at every higher rate. A clip keeps at least one.
-* Missing modalities. Every clip keeps one subset of the modalities.
-
-A missing step is masked; a network that knows one length per clip (``released``) is given
-zeros. Compare the curves with the score of a constant: a network that is no better has stopped
-using its input.
+Two kinds of damage are tried on a split that the run was not trained on. Either every step is
+missing with the same probability, the rate, or every clip keeps one subset of the modalities;
+see :mod:`mmcl.runs.masking`. Compare the scores with those of a constant: a network that is no
+better has stopped using its input.
 
 :func:`robustness` returns, and ``mmcl robustness`` writes to DIR/robustness.json::
 
@@ -30,35 +24,23 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Mapping, Sequence
-from itertools import combinations, pairwise
-from typing import Any, NamedTuple
+from itertools import pairwise
+from typing import Any
 
 import numpy as np
-import torch
-from numpy.typing import NDArray
-from torch import Tensor
 
-from mmcl.corpus.batches import Batch, batch_rows, labelled_rows
+from mmcl.corpus.batches import labelled_rows
 from mmcl.corpus.store import Corpus, Split
 from mmcl.errors import DatasetError, UsageError
 from mmcl.evaluation.metrics import Metrics, higher_is_better, task_metrics
 from mmcl.evaluation.protocol import JudgedSplit, judged_split, reference_metrics
 from mmcl.evaluation.summary import summarise_seeds
-from mmcl.models.network import Network
+from mmcl.runs.masking import Condition, conditions_of, score_damaged, subsets_of
 from mmcl.runs.run import Run
 from mmcl.runtime import environment
-from mmcl.types import MODALITIES, Modality
+from mmcl.types import Modality
 
-__all__ = [
-    "HEADLINE",
-    "MASK_SEEDS",
-    "RATES",
-    "Condition",
-    "crossing_sentences",
-    "headline",
-    "robustness",
-    "score_damaged",
-]
+__all__ = ["HEADLINE", "MASK_SEEDS", "RATES", "crossing_sentences", "headline", "robustness"]
 
 RATES: tuple[float, ...] = tuple(tenths / 10 for tenths in range(10))
 """Probabilities that a step is missing, as in the tables of the field."""
@@ -75,20 +57,6 @@ HEADLINE: tuple[str, ...] = (
 _Values = Mapping[str, float]  # one network's metrics under one condition
 
 
-class Condition(NamedTuple):
-    """The part of every clip that is left.
-
-    Attributes:
-        kept: Modalities that stay.
-        rate: Probability that a step of them is missing, 0 to below 1.
-        mask_seed: Seed of the draw of missing steps; None where no step is missing.
-    """
-
-    kept: tuple[Modality, ...]
-    rate: float = 0.0
-    mask_seed: int | None = None
-
-
 def robustness(
     run: Run,
     corpus: Corpus,
@@ -101,13 +69,13 @@ def robustness(
 ) -> dict[str, Any]:
     """Score every seed of a run with less and less of every clip.
 
-    With nothing missing the numbers are those of :meth:`~mmcl.runs.run.Run.evaluate`.
+    With nothing missing the scores are those of :meth:`~mmcl.runs.run.Run.evaluate`.
 
     Args:
         run: A finished run.
         corpus: Same task and feature widths as the run's own.
         split: Clips to score.
-        rates: Probabilities that a step is missing, growing from 0.
+        rates: Probabilities that a step is missing, growing from 0 to below 1.
         mask_seeds: Seeds of the draws of missing steps, averaged over.
         command: The command line, for the record.
         progress: Called as ``progress(done, total)`` with clips times conditions.
@@ -116,8 +84,7 @@ def robustness(
         The layout in this module's docstring; numbers are finite or None.
 
     Raises:
-        UsageError: If the rates do not grow from 0 to below 1, or a mask seed is negative or
-            named twice.
+        UsageError: If the rates do not grow so, or a mask seed is negative or named twice.
         RunError: If the corpus does not fit the run.
         DatasetError: If the split has no clip with a label.
     """
@@ -146,136 +113,6 @@ def robustness(
     content |= _comparison_with_constant(content)
     content["notes"] = [*run.notes(corpus), *_absence_notes(clips, used), *_warnings(metrics)]
     return content
-
-
-def conditions_of(
-    modalities: Sequence[Modality], rates: Sequence[float], mask_seeds: Sequence[int]
-) -> list[Condition]:
-    """List the conditions of a sweep: complete clips, every rate and draw, every smaller subset."""
-    used = tuple(modalities)
-    damaged = [Condition(used, rate, seed) for rate in rates if rate for seed in mask_seeds]
-    smaller = [Condition(kept) for kept in _subsets(used) if kept != used]
-    return [Condition(used), *damaged, *smaller]
-
-
-def _subsets(modalities: tuple[Modality, ...]) -> list[tuple[Modality, ...]]:
-    """Subsets with at least one modality, the smallest first."""
-    sizes = range(1, len(modalities) + 1)
-    return [kept for size in sizes for kept in combinations(modalities, size)]
-
-
-def draw_chances(split: Split, mask_seed: int) -> dict[Modality, NDArray[np.float64]]:
-    """Draw a number in 0..1 for every step; at a rate above its number a step is missing.
-
-    The numbers depend on the seed, the modality's name and the number of steps alone, so that
-    every network loses the same steps.
-
-    Returns:
-        Per modality float64 ``[steps of all clips]``, clip after clip.
-    """
-    return {
-        m: np.random.default_rng([mask_seed, MODALITIES.index(m)]).random(
-            int(split.lengths(m).sum())
-        )
-        for m in split.modalities
-    }
-
-
-def missing_steps(
-    real: Mapping[Modality, Tensor], chances: Mapping[Modality, Tensor], rate: float
-) -> dict[Modality, Tensor]:
-    """Return the real steps that are missing at a rate, per modality bool ``[b, n_m]``.
-
-    The step with the largest number of a clip is never missing. So every clip keeps a step, and
-    a step missing at one rate is missing at every higher rate.
-
-    Args:
-        real: Per modality bool ``[b, n_m]``.
-        chances: Numbers of :func:`draw_chances`, per modality float ``[b, n_m]``.
-        rate: Probability that a step is missing.
-    """
-    ranked = torch.cat([chances[m].masked_fill(~mask, -1.0) for m, mask in real.items()], dim=1)
-    missing = (ranked >= 0) & (ranked < rate)  # [b, sum of n_m]
-    missing.scatter_(1, ranked.argmax(dim=1, keepdim=True), False)
-    parts = torch.split(missing, [mask.shape[1] for mask in real.values()], dim=1)
-    return dict(zip(real, parts, strict=True))
-
-
-def score_damaged(
-    model: Network,
-    split: Split,
-    conditions: Sequence[Condition],
-    *,
-    batch_size: int = 256,
-    advance: Callable[[int], None] | None = None,
-) -> dict[Condition, NDArray[np.float64]]:
-    """Predict every clip of a split under every condition.
-
-    Args:
-        model: Any network.
-        split: The clips; labels are not looked at.
-        conditions: Parts of the clips that are left.
-        batch_size: Clips per step; changes nothing but the speed.
-        advance: Called with the number of clips done under a condition.
-
-    Returns:
-        By condition float64 scores of every clip, in order.
-    """
-    seeds = sorted({c.mask_seed for c in conditions if c.mask_seed is not None})
-    chances = {seed: draw_chances(split, seed) for seed in seeds}
-    scores: dict[Condition, list[NDArray[np.float64]]] = {c: [] for c in conditions}
-    with model.evaluating():
-        # Every batch is read from the corpus once and damaged in all ways.
-        for rows in batch_rows(np.arange(len(split)), batch_size):
-            batch = model.collate(split, rows)
-            real = _real_steps(batch, split)
-            padded = {seed: _pad_chances(chances[seed], split, rows, real) for seed in seeds}
-            for condition in conditions:
-                damaged = model.take_away(batch, _missing_under(condition, real, padded))
-                output = model(damaged.features, damaged.masks)
-                scores[condition].append(output.scores.double().cpu().numpy())
-                if advance is not None:
-                    advance(len(rows))
-    return {condition: np.concatenate(parts) for condition, parts in scores.items()}
-
-
-def _real_steps(batch: Batch, split: Split) -> dict[Modality, Tensor]:
-    """Measured steps by modality, also where the network takes a missing step for a real one."""
-    masks = {m: mask.cpu() for m, mask in batch.masks.items()}
-    if not split.card.missing_as_zero:
-        return masks
-    return {m: mask & batch.features[m].any(dim=-1).cpu() for m, mask in masks.items()}
-
-
-def _pad_chances(
-    chances: Mapping[Modality, NDArray[np.float64]],
-    split: Split,
-    rows: NDArray[np.int64],
-    real: Mapping[Modality, Tensor],
-) -> dict[Modality, Tensor]:
-    """Numbers of neighbouring clips in the shape of their batch, by modality ``[b, n_m]``."""
-    padded = {}
-    for modality, mask in real.items():
-        lengths = split.lengths(modality)
-        first = int(lengths[: rows[0]].sum())
-        numbers = np.zeros(tuple(mask.shape))
-        inside = np.arange(mask.shape[1]) < lengths[rows, None]
-        numbers[inside] = chances[modality][first : first + int(inside.sum())]
-        padded[modality] = torch.from_numpy(numbers)
-    return padded
-
-
-def _missing_under(
-    condition: Condition,
-    real: Mapping[Modality, Tensor],
-    chances: Mapping[int, Mapping[Modality, Tensor]],
-) -> dict[Modality, Tensor]:
-    """Steps that a condition takes away, by modality bool ``[b, n_m]``."""
-    kept = {m: mask for m, mask in real.items() if m in condition.kept}
-    gone = {m: torch.ones_like(mask) for m, mask in real.items() if m not in kept}
-    if condition.mask_seed is None or not kept:
-        return gone
-    return gone | missing_steps(kept, chances[condition.mask_seed], condition.rate)
 
 
 def _metrics_by_seed(
@@ -326,7 +163,7 @@ def _summaries(
                 "modalities": list(kept),
                 "metrics": _summary([values[Condition(kept)] for values in by_seed]),
             }
-            for kept in _subsets(used)
+            for kept in subsets_of(used)
         ],
     }
 
@@ -360,7 +197,7 @@ def _comparison_with_constant(content: Mapping[str, Any]) -> dict[str, Any]:
     lines: dict[str, Any] = dict.fromkeys(content["steps"])
     no_better: dict[str, Any] = {}
     for key, curve in content["steps"].items():
-        sign = 1 if higher_is_better(key) else -1
+        sign = 1 if higher_is_better(key) else -1  # so that more is better
         rows = content["references"].items()
         known = {name: sign * row[key] for name, row in rows if row.get(key) is not None}
         if not known:
@@ -384,10 +221,7 @@ def headline(content: Mapping[str, Any]) -> list[str]:
 
 
 def crossing_sentences(content: Mapping[str, Any]) -> list[str]:
-    """Say at which rates and subsets each metric is no better than a constant.
-
-    Args:
-        content: The result of :func:`robustness`.
+    """Say where each metric of a result of :func:`robustness` is no better than a constant.
 
     Returns:
         A sentence per metric, such as ``mae: no better than the constant (1.250) from rate 0.5
@@ -430,7 +264,7 @@ def _absence_notes(split: Split, used: Sequence[Modality]) -> list[str]:
 
 
 def _warnings(metrics: Sequence[Mapping[Condition, Metrics]]) -> list[str]:
-    """List every warning once, with its conditions unless it is of all of them."""
+    """List every warning once, with its conditions unless all have it."""
     conditions: dict[str, dict[Condition, None]] = {}
     for by_condition in metrics:
         for condition, judged in by_condition.items():
