@@ -1,19 +1,16 @@
-"""``mmcl explain``: what complementary features are worth, and what each clip was judged by."""
+"""The command ``mmcl explain``: the value of complementary features, and the basis of each clip."""
 
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 
 from mmcl.cli.report import write_report
-from mmcl.errors import UsageError, did_you_mean
 
 if TYPE_CHECKING:
     from rich.table import Table
-
-    from mmcl.evaluation.protocol import JudgedSplit
 
 __all__ = ["explain_command"]
 
@@ -33,18 +30,20 @@ def explain_command(
     out: Annotated[
         Path | None, typer.Option(help="Folder to write to; by default RUN/explanation.")
     ] = None,
-    split: Annotated[str, typer.Option(help="Clips to assess it on: test or valid.")] = "test",
+    split: Annotated[
+        Literal["test", "valid"], typer.Option(help="Split to assess the run on.")
+    ] = "test",
     clips: Annotated[
-        int, typer.Option(min=1, help="Most clips for curves, and to show one by one.")
+        int, typer.Option(min=1, help="Largest number of clips for curves and for clips.jsonl.")
     ] = 200,
 ) -> None:
     """Assess the complementary features of a run.
 
-    Steps are deleted and inserted in the order of the policies, at random and by integrated
-    gradients; probes tell what each modality adds; and every clip is listed with the steps
-    and words that were kept. It needs the research extra.
+    Steps are deleted and inserted in the order of the policies, of integrated gradients and
+    at random. Linear probes measure what each modality adds. Every clip is listed with the
+    steps and words that were kept. The research extra is needed.
 
-    The folder holds explanation.json and clips.jsonl.
+    The folder gets explanation.json, clips.jsonl and report.html.
 
     Examples:
 
@@ -59,7 +58,6 @@ def explain_command(
     from mmcl.explain.explanation import CLIPS, EXPLANATION, explain, write_explanation
     from mmcl.runs.run import Run
 
-    judged = _split(split)
     folder = run / "explanation" if out is None else out
     options = ["--split", split, "--clips", str(clips), "--out", str(folder)]
     opened, loaded = Run.load(run), read_corpus(corpus)
@@ -67,29 +65,18 @@ def explain_command(
         content = explain(
             opened,
             loaded,
-            split=judged,
+            split=split,
             num_clips=clips,
             command=shlex.join(["mmcl", "explain", str(run), str(corpus), *options]),
             progress=lambda part, done, total: progress(f"explaining, {part}", done, total, {}),
         )
     write_explanation(content, folder)
     console.print(_table(content))
-    for line in content["conclusions"]:
+    for line in [*content["conclusions"], *(f"note: {note}" for note in content["notes"])]:
         console.print(line, markup=False, highlight=False)
-    for note in content["notes"]:
-        console.print(f"note: {note}", markup=False, highlight=False)
     for name in (EXPLANATION, CLIPS):
         typer.echo(str(folder / name))
     typer.echo(str(write_report(folder)))
-
-
-def _split(text: str) -> JudgedSplit:
-    if text == "test":
-        return "test"
-    if text == "valid":
-        return "valid"
-    near = did_you_mean(text, ["test", "valid"])
-    raise UsageError(f'--split must be "test" or "valid", got "{text}"{near}')
 
 
 def _table(content: dict[str, Any]) -> Table:
@@ -105,8 +92,7 @@ def _table(content: dict[str, Any]) -> Table:
     table.add_column("deleted (higher is better)", justify="right")
     table.add_column("inserted (lower is better)", justify="right")
     for score, name in _NAMES.items():
-        cells = [_area(curves[direction][score]) for direction in ("deletion", "insertion")]
-        table.add_row(name, *cells)
+        table.add_row(name, *(_area(curves[way][score]) for way in ("deletion", "insertion")))
     return table
 
 

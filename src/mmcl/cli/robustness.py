@@ -1,4 +1,4 @@
-"""``mmcl robustness``: how a run holds out when parts of its clips are missing."""
+"""The command ``mmcl robustness``: scores of a run when parts of its clips are missing."""
 
 from __future__ import annotations
 
@@ -35,11 +35,11 @@ def robustness_command(
     """Score a run with parts of every clip missing.
 
     Steps are missing at random at rates 0, 0.1, ... 0.9 (three fixed draws, the same for every
-    run), and every subset of the modalities is tried alone. The line to read it against is
-    what a constant scores on the same clips.
+    run). Every subset of the modalities is tried alone. Compare the scores with those of the
+    best constant on the same clips.
 
-    DIR gets robustness.json: every metric at every rate, its mean over the rates (area), the
-    subsets, and where the run is no better than the constant.
+    DIR gets report.html and robustness.json: every metric at every rate, its mean over the
+    rates (area), the subsets, and where the run is no better than the constant.
 
     Examples:
 
@@ -64,15 +64,14 @@ def robustness_command(
         )
     _write(folder, content)
     console.print(_table(content))
-    for sentence in crossing_sentences(content):
-        console.print(sentence, markup=False, highlight=False)
-    for note in content["notes"]:
-        console.print(f"note: {note}", markup=False, highlight=False)
+    for line in [*crossing_sentences(content), *(f"note: {note}" for note in content["notes"])]:
+        console.print(line, markup=False, highlight=False)
     typer.echo(str(folder / RESULT))
     typer.echo(str(write_report(folder)))
 
 
 def _command(run: Path, corpus: Path, out: Path | None, split: str) -> str:
+    """Command line of the call, without options at their default."""
     words = ["mmcl", "robustness", str(run), str(corpus)]
     words += [] if out is None else ["--out", str(out)]
     words += [] if split == "test" else ["--split", split]
@@ -83,7 +82,6 @@ def _write(folder: Path, content: Mapping[str, Any]) -> None:
     from mmcl.files import write_json
 
     try:
-        folder.mkdir(parents=True, exist_ok=True)
         write_json(folder / RESULT, content)
     except OSError as fault:
         raise RunError(
@@ -93,7 +91,7 @@ def _write(folder: Path, content: Mapping[str, Any]) -> None:
 
 
 def _table(content: Mapping[str, Any]) -> Table:
-    """A row per rate, their mean, a row per subset, and the line; a column per metric."""
+    """Means by metric: a row per rate, their area, a row per subset, and the best constant."""
     from rich import box
     from rich.table import Table
 
@@ -108,19 +106,19 @@ def _table(content: Mapping[str, Any]) -> Table:
     )
     table.add_column("missing steps", no_wrap=True)
     for key in keys:
+        # Names on two lines, so that nine metrics fit into 80 columns.
         table.add_column(key.replace("_", "\n", 1), justify="right", no_wrap=True)
-    for at, rate in enumerate(content["rates"]):
-        table.add_row(f"{rate:g}", *(_number(content["steps"][key][at]["mean"]) for key in keys))
-    table.add_row("area (mean)", *(_number(content["areas"][key]["mean"]) for key in keys))
+
+    def add_row(name: str, values: list[float | None]) -> None:
+        table.add_row(name, *("-" if value is None else f"{value:.3f}" for value in values))
+
+    for index, rate in enumerate(content["rates"]):
+        add_row(f"{rate:g}", [content["steps"][key][index]["mean"] for key in keys])
+    add_row("area (mean)", [content["areas"][key]["mean"] for key in keys])
     table.add_section()
-    for each in content["subsets"]:
-        means = (_number(each["metrics"][key]["mean"]) for key in keys)
-        table.add_row("+".join(each["modalities"]), *means)
+    for row in content["subsets"]:
+        add_row("+".join(row["modalities"]), [row["metrics"][key]["mean"] for key in keys])
     table.add_section()
     lines = [content["line"][key] for key in keys]
-    table.add_row("best constant", *(_number(line["value"] if line else None) for line in lines))
+    add_row("best constant", [line["value"] if line else None for line in lines])
     return table
-
-
-def _number(value: float | None) -> str:
-    return "-" if value is None else f"{value:.3f}"

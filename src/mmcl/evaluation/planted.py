@@ -1,9 +1,8 @@
-"""Where the truth is planted: were the common and the complementary steps found?"""
+"""Scores of how well a network finds the planted common and complementary steps."""
 
 from __future__ import annotations
 
 import numpy as np
-from numpy.typing import NDArray
 
 from mmcl.corpus.plant import ROLE_COMMON, ROLE_COMPLEMENTARY
 from mmcl.corpus.store import Split
@@ -14,18 +13,18 @@ from mmcl.types import Modality
 __all__ = ["ROLE_METRICS", "role_metrics"]
 
 ROLE_METRICS = ("common_auroc", "action_auroc")
-"""Keys of what :func:`role_metrics` returns."""
+"""Keys of the result of :func:`role_metrics`."""
 
 
 def role_metrics(
     split: Split, scored: Scored, modalities: tuple[Modality, ...]
 ) -> dict[str, float]:
-    """How well commonality and actions tell the planted roles, over all steps.
+    """Measure how well commonality and actions tell the planted roles, over all steps.
 
     Args:
         split: The clips.
-        scored: What a network made of them, modalities in the same order.
-        modalities: Those the network uses.
+        scored: A network's output for them.
+        modalities: Those the network uses, in its order.
 
     Returns:
         ``common_auroc`` (commonality for common steps against all others) and
@@ -35,31 +34,20 @@ def role_metrics(
     Source:
         METHOD 3 and 4.
     """
-    roles = [_roles_of(split, row, modalities) for row in range(len(split))]
-    if not roles or roles[0] is None:
+    roles, commonality, keep = [], [], []
+    for row in range(len(split)):
+        for index, modality in enumerate(modalities):
+            role = split.roles(modality, row)
+            if role is None:  # a real corpus
+                return {}
+            roles.append(role)
+            # Beyond a modality's own steps there is only padding.
+            commonality.append(scored.commonality[row][index, : len(role)])
+            keep.append(scored.keep_probability[row][index, : len(role)])
+    if not roles:
         return {}
-    known = [r for r in roles if r is not None]
-    lengths = [[len(each) for each in clip] for clip in known]
-    role = np.concatenate([each for clip in known for each in clip])
-    common = _real_steps(scored.commonality, lengths)
-    keep = _real_steps(scored.keep_probability, lengths)
+    role = np.concatenate(roles)
     return {
-        "common_auroc": auroc(role == ROLE_COMMON, common),
-        "action_auroc": auroc(role == ROLE_COMPLEMENTARY, keep),
+        "common_auroc": auroc(role == ROLE_COMMON, np.concatenate(commonality).astype(float)),
+        "action_auroc": auroc(role == ROLE_COMPLEMENTARY, np.concatenate(keep).astype(float)),
     }
-
-
-def _roles_of(
-    split: Split, row: int, modalities: tuple[Modality, ...]
-) -> list[NDArray[np.int8]] | None:
-    roles = [split.roles(modality, row) for modality in modalities]
-    return None if any(r is None for r in roles) else [r for r in roles if r is not None]
-
-
-def _real_steps(values: list[NDArray[np.float32]], lengths: list[list[int]]) -> NDArray[np.float64]:
-    parts = [
-        clip[m, :length]
-        for clip, by_modality in zip(values, lengths, strict=True)
-        for m, length in enumerate(by_modality)
-    ]
-    return np.concatenate(parts).astype(np.float64)

@@ -1,10 +1,10 @@
-"""What the complementary features hold that nothing else does.
+"""Measures of what the complementary features add to the common ones.
 
-Conditional probes ask what one modality's complementary features add to a linear model that
-already has the common parts and those of the other modalities. Centred kernel alignment asks
-how alike two modalities' features are: the common parts should be, the complementary ones
-should not. Histograms show what the policies keep, and where the truth is planted the
-contributions are held against it.
+Conditional probes measure what one modality's complementary features add to a linear model that
+already has the common parts and those of the other modalities. Centred kernel alignment (CKA)
+measures how alike two modalities' features are: common parts should be alike, complementary
+ones should not. Histograms show what the policies keep. Where the truth is planted, the
+contributions are compared with it.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ import torch
 from numpy.typing import NDArray
 from threadpoolctl import threadpool_limits
 
-from mmcl.corpus.batches import batch_rows, collate, labelled_rows, move_batch
+from mmcl.corpus.batches import batch_rows, labelled_rows
 from mmcl.corpus.schema import Task
 from mmcl.corpus.store import Split
 from mmcl.errors import ShapeError
@@ -33,7 +33,6 @@ from mmcl.models.mmcl import MMCL
 from mmcl.types import Modality
 
 __all__ = [
-    "BINS",
     "Labelled",
     "Pooled",
     "Probe",
@@ -49,24 +48,18 @@ __all__ = [
 
 BINS = 10
 PERMUTATIONS = 20
-"""Orders of the clips whose alignment is averaged: what two unrelated features come to."""
+"""Random orders of the clips that the alignment of unrelated features is averaged over."""
 
 
 class Pooled(NamedTuple):
-    """What a network fuses, clip by clip.
+    """Features that a network fuses, clip by clip."""
 
-    Attributes:
-        common: Pooled common part of every modality after attention, float64 ``[m, clips, d]``.
-        complementary: Pooled specific part under the actions, ``[m, clips, d]``.
-        present: Whether the clip has the modality, bool ``[m, clips]``.
-    """
-
-    common: NDArray[np.float64]
-    complementary: NDArray[np.float64]
-    present: NDArray[np.bool_]
+    common: NDArray[np.float64]  # pooled common part after attention, [m, clips, d]
+    complementary: NDArray[np.float64]  # pooled specific part under the actions, [m, clips, d]
+    present: NDArray[np.bool_]  # whether the clip has the modality, [m, clips]
 
     def take(self, rows: NDArray[np.int64]) -> Pooled:
-        """The same of some clips."""
+        """Return the features of some clips."""
         return Pooled(self.common[:, rows], self.complementary[:, rows], self.present[:, rows])
 
 
@@ -75,11 +68,10 @@ Labelled = tuple[Pooled, NDArray[Any]]
 
 
 class Probe(NamedTuple):
-    """Scores of a linear model without and with one modality's complementary features.
+    """Score of a linear model without one modality's complementary features, and their gain.
 
-    Attributes:
-        without: R², or accuracy (a mean over emotions), mean over seeds.
-        increment: What the features add to it, mean over seeds; clips are resampled.
+    The score is R², or accuracy (a mean over emotions). Both are means over seeds; the interval
+    of the gain resamples clips.
     """
 
     without: float
@@ -87,27 +79,24 @@ class Probe(NamedTuple):
 
 
 def pool(model: MMCL, split: Split, *, batch_size: int = 256) -> Pooled:
-    """Run a network over a split and keep what it fuses.
-
-    Args:
-        model: The network, in evaluation mode.
-        split: At least one clip; labels are not looked at.
-        batch_size: Clips per step.
-    """
-    held = [m for m in model.modalities if m in split.card.dims]
-    device = next(model.parameters()).device
+    """Run a network over a split of at least one clip and keep the features it fuses."""
     parts = []
-    with torch.inference_mode():
+    with model.evaluating():
         for rows in batch_rows(np.arange(len(split)), batch_size):
-            batch = move_batch(collate(split, rows, held, keep_missing=model.released), device)
+            batch = model.collate(split, rows)
             output = model(batch.features, batch.masks)
             encoded = output.encoded
             parts.append((encoded.enhanced, output.complementary, encoded.present))
-    joined = [torch.cat(each, dim=1).double().cpu().numpy() for each in zip(*parts, strict=True)]
-    return Pooled(joined[0], joined[1], joined[2] > 0)
+    common, complementary, present = (
+        torch.cat(batches, dim=1).double().cpu().numpy() for batches in zip(*parts, strict=True)
+    )
+    return Pooled(common, complementary, present > 0)
 
 
-# ---------------------------------------------------------------- probes
+def labelled(split: Split, pooled: Pooled) -> Labelled:
+    """Return the features and labels of the clips whose label is known."""
+    rows = labelled_rows(split)
+    return pooled.take(rows), split.labels()[rows]
 
 
 def probes(
@@ -117,11 +106,10 @@ def probes(
     test: Sequence[Labelled],
     valid: Sequence[Labelled] | None = None,
 ) -> dict[Modality, Probe]:
-    """What each modality's complementary features add to a linear model that has the rest.
+    """Measure what each modality's complementary features add to a linear model of the rest.
 
     The rest is the common part of every modality and the complementary features of all
-    others. The linear model is ridge regression, or logistic regression for classes and for
-    each emotion.
+    others. The model is ridge regression, or logistic regression for classes and emotions.
 
     Args:
         task: What is predicted.
@@ -132,98 +120,76 @@ def probes(
             chosen on the training clips, or left at its default.
 
     Returns:
-        By modality. An increment above 0 says that its complementary features tell something
-        linear that none of the others do.
+        By modality. An increment above 0 says that its complementary features hold linear
+        information that no other feature has.
 
     Raises:
         DatasetError: If no training clip has a label.
     """
-    seeds = range(len(train))
+    tuning: Sequence[Labelled | None] = [None] * len(train) if valid is None else valid
+    seeds = list(zip(train, test, tuning, strict=True))
 
     def losses(without: int | None) -> NDArray[np.float64]:
-        """Of the model without one modality's features, or with all: ``[seeds, clips]``."""
-        each = [(train[s], test[s], None if valid is None else valid[s]) for s in seeds]
-        return np.array([_probe_losses(task, *parts, without=without) for parts in each])
+        """Losses without one modality's features, or with all of them, ``[seeds, clips]``."""
+        return np.array([_probe_losses(task, *splits, without=without) for splits in seeds])
 
-    whole, truth = losses(None), test[0][1]
-    return {m: _probe(task, losses(at), whole, truth) for at, m in enumerate(modalities)}
+    complete, truth = losses(None), test[0][1]
+    probed = {}
+    for index, modality in enumerate(modalities):
+        without = losses(index)
+        error, gains = float(without.mean()), (without - complete).mean(axis=0)
+        if task.kind == "regression":  # R² in place of a squared error
+            variance = float(truth.var())
+            explained = 1 - error / variance if variance > 0 else math.nan
+            probed[modality] = Probe(explained, paired_bootstrap(gains, truth=truth))
+        else:
+            probed[modality] = Probe(1 - error, paired_bootstrap(gains))
+    return probed
 
 
 def _probe_losses(
     task: Task, train: Labelled, test: Labelled, valid: Labelled | None, *, without: int | None
 ) -> NDArray[np.float64]:
-    """Fit one linear model and return its loss on each test clip, ``[clips]``.
+    """Squared error of a linear model on each test clip, or its share of wrong answers."""
 
-    On one thread: the matrices are small, and on a busy machine the threads of the linear
-    algebra wait for each other, five times as long as the work takes.
-    """
+    def columns(pooled: Pooled) -> NDArray[np.float64]:
+        kept = [index for index in range(len(pooled.common)) if index != without]
+        return np.concatenate([*pooled.common, *pooled.complementary[kept]], axis=1)
+
+    # The matrices are small: on a busy machine the threads of the linear algebra wait for each
+    # other five times as long as one thread takes.
     with threadpool_limits(1, user_api="blas"):
         fitted = reference_scores(
             task,
-            _columns(train[0], without),
+            columns(train[0]),
             train[1],
-            _columns(test[0], without),
-            valid_features=None if valid is None else _columns(valid[0], without),
+            columns(test[0]),
+            valid_features=None if valid is None else columns(valid[0]),
             valid_truth=None if valid is None else valid[1],
         )
-    return _losses(task, fitted["ridge"].scores, test[1])
-
-
-def _columns(pooled: Pooled, without: int | None) -> NDArray[np.float64]:
-    """Features of a probe, ``[clips, f]``."""
-    kept = [k for k in range(len(pooled.common)) if k != without]
-    return np.concatenate([*pooled.common, *pooled.complementary[kept]], axis=1)
-
-
-def _losses(task: Task, scores: NDArray[np.float64], truth: NDArray[Any]) -> NDArray[np.float64]:
-    """Squared error of each clip, or its share of wrong answers, ``[clips]``."""
+    scores, truth = fitted["ridge"].scores, test[1]
     if task.kind == "regression":
-        squared: NDArray[np.float64] = (scores - truth) ** 2
-        return squared
+        return np.asarray((scores - truth) ** 2)
     wrong = np.asarray(scores.argmax(axis=-1) != truth, dtype=np.float64)
     return np.asarray(wrong.reshape(len(truth), -1).mean(axis=1))
 
 
-def _probe(
-    task: Task, without: NDArray[np.float64], with_it: NDArray[np.float64], truth: NDArray[Any]
-) -> Probe:
-    """Shapes: losses ``[seeds, clips]``."""
-    gains = (without - with_it).mean(axis=0)
-    if task.kind != "regression":
-        return Probe(float(1 - without.mean()), paired_bootstrap(gains))
-    variance = float(truth.var())
-    explained = 1 - float(without.mean()) / variance if variance > 0 else math.nan
-    return Probe(explained, paired_bootstrap(gains, truth=truth))
-
-
-# ---------------------------------------------------------------- redundancy
-
-
 def linear_cka(x: NDArray[np.float64], y: NDArray[np.float64]) -> float:
-    """Linear centred kernel alignment: how alike two sets of features order the clips.
+    """Return the linear centred kernel alignment of two sets of features of the same clips.
 
-    Rotating, scaling or shifting either set changes nothing, and neither does shuffling the
-    clips of both.
-
-    Args:
-        x: ``[clips, d]``, any unit.
-        y: The same clips, ``[clips, d']``.
+    ``x`` is ``[clips, d]`` and ``y`` ``[clips, d']``, in any unit. Rotation, scale and shift of
+    either set change nothing, nor does one order of the clips for both.
 
     Returns:
         0 (nothing linear in common) to 1 (equal up to rotation and scale); nan where a set
-        is constant or empty. Few clips and many features raise it also where nothing is
-        shared: read it beside its value for shuffled clips.
+        is constant or empty. Few clips and many features raise it even where nothing is
+        shared, so compare it with its value for shuffled clips.
 
     Raises:
         ShapeError: If the sets differ in the number of clips.
 
     Source:
         Kornblith et al. 2019 (arXiv 1905.00414).
-
-    Example:
-        >>> x = np.array([[0.0], [1.0], [4.0]])
-        >>> round(linear_cka(x, 3.0 - 2.0 * x), 6)
-        1.0
     """
     if x.ndim != 2 or y.ndim != 2 or len(x) != len(y):
         raise ShapeError(
@@ -237,127 +203,84 @@ def linear_cka(x: NDArray[np.float64], y: NDArray[np.float64]) -> float:
     return float(np.linalg.norm(y.T @ x) ** 2 / size) if size > 0 else math.nan
 
 
-def redundancy(
-    modalities: Sequence[Modality], pooled: Sequence[Pooled], *, seed: int = 0
-) -> list[dict[str, Any]]:
-    """Alignment of each pair of modalities, of their common and of their complementary parts.
+def redundancy(modalities: Sequence[Modality], pooled: Sequence[Pooled]) -> list[dict[str, Any]]:
+    """Measure the alignment of each pair of modalities, common and complementary parts apart.
 
     Args:
         modalities: In the order of the features.
         pooled: Per seed of the run; clips that lack one of a pair are left out of it.
-        seed: Of the permutations.
 
     Returns:
-        A row per pair: ``pair``, and for ``common`` and ``complementary`` the ``value`` and
-        its ``floor``, the mean where the clips of one modality are shuffled; means over
-        seeds, None where they are undefined.
+        A row per pair: ``pair``, and for ``common`` and ``complementary`` the ``value`` and its
+        ``floor``, the value where one modality's clips are shuffled; means over seeds or None.
     """
-    rng = np.random.default_rng(seed)
+    rng = np.random.default_rng(0)
     rows = []
     for first, second in itertools.combinations(range(len(modalities)), 2):
         row: dict[str, Any] = {"pair": [modalities[first], modalities[second]]}
         for part in ("common", "complementary"):
-            pairs = [_both(each, part, first, second) for each in pooled]
-            values = [linear_cka(x, y) for x, y in pairs]
-            floors = [
-                linear_cka(x, y[rng.permutation(len(y))])
-                for x, y in pairs
-                for _ in range(PERMUTATIONS)
-            ]
-            row[part] = {"value": _mean(values), "floor": _mean(floors)}
+            values, floors = [], []
+            for network in pooled:
+                both = network.present[first] & network.present[second]
+                features = getattr(network, part)
+                x, y = features[first][both], features[second][both]
+                values.append(linear_cka(x, y))
+                orders = [rng.permutation(len(y)) for _ in range(PERMUTATIONS)]
+                floors += [linear_cka(x, y[order]) for order in orders]
+            means = {"value": float(np.mean(values)), "floor": float(np.mean(floors))}
+            row[part] = {k: mean if math.isfinite(mean) else None for k, mean in means.items()}
         rows.append(row)
     return rows
 
 
-def _both(
-    pooled: Pooled, part: str, first: int, second: int
-) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
-    features = getattr(pooled, part)
-    both = pooled.present[first] & pooled.present[second]
-    return features[first][both], features[second][both]
-
-
-def _mean(values: Sequence[float]) -> float | None:
-    mean = float(np.mean(values))
-    return mean if math.isfinite(mean) else None
-
-
-# ---------------------------------------------------------------- actions
-
-
 def label_groups(split: Split) -> dict[str, NDArray[np.bool_]]:
-    """Clips by what their label says, bool ``[clips]`` by name; a group may be empty.
+    """Group clips by their label, bool ``[clips]`` by name; a group may be empty.
 
-    All clips; then the sign of a score (``negative``, ``zero``, ``positive``), the classes,
-    or the emotions held. A clip without a label is in ``all`` alone.
+    The groups are ``all``; then the sign of a score (``negative``, ``zero``, ``positive``), the
+    classes, or the emotions held. A clip without a label is in ``all`` alone.
     """
     task, labels = split.card.task, split.labels()
     groups = {"all": np.ones(len(split), dtype=np.bool_)}
     if task.kind == "regression":
         return groups | {"negative": labels < 0, "zero": labels == 0, "positive": labels > 0}
     if task.kind == "classes":
-        return groups | {name: labels == at for at, name in enumerate(task.names)}
-    return groups | {name: labels[:, at] == 1 for at, name in enumerate(task.names)}
+        return groups | {name: labels == index for index, name in enumerate(task.names)}
+    return groups | {name: labels[:, index] == 1 for index, name in enumerate(task.names)}
 
 
 def action_distribution(
     models: Sequence[MMCL], scored: Sequence[Scored], split: Split
 ) -> dict[str, dict[Modality, dict[str, Any]]]:
-    """What the policies keep, per group of clips and modality, over all seeds.
-
-    Args:
-        models: Networks of one run.
-        scored: What each made of the split.
-        split: The clips.
+    """Describe what the policies keep, per group of clips and modality, over all seeds.
 
     Returns:
-        By group (see :func:`label_groups`; empty ones left out) and modality: ``steps``, how
-        many real ones there are; ``histogram``, the share of their keep probabilities in each
-        of ten equal bins of 0..1, the last with its upper end; ``mean_keep_probability``; and
+        By group (see :func:`label_groups`; empty ones left out) and modality: ``steps``, the
+        number of real ones; ``histogram``, the share of their keep probabilities in each of ten
+        equal bins of 0..1, the last with its upper end; ``mean_keep_probability``; and
         ``kept_share``, the mean action. A modality without a step is left out.
     """
     real = real_steps(models[0], split)
-    found: dict[str, dict[Modality, dict[str, Any]]] = {}
-    for name, held in label_groups(split).items():
-        rows = np.flatnonzero(held).tolist()
-        by_modality = {
-            m: _distribution(
-                _steps_of([each.keep_probability for each in scored], real, rows, at),
-                _steps_of([each.actions for each in scored], real, rows, at),
-                sum(int(real[row][at].sum()) for row in rows),
+    distribution: dict[str, dict[Modality, dict[str, Any]]] = {}
+    for name, members in label_groups(split).items():
+        rows = np.flatnonzero(members).tolist()
+        for index, modality in enumerate(models[0].modalities):
+            steps = [(row, np.flatnonzero(real[row][index])) for row in rows]
+            count = sum(len(own) for _, own in steps)
+            if not count:
+                continue
+            keep, actions = (
+                np.concatenate([clips[row][index, own] for clips in seeds for row, own in steps])
+                for seeds in ([s.keep_probability for s in scored], [s.actions for s in scored])
             )
-            for at, m in enumerate(models[0].modalities)
-            if any(real[row][at].any() for row in rows)
-        }
-        if by_modality:
-            found[name] = by_modality
-    return found
-
-
-def _steps_of(
-    values: Sequence[Sequence[NDArray[np.float32]]],
-    real: Sequence[NDArray[np.bool_]],
-    rows: Sequence[int],
-    at: int,
-) -> NDArray[np.float64]:
-    """Values of a modality's real steps in some clips, all seeds one after the other."""
-    parts = [each[row][at, : real[row].shape[1]][real[row][at]] for each in values for row in rows]
-    return np.concatenate(parts).astype(np.float64)
-
-
-def _distribution(
-    keep: NDArray[np.float64], actions: NDArray[np.float64], steps: int
-) -> dict[str, Any]:
-    counts, _ = np.histogram(keep, bins=BINS, range=(0.0, 1.0))
-    return {
-        "steps": steps,
-        "histogram": (counts / len(keep)).tolist(),
-        "mean_keep_probability": float(keep.mean()),
-        "kept_share": float(actions.mean()),
-    }
-
-
-# ---------------------------------------------------------------- the planted truth
+            keep = keep.astype(np.float64)
+            counts, _ = np.histogram(keep, bins=BINS, range=(0.0, 1.0))
+            distribution.setdefault(name, {})[modality] = {
+                "steps": count,
+                "histogram": (counts / len(keep)).tolist(),
+                "mean_keep_probability": float(keep.mean()),
+                "kept_share": float(actions.mean(dtype=np.float64)),
+            }
+    return distribution
 
 
 def planted_answers(
@@ -366,52 +289,34 @@ def planted_answers(
     split: Split,
     moments: Mapping[str, Moments],
 ) -> dict[str, Any] | None:
-    """How much of what a run says is true; None where no truth is planted.
+    """Compare the outputs of a run's networks with the planted truth; None where there is none.
 
-    Args:
-        models: Networks of one run.
-        scored: What each made of the split.
-        split: The clips.
-        moments: Of some of its clips, by id.
+    The moments are those of some clips of the split, by id.
 
     Returns:
         ``common_auroc`` and ``action_auroc`` as summaries over seeds; and for scores
         ``share``: by modality the ``correlation`` of its contribution (how far the prediction
         moves without it) with what it was planted to add of its own, and ``right_sign``, the
-        share of clips in which both have the same sign. A modality's contribution holds its
-        part of what is common too, so that even a perfect network stays below 1.
+        share of clips in which both have the same sign. A modality's contribution includes its
+        part of the common information, so even a perfect network stays below 1.
     """
     metrics = [
-        role_metrics(split, each, model.modalities)
-        for model, each in zip(models, scored, strict=True)
+        role_metrics(split, seed, model.modalities)
+        for model, seed in zip(models, scored, strict=True)
     ]
     if not metrics[0]:
         return None
     answers: dict[str, Any] = {k: s.as_dict() for k, s in summarise_seeds(metrics).items()}
     if split.card.task.kind == "regression":
-        rows = [row for row, name in enumerate(split.ids) if name in moments]
-        planted = [dict(split.table.column("planted")[row].as_py()) for row in rows]
-        ids = split.ids
-        answers["share"] = {
-            m: _rightness(
-                np.array([moments[ids[row]].share[m] for row in rows]),
-                np.array([each[m] for each in planted]),
-            )
-            for m in models[0].modalities
-            if m not in models[0].never_seen
-        }
+        column = zip(split.ids, split.table.column("planted").to_pylist(), strict=True)
+        planted = {name: dict(scores) for name, scores in column if name in moments}
+        answers["share"] = {}
+        for modality in [m for m in models[0].modalities if m not in models[0].never_seen]:
+            share = np.array([moments[name].share[modality] for name in planted])
+            own = np.array([scores[modality] for scores in planted.values()])
+            varied = share.std() > 0 and own.std() > 0
+            answers["share"][modality] = {
+                "correlation": float(np.corrcoef(share, own)[0, 1]) if varied else None,
+                "right_sign": float((np.sign(share) == np.sign(own)).mean()),
+            }
     return answers
-
-
-def _rightness(share: NDArray[np.float64], planted: NDArray[np.float64]) -> dict[str, Any]:
-    spread = share.std() > 0 and planted.std() > 0
-    return {
-        "correlation": float(np.corrcoef(share, planted)[0, 1]) if spread else None,
-        "right_sign": float((np.sign(share) == np.sign(planted)).mean()),
-    }
-
-
-def labelled(split: Split, pooled: Pooled) -> tuple[Pooled, NDArray[Any]]:
-    """Features and labels of the clips whose label is known."""
-    rows = labelled_rows(split)
-    return pooled.take(rows), split.labels()[rows]

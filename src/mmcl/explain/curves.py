@@ -1,18 +1,15 @@
-"""Deletion and insertion curves: does the error follow the steps that a score ranks first?
+"""Deletion and insertion curves of a ranking of steps.
 
-The steps of all modalities of a clip are ranked together. Deletion takes the best ones away,
-a tenth at a time, and insertion starts from nothing and adds the best ones first. A score that
-knows the telling steps makes the error rise early under deletion and fall early under
-insertion. The error is the loss of the task, clip by clip: the absolute error of a score, or
-the cross-entropy of classes and emotions, which moves with every step where an accuracy would
-move only at the border between two answers.
-
-A deleted step is masked. ``released`` knows no masks: there its features become zero.
+The steps of all modalities of a clip are ranked together. Deletion takes the best ones away, a
+tenth at a time. Insertion starts from nothing and adds the best ones first. If a score knows
+the telling steps, the error rises early under deletion and falls early under insertion. The
+error is the loss of the task, clip by clip: the absolute error of a score, or the cross-entropy
+of classes and emotions. An accuracy would move only where the answer changes.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from typing import NamedTuple
 
 import numpy as np
@@ -20,9 +17,9 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from mmcl.corpus.batches import Batch, batch_rows, collate, move_batch
+from mmcl.corpus.batches import Batch, batch_rows
 from mmcl.corpus.store import Split
-from mmcl.errors import DatasetError
+from mmcl.evaluation.moments import measured_steps
 from mmcl.learning.inference import Scored, targets_of
 from mmcl.learning.objectives import item_losses
 from mmcl.models.mmcl import MMCL
@@ -39,12 +36,11 @@ __all__ = [
     "policy_errors",
     "rank_steps",
     "real_steps",
-    "shuffle_actions",
 ]
 
 TENTHS = 10
 FRACTIONS: tuple[float, ...] = tuple(tenth / TENTHS for tenth in range(TENTHS + 1))
-"""Shares of a clip's steps that are deleted, or inserted."""
+"""Parts of a clip's steps that are deleted, or inserted."""
 
 RESAMPLES = 2000
 CONFIDENCE = 0.95
@@ -53,56 +49,43 @@ POLICY_DRAWS = 5
 
 
 class Curves(NamedTuple):
-    """Errors of every clip along both curves of one ranking.
+    """Errors of every clip along both curves of one ranking, ``[clips, 11]``."""
 
-    Attributes:
-        deletion: float64 ``[clips, 11]``, error without the best share of the steps.
-        insertion: float64 ``[clips, 11]``, error with the best share of the steps alone.
-    """
-
-    deletion: NDArray[np.float64]
-    insertion: NDArray[np.float64]
+    deletion: NDArray[np.float64]  # without the best part of the steps
+    insertion: NDArray[np.float64]  # with the best part of the steps alone
 
 
 class Estimate(NamedTuple):
-    """A number and how sure it is.
-
-    Attributes:
-        value: The number.
-        low: Lower end of its 95% bootstrap interval.
-        high: Upper end.
-        p: Two-sided, for the number being 0.
-    """
+    """A number with its 95% bootstrap interval, and the two-sided p of its being 0."""
 
     value: float
     low: float
     high: float
     p: float
 
+    def as_row(self, name: str) -> dict[str, float]:
+        """Return the row of a result file: the value under its name, then low, high and p."""
+        return {name: self.value, "low": self.low, "high": self.high, "p": self.p}
+
 
 def paired_bootstrap(
-    gains: NDArray[np.float64], *, truth: NDArray[np.float64] | None = None, seed: int = 0
+    gains: NDArray[np.float64], *, truth: NDArray[np.float64] | None = None
 ) -> Estimate:
-    """Mean of differences between two treatments of the same clips, with its interval.
+    """Return the mean difference between two treatments of the same clips, with its interval.
 
-    Clips are drawn again one by one: those of one recording are taken to be independent.
+    Clips are resampled one by one, as if those of one recording were independent. Two calls
+    draw the same clips.
 
     Args:
         gains: Difference of each clip, any unit, ``[clips]``, at least one.
         truth: Labels ``[clips]``; given, the sum of gains is divided by the labels' sum of
             squares around their mean, which makes gains of squared errors a gain of R².
-        seed: Of the resampling; two calls with one seed draw the same clips.
 
     Returns:
         The mean, its percentile interval, and p from the share of resamples on the far side
-        of 0, at least ``2 / (resamples + 1)``; 1 where every gain is 0.
-
-    Example:
-        >>> paired_bootstrap(np.array([1.0, 1.0, 1.0])).low
-        1.0
+        of 0: at least ``2 / (resamples + 1)``, and 1 where every gain is 0.
     """
-    rng = np.random.default_rng(seed)
-    drawn = rng.integers(len(gains), size=(RESAMPLES, len(gains)))
+    drawn = np.random.default_rng(0).integers(len(gains), size=(RESAMPLES, len(gains)))
     means = _scaled_mean(gains[drawn], None if truth is None else truth[drawn])
     value = float(_scaled_mean(gains, truth))
     tail = (1 - CONFIDENCE) / 2
@@ -114,7 +97,7 @@ def paired_bootstrap(
 def _scaled_mean(
     gains: NDArray[np.float64], truth: NDArray[np.float64] | None
 ) -> NDArray[np.float64]:
-    """Mean over the last axis, over the labels' variance where they are given."""
+    """Mean over the last axis, divided by the labels' variance where they are given."""
     mean = np.asarray(gains.mean(axis=-1))
     if truth is None:
         return mean
@@ -123,17 +106,12 @@ def _scaled_mean(
 
 
 def areas(errors: NDArray[np.float64]) -> NDArray[np.float64]:
-    """Area under curves over :data:`FRACTIONS`, in the unit of the error: ``[..., 11] -> [...]``.
-
-    Example:
-        >>> float(areas(np.full(11, 0.5)))
-        0.5
-    """
+    """Return the area under curves over :data:`FRACTIONS`: ``[..., 11] -> [...]``."""
     return np.asarray(np.trapezoid(errors, FRACTIONS, axis=-1), dtype=np.float64)
 
 
 def real_steps(model: MMCL, split: Split) -> list[NDArray[np.bool_]]:
-    """Steps a network is given and that were measured, per clip bool ``[m, n]``.
+    """Say which steps of each clip a network is given and were measured, bool ``[m, n]``.
 
     Modalities are the network's own, n is the longest of the clip. A modality that training
     never saw has no step.
@@ -141,30 +119,22 @@ def real_steps(model: MMCL, split: Split) -> list[NDArray[np.bool_]]:
     used = [m for m in model.modalities if m in split.card.dims and m not in model.never_seen]
     real = []
     for row in range(len(split)):
-        measured = {m: _measured(split, m, row) for m in used}
-        longest = max((len(each) for each in measured.values()), default=0)
+        measured = {m: measured_steps(split, m, row) for m in used}
+        longest = max((len(steps) for steps in measured.values()), default=0)
         clip = np.zeros((len(model.modalities), longest), dtype=np.bool_)
-        for at, modality in enumerate(model.modalities):
-            if modality in measured:
-                clip[at, : len(measured[modality])] = measured[modality]
+        for modality, steps in measured.items():
+            clip[model.modalities.index(modality), : len(steps)] = steps
         real.append(clip)
     return real
 
 
-def _measured(split: Split, modality: Modality, row: int) -> NDArray[np.bool_]:
-    steps = split.steps(modality, row)
-    if split.card.missing_as_zero:
-        return np.asarray(np.any(steps != 0, axis=1))
-    return np.ones(len(steps), dtype=np.bool_)
-
-
 def importance_of(scored: Scored) -> dict[str, list[NDArray[np.float32]]]:
-    """What a network itself says of the importance of each step, per clip ``[m, n]``.
+    """Return the importance that a network itself gives to each step, per clip ``[m, n]``.
 
     Returns:
         ``actions``: the keep probability. It is high where a step's *specific* part tells
-        something, so deleting by it leaves the common steps in place. ``moments``: of either
-        part, ``keep * (1 - commonality) + commonality``.
+        something, so deletion by it leaves the common steps in place. ``moments``: the
+        importance of either part, ``keep * (1 - commonality) + commonality``.
     """
     pairs = zip(scored.keep_probability, scored.commonality, strict=True)
     moments = [keep * (1 - common) + common for keep, common in pairs]
@@ -172,18 +142,16 @@ def importance_of(scored: Scored) -> dict[str, list[NDArray[np.float32]]]:
 
 
 def rank_steps(
-    importance: Sequence[NDArray[np.floating]],
-    real: Sequence[NDArray[np.bool_]],
-    *,
-    seed: int,
+    importance: Sequence[NDArray[np.floating]], real: Sequence[NDArray[np.bool_]], *, seed: int
 ) -> list[NDArray[np.int64]]:
     """Rank the real steps of each clip, all modalities together.
 
+    Steps of equal importance are ranked at random, so that no modality is favoured.
+
     Args:
-        importance: Per clip ``[m, n]`` or longer; equal values are ranked at random, so that
-            no modality is favoured by its place.
+        importance: Per clip ``[m, n]`` or longer.
         real: Per clip bool ``[m, n]``.
-        seed: Of the ties.
+        seed: Of the random order.
 
     Returns:
         Per clip int64 ``[m, n]``: 0 is the most important step; -1 where there is none.
@@ -191,134 +159,105 @@ def rank_steps(
     rng = np.random.default_rng(seed)
     ranks = []
     for values, steps in zip(importance, real, strict=True):
-        at = np.flatnonzero(steps)
-        own = values[:, : steps.shape[1]].ravel()[at]
-        order = np.lexsort((rng.random(len(at)), -own))
+        places = np.flatnonzero(steps)
+        own = values[:, : steps.shape[1]].ravel()[places]
+        order = np.lexsort((rng.random(len(places)), -own))  # by importance, then at random
         rank = np.full(steps.size, -1, dtype=np.int64)
-        rank[at[order]] = np.arange(len(at))
+        rank[places[order]] = np.arange(len(places))
         ranks.append(rank.reshape(steps.shape))
     return ranks
 
 
 def curves_along(
-    model: MMCL,
-    split: Split,
-    ranks: Sequence[NDArray[np.int64]],
-    *,
-    batch_size: int = 256,
+    model: MMCL, split: Split, ranks: Sequence[NDArray[np.int64]], *, batch_size: int = 256
 ) -> Curves:
-    """Measure the error along deletion and insertion in the order of a ranking.
+    """Measure the errors of labelled clips along deletion and insertion in the order of ``ranks``.
 
-    Args:
-        model: The network, in evaluation mode.
-        split: Labelled clips.
-        ranks: Per clip ``[m, n]``, see :func:`rank_steps`.
-        batch_size: Clips per step; changes nothing but the speed.
+    The ranks are those of :func:`rank_steps`, per clip ``[m, n]``.
     """
+    targets = targets_of(split)
     deletion, insertion = [], []
-    with torch.inference_mode():
+    with model.evaluating():
         for rows in batch_rows(np.arange(len(split)), batch_size):
-            batch = _batch(model, split, rows)
-            rank = _stacked(model, [ranks[int(row)] for row in rows], batch)
-            total = torch.tensor([int(ranks[int(row)].max(initial=-1)) + 1 for row in rows])
-            left, entered = [], []
+            batch, truth = model.collate(split, rows), targets[torch.from_numpy(rows)]
+            own = [ranks[row] for row in rows.tolist()]
+            rank = _padded_ranks(model, own, batch)
+            total = torch.tensor([int(clip.max(initial=-1)) + 1 for clip in own])
+            without, alone = [], []  # errors without the best steps, and with them alone
             for tenth in range(TENTHS + 1):
+                # The nearest whole number of steps.
                 count = ((total * tenth + TENTHS // 2) // TENTHS).view(-1, 1)
-                left.append(_errors(model, batch, {m: r >= count for m, r in rank.items()}))
-                entered.append(_errors(model, batch, {m: r < count for m, r in rank.items()}))
-            deletion.append(np.stack(left, axis=1))
-            insertion.append(np.stack(entered, axis=1))
+                best = {m: r < count for m, r in rank.items()}
+                rest = {m: r >= count for m, r in rank.items()}
+                without.append(_errors(model, _scores_without(model, batch, best), truth))
+                alone.append(_errors(model, _scores_without(model, batch, rest), truth))
+            deletion.append(np.stack(without, axis=1))
+            insertion.append(np.stack(alone, axis=1))
     return Curves(np.concatenate(deletion), np.concatenate(insertion))
 
 
 def policy_errors(
     model: MMCL, split: Split, *, seed: int, batch_size: int = 256
 ) -> dict[str, NDArray[np.float64]]:
-    """Error of every clip under the learned actions, and under others in their place.
-
-    Args:
-        model: The network, in evaluation mode.
-        split: Labelled clips.
-        seed: Of the random policies.
-        batch_size: Clips per step.
+    """Measure the error of labelled clips under the learned actions and under others instead.
 
     Returns:
-        Float64 ``[clips]`` of ``learned``; ``ones``, which keeps every step; ``random``, whose
-        actions are the learned ones at other steps of the same clip and modality, so that
-        their mean is equal to the last bit (mean over five draws); and ``none``, which keeps
-        no step, so that the common parts speak alone.
+        Float64 ``[clips]`` of ``learned``; ``ones``, which keeps every step; ``random``, the
+        mean over five draws of the learned actions at other steps of the same clip and
+        modality, which have exactly the same mean; and ``none``, which keeps no step, so that
+        only the common parts count.
     """
     generator = torch.Generator().manual_seed(seed)
+    targets = targets_of(split)
     errors: dict[str, list[NDArray[np.float64]]] = {}
-    with torch.inference_mode():
+    with model.evaluating():
         for rows in batch_rows(np.arange(len(split)), batch_size):
-            batch = _batch(model, split, rows)
+            batch, truth = model.collate(split, rows), targets[torch.from_numpy(rows)]
             encoded = model.encode(batch.features, batch.masks)
             decision = model.decide(encoded)
             learned, mask = decision.actions, encoded.step_mask
-            tried = {
+            policies = {
                 "learned": [learned],
                 "ones": [mask.to(learned.dtype)],
                 "random": [shuffle_actions(learned, mask, generator) for _ in range(POLICY_DRAWS)],
                 "none": [torch.zeros_like(learned)],
             }
-            for name, choices in tried.items():
-                outputs = [model.conclude(encoded, decision._replace(actions=a)) for a in choices]
-                each = [_item_errors(model, output.scores, batch) for output in outputs]
-                errors.setdefault(name, []).append(np.mean(each, axis=0))
+            for name, draws in policies.items():
+                outputs = [model.conclude(encoded, decision._replace(actions=a)) for a in draws]
+                losses = [_errors(model, out.scores, truth) for out in outputs]
+                errors.setdefault(name, []).append(np.mean(losses, axis=0))
     return {name: np.concatenate(parts) for name, parts in errors.items()}
 
 
 def shuffle_actions(actions: Tensor, step_mask: Tensor, generator: torch.Generator) -> Tensor:
-    """Hand the actions of each clip and modality to other real steps of it.
-
-    Args:
-        actions: ``[m, b, n]``.
-        step_mask: Real steps, bool ``[m, b, n]``.
-        generator: Draws the order.
-
-    Returns:
-        ``[m, b, n]``, the same values per clip and modality; steps that are not real keep
-        their own.
-    """
+    """Hand the actions of each clip and modality to other real steps of it, ``[m, b, n]``."""
     draw = torch.rand(actions.shape, generator=generator).to(actions.device)
+    # Both orders list the real steps first: one shuffled, one as they lie in the clip.
     source = draw.masked_fill(~step_mask, torch.inf).argsort(dim=-1, stable=True)
     places = (~step_mask).to(torch.uint8).argsort(dim=-1, stable=True)
     return torch.zeros_like(actions).scatter_(-1, places, actions.gather(-1, source))
 
 
-def _batch(model: MMCL, split: Split, rows: NDArray[np.int64]) -> Batch:
-    held = [m for m in model.modalities if m in split.card.dims]
-    batch = collate(split, rows, held, targets_of(split), keep_missing=model.released)
-    return move_batch(batch, next(model.parameters()).device)
-
-
-def _stacked(
+def _padded_ranks(
     model: MMCL, ranks: Sequence[NDArray[np.int64]], batch: Batch
 ) -> dict[Modality, Tensor]:
-    """Ranks of a batch by modality, ``[b, n_m]``; -1 where there is no step."""
-    stacked = {}
-    for at, modality in enumerate(model.modalities):
-        if modality in batch.masks:
-            padded = torch.full(batch.masks[modality].shape, -1, dtype=torch.int64)
-            for i, rank in enumerate(ranks):
-                own = torch.from_numpy(rank[at, : padded.shape[1]])
-                padded[i, : len(own)] = own
-            stacked[modality] = padded
-    return stacked
+    """Ranks in the shape of a batch, by modality ``[b, n_m]``; -1 where there is no step."""
+    padded = {m: torch.full(mask.shape, -1) for m, mask in batch.masks.items()}
+    for modality, stacked in padded.items():
+        index = model.modalities.index(modality)
+        for clip, rank in zip(stacked, ranks, strict=True):
+            own = torch.from_numpy(rank[index, : len(clip)])
+            clip[: len(own)] = own
+    return padded
 
 
-def _errors(model: MMCL, batch: Batch, kept: Mapping[Modality, Tensor]) -> NDArray[np.float64]:
-    """Error of each clip with the steps that are not kept deleted, ``[b]``."""
-    kept = {m: mask.to(batch.masks[m].device) for m, mask in kept.items()}
-    features = {m: x * kept[m].unsqueeze(-1) for m, x in batch.features.items()}
-    masks = dict(batch.masks)
-    if not model.released:  # it knows one length, so a deleted step is a zero to it
-        masks = {m: mask & kept[m] for m, mask in masks.items()}
-    return _item_errors(model, model(features, masks).scores, batch)
+def _scores_without(model: MMCL, batch: Batch, missing: dict[Modality, Tensor]) -> Tensor:
+    left = model.take_away(batch, missing)
+    scores: Tensor = model(left.features, left.masks).scores
+    return scores
 
 
-def _item_errors(model: MMCL, scores: Tensor, batch: Batch) -> NDArray[np.float64]:
-    if batch.targets is None:
-        raise DatasetError("errors are measured on labelled clips, and no label was given")
-    return item_losses(scores, batch.targets, model.task).double().cpu().numpy()
+def _errors(model: MMCL, scores: Tensor, targets: Tensor) -> NDArray[np.float64]:
+    """Loss of each clip, ``[b]``."""
+    losses = item_losses(scores, targets.to(scores.device), model.task)
+    return losses.double().cpu().numpy()

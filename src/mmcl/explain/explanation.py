@@ -1,16 +1,12 @@
-"""The assessment of complementary features: everything ``mmcl explain`` finds out, and its files.
+"""Assess the complementary features of a run, for ``mmcl explain``, and write the results.
 
-::
-
-    DIR/explanation.json      what :func:`explain` returns, without the clips
-    DIR/clips.jsonl           a line per clip
-
-``explanation.json`` holds numbers that are finite or null::
+``explanation.json`` has the result of :func:`explain` without the clips; numbers are finite or
+null::
 
     command, run, corpus, split, model, seeds, environment, notes
     conclusions       sentences in plain language
     curves            unit      absolute error, or cross-entropy
-                      clips     how many
+                      clips     their number
                       fractions shares of the steps, 0 to 1
                       deletion, insertion: by score (actions, moments,
                           integrated_gradients, random)
@@ -21,38 +17,39 @@
                           gain (above 0: the score ranks better), low, high, p
     policies          errors        by actions: learned, ones, random, none
                       comparisons: against, gain (above 0: learned errs less), low, high, p
-    probes            null where no training clip has a label, else
-                      score (R² or accuracy), clips, and modalities: without, increment, low,
-                      high, p
+    probes            null where no training clip has a label, else score (R² or accuracy),
+                      clips, and modalities: without, increment, low, high, p
     redundancy        pair, common and complementary: value, floor
     actions           by group and modality: steps, histogram [10], mean_keep_probability,
                       kept_share
     planted           null, or common_auroc, action_auroc and share by modality
 
-A line of ``clips.jsonl``: id, truth, prediction, spread, probability; by modality steps (their
-number), kept (their indices from 0) and share; word_share (by step of text), and words_kept,
-null where the words are not known step by step.
+``clips.jsonl`` has a line per clip: id, truth, prediction, spread, probability; by modality
+steps (their number), kept (their indices from 0) and share; word_share (by step of text), and
+words_kept, null where the corpus does not name the word of each step.
 """
 
 from __future__ import annotations
 
+import itertools
 import json
 import math
-from collections.abc import Callable, Sequence
+from collections import defaultdict
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
-from torch import nn
 
 from mmcl.corpus.batches import labelled_rows
 from mmcl.corpus.store import Corpus, Split
 from mmcl.errors import DatasetError, RunError
 from mmcl.evaluation.moments import Moments, in_words, moments_of
 from mmcl.evaluation.protocol import JudgedSplit, judged_split
-from mmcl.evaluation.tables import write_text
 from mmcl.explain.complementary import (
+    Labelled,
+    Pooled,
     action_distribution,
     labelled,
     planted_answers,
@@ -62,7 +59,6 @@ from mmcl.explain.complementary import (
 )
 from mmcl.explain.curves import (
     FRACTIONS,
-    Curves,
     areas,
     curves_along,
     importance_of,
@@ -73,6 +69,7 @@ from mmcl.explain.curves import (
 )
 from mmcl.explain.findings import conclusions
 from mmcl.explain.gradients import NUM_POINTS, gradient_importance, load_captum
+from mmcl.files import write_text
 from mmcl.learning.inference import Scored, score_split
 from mmcl.models.mmcl import MMCL
 from mmcl.runs.run import Run
@@ -93,14 +90,8 @@ KEPT = 0.5
 
 _SCORES = ("actions", "moments", "integrated_gradients", "random")
 _DIRECTIONS = ("deletion", "insertion")
-_UNITS = {
-    "regression": "absolute error",
-    "classes": "cross-entropy",
-    "emotions": "cross-entropy",
-}
 
-Progress = Callable[[str, int, int], None]
-"""Told what is being done, how many parts of it all are done, and how many there are."""
+_Errors = dict[str, NDArray[np.float64]]  # by score, [seeds, orders, clips, 11]
 
 
 class _Assessed(NamedTuple):
@@ -108,9 +99,9 @@ class _Assessed(NamedTuple):
 
     models: list[MMCL]
     split: Split  # all clips of the split
-    scored: list[Scored]  # of all clips, per seed
-    rows: NDArray[np.int64]  # of the clips for curves
-    some: Split  # those clips
+    scored: list[Scored]  # outputs for all clips, per seed
+    rows: NDArray[np.int64]  # rows of the clips for curves
+    chosen: Split  # the clips for curves
     batch_size: int
 
 
@@ -121,7 +112,7 @@ def explain(
     split: JudgedSplit = "test",
     num_clips: int = NUM_CLIPS,
     command: str | None = None,
-    progress: Progress | None = None,
+    progress: Callable[[str, int, int], None] | None = None,
 ) -> dict[str, Any]:
     """Assess the complementary features of a run.
 
@@ -131,8 +122,8 @@ def explain(
         split: Clips to assess it on.
         num_clips: Most clips for curves and for :data:`CLIPS`; probes, redundancy and actions
             take all of the split.
-        command: The command that asks for it, to be named in the result.
-        progress: Told how far it is.
+        command: The command line, for the record.
+        progress: Called as ``progress(part, done, total)`` as each part begins.
 
     Returns:
         The layout of :data:`EXPLANATION`, see this module, with a row per clip as ``clips``.
@@ -142,18 +133,24 @@ def explain(
         DatasetError: If no clip of the split has a label.
         MissingExtraError: If captum is not installed.
     """
-    load_captum()
-    models = _policy_models(run)
-    run.check_fits(corpus)
-    tell = _counted(progress, len(models) * (len(_SCORES) + NUM_ORDERS + 1) + 2)
-    assessed = _assess(run, models, corpus, split, num_clips)
+    load_captum()  # fail at once, not after minutes of curves
+    assessed = _assess(run, corpus, split, num_clips)
+    models, size = assessed.models, assessed.batch_size
+    done, total = itertools.count(), len(models) * (len(_SCORES) + NUM_ORDERS + 1) + 2
+
+    def tell(part: str) -> None:
+        if progress is not None:
+            progress(part, next(done), total)
+
     errors = _curve_errors(assessed, tell)
     policies = _policies(assessed, tell)
     tell("probes")
-    probed, pooled_redundancy = _probes(assessed, corpus)
+    pooled = [pool(model, assessed.split, batch_size=size) for model in models]
+    probed = _probes(assessed, corpus, pooled)
     tell("clips")
-    moments = moments_of(models, assessed.some, batch_size=assessed.batch_size)
-    by_id = {each.id: each for each in moments}
+    moments = moments_of(models, assessed.chosen, batch_size=size)
+    by_id = {clip.id: clip for clip in moments}
+    score = corpus.card.task.kind == "regression"
     content = {
         "command": command,
         "run": str(run.folder),
@@ -162,14 +159,14 @@ def explain(
         "model": run.config.model.name,
         "seeds": list(run.seeds),
         "environment": environment(),
-        "curves": _curves(errors, _UNITS[corpus.card.task.kind]),
+        "curves": {"unit": "absolute error" if score else "cross-entropy", **_curves(errors)},
         "policies": policies,
         "probes": probed,
-        "redundancy": pooled_redundancy,
+        "redundancy": redundancy(models[0].modalities, pooled),
         "actions": action_distribution(models, assessed.scored, assessed.split),
         "planted": planted_answers(models, assessed.scored, assessed.split, by_id),
         "notes": _notes(run, corpus, assessed, probed=probed is not None),
-        "clips": _clip_rows(assessed.some, moments),
+        "clips": _clip_rows(assessed.chosen, moments),
     }
     tell("conclusions")
     finite: dict[str, Any] = _finite(content)
@@ -177,49 +174,34 @@ def explain(
 
 
 def write_explanation(content: dict[str, Any], folder: Path) -> None:
-    """Write both files of an explanation, each whole or not at all.
-
-    Args:
-        content: What :func:`explain` returned.
-        folder: Where to; made where it is not.
+    """Write both files of the result of :func:`explain`, each complete or not at all.
 
     Raises:
         DatasetError: If a file cannot be written.
     """
-    whole = {key: value for key, value in content.items() if key != "clips"}
-    lines = [json.dumps(row, ensure_ascii=False, allow_nan=False) for row in content["clips"]]
-    write_text("".join(f"{line}\n" for line in lines), folder / CLIPS)
-    text = json.dumps(whole, indent=2, ensure_ascii=False, allow_nan=False)
-    write_text(f"{text}\n", folder / EXPLANATION)
+    rest = {key: value for key, value in content.items() if key != "clips"}
+    rows = [json.dumps(row, ensure_ascii=False, allow_nan=False) for row in content["clips"]]
+    texts = {
+        CLIPS: "".join(f"{row}\n" for row in rows),
+        EXPLANATION: json.dumps(rest, indent=2, ensure_ascii=False, allow_nan=False) + "\n",
+    }
+    for path, text in ((folder / name, text) for name, text in texts.items()):
+        try:
+            write_text(path, text)
+        except OSError as fault:
+            raise DatasetError(f"{path}: cannot be written ({fault.strerror or fault}).") from None
 
 
-def _policy_models(run: Run) -> list[MMCL]:
-    models: list[nn.Module] = [run.model(seed) for seed in run.seeds]
-    found = [model for model in models if isinstance(model, MMCL)]
-    if len(found) < len(models):
+def _assess(run: Run, corpus: Corpus, name: JudgedSplit, num_clips: int) -> _Assessed:
+    """Load the networks, score the split and choose the clips, or say why that cannot be."""
+    networks = [run.model(seed) for seed in run.seeds]
+    models = [network for network in networks if isinstance(network, MMCL)]
+    if len(models) < len(networks):
         raise RunError(
             f"{run.folder}: {run.config.model.name} has no policies to explain; "
             "only calibrated and released have."
         )
-    return found
-
-
-def _counted(progress: Progress | None, total: int) -> Callable[[str], None]:
-    """Count the parts that are done, and say which is next."""
-    done = -1
-
-    def tell(part: str) -> None:
-        nonlocal done
-        done += 1
-        if progress is not None:
-            progress(part, done, total)
-
-    return tell
-
-
-def _assess(
-    run: Run, models: list[MMCL], corpus: Corpus, name: JudgedSplit, num_clips: int
-) -> _Assessed:
+    run.check_fits(corpus)
     split = judged_split(corpus, name)
     rows = labelled_rows(split)[:num_clips]
     if not len(rows):
@@ -232,78 +214,61 @@ def _assess(
     return _Assessed(models, split, scored, rows, split.select(rows), size)
 
 
-# ---------------------------------------------------------------- curves
-
-
-def _curve_errors(
-    assessed: _Assessed, tell: Callable[[str], None]
-) -> dict[str, dict[str, NDArray[np.float64]]]:
-    """Errors ``[seeds, orders, clips, 11]`` by direction and score."""
-    found: dict[str, list[list[Curves]]] = {score: [] for score in _SCORES}
-    for at, model in enumerate(assessed.models):
-        for score, orders in _orders(assessed, at, tell).items():
-            each = []
+def _curve_errors(assessed: _Assessed, tell: Callable[[str], None]) -> dict[str, _Errors]:
+    """Errors by direction and score, ``[seeds, orders, clips, 11]``."""
+    errors: dict[str, dict[str, list[Any]]] = {way: defaultdict(list) for way in _DIRECTIONS}
+    for index, model in enumerate(assessed.models):
+        for score, orders in _orders(assessed, index, tell).items():
+            curves = []
             for ranks in orders:
                 tell("curves")
                 size = assessed.batch_size
-                each.append(curves_along(model, assessed.some, ranks, batch_size=size))
-            found[score].append(each)
-    return {
-        direction: {
-            score: np.array([[getattr(each, direction) for each in seed] for seed in seeds])
-            for score, seeds in found.items()
-        }
-        for direction in _DIRECTIONS
-    }
+                curves.append(curves_along(model, assessed.chosen, ranks, batch_size=size))
+            for way in _DIRECTIONS:
+                errors[way][score].append([getattr(curve, way) for curve in curves])
+    return {way: {s: np.array(e) for s, e in by_score.items()} for way, by_score in errors.items()}
 
 
 def _orders(
-    assessed: _Assessed, at: int, tell: Callable[[str], None]
+    assessed: _Assessed, index: int, tell: Callable[[str], None]
 ) -> dict[str, list[list[NDArray[np.int64]]]]:
     """Rankings of the clips' steps by score for one seed; several of ``random``."""
-    model, scored = assessed.models[at], assessed.scored[at]
-    real = real_steps(model, assessed.some)
-    own = importance_of(scored)
-    importance: dict[str, Sequence[NDArray[Any]]] = {
-        score: [values[row] for row in assessed.rows.tolist()] for score, values in own.items()
-    }
+    model, clips = assessed.models[index], assessed.chosen
+    real = real_steps(model, clips)
+    orders = {}
+    for score, values in importance_of(assessed.scored[index]).items():
+        own = [values[row] for row in assessed.rows.tolist()]
+        orders[score] = [rank_steps(own, real, seed=index)]
     tell("integrated gradients")
-    importance["integrated_gradients"] = gradient_importance(model, assessed.some)
-    orders = {score: [rank_steps(values, real, seed=at)] for score, values in importance.items()}
-    nothing = [np.zeros(steps.shape) for steps in real]
-    first = 1 + at * NUM_ORDERS
-    seeds = range(first, first + NUM_ORDERS)
-    return orders | {"random": [rank_steps(nothing, real, seed=seed) for seed in seeds]}
+    gradients = gradient_importance(model, clips)
+    orders["integrated_gradients"] = [rank_steps(gradients, real, seed=index)]
+    # Where all steps are equally important, the random order of ties is the ranking.
+    equal = [np.zeros(steps.shape) for steps in real]
+    seeds = range(1 + index * NUM_ORDERS, 1 + (index + 1) * NUM_ORDERS)
+    orders["random"] = [rank_steps(equal, real, seed=seed) for seed in seeds]
+    return orders
 
 
-def _curves(errors: dict[str, dict[str, NDArray[np.float64]]], unit: str) -> dict[str, Any]:
-    drawn = {
-        direction: {score: _curve(values) for score, values in by_score.items()}
-        for direction, by_score in errors.items()
-    }
-    comparisons = [
-        _compared(direction, score, other, errors[direction])
-        for direction in _DIRECTIONS
-        for score in ("actions", "moments")
-        for other in ("random", "integrated_gradients")
-    ]
-    count = errors["deletion"]["actions"].shape[2]
+def _curves(errors: dict[str, _Errors]) -> dict[str, Any]:
+    """Mean curves and the comparisons between them, as the file has them."""
     return {
-        "unit": unit,
-        "clips": count,
+        "clips": errors["deletion"]["actions"].shape[2],
         "fractions": list(FRACTIONS),
-        **drawn,
-        "comparisons": comparisons,
+        **{way: {s: _mean_curve(e) for s, e in errors[way].items()} for way in _DIRECTIONS},
+        "comparisons": [
+            _comparison(way, score, rival, errors[way])
+            for way in _DIRECTIONS
+            for score in ("actions", "moments")
+            for rival in ("random", "integrated_gradients")
+        ],
     }
 
 
-def _curve(errors: NDArray[np.float64]) -> dict[str, Any]:
-    """One curve of ``[seeds, orders, clips, 11]``; with the spread of several orders."""
+def _mean_curve(errors: NDArray[np.float64]) -> dict[str, Any]:
+    """Mean of ``[seeds, orders, clips, 11]``, with the spread where there are several orders."""
     by_order = errors.mean(axis=(0, 2))  # [orders, 11]
-    curve = {
-        "error": by_order.mean(axis=0).tolist(),
-        "area": float(areas(by_order.mean(axis=0))),
-    }
+    mean = by_order.mean(axis=0)
+    curve = {"error": mean.tolist(), "area": float(areas(mean))}
     if len(by_order) > 1:
         curve |= {
             "area_std": float(areas(by_order).std(ddof=1)),
@@ -313,116 +278,95 @@ def _curve(errors: NDArray[np.float64]) -> dict[str, Any]:
     return curve
 
 
-def _compared(
-    direction: str, score: str, other: str, errors: dict[str, NDArray[np.float64]]
-) -> dict[str, Any]:
+def _comparison(direction: str, score: str, rival: str, errors: _Errors) -> dict[str, Any]:
     """Areas of one score against another's, clip by clip."""
-    own, others = (areas(errors[name].mean(axis=(0, 1))) for name in (score, other))
+    own, others = (areas(errors[name].mean(axis=(0, 1))) for name in (score, rival))
     gain = own - others if direction == "deletion" else others - own
-    estimate = paired_bootstrap(gain)
     return {
         "curve": direction,
         "score": score,
-        "against": other,
+        "against": rival,
         "area": float(own.mean()),
         "other_area": float(others.mean()),
-        "gain": estimate.value,
-        "low": estimate.low,
-        "high": estimate.high,
-        "p": estimate.p,
+        **paired_bootstrap(gain).as_row("gain"),
     }
 
 
 def _policies(assessed: _Assessed, tell: Callable[[str], None]) -> dict[str, Any]:
-    each = []
-    for at, model in enumerate(assessed.models):
+    """Errors under the learned and under other actions, and the comparisons between them."""
+    seeds = []
+    for index, model in enumerate(assessed.models):
         tell("policies")
         size = assessed.batch_size
-        each.append(policy_errors(model, assessed.some, seed=at, batch_size=size))
-    errors = {name: np.mean([seed[name] for seed in each], axis=0) for name in each[0]}
-    comparisons = []
-    for other in ("ones", "random", "none"):
-        estimate = paired_bootstrap(errors[other] - errors["learned"])
-        gain, low, high, p = estimate
-        comparisons.append({"against": other, "gain": gain, "low": low, "high": high, "p": p})
-    means = {name: float(values.mean()) for name, values in errors.items()}
-    return {"errors": means, "comparisons": comparisons}
-
-
-# ---------------------------------------------------------------- probes
-
-
-def _probes(
-    assessed: _Assessed, corpus: Corpus
-) -> tuple[dict[str, Any] | None, list[dict[str, Any]]]:
-    """Probes, or None where there is nothing to fit them on; and redundancy."""
-    models, size = assessed.models, assessed.batch_size
-    modalities = models[0].modalities
-    test = [pool(model, assessed.split, batch_size=size) for model in models]
-    alike = redundancy(modalities, test)
-    train, valid = corpus.split("train"), corpus.split("valid")
-    if not len(labelled_rows(train)):
-        return None, alike
-    # On the split that is judged nothing may be chosen, the penalty of a probe included.
-    choose = assessed.split.name != "valid" and len(labelled_rows(valid)) > 0
-    task = corpus.card.task
-    found = probes(
-        task,
-        modalities,
-        [labelled(train, pool(model, train, batch_size=size)) for model in models],
-        [labelled(assessed.split, pooled) for pooled in test],
-        [labelled(valid, pool(model, valid, batch_size=size)) for model in models]
-        if choose
-        else None,
-    )
-    rows = {
-        modality: {
-            "without": probe.without,
-            "increment": probe.increment.value,
-            "low": probe.increment.low,
-            "high": probe.increment.high,
-            "p": probe.increment.p,
-        }
-        for modality, probe in found.items()
+        seeds.append(policy_errors(model, assessed.chosen, seed=index, batch_size=size))
+    errors = {name: np.mean([seed[name] for seed in seeds], axis=0) for name in seeds[0]}
+    return {
+        "errors": {name: float(values.mean()) for name, values in errors.items()},
+        "comparisons": [
+            {"against": rival} | paired_bootstrap(errors[rival] - errors["learned"]).as_row("gain")
+            for rival in ("ones", "random", "none")
+        ],
     }
-    score = "R²" if task.kind == "regression" else "accuracy"
-    count = len(labelled_rows(assessed.split))
-    return {"score": score, "clips": count, "modalities": rows}, alike
 
 
-# ---------------------------------------------------------------- clips and notes
+def _probes(assessed: _Assessed, corpus: Corpus, pooled: list[Pooled]) -> dict[str, Any] | None:
+    """Probes of the assessed split, or None where no training clip has a label to fit them."""
+    train, valid, judged = corpus.split("train"), corpus.split("valid"), assessed.split
+    if not len(labelled_rows(train)):
+        return None
+
+    def features(split: Split) -> list[Labelled]:
+        size = assessed.batch_size
+        return [labelled(split, pool(model, split, batch_size=size)) for model in assessed.models]
+
+    # On the split that is judged nothing may be chosen, the penalty of a probe included.
+    choose = judged.name != "valid" and len(labelled_rows(valid)) > 0
+    probed = probes(
+        corpus.card.task,
+        assessed.models[0].modalities,
+        features(train),
+        [labelled(judged, seed) for seed in pooled],
+        features(valid) if choose else None,
+    )
+    return {
+        "score": "R²" if corpus.card.task.kind == "regression" else "accuracy",
+        "clips": len(labelled_rows(judged)),
+        "modalities": {
+            modality: {"without": probe.without, **probe.increment.as_row("increment")}
+            for modality, probe in probed.items()
+        },
+    }
 
 
-def _clip_rows(split: Split, moments: Sequence[Moments]) -> list[dict[str, Any]]:
+def _clip_rows(split: Split, moments: list[Moments]) -> list[dict[str, Any]]:
     truth = in_words(split.card.task, split.labels().tolist())
     words = split.table.column("words").to_pylist()
     return [
         {
-            "id": each.id,
+            "id": clip.id,
             "truth": truth[row],
-            "prediction": each.prediction,
-            "spread": each.spread,
-            "probability": each.probability,
-            "steps": {m: len(values) for m, values in each.action.items()},
-            "kept": {m: _kept(values) for m, values in each.action.items()},
-            "share": dict(each.share),
-            "words_kept": _words_kept(words[row], each),
-            "word_share": each.word_share.tolist(),
+            "prediction": clip.prediction,
+            "spread": clip.spread,
+            "probability": clip.probability,
+            "steps": {m: len(values) for m, values in clip.action.items()},
+            "kept": {m: _kept(values) for m, values in clip.action.items()},
+            "share": dict(clip.share),
+            "words_kept": _words_kept(words[row], clip),
+            "word_share": clip.word_share.tolist(),
         }
-        for row, each in enumerate(moments)
+        for row, clip in enumerate(moments)
     ]
 
 
 def _kept(action: NDArray[np.float32]) -> list[int]:
-    kept: list[int] = np.flatnonzero(action >= KEPT).tolist()
-    return kept
+    return list(np.flatnonzero(action >= KEPT).tolist())
 
 
 def _words_kept(words: list[dict[str, Any]] | None, moments: Moments) -> list[str] | None:
     action = moments.action.get("text")
     if words is None or action is None or len(words) != len(action):
         return None
-    return [words[at]["text"] for at in _kept(action)]
+    return [words[index]["text"] for index in _kept(action)]
 
 
 def _notes(run: Run, corpus: Corpus, assessed: _Assessed, *, probed: bool) -> list[str]:
@@ -447,11 +391,11 @@ def _notes(run: Run, corpus: Corpus, assessed: _Assessed, *, probed: bool) -> li
 
 
 def _finite(value: Any) -> Any:
-    """The same, with None for every number that JSON does not have."""
+    """Replace every number that JSON does not have by None."""
     if isinstance(value, dict):
-        return {key: _finite(each) for key, each in value.items()}
+        return {key: _finite(item) for key, item in value.items()}
     if isinstance(value, list | tuple):
-        return [_finite(each) for each in value]
+        return [_finite(item) for item in value]
     if isinstance(value, float) and not math.isfinite(value):
         return None
     return value

@@ -1,4 +1,4 @@
-"""What an explanation comes to, in sentences that say as much when nothing was found."""
+"""Conclusions of an explanation in sentences, also where nothing was found."""
 
 from __future__ import annotations
 
@@ -8,9 +8,9 @@ from typing import Any
 __all__ = ["SIGNIFICANT", "conclusions", "probability_text"]
 
 SIGNIFICANT = 0.05
-"""A difference whose p is at least this is called none."""
+"""Smallest p at which a difference may be chance."""
 
-_THROWN_OFF = 0.05  # share by which an error must exceed that of knowing nothing
+_THROWN_OFF = 0.05  # share by which an error must exceed the error without any step
 
 _RANKED = {"actions": "what the policies keep", "moments": "what is common or kept"}
 _ORDERS = {"random": "at random", "integrated_gradients": "by integrated gradients"}
@@ -25,7 +25,7 @@ _LEARNED = {1: "err less than", 0: "are not better than", -1: "err more than"}
 
 
 def probability_text(p: float) -> str:
-    """A p-value as it is read.
+    """Format a p-value.
 
     Example:
         >>> probability_text(0.0004), probability_text(0.62)
@@ -41,17 +41,17 @@ def conclusions(content: Mapping[str, Any]) -> list[str]:
         content: Curves, policies, probes and redundancy, in the layout of
             :mod:`mmcl.explain.explanation`.
     """
-    found = [_ranking(row) for row in content["curves"]["comparisons"]]
-    found += _thrown_off(content["curves"])
-    found += [_policy(content["policies"], row) for row in content["policies"]["comparisons"]]
-    if content["probes"] is not None:
-        score = content["probes"]["score"]
-        found += [_probe(m, row, score) for m, row in content["probes"]["modalities"].items()]
-    return found + _redundancy(content["redundancy"])
+    curves, policies, probes = (content[key] for key in ("curves", "policies", "probes"))
+    sentences = [_ranking(row) for row in curves["comparisons"]]
+    sentences += _thrown_off(curves["deletion"]["actions"]["error"])
+    sentences += [_policy(policies["errors"], row) for row in policies["comparisons"]]
+    if probes is not None:
+        sentences += [_probe(m, row, probes["score"]) for m, row in probes["modalities"].items()]
+    return sentences + _redundancy(content["redundancy"])
 
 
 def _verdict(row: Mapping[str, Any], value: str = "gain") -> int:
-    """1 where the difference is above 0, -1 where it is below, 0 where it may be chance."""
+    """Sign of a difference; 0 where it may be chance."""
     if row["p"] >= SIGNIFICANT:
         return 0
     return 1 if row[value] > 0 else -1
@@ -69,9 +69,8 @@ def _ranking(row: Mapping[str, Any]) -> str:
     )
 
 
-def _thrown_off(curves: Mapping[str, Any]) -> list[str]:
-    """A warning where clips with holes are worse to a network than no clip at all."""
-    errors = curves["deletion"]["actions"]["error"]
+def _thrown_off(errors: list[float]) -> list[str]:
+    """Warn where a network errs more on clips with gaps than on clips without any step."""
     if max(errors) <= errors[-1] * (1 + _THROWN_OFF):
         return []
     return [
@@ -81,8 +80,7 @@ def _thrown_off(curves: Mapping[str, Any]) -> list[str]:
     ]
 
 
-def _policy(policies: Mapping[str, Any], row: Mapping[str, Any]) -> str:
-    errors = policies["errors"]
+def _policy(errors: Mapping[str, float], row: Mapping[str, Any]) -> str:
     return (
         f"The learned actions {_LEARNED[_verdict(row)]} {_ACTIONS[row['against']]}: error "
         f"{errors['learned']:.3f} against {errors[row['against']]:.3f}, "
@@ -100,17 +98,13 @@ def _probe(modality: str, row: Mapping[str, Any], score: str) -> str:
 
 
 def _redundancy(pairs: list[dict[str, Any]]) -> list[str]:
-    known = [
-        row for row in pairs if None not in (row[p]["value"] for p in ("common", "complementary"))
-    ]
+    values = [(row["common"]["value"], row["complementary"]["value"]) for row in pairs]
+    known = [pair for pair in values if None not in pair]
     if not known:
         return []
-    common, other = (
-        sum(row[part]["value"] for row in known) / len(known)
-        for part in ("common", "complementary")
-    )
-    verb = "are more alike" if common > other else "are not more alike"
+    common, complementary = (sum(part) / len(known) for part in zip(*known, strict=True))
+    verb = "are more alike" if common > complementary else "are not more alike"
     return [
         f"The common parts of the modalities {verb} than the complementary ones: "
-        f"CKA {common:.3f} against {other:.3f}, mean over pairs."
+        f"CKA {common:.3f} against {complementary:.3f}, mean over pairs."
     ]

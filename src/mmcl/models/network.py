@@ -7,10 +7,12 @@ modalities are used, what happens where one is absent, the shape of scores, and 
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, ClassVar, Protocol, Self
 
+import numpy as np
 import torch
 from huggingface_hub import PyTorchModelHubMixin, hf_hub_download
 from huggingface_hub.constants import SAFETENSORS_SINGLE_FILE
@@ -18,7 +20,9 @@ from safetensors.torch import load_model
 from torch import Tensor, nn
 
 from mmcl.config import ModelSettings, PolicySettings
+from mmcl.corpus.batches import Batch, collate, move_batch
 from mmcl.corpus.schema import Task
+from mmcl.corpus.store import Split
 from mmcl.errors import DatasetError, ShapeError
 from mmcl.models.layers import traced
 from mmcl.models.projection import Standardiser
@@ -214,6 +218,59 @@ class Network(nn.Module, PyTorchModelHubMixin):
         if self.task.kind == "classes":
             return raw
         return raw.view(*raw.shape[:-1], len(self.task.names), 2)
+
+    @property
+    def keeps_missing_steps(self) -> bool:
+        """Whether a missing step stays a real step, of zeros, instead of being masked."""
+        return self.released  # it knows one length per clip
+
+    @property
+    def needs_equal_lengths(self) -> bool:
+        """Whether all modalities of a clip must have the same number of steps."""
+        return self.released and self.aligned
+
+    def collate(
+        self, split: Split, rows: Sequence[int] | np.ndarray, targets: Tensor | None = None
+    ) -> Batch:
+        """Pad clips as this network takes them, on its device.
+
+        Args:
+            split: Clips of a corpus, which may lack some of the network's modalities.
+            rows: Rows of the clips, ``[b]``.
+            targets: Targets of the whole split, ``[clips, ...]``, or None.
+        """
+        held = [m for m in self.modalities if m in split.card.dims]
+        batch = collate(split, rows, held, targets, keep_missing=self.keeps_missing_steps)
+        return move_batch(batch, next(self.parameters()).device)
+
+    def take_away(self, batch: Batch, missing: Mapping[Modality, Tensor]) -> Batch:
+        """Return a batch without some of its steps; the given one is not changed.
+
+        Args:
+            batch: What :meth:`collate` returned.
+            missing: Steps to take away, by modality bool ``[b, n_m]``; none of a modality that
+                is left out.
+        """
+        features, masks = dict(batch.features), dict(batch.masks)
+        for modality, gone in missing.items():
+            gone = gone.to(masks[modality].device)
+            features[modality] = features[modality].masked_fill(gone.unsqueeze(-1), 0.0)
+            if not self.keeps_missing_steps:
+                masks[modality] = masks[modality] & ~gone
+        return batch._replace(features=features, masks=masks)
+
+    @contextmanager
+    def evaluating(self) -> Iterator[None]:
+        """Work in evaluation mode and without gradient; the mode is restored afterwards."""
+        was_training = self.training
+        self.eval()
+        try:
+            # A random policy draws the same actions every time, and changes no later draw.
+            with torch.inference_mode(), torch.random.fork_rng(devices=[]):
+                torch.default_generator.manual_seed(0)
+                yield
+        finally:
+            self.train(was_training)
 
 
 def _finite(modality: Modality, x: Tensor) -> Tensor:

@@ -25,19 +25,18 @@ from mmcl.learning.inference import score_split, targets_of
 from mmcl.learning.loop import build_model
 from mmcl.learning.objectives import item_losses
 from mmcl.models.mmcl import MMCL
+from mmcl.models.network import Network
 
 # The same float32 sums over batches of another size.
 TOLERANCE = 1e-5
 SCORE = Task(kind="regression", low=-3, high=3)
 
 
-class OneStep(nn.Module):
+class OneStep(Network):
     """Predicts the first feature of audio's last step, and 0 where that is masked."""
 
-    modalities, never_seen, released, task = ("text", "audio"), (), False, SCORE
-
     def __init__(self):
-        super().__init__()
+        super().__init__({"text": 2, "audio": 3}, SCORE)
         self.unused = nn.Parameter(torch.zeros(1))
 
     def forward(self, features, masks):
@@ -118,7 +117,7 @@ def test_real_steps_leave_out_what_is_missing_absent_or_never_seen(small):
     assert first.tolist() == [[True] * 6, [True, False, True, True, False, False]]
     assert second.tolist() == [[True] * 6, [False] * 6]
     assert third.sum(axis=1).tolist() == [6, 4]
-    model.never_seen = ("text",)
+    model.seen[0] = False  # training had no text
     assert [each.sum() for each in real_steps(model, small)] == [4, 4, 4]
 
 

@@ -2,7 +2,7 @@
 
 import importlib
 import sys
-from types import SimpleNamespace
+from types import MappingProxyType, SimpleNamespace
 
 import numpy as np
 import pytest
@@ -14,22 +14,20 @@ from mmcl.corpus.store import pack_corpus
 from mmcl.errors import MissingExtraError
 from mmcl.explain.gradients import gradient_importance, load_captum
 from mmcl.learning.loop import build_model
+from mmcl.models.network import Network
 
 WEIGHTS = {"text": [0.5, -2.0], "audio": [1.0, 0.25, -3.0]}
 CENTRE = [1.0, -1.0, 0.5]
 
 
-class Linear(nn.Module):
+class Linear(Network):
     """Sum over real steps of a weighted sum of features; audio is centred before."""
 
-    modalities, released = ("text", "audio"), False
+    standardisers = MappingProxyType({"audio": SimpleNamespace(centre=torch.tensor(CENTRE))})
 
     def __init__(self, task):
-        super().__init__()
+        super().__init__({"text": 2, "audio": 3}, task)
         self.weight = nn.ParameterDict({m: torch.tensor(w) for m, w in WEIGHTS.items()})
-        self.task = task
-        standardisers = {"audio": SimpleNamespace(centre=torch.tensor(CENTRE))}
-        self.projection = SimpleNamespace(standardisers=standardisers)
 
     def forward(self, features, masks):
         total = sum(((features[m] @ w) * masks[m]).sum(dim=1) for m, w in self.weight.items())
@@ -103,6 +101,6 @@ def test_missing_captum_is_told(monkeypatch):
     with pytest.raises(MissingExtraError) as caught:
         load_captum()
     assert str(caught.value) == (
-        "mmcl explain compares with integrated gradients, which need captum, which is not "
-        'installed.\n  Install it: pip install "mmcl[research]"'
+        "comparing with integrated gradients needs captum, which is not installed.\n"
+        '  Install it: pip install "mmcl[research]"'
     )
