@@ -10,7 +10,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from mmcl.corpus.batches import batch_rows, collate, move_batch
+from mmcl.corpus.batches import batch_rows
 from mmcl.corpus.store import Split
 from mmcl.learning.objectives import item_losses
 from mmcl.models.mmcl import Output
@@ -136,21 +136,11 @@ def _outputs(
     model: Network, split: Split, rows: NDArray[np.int64], batch_size: int
 ) -> Iterator[tuple[NDArray[np.int64], Scoring]]:
     """Yield rows and outputs batch by batch; the mode of the model is restored afterwards."""
-    device = next(model.parameters()).device
-    was_training = model.training
     held = [m for m in model.modalities if m in split.card.dims]  # a corpus may lack one
-    model.eval()
-    try:
-        # A policy that acts at random (an ablation) neither depends on what was drawn before
-        # nor changes what is drawn after.
-        with torch.inference_mode(), torch.random.fork_rng(devices=[]):
-            torch.default_generator.manual_seed(0)
-            for block in _blocks(split, rows, held, batch_size):
-                batch = collate(split, block, held, keep_missing=model.released)
-                batch = move_batch(batch, device)
-                yield block, model(batch.features, batch.masks)
-    finally:
-        model.train(was_training)
+    with model.evaluating():
+        for block in _blocks(split, rows, held, batch_size):
+            batch = model.collate(split, block)
+            yield block, model(batch.features, batch.masks)
 
 
 def _blocks(

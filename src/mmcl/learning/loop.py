@@ -28,11 +28,9 @@ from mmcl.config import Config, LearningSettings, PolicySettings
 from mmcl.corpus.batches import (
     Batch,
     batch_rows,
-    collate,
     drop_modalities,
     epoch_order,
     labelled_rows,
-    move_batch,
     share_of_process,
     shuffle_window,
 )
@@ -348,17 +346,11 @@ class _Training:
         return np.asarray(mean.cpu())
 
     def _batch(self, rows: np.ndarray) -> Batch:
-        batch = collate(
-            self.train.split,
-            rows,
-            self.model.modalities,
-            self.train.targets,
-            keep_missing=self.model.released,
-        )
+        batch = self.model.collate(self.train.split, rows, self.train.targets)
         rate = self.config.learning.modality_dropout
         if rate and len(batch.masks) > 1:
             batch = batch._replace(masks=drop_modalities(batch.masks, rate))
-        return move_batch(batch, self.fabric.device)
+        return batch
 
     def _check_finite(self, name: str, loss: float, when: str) -> None:
         if not math.isfinite(loss):

@@ -255,7 +255,7 @@ def _combine(cosines: Tensor, present: Tensor, confirm: str) -> Tensor:
 
 def _take_steps(unit: Tensor, index: Tensor) -> Tensor:
     """Pick step ``index[b, i]`` of clip b: ``[b, n, d]`` and ``[b, i]`` to ``[b, i, d]``."""
-    first = torch.arange(len(unit), device=unit.device).unsqueeze(-1) * unit.shape[1]
+    first = torch.arange(unit.shape[0], device=unit.device).unsqueeze(-1) * unit.shape[1]
     # The look-up of an embedding: on a CPU several times faster than gather, also backwards.
     return F.embedding(index + first, unit.flatten(0, 1))
 

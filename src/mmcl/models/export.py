@@ -27,14 +27,11 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
-from torch.onnx.symbolic_helper import parse_args
-from torch.onnx.utils import register_custom_op_symbolic, unregister_custom_op_symbolic
 
 from mmcl.errors import ConfigError, RunError
 from mmcl.extras import load
 from mmcl.files import complete_file
 from mmcl.models import decoupling
-from mmcl.models.layers import ModalityNorm
 from mmcl.models.mmcl import MMCL, Output
 from mmcl.models.network import Network
 from mmcl.types import Modality
@@ -248,11 +245,10 @@ def _refusal(model: Network, reason: str, *, instead: str = "--model calibrated"
 def _trace(model: Network) -> bytes:
     """Return the ONNX file of a network, without a description."""
     network = _FileNetwork(copy.deepcopy(model).cpu()).eval()
-    _fix_norm_widths(network)
     lengths = (9, 9, 9) if _needs_equal_lengths(model) else (9, 11, 10)
     example = _random_inputs(model, 2, lengths, torch.Generator().manual_seed(0))
     try:
-        with _traceable(), warnings.catch_warnings(), TemporaryDirectory() as folder:
+        with _one_block(), warnings.catch_warnings(), TemporaryDirectory() as folder:
             path = Path(folder) / "traced.onnx"
             # It warns of every choice that tracing fixes; the check tells which matter.
             warnings.simplefilter("ignore")
@@ -281,49 +277,15 @@ def _free_axes(model: Network) -> dict[str, dict[int, str]]:
     return axes
 
 
-class _FixedNorm(nn.Module):
-    """A :class:`ModalityNorm` whose width is a number, as the exporter demands."""
-
-    def __init__(self, norm: ModalityNorm) -> None:
-        super().__init__()
-        self.num_modalities, self.width = norm.weight.shape
-        self.weight, self.bias = norm.weight, norm.bias
-
-    def forward(self, x: Tensor) -> Tensor:
-        shape = (self.num_modalities, *[1] * (x.ndim - 2), self.width)
-        normal = F.layer_norm(x, (self.width,))
-        return torch.addcmul(self.bias.view(shape), normal, self.weight.view(shape))
-
-
-def _fix_norm_widths(module: nn.Module) -> None:
-    for name, child in module.named_children():
-        if isinstance(child, ModalityNorm):
-            setattr(module, name, _FixedNorm(child))
-        else:
-            _fix_norm_widths(child)
-
-
 @contextmanager
-def _traceable() -> Iterator[None]:
-    """Remove two obstacles to tracing while the block runs."""
+def _one_block() -> Iterator[None]:
+    """Search for partners in one block while tracing: the example would fix their number."""
     before = decoupling._BLOCK_ELEMENTS
-    # The exporter hands a negative axis on to ONNX, which has none.
-    register_custom_op_symbolic("aten::movedim", _movedim, _OPSET)
-    # Search for partners in one block: the example would fix the number of blocks.
     decoupling._BLOCK_ELEMENTS = 1 << 62
     try:
         yield
     finally:
         decoupling._BLOCK_ELEMENTS = before
-        unregister_custom_op_symbolic("aten::movedim", _OPSET)
-
-
-@parse_args("v", "i", "i")
-def _movedim(graph: Any, x: Any, source: int, destination: int) -> Any:
-    rank = x.type().dim()
-    axes = [axis for axis in range(rank) if axis != source % rank]
-    axes.insert(destination % rank, source % rank)
-    return graph.op("Transpose", x, perm_i=axes)
 
 
 def _add_description(onnx: Any, content: bytes, model: Network) -> bytes:

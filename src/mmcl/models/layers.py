@@ -98,8 +98,10 @@ class ModalityNorm(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """Shapes: ``[m, ..., d]`` in and out."""
-        shape = (x.shape[0], *[1] * (x.ndim - 2), x.shape[-1])
-        normal = F.layer_norm(x, x.shape[-1:])
+        # Sizes of the weights, not of x: the exporter to ONNX needs plain numbers.
+        num_modalities, width = self.weight.shape
+        shape = (num_modalities, *[1] * (x.ndim - 2), width)
+        normal = F.layer_norm(x, (width,))
         return torch.addcmul(self.bias.view(shape), normal, self.weight.view(shape))
 
 

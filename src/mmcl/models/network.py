@@ -1,7 +1,7 @@
-"""What training, scoring and comparing ask of any model, and what models share.
+"""The class that every model extends.
 
-MMCL and every baseline is a :class:`Network`. What is common to them lives here: which
-modalities are used, what happens where one is absent, the shape of scores, and saving.
+MMCL and every baseline is a :class:`Network`. Here is what they share: which modalities are
+used, what happens where one is absent, how clips become batches, the shape of scores, and saving.
 """
 
 from __future__ import annotations
@@ -38,7 +38,7 @@ _CODERS: dict[type, Any] = {
 
 
 class Scoring(Protocol):
-    """What every network returns, whatever else it says."""
+    """The least that every network returns."""
 
     @property
     def scores(self) -> Tensor:
@@ -55,23 +55,23 @@ class Network(nn.Module, PyTorchModelHubMixin):
     Args:
         dims: Feature width per modality of the corpus; those that are not used are ignored.
         task: What is predicted.
-        aligned: Whether step i of every modality is the same stretch of time.
-        model: Its settings.
-        policy: Settings of its policies, where it has any.
+        aligned: True if step i of every modality is the same stretch of time.
+        model: Settings of the network.
+        policy: Settings of its policies, if it has any.
 
     Raises:
         ShapeError: If the corpus has none of the modalities that it uses.
     """
 
     takes: ClassVar[tuple[Modality, ...]] = MODALITIES
-    """The modalities it can use at all."""
+    """Modalities that the network can use at all."""
 
     released: bool = False
-    """Whether a missing step is one of zeros to it: it knows one length per clip."""
+    """True for the method as released, which knows one length per clip."""
 
     without_gradient: ClassVar[tuple[str, ...]] = ()
-    """Beginnings of the names of parameters that the task loss does not reach, and why it may
-    be so is said where the class names them."""
+    """Beginnings of the names of parameters that the task loss does not reach; the class that
+    names them says why."""
 
     def __init_subclass__(cls, **given: Any) -> None:
         super().__init_subclass__(library_name="mmcl", coders=_CODERS, **given)
@@ -101,18 +101,18 @@ class Network(nn.Module, PyTorchModelHubMixin):
 
     @property
     def standardisers(self) -> Mapping[Modality, Standardiser]:
-        """What centres and scales the features, by modality; empty where nothing does."""
+        """Standardisers of the features by modality; empty where there are none."""
         return {}
 
     def fit_standardisation(self, steps: Mapping[Modality, Tensor]) -> None:
         """Learn centre and scale of the features, and which modalities training has at all.
 
         Args:
-            steps: Real steps of the training split, per modality ``[k, d_m]``; none of a
-                modality that training never sees, which is then ignored for good.
+            steps: Real steps of the training split, per modality ``[k, d_m]``. A modality
+                without any is ignored from then on.
         """
-        for at, modality in enumerate(self.modalities):
-            self.seen[at] = len(steps[modality]) > 0
+        for m, modality in enumerate(self.modalities):
+            self.seen[m] = len(steps[modality]) > 0
             if modality in self.standardisers:
                 self.standardisers[modality].fit(steps[modality])
 
@@ -122,23 +122,23 @@ class Network(nn.Module, PyTorchModelHubMixin):
         return tuple(m for m, seen in zip(self.modalities, self.seen, strict=True) if not seen)
 
     def prepare_training(self, targets: Tensor) -> None:
-        """Called once before training with the targets of the whole training split."""
+        """Prepare, once before training, with the targets of the whole training split."""
 
     def start_epoch(self, epoch: int, epochs: int) -> None:
-        """Called before the first batch of every epoch, counted from 0."""
+        """Prepare an epoch, counted from 0, before its first batch."""
 
     def auxiliary_loss(self, output: Any, targets: Tensor, rows: Tensor) -> Tensor:
-        """What is added to the task loss in training; nothing by default.
+        """Return a loss that training adds to the task loss; 0 by default.
 
         Args:
-            output: What :meth:`forward` returned.
-            targets: Of the batch.
+            output: Output of :meth:`forward`.
+            targets: Targets of the batch.
             rows: Row of every clip in the training split, ``[b]``.
         """
         return targets.new_zeros((), dtype=torch.float32)
 
     def training_state(self) -> dict[str, Any]:
-        """What training must keep beside the parameters; see :meth:`load_training_state`."""
+        """State of training besides the parameters; see :meth:`load_training_state`."""
         return {}
 
     def load_training_state(self, state: Mapping[str, Any]) -> None:
@@ -148,10 +148,10 @@ class Network(nn.Module, PyTorchModelHubMixin):
     def _from_pretrained(
         cls, *, model_id: str, map_location: str = "cpu", strict: bool = True, **given: Any
     ) -> Self:
-        """Load from a folder or a hub id: safetensors only, every weight, without a word.
+        """Load from a folder or a hub id: safetensors only, and every weight.
 
-        The library would leave missing weights as they are, fall back to a pickle, and print
-        to stdout, where a command's result goes.
+        The library's own way would leave missing weights random, fall back to a pickle, and
+        print to stdout, where a command's result goes.
         """
         hub = ("revision", "cache_dir", "force_download", "local_files_only", "token")
         options = {name: given.pop(name, None) for name in hub}
@@ -166,9 +166,9 @@ class Network(nn.Module, PyTorchModelHubMixin):
     def complete(
         self, features: Mapping[Modality, Tensor], masks: Mapping[Modality, Tensor] | None
     ) -> tuple[dict[Modality, Tensor], dict[Modality, Tensor]]:
-        """Check what was given, and put an empty step where a modality is left out.
+        """Check the features, and put an empty step where a modality is left out.
 
-        The same is done to a modality that training never saw.
+        A modality that training never saw is emptied, too.
 
         Returns:
             Features ``[b, n_m, d_m]``, 0 where there is no step, and masks ``[b, n_m]``, of
@@ -183,7 +183,7 @@ class Network(nn.Module, PyTorchModelHubMixin):
             raise ShapeError(f"features must hold one of {list(self.modalities)}, got none of them")
         complete: dict[Modality, Tensor] = {}
         complete_masks: dict[Modality, Tensor] = {}
-        for at, modality in enumerate(self.modalities):
+        for m, modality in enumerate(self.modalities):
             x = features.get(modality)
             if x is None:
                 x = given.new_zeros(given.shape[0], 1, self.dims[modality])
@@ -204,15 +204,15 @@ class Network(nn.Module, PyTorchModelHubMixin):
                     f"{modality} must have {self.dims[modality]} features per step, "
                     f"got {x.shape[-1]}"
                 )
-            mask = mask & self.seen[at]
+            mask = mask & self.seen[m]
             complete_masks[modality] = mask
-            if traced() or not mask.all():
+            if traced() or not mask.all():  # padding may hold anything, also NaN
                 x = x.masked_fill(~mask.unsqueeze(-1), 0.0)
             complete[modality] = _finite(modality, x)
         return complete, complete_masks
 
     def shape_scores(self, raw: Tensor) -> Tensor:
-        """Raw numbers ``[..., output_dim]`` as the task's scores."""
+        """Shape raw numbers ``[..., output_dim]`` as scores of the task."""
         if self.task.kind == "regression":
             return raw.squeeze(-1)
         if self.task.kind == "classes":
@@ -221,12 +221,12 @@ class Network(nn.Module, PyTorchModelHubMixin):
 
     @property
     def keeps_missing_steps(self) -> bool:
-        """Whether a missing step stays a real step, of zeros, instead of being masked."""
+        """True if a missing step stays a real step of zeros, instead of being masked."""
         return self.released  # it knows one length per clip
 
     @property
     def needs_equal_lengths(self) -> bool:
-        """Whether all modalities of a clip must have the same number of steps."""
+        """True if all modalities of a clip must have the same number of steps."""
         return self.released and self.aligned
 
     def collate(
@@ -274,16 +274,15 @@ class Network(nn.Module, PyTorchModelHubMixin):
 
 
 def _finite(modality: Modality, x: Tensor) -> Tensor:
-    """The features themselves; one sum finds what is not finite, whatever the batch.
+    """Return the features, or refuse NaN and infinity.
 
-    A network that is being compiled or exported has no features to look at yet.
+    A network that is compiled or exported has no features to look at yet.
     """
-    if traced():
-        return x
-    if math.isfinite(x.detach().sum().item()):
+    # One sum is much cheaper than a look at every value.
+    if traced() or math.isfinite(x.detach().sum().item()):
         return x
     bad = ~torch.isfinite(x).flatten(1).all(dim=1)
-    if not bad.any():  # large numbers whose sum overflows are numbers all the same
+    if not bad.any():  # large numbers may overflow in the sum and be finite all the same
         return x
     raise DatasetError(
         f"{modality} holds NaN or infinity in clip {int(bad.nonzero()[0])} of the batch.\n"
