@@ -1,15 +1,18 @@
-"""``mmcl train`` by two processes: started by itself, and by torchrun."""
+"""``mmcl train`` by two processes: started by Fabric, and by torchrun."""
 
 import json
 import os
 import subprocess
 import sys
 import time
+from pathlib import Path
 
 import pyarrow.parquet as pq
 import pytest
+import torch
+from safetensors.torch import load_file
 
-from mmcl.cli.main import main
+from mmcl.config import model_names
 from mmcl.corpus.plant import PlantSettings, plant_card, plant_clips
 from mmcl.corpus.store import write_corpus
 from mmcl.runs.run import Run
@@ -20,132 +23,132 @@ SMALL = (
     "model.width=8",
     "model.heads=2",
     "model.inner_width=8",
-    "learning.epochs=2",
+    "learning.epochs=3",
+    "learning.patience=5000",
     "learning.batch_size=5",
     "runtime.threads=1",
 )
-ENDLESS = ("--set", "learning.patience=5000")
+EVERY_MODEL = Path(__file__).parents[1] / "fakes" / "train_every_model.py"
 TIMED = ("clips_per_second", "seconds")
 
 
 @pytest.fixture(scope="module")
 def corpus(tmp_path_factory):
-    settings = PlantSettings(train=24, valid=7, test=9)
+    # Odd numbers of clips: the processes never have equal shares of them.
+    settings = PlantSettings(train=23, valid=7, test=9)
     path = tmp_path_factory.mktemp("corpus") / "planted.arrow"
     return write_corpus(path, plant_card(settings), plant_clips(settings))
 
 
-def _words(corpus, out, *more):
-    pairs = [word for setting in (*SMALL, *more) for word in ("--set", setting)]
-    return ["train", str(corpus), "--out", str(out), "--seeds", "1,2", *pairs]
+def command_of(corpus, out, *settings, seeds="1,2"):
+    pairs = [word for setting in (*SMALL, *settings) for word in ("--set", setting)]
+    return ["train", str(corpus), "--out", str(out), "--seeds", seeds, *pairs]
 
 
-def _torchrun(corpus, out, *more):
-    command = ["-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2"]
+def run_python(*words, timeout=120):
     return subprocess.run(
-        [sys.executable, *command, "-m", "mmcl", *_words(corpus, out, *more)],
+        [sys.executable, *words],
         capture_output=True,
         text=True,
-        timeout=120,
+        timeout=timeout,
         check=False,
         env={**os.environ, "OMP_NUM_THREADS": "1"},
     )
 
 
-def test_those_that_train_end_with_the_one_that_asked(corpus, tmp_path):
-    words = _words(corpus, tmp_path / "run", "runtime.processes=2", "learning.epochs=5000")
-    command = [sys.executable, "-m", "mmcl", *words, *ENDLESS]
-    asked = subprocess.Popen(command, stderr=subprocess.PIPE, text=True)
-    history = tmp_path / "run/seed-1/history.csv"
-    try:
-        _wait_until(history.exists)
-    finally:
-        asked.kill()
-        _, said = asked.communicate(timeout=30)  # returns when nobody can say more
-    assert "distributed" not in said
-    assert "leaked" not in said
-    assert not (tmp_path / "run/seed-1/done.json").exists()
+def torchrun(*words):
+    start = ("-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2")
+    return run_python(*start, "-m", "mmcl", *words)
 
 
-SCRIPT = """
-import mmcl
-from mmcl.config import resolve_config
+@pytest.fixture(scope="module")
+def together(corpus, tmp_path_factory):
+    """A run of two processes that Fabric started, and what was printed."""
+    out = tmp_path_factory.mktemp("together") / "run"
+    done = run_python("-m", "mmcl", *command_of(corpus, out, "runtime.devices=2"))
+    assert done.returncode == 0, done.stderr
+    return out, done.stdout
 
-config = resolve_config(overrides={settings})
-mmcl.train(mmcl.load_corpus("{corpus}"), config, out="{out}")
-"""
+
+def weights_of(run, seed):
+    return (run / f"seed-{seed}/model/model.safetensors").read_bytes()
 
 
-def test_script_that_would_start_itself_again_is_told_so(corpus, tmp_path):
-    settings = [*SMALL, "runtime.processes=2"]
-    script = tmp_path / "script.py"
-    script.write_text(SCRIPT.format(settings=settings, corpus=corpus, out=tmp_path / "run"))
-    command = [sys.executable, str(script)]
-    done = subprocess.run(command, capture_output=True, text=True, timeout=120, check=False)
-    assert done.returncode == 1
-    said = [  # of whichever of the two was seen to end first
-        f"mmcl.errors.TrainingError: process {number} of 2 could not start (exit code 1); what it "
-        "said of it stands above.\n"
-        '  A script that starts processes needs: if __name__ == "__main__":\n'
-        for number in (1, 2)
+def test_run_of_two_processes_has_the_files_of_a_run_of_one(corpus, together, tmp_path):
+    out, printed = together
+    assert printed.count("metrics.json") == 1  # one of them speaks
+    done = run_python("-m", "mmcl", *command_of(corpus, tmp_path / "one"))
+    assert done.returncode == 0, done.stderr
+    files = [
+        sorted(str(path.relative_to(run)) for path in run.rglob("*") if path.is_file())
+        for run in (out, tmp_path / "one")
     ]
-    assert done.stderr.endswith(tuple(said))
+    assert files[0] == files[1]
+    assert Run.load(out).config.runtime.devices == 2
+    predictions = pq.read_table(out / "predictions.parquet")
+    assert predictions.num_rows == 2 * (7 + 9)  # two seeds; every clip once
+    assert [len(Run.load(out).fitted(seed).history) for seed in (1, 2)] == [3, 3]
 
 
-def _wait_until(happened):
-    end = time.monotonic() + 180
+def test_torchrun_gives_the_same_run(corpus, together, tmp_path):
+    # The same seed and the same number of processes: the same run, whoever started them.
+    out, _ = together
+    done = torchrun(*command_of(corpus, tmp_path / "run"))
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.count("metrics.json") == 1
+    for seed in (1, 2):
+        assert weights_of(tmp_path / "run", seed) == weights_of(out, seed)
+    reports = []
+    for run in (tmp_path / "run", out):
+        report = json.loads((run / "metrics.json").read_text())
+        for key in TIMED:
+            del report["training"][key]
+        reports.append(report)
+    assert reports[0] == reports[1]
+
+
+def test_torchrun_and_another_number_of_devices_are_refused(corpus, tmp_path):
+    done = torchrun(*command_of(corpus, tmp_path / "run", "runtime.devices=3"))
+    assert done.returncode == 1
+    assert (
+        "ConfigError: runtime.devices is 3, but torchrun started 2 processes\n"
+        "  Leave it to torchrun: without --set runtime.devices\n"
+    ) in done.stderr
+    assert not (tmp_path / "run").exists()
+
+
+@pytest.mark.parametrize("model", ["calibrated", "released"])
+def test_killed_training_leaves_no_process_and_goes_on_bit_for_bit(corpus, tmp_path, model):
+    # released has a critic: its processes differ in their memories, too.
+    settings = ("runtime.devices=2", "learning.epochs=12", f"model.name={model}")
+    whole = run_python("-m", "mmcl", *command_of(corpus, tmp_path / "whole", *settings, seeds="1"))
+    assert whole.returncode == 0, whole.stderr
+
+    words = command_of(corpus, tmp_path / "cut", *settings, seeds="1")
+    started = subprocess.Popen([sys.executable, "-m", "mmcl", *words], stderr=subprocess.PIPE)
+    wait_until((tmp_path / "cut/seed-1/history.csv").exists)
+    started.kill()
+    started.communicate(timeout=60)  # returns when the last process that can write has ended
+    assert not (tmp_path / "cut/seed-1/done.json").exists()
+
+    done = run_python("-m", "mmcl", *words, "--resume")
+    assert done.returncode == 0, done.stderr
+    ends = [
+        load_file(tmp_path / run / "seed-1/model/model.safetensors") for run in ("whole", "cut")
+    ]
+    assert ends[0].keys() == ends[1].keys()
+    assert all(torch.equal(ends[0][name], ends[1][name]) for name in ends[0])
+
+
+def wait_until(happened):
+    end = time.monotonic() + 120
     while not happened():
         assert time.monotonic() < end, "it never came so far"
         time.sleep(0.01)
 
 
-def _report(run):
-    report = json.loads((run / "metrics.json").read_text())
-    for key in TIMED:
-        del report["training"][key]
-    return report
-
-
-def _scores(run):
-    return pq.read_table(run / "predictions.parquet").column("prediction").to_pylist()
-
-
-@pytest.fixture(scope="module")
-def together(corpus, tmp_path_factory):
-    out = tmp_path_factory.mktemp("together") / "run"
-    assert main(_words(corpus, out, "runtime.processes=2")) == 0
-    return out
-
-
-def test_run_of_two_processes_is_the_run_of_one(corpus, together, tmp_path):
-    assert main(_words(corpus, tmp_path / "one")) == 0
-    files = [
-        sorted(str(path.relative_to(run)) for path in run.rglob("*") if path.is_file())
-        for run in (together, tmp_path / "one")
-    ]
-    assert files[0] == files[1]
-    # Twenty steps of training apart by rounding: scores are about 1.
-    assert _scores(together) == pytest.approx(_scores(tmp_path / "one"), abs=1e-4)
-    assert Run.load(together).config.runtime.processes == 2
-
-
-def test_torchrun_gives_the_same_run(corpus, together, tmp_path):
-    done = _torchrun(corpus, tmp_path / "run")
-    assert done.returncode == 0, done.stderr
-    assert done.stdout.count("metrics.json") == 1  # one of them speaks
-    for seed in (1, 2):
-        weights = f"seed-{seed}/model/model.safetensors"
-        assert (tmp_path / "run" / weights).read_bytes() == (together / weights).read_bytes()
-    assert _report(tmp_path / "run") == _report(together)
-    run = [json.loads((each / "run.json").read_text()) for each in (tmp_path / "run", together)]
-    assert run[0] == run[1]
-
-
-def test_torchrun_and_another_number_of_processes_are_refused(corpus, tmp_path):
-    done = _torchrun(corpus, tmp_path / "run", "runtime.processes=3")
-    assert done.returncode == 1
-    assert (
-        "ConfigError: runtime.processes is 3, but torchrun started 2 processes\n"
-        "  Leave it to torchrun: without --set runtime.processes\n"
-    ) in done.stderr
-    assert not (tmp_path / "run").exists()
+def test_every_model_can_be_trained_by_two_processes(corpus, tmp_path):
+    done = run_python(str(EVERY_MODEL), str(corpus), str(tmp_path), timeout=250)
+    assert done.returncode == 0, done.stderr[-2000:]
+    for name in model_names():
+        assert Run.load(tmp_path / name).metrics["test"]["mae"]["mean"] > 0, name
