@@ -10,6 +10,7 @@ pytest.importorskip("fastapi", reason="the extra serve is not installed")
 playwright_api = pytest.importorskip("playwright.sync_api", reason="playwright is not installed")
 
 from fakes.served import serving  # noqa: E402
+from mmcl.serve.page_files import EXAMPLE_CLIP  # noqa: E402
 from page.stub import Stub  # noqa: E402
 
 QUIET = (
@@ -71,12 +72,9 @@ def open_page(browser):
 
 
 @pytest.fixture(scope="session")
-def clip(tmp_path_factory):
+def clip():
     """The example clip as a file."""
-    pytest.importorskip("av")
-    from mmcl.serve.example import example_clip
-
-    return example_clip(tmp_path_factory.mktemp("clip"))
+    return EXAMPLE_CLIP
 
 
 @pytest.fixture(scope="session")

@@ -1,4 +1,4 @@
-"""Features as JSON into clips: every fault of a request is told before anything is predicted."""
+"""Clips of features read from JSON, with every fault reported before anything is predicted."""
 
 from __future__ import annotations
 
@@ -19,17 +19,17 @@ from mmcl.types import MODALITIES, Modality
 __all__ = ["Expected", "Features", "read_features"]
 
 _LARGEST = float(np.finfo(np.float32).max)
-_MOST_ID = 200  # characters
+_MAX_ID_LENGTH = 200
 _KEYS = ("id", *MODALITIES)
 
 
 class Expected(NamedTuple):
-    """What a model takes.
+    """Features that a model takes.
 
     Attributes:
-        model: Its name.
-        dims: Feature width per modality of its corpus.
-        used: The modalities it looks at.
+        model: Name of the model.
+        dims: Numbers per step of each modality of its corpus.
+        used: Modalities that it predicts from.
         equal_lengths: Whether all modalities of a clip must have one length.
     """
 
@@ -43,8 +43,8 @@ class Features(NamedTuple):
     """One clip of a request.
 
     Attributes:
-        id: As the client calls it.
-        steps: Per modality that it has, float32 ``[n, d_m]``.
+        id: Name given by the client.
+        steps: Features of each modality that the clip has, float32 ``[n, d_m]``.
     """
 
     id: str
@@ -52,28 +52,28 @@ class Features(NamedTuple):
 
     @property
     def longest(self) -> int:
-        """Steps of its longest modality."""
+        """Number of steps of the longest modality."""
         return max(map(len, self.steps.values()))
 
 
 def read_features(body: bytes, expected: Expected, limits: Limits) -> list[Features]:
-    """The clips of a request: ``{"clips": [{"id": "a", "text": [[...], ...], ...}]}``.
+    """Return the clips of a request: ``{"clips": [{"id": "a", "text": [[...], ...], ...}]}``.
 
     Args:
         body: JSON. A modality that is null or left out is absent.
-        expected: What the model takes.
-        limits: How many clips and steps there may be.
+        expected: Features that the model takes.
+        limits: Limits on clips and steps.
 
     Raises:
-        UsageError: If it is no JSON, or not of that form.
+        UsageError: If the body is not JSON of this form.
         ServiceError: If there are too many clips or steps.
         ShapeError: If steps do not have the width the model was trained on.
         DatasetError: If a value is NaN or infinite.
     """
     clips = _clips(body)
     if len(clips) > limits.max_clips:
-        raise _too_many(f"the request has {len(clips)} clips", f"{limits.max_clips} of them")
-    return [_clip(at, clip, expected, limits) for at, clip in enumerate(clips)]
+        raise _too_many(f"the request has {len(clips)} clips", limits.max_clips)
+    return [_clip(index, clip, expected, limits) for index, clip in enumerate(clips)]
 
 
 def _clips(body: bytes) -> list[Any]:
@@ -95,88 +95,88 @@ def _clips(body: bytes) -> list[Any]:
     return clips
 
 
-def _clip(at: int, clip: Any, expected: Expected, limits: Limits) -> Features:
+def _clip(index: int, clip: Any, expected: Expected, limits: Limits) -> Features:
     if not isinstance(clip, dict):
-        raise UsageError(f"clip {at} must be an object, got {_kind(clip)}.")
+        raise UsageError(f"clip {index} must be an object, got {_kind(clip)}.")
     for key in clip:
         if key not in _KEYS:
-            raise UsageError(f'clip {at}: unknown key "{key}"{did_you_mean(key, _KEYS)}')
+            raise UsageError(f'clip {index}: unknown key "{key}"{did_you_mean(key, _KEYS)}')
     identifier = clip.get("id")
     if identifier is None:
-        identifier = str(at)
-    if not isinstance(identifier, str) or len(identifier) > _MOST_ID:
+        identifier = str(index)
+    if not isinstance(identifier, str) or len(identifier) > _MAX_ID_LENGTH:
         raise UsageError(
-            f"clip {at}: id must be a text of at most {_MOST_ID} characters, "
+            f"clip {index}: id must be a text of at most {_MAX_ID_LENGTH} characters, "
             f"got {_kind(identifier)}."
         )
     steps = {
-        modality: _steps(at, modality, clip[modality], expected, limits)
+        modality: _steps(index, modality, clip[modality], expected, limits)
         for modality in MODALITIES
         if clip.get(modality) is not None
     }
     if not any(modality in steps for modality in expected.used):
         raise ShapeError(
-            f"clip {at} has none of {list(expected.used)}, which is what {expected.model} "
+            f"clip {index} has none of {list(expected.used)}, which is what {expected.model} "
             "predicts from."
         )
     lengths = {m: len(steps[m]) for m in expected.used if m in steps}
     if expected.equal_lengths and len(set(lengths.values())) > 1:
         raise ShapeError(
-            f"clip {at}: {expected.model} takes clips with as many steps in every modality, "
+            f"clip {index}: {expected.model} takes clips with as many steps in every modality, "
             f"got {lengths}."
         )
     return Features(identifier, steps)
 
 
 def _steps(
-    at: int, modality: Modality, given: Any, expected: Expected, limits: Limits
+    index: int, modality: Modality, steps: Any, expected: Expected, limits: Limits
 ) -> NDArray[np.float32]:
-    """The steps of one modality, float32 ``[n, d_m]``."""
+    """Return the steps of one modality, float32 ``[n, d_m]``."""
     width = expected.dims.get(modality)
     if width is None:
         raise ShapeError(
-            f"clip {at}: {expected.model} was trained without {modality}.\n"
+            f"clip {index}: {expected.model} was trained without {modality}.\n"
             f"  It takes {_widths(expected)}"
         )
-    if not isinstance(given, list) or not given:
+    if not isinstance(steps, list) or not steps:
         raise UsageError(
-            f"clip {at}: {modality} must be a list of steps, one at least, got {_kind(given)}.\n"
+            f"clip {index}: {modality} must be a list of steps, one at least, got {_kind(steps)}.\n"
             f"  Where there is no {modality}: null"
         )
-    if len(given) > limits.max_steps:
-        raise _too_many(f"clip {at}: {modality} has {len(given)} steps", str(limits.max_steps))
-    values = _numbers(given)
+    if len(steps) > limits.max_steps:
+        raise _too_many(f"clip {index}: {modality} has {len(steps)} steps", limits.max_steps)
+    values = _numbers(steps)
     if values is None:
         raise UsageError(
-            f"clip {at}: {modality} must be a list of steps, each a list of {width} numbers"
-            f"{_odd(given, width)}."
+            f"clip {index}: {modality} must be a list of steps, each a list of {width} numbers"
+            f"{_first_fault(steps, width)}."
         )
     if values.shape[1] != width:
         raise ShapeError(
-            f"clip {at}: {modality} must have {width} features per step, got {values.shape[1]}"
+            f"clip {index}: {modality} must have {width} features per step, got {values.shape[1]}"
         )
-    if not (np.abs(values) <= _LARGEST).all():  # false of NaN, too
+    if not (np.abs(values) <= _LARGEST).all():  # NaN fails this comparison, too
         raise DatasetError(
-            f"{modality} holds NaN or infinity in clip {at} of the batch.\n"
-            "  A step that was not measured is zeros; a modality that was not is null."
+            f"{modality} holds NaN or infinity in clip {index} of the batch.\n"
+            "  Send zeros for a step that was not measured, null for such a modality."
         )
     return values.astype(np.float32)
 
 
-def _numbers(given: list[Any]) -> NDArray[np.float64] | None:
-    """The nested lists as an array, or None: numpy would take texts for numbers."""
+def _numbers(steps: list[Any]) -> NDArray[np.float64] | None:
+    """Return nested lists as an array, None where they are not all numbers of one width."""
     try:
-        values = np.array(given)
+        values = np.array(steps)
     except (ValueError, OverflowError):
         return None
+    # Asked for floats at once, numpy would also take texts and booleans for numbers.
     if values.ndim != 2 or values.dtype.kind not in "fiu":
         return None
     return values.astype(np.float64)
 
 
-def _odd(given: list[Any], width: int) -> str:
-    """What is wrong with the first step that is not as it should be."""
-    for number, step in enumerate(given):
+def _first_fault(steps: list[Any], width: int) -> str:
+    for number, step in enumerate(steps):
         if not isinstance(step, list):
             return f"; step {number} is {_kind(step)}"
         if len(step) != width:
@@ -187,9 +187,9 @@ def _odd(given: list[Any], width: int) -> str:
     return ""
 
 
-def _too_many(found: str, most: str) -> ServiceError:
+def _too_many(counted: str, most: int) -> ServiceError:
     return ServiceError(
-        f"{found}; expected at most {most}.\n  Send them in several requests.",
+        f"{counted}; expected at most {most}.\n  Send them in several requests.",
         status=413,
         kind="too-large",
     )
@@ -200,7 +200,7 @@ def _widths(expected: Expected) -> str:
 
 
 def _kind(value: Any) -> str:
-    """A value in a few characters, whatever it is."""
+    """Describe any value in a few words."""
     match value:
         case dict():
             return f"an object with {_short(json.dumps(list(value)))}"

@@ -1,4 +1,4 @@
-"""How much of everything one client, one file and one request may take."""
+"""Limits of requests, recordings and workers."""
 
 from __future__ import annotations
 
@@ -9,28 +9,28 @@ __all__ = ["GIB", "MEDIA_TYPES", "MIB", "Limits"]
 MIB, GIB = 2**20, 2**30
 
 MEDIA_TYPES = ("video/*", "audio/*")
-"""What a client may offer; what a file really is, its content says."""
+"""Types that the page offers to choose; the content of a file decides what it really is."""
 
 
 class Limits(BaseModel):
-    """The service's limits; pictures are limited by :mod:`mmcl.media.decode`.
+    """Limits of a service; the size of pictures is limited by :mod:`mmcl.media.decode`.
 
     Attributes:
-        max_bytes: Of a recording.
+        max_bytes: Size of a recording.
         max_seconds: Length of a recording.
-        max_transcript_bytes: Of what is said in it.
+        max_transcript_bytes: Size of a transcript.
         upload_seconds: Time an upload may take.
         max_jobs: Recordings that wait or are being received; more are turned away.
         stage_seconds: Time one stage of a job may take (hearing the words, for example).
-        load_seconds: Time the workshop may take to load its models.
-        max_memory: Bytes the workshop may hold while it works on a job.
+        load_seconds: Time that the worker for recordings may take to load its models.
+        max_memory: Bytes that this worker may hold while it works on a job.
         result_hours: How long a result is kept.
-        max_body_bytes: Of a request with features.
-        max_clips: In a request with features.
-        max_steps: Of one modality of such a clip.
+        max_body_bytes: Size of a request with features.
+        max_clips: Clips of a request with features.
+        max_steps: Steps of one modality of such a clip.
         clips_at_once: Clips of all clients that go through a network together.
-        pairs_at_once: Pairs of steps (clips x longest x longest) that do: what attention needs
-            memory for.
+        pairs_at_once: Pairs of steps (clips x longest x longest) that go through a network
+            together; attention needs memory for them.
         max_waiting_clips: Clips that may wait for their turn; more are turned away.
     """
 

@@ -1,4 +1,4 @@
-"""Answers of the service as its OpenAPI schema describes them, with examples."""
+"""Bodies of requests and answers, as /openapi.json describes them."""
 
 from __future__ import annotations
 
@@ -23,18 +23,18 @@ __all__ = [
 
 
 class _Answer(BaseModel):
-    # "model" and "name" are the words of this service, not of pydantic.
+    # pydantic reserves names that begin with "model_".
     model_config = ConfigDict(frozen=True, protected_namespaces=())
 
 
 class Health(_Answer):
-    """That the service is there."""
+    """State of the service."""
 
     status: str
 
 
 class TaskAnswer(_Answer):
-    """What is predicted: a score from ``low`` to ``high``, one of ``classes``, or ``emotions``."""
+    """Task of a run: a score from ``low`` to ``high``, one of ``classes``, or ``emotions``."""
 
     kind: TaskKind
     low: float | None = None
@@ -44,7 +44,7 @@ class TaskAnswer(_Answer):
 
 
 class Reception(_Answer):
-    """What a recording may be."""
+    """Limits of a recording."""
 
     max_bytes: int
     max_seconds: float
@@ -54,7 +54,7 @@ class Reception(_Answer):
 class ModelAnswer(_Answer):
     """A run that is served.
 
-    ``dims`` is the width of a step of each modality; ``modalities`` are those it looks at.
+    ``dims`` has the numbers per step of each modality; ``modalities`` are those it predicts from.
     """
 
     name: str
@@ -69,13 +69,13 @@ class ModelAnswer(_Answer):
 
 
 class ModelsAnswer(_Answer):
-    """Every run that is served; the first is asked where none is named."""
+    """Every run that is served; the first is used where a request names none."""
 
     models: list[ModelAnswer]
 
 
 class ClipAnswer(_Answer):
-    """A score, the name of a class or the names of the emotions held, of one clip.
+    """Prediction of one clip: a score, a class, or the emotions present.
 
     ``spread`` is the standard deviation over seeds; null with one seed.
     """
@@ -87,16 +87,16 @@ class ClipAnswer(_Answer):
 
 
 class PredictAnswer(_Answer):
-    """Predictions of clips, in their order."""
+    """Predictions of clips, in the order of the request."""
 
     model: str
     predictions: list[ClipAnswer]
 
 
-class ResultAnswer(BaseModel):
-    """What a run says of a recording; see docs/serving.md for what each utterance holds."""
+class ResultAnswer(_Answer):
+    """Result of a recording; docs/serving.md lists the keys of an utterance."""
 
-    model_config = ConfigDict(frozen=True, extra="allow", protected_namespaces=())
+    model_config = ConfigDict(extra="allow")
 
     model: str
     name: str
@@ -108,22 +108,22 @@ class ResultAnswer(BaseModel):
 
 
 def _steps(modality: Modality, limits: Limits) -> dict[str, Any]:
-    number = {"type": "number"}
+    step = {"type": "array", "items": {"type": "number"}, "minItems": 1}
     return {
         "type": ["array", "null"],
-        "description": f"Steps of {modality}: a list of numbers each. Null: there is none.",
-        "items": {"type": "array", "items": number, "minItems": 1},
+        "description": f"Steps of {modality}, each a list of numbers; null where there is none.",
+        "items": step,
         "minItems": 1,
         "maxItems": limits.max_steps,
     }
 
 
 def predict_body(dims: dict[Modality, int], limits: Limits) -> dict[str, Any]:
-    """The two bodies that ``POST /v1/predict`` takes, for its OpenAPI schema.
+    """Return the schema of the two bodies that ``POST /v1/predict`` takes.
 
     Args:
-        dims: Widths of the model that is asked by default: those of the example.
-        limits: Of the service.
+        dims: Numbers per step of the default model, for the example.
+        limits: Limits of the service.
     """
     properties: dict[str, Any] = {"id": {"type": "string", "maxLength": 200}}
     properties |= {modality: _steps(modality, limits) for modality in dims}
@@ -133,27 +133,26 @@ def predict_body(dims: dict[Modality, int], limits: Limits) -> dict[str, Any]:
         "required": ["clips"],
         "additionalProperties": False,
         "properties": {
-            "clips": {
-                "type": "array",
-                "items": clip,
-                "minItems": 1,
-                "maxItems": limits.max_clips,
-            }
+            "clips": {"type": "array", "items": clip, "minItems": 1, "maxItems": limits.max_clips}
         },
     }
     form = {
         "type": "object",
         "required": ["file"],
         "properties": {
-            "file": {"type": "string", "format": "binary", "description": "A video or a sound."},
+            "file": {
+                "type": "string",
+                "format": "binary",
+                "description": "A video or a sound file.",
+            },
             "transcript": {
                 "type": "string",
-                "description": "What is said: plain text, SubRip or WebVTT. Recognised if absent.",
+                "description": "Plain text, SubRip or WebVTT. Where absent, speech is recognised.",
             },
             "language": {
                 "type": "string",
                 "pattern": "^[a-z]{2,3}$",
-                "description": "Of the speech, as en.",
+                "description": "Language of the speech, for example en.",
             },
         },
     }

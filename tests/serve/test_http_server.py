@@ -12,8 +12,7 @@ import pytest
 
 from mmcl.cli.main import main
 from mmcl.errors import UsageError
-from mmcl.serve.apart import num_threads
-from mmcl.serve.serving import check_token, default_state, listen
+from mmcl.serve.http_server import check_token, default_state, listen
 
 MAKE_ONE = '  Make one: python -c "import secrets; print(secrets.token_urlsafe())"'
 
@@ -42,7 +41,7 @@ def test_this_machine_needs_no_token(host):
 @pytest.mark.parametrize("host", ["0.0.0.0", "::", "192.168.1.5", "talks.example"])
 def test_other_machines_need_one(call, host):
     message = (
-        f"--host {host} lets other machines in, and there is no token that they must show.\n"
+        f"--host {host} lets other machines in, so the service needs a token.\n"
         f"{MAKE_ONE}\n"
         f"  Give it: mmcl serve RUN --host {host} --token TOKEN, or as MMCL_TOKEN"
     )
@@ -65,7 +64,7 @@ def test_port_that_is_taken(call, taken):
         2,
         "",
         f"UsageError: port {taken} of 127.0.0.1 is taken, perhaps by another mmcl serve.\n"
-        f"  Give another: --port {taken + 1}\n",
+        f"  Use another: --port {taken + 1}\n",
     )
 
 
@@ -94,7 +93,7 @@ def test_two_runs_of_one_name(call, runs, tmp_path):
     assert (code, err) == (
         2,
         f'UsageError: two runs are called "talks": {folder} and {tmp_path / "talks"}.\n'
-        "  Rename one of the folders: a model is asked for by its folder's name\n",
+        "  Rename one of the folders: a model is called by its folder's name\n",
     )
 
 
@@ -143,12 +142,7 @@ def test_command_serves_and_stops(runs, tmp_path):
         process.send_signal(signal.SIGINT)
         out, err = process.communicate(timeout=20)
         assert (process.returncode, err) == (0, "")
-        assert out == "Stopped; jobs that were not done are taken up again next time.\n"
+        assert out == "Stopped. Jobs that were not done are run when it is started again.\n"
     finally:
         process.kill()
         process.wait()
-
-
-def test_free_cores_are_left_to_recordings(monkeypatch):
-    monkeypatch.setattr(os, "cpu_count", lambda: 8)
-    assert num_threads() == 4

@@ -1,7 +1,7 @@
-"""Who may come in, what every answer carries, and how each is counted.
+"""Access control of every request, headers of every answer, and their counts.
 
-Without a token only pages of this machine may ask: the name a browser asks for must be the
-service's own, so that a page of the web cannot reach it by a name of its own that leads here.
+Without a token only this machine may ask. The host that a browser names must then be one of the
+service's own names: a page of the web could otherwise reach it by a domain that points here.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from starlette.datastructures import Headers, MutableHeaders
 from starlette.responses import JSONResponse, RedirectResponse, Response
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from mmcl.serve.meters import Meters
+from mmcl.serve.counters import Counters
 from mmcl.serve.page_files import CONTENT_POLICY
 from mmcl.serve.problems import (
     PROBLEM_TYPE,
@@ -27,12 +27,12 @@ from mmcl.serve.problems import (
     unknown_problem,
 )
 
-__all__ = ["COOKIE", "Guard", "as_answer"]
+__all__ = ["AccessControl", "as_answer"]
 
-COOKIE = "mmcl_token"
+_COOKIE = "mmcl_token"
 _COOKIE_SECONDS = 30 * 24 * 3600
 _log = logging.getLogger("mmcl.serve")
-_OPEN = ("/healthz", "/readyz")  # a proxy asks these, and they say nothing
+_OPEN = ("/healthz", "/readyz")  # for proxies, without a token; they tell nothing else
 
 _HEADERS = {
     "Content-Security-Policy": CONTENT_POLICY,
@@ -43,7 +43,7 @@ _HEADERS = {
 
 
 def as_answer(problem: Problem, headers: Mapping[str, str] | None = None) -> Response:
-    """A problem as an answer."""
+    """Return a problem as an HTTP answer."""
     return JSONResponse(
         problem.model_dump(mode="json"),
         status_code=problem.status,
@@ -52,20 +52,20 @@ def as_answer(problem: Problem, headers: Mapping[str, str] | None = None) -> Res
     )
 
 
-class Guard:
+class AccessControl:
     """The outermost layer of the service.
 
     Args:
-        app: What it guards.
-        meters: What is counted.
-        token: That must be shown, or None.
-        hosts: Names the service may be asked by where there is no token.
+        app: The application behind it.
+        counters: Count requests.
+        token: Token that clients must send, or None.
+        hosts: Names of the service, which clients must use where there is no token.
     """
 
     def __init__(
-        self, app: ASGIApp, *, meters: Meters, token: str | None, hosts: Iterable[str]
+        self, app: ASGIApp, *, counters: Counters, token: str | None, hosts: Iterable[str]
     ) -> None:
-        self.app, self.meters = app, meters
+        self.app, self.counters = app, counters
         self.token = token
         self.hosts = frozenset(hosts)
 
@@ -84,7 +84,7 @@ class Guard:
             await send(message)
 
         try:
-            await (self._refused(scope) or self.app)(scope, receive, send_with_headers)
+            await (self._refusal(scope) or self.app)(scope, receive, send_with_headers)
         except Exception:
             _log.exception("%s %s", scope["method"], scope["path"])
             if status:  # half an answer is out already
@@ -92,32 +92,33 @@ class Guard:
             await as_answer(unknown_problem())(scope, receive, send_with_headers)
         finally:
             route = getattr(scope.get("route"), "path", "other")
-            self.meters.requests.labels(scope["method"], route, str(status)).inc()
-            self.meters.request_seconds.labels(route).observe(time.perf_counter() - began)
+            self.counters.requests.labels(scope["method"], route, str(status)).inc()
+            self.counters.request_seconds.labels(route).observe(time.perf_counter() - began)
 
-    def _refused(self, scope: Scope) -> Response | None:
-        """The answer to whom may not come in; None lets him in."""
+    def _refusal(self, scope: Scope) -> Response | None:
+        """Return the answer to a request that is refused, None for one that is allowed."""
         headers = Headers(scope=scope)
         if self.token is None:
-            if _hostname(f"//{headers.get('host', '')}") not in self.hosts:
-                return as_answer(problem_of(_foreign_host(headers.get("host", ""))))
+            host = headers.get("host", "")
+            if _hostname(f"//{host}") not in self.hosts:
+                return as_answer(problem_of(_foreign_host(host)))
         elif scope["path"] not in _OPEN:
-            if scope["path"] == "/" and (shown := _in_query(scope)) and self._fits(shown):
-                return self._welcome(scope)
-            if not any(self._fits(each) for each in _shown(headers)):
+            if scope["path"] == "/" and self._is_token(_token_in_query(scope)):
+                return self._set_cookie(scope)
+            if not any(map(self._is_token, _tokens_in_headers(headers))):
                 return as_answer(problem_of(_no_token()), {"WWW-Authenticate": "Bearer"})
         if scope["method"] not in ("GET", "HEAD", "OPTIONS") and _is_foreign(headers):
             return as_answer(problem_of(_foreign_page(headers.get("origin", ""))))
         return None
 
-    def _fits(self, shown: str) -> bool:
-        return hmac.compare_digest(shown.encode(), (self.token or "").encode())
+    def _is_token(self, sent: str) -> bool:
+        return hmac.compare_digest(sent.encode(), (self.token or "").encode())
 
-    def _welcome(self, scope: Scope) -> Response:
-        """Keep the token in a cookie, and take it out of the address."""
+    def _set_cookie(self, scope: Scope) -> Response:
+        """Return the redirection that moves the token from the address to a cookie."""
         answer = RedirectResponse("/", status_code=303)
         answer.set_cookie(
-            COOKIE,
+            _COOKIE,
             self.token or "",
             max_age=_COOKIE_SECONDS,
             httponly=True,
@@ -131,24 +132,22 @@ def _add_headers(scope: Scope, message: Message) -> None:
     headers = MutableHeaders(scope=message)
     for name, value in _HEADERS.items():
         headers.setdefault(name, value)
-    # Results and jobs are personal; the page's own files are asked for again each time.
-    headers.setdefault(
-        "Cache-Control", "no-store" if scope["path"].startswith("/v1") else "no-cache"
-    )
+    # Results and jobs are private. Files of the page may be kept, but are checked each time.
+    is_private = scope["path"].startswith("/v1")
+    headers.setdefault("Cache-Control", "no-store" if is_private else "no-cache")
 
 
-def _shown(headers: Headers) -> list[str]:
-    """Tokens that came with a request."""
-    scheme, _, given = headers.get("authorization", "").partition(" ")
-    shown = [given.strip()] if scheme.lower() == "bearer" else []
+def _tokens_in_headers(headers: Headers) -> list[str]:
+    scheme, _, credentials = headers.get("authorization", "").partition(" ")
+    tokens = [credentials.strip()] if scheme.lower() == "bearer" else []
     try:
         cookies = SimpleCookie(headers.get("cookie", ""))
     except CookieError:
-        return shown
-    return [*shown, *(each.value for name, each in cookies.items() if name == COOKIE)]
+        return tokens
+    return [*tokens, *(morsel.value for name, morsel in cookies.items() if name == _COOKIE)]
 
 
-def _in_query(scope: Scope) -> str:
+def _token_in_query(scope: Scope) -> str:
     query: bytes = scope["query_string"]
     return parse_qs(query.decode("latin-1")).get("token", [""])[0]
 
@@ -161,15 +160,15 @@ def _hostname(url: str) -> str:
 
 
 def _is_foreign(headers: Headers) -> bool:
-    """Whether a page of another origin asks: a browser says so."""
+    """Return whether a page of another origin asks, as a browser tells in ``Origin``."""
     origin = headers.get("origin")
     return origin is not None and urlsplit(origin).netloc != headers.get("host", "")
 
 
 def _foreign_host(host: str) -> ServiceError:
     return ServiceError(
-        f'the service is not called "{host[:100]}", so it does not answer.\n'
-        "  Ask it by the address it printed; for other names give it a token: "
+        f'"{host[:100]}" is no name of this service, so it does not answer.\n'
+        "  Use the address that it printed; for other names give it a token: "
         "mmcl serve RUN --token TOKEN",
         status=403,
         kind="foreign-host",
@@ -178,7 +177,7 @@ def _foreign_host(host: str) -> ServiceError:
 
 def _foreign_page(origin: str) -> ServiceError:
     return ServiceError(
-        f'a page of "{origin[:100]}" asked, and only the service\'s own pages may.',
+        f'a page of "{origin[:100]}" sent the request; only the service\'s own page may.',
         status=403,
         kind="foreign-page",
     )
@@ -186,7 +185,7 @@ def _foreign_page(origin: str) -> ServiceError:
 
 def _no_token() -> ServiceError:
     return ServiceError(
-        "the service asks for its token.\n"
+        "the service needs its token.\n"
         "  Send it: -H 'Authorization: Bearer TOKEN'; in a browser open /?token=TOKEN once",
         status=401,
         kind="no-token",
