@@ -90,12 +90,12 @@ def test_batches_keep_to_the_limits(monkeypatch, trained, planted):
     run = trained(planted(), "calibrated")
     sizes = []
 
-    def noted(run, split):
-        sizes.append((len(split), int(max(split.lengths("text")))))
-        return original(run, split)
+    def noted(run, clips):
+        sizes.append((len(clips), max(clip.longest for clip in clips)))
+        return original(run, clips)
 
-    original = feature_worker._predict
-    monkeypatch.setattr(feature_worker, "_predict", noted)
+    original = feature_worker._predict_block
+    monkeypatch.setattr(feature_worker, "_predict_block", noted)
     clips = [
         Features(str(n), {"text": np.ones((n, 96), np.float32)}) for n in (30, 1, 2, 40, 3, 1, 50)
     ]

@@ -112,6 +112,15 @@ def test_jobs_are_kept_at_home(monkeypatch, tmp_path):
     assert default_state() == tmp_path / "mmcl" / "serve"
 
 
+def test_workers_can_start_their_imports_before_ours():
+    """What ``mmcl serve`` imports first must be light, or both import one after the other."""
+    modules = ("http_server", "limits", "supervisor")
+    lines = "; ".join(f"import mmcl.serve.{module}" for module in modules)
+    script = f"import sys; {lines}; print('torch' in sys.modules)"
+    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True)
+    assert done.stdout == "False\n"
+
+
 def test_free_port_is_found():
     with listen("127.0.0.1", 0) as listening:
         assert listening.getsockname()[1] > 0
@@ -137,7 +146,7 @@ def test_command_serves_and_stops(runs, tmp_path):
         assert found, second
         assert httpx.get(f"{found[1]}v1/models").status_code == 401
         headers = {"Authorization": "Bearer a-token-of-some-length"}
-        models = httpx.get(f"{found[1]}v1/models", headers=headers).json()["models"]
+        models = httpx.get(f"{found[1]}v1/models", headers=headers, timeout=60).json()["models"]
         assert [each["name"] for each in models] == ["planted"]
         process.send_signal(signal.SIGINT)
         out, err = process.communicate(timeout=20)

@@ -19,13 +19,7 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from mmcl.serve.counters import Counters
 from mmcl.serve.page_files import CONTENT_POLICY
-from mmcl.serve.problems import (
-    PROBLEM_TYPE,
-    Problem,
-    ServiceError,
-    problem_of,
-    unknown_problem,
-)
+from mmcl.serve.problems import PROBLEM_TYPE, Problem, ServiceError, problem_of, unknown_problem
 
 __all__ = ["AccessControl", "as_answer"]
 
@@ -53,13 +47,10 @@ def as_answer(problem: Problem, headers: Mapping[str, str] | None = None) -> Res
 
 
 class AccessControl:
-    """The outermost layer of the service.
+    """The outermost layer of the service, in front of ``app``.
 
-    Args:
-        app: The application behind it.
-        counters: Count requests.
-        token: Token that clients must send, or None.
-        hosts: Names of the service, which clients must use where there is no token.
+    Clients must send the token; where there is none, they must call the service by one of
+    ``hosts``.
     """
 
     def __init__(
@@ -101,14 +92,35 @@ class AccessControl:
         if self.token is None:
             host = headers.get("host", "")
             if _hostname(f"//{host}") not in self.hosts:
-                return as_answer(problem_of(_foreign_host(host)))
+                return _refuse(
+                    403,
+                    "foreign-host",
+                    f'"{host[:100]}" is no name of this service, so it does not answer.\n'
+                    "  Use the address that it printed; for other names give it a token: "
+                    "mmcl serve RUN --token TOKEN",
+                )
         elif scope["path"] not in _OPEN:
             if scope["path"] == "/" and self._is_token(_token_in_query(scope)):
                 return self._set_cookie(scope)
             if not any(map(self._is_token, _tokens_in_headers(headers))):
-                return as_answer(problem_of(_no_token()), {"WWW-Authenticate": "Bearer"})
-        if scope["method"] not in ("GET", "HEAD", "OPTIONS") and _is_foreign(headers):
-            return as_answer(problem_of(_foreign_page(headers.get("origin", ""))))
+                return _refuse(
+                    401,
+                    "no-token",
+                    "the service needs its token.\n"
+                    "  Send it: -H 'Authorization: Bearer TOKEN'; in a browser open /?token=TOKEN "
+                    "once",
+                    {"WWW-Authenticate": "Bearer"},
+                )
+        # A browser names the origin of the page that asks.
+        origin = headers.get("origin")
+        is_foreign = origin is not None and urlsplit(origin).netloc != headers.get("host", "")
+        if is_foreign and scope["method"] not in ("GET", "HEAD", "OPTIONS"):
+            return _refuse(
+                403,
+                "foreign-page",
+                f'a page of "{str(origin)[:100]}" sent the request; only the service\'s own page '
+                "may.",
+            )
         return None
 
     def _is_token(self, sent: str) -> bool:
@@ -159,34 +171,7 @@ def _hostname(url: str) -> str:
         return ""
 
 
-def _is_foreign(headers: Headers) -> bool:
-    """Return whether a page of another origin asks, as a browser tells in ``Origin``."""
-    origin = headers.get("origin")
-    return origin is not None and urlsplit(origin).netloc != headers.get("host", "")
-
-
-def _foreign_host(host: str) -> ServiceError:
-    return ServiceError(
-        f'"{host[:100]}" is no name of this service, so it does not answer.\n'
-        "  Use the address that it printed; for other names give it a token: "
-        "mmcl serve RUN --token TOKEN",
-        status=403,
-        kind="foreign-host",
-    )
-
-
-def _foreign_page(origin: str) -> ServiceError:
-    return ServiceError(
-        f'a page of "{origin[:100]}" sent the request; only the service\'s own page may.',
-        status=403,
-        kind="foreign-page",
-    )
-
-
-def _no_token() -> ServiceError:
-    return ServiceError(
-        "the service needs its token.\n"
-        "  Send it: -H 'Authorization: Bearer TOKEN'; in a browser open /?token=TOKEN once",
-        status=401,
-        kind="no-token",
-    )
+def _refuse(
+    status: int, kind: str, text: str, headers: Mapping[str, str] | None = None
+) -> Response:
+    return as_answer(problem_of(ServiceError(text, status=status, kind=kind)), headers)

@@ -9,7 +9,7 @@ from __future__ import annotations
 import asyncio
 import json
 import time
-from collections.abc import AsyncIterator, Callable, Iterable, Mapping, Sequence
+from collections.abc import AsyncIterator, Callable, Iterable, Sequence
 from contextlib import asynccontextmanager
 from importlib import metadata
 from pathlib import Path
@@ -29,15 +29,15 @@ from mmcl.serve.features import read_features
 from mmcl.serve.jobs import Job, new_id
 from mmcl.serve.limits import Limits
 from mmcl.serve.openapi import (
-    ClipAnswer,
     Health,
     ModelsAnswer,
     PredictAnswer,
     ResultAnswer,
     predict_body,
+    problems,
 )
 from mmcl.serve.page_files import EXAMPLE_CLIP, EXAMPLE_TRANSCRIPT, page_files
-from mmcl.serve.problems import PROBLEM_TYPE, Problem, ServiceError, problem_of, unknown_problem
+from mmcl.serve.problems import Problem, ServiceError, problem_of, unknown_problem
 from mmcl.serve.recording_worker import Reader
 from mmcl.serve.results import FORMATS
 from mmcl.serve.service import Service, why_no_media
@@ -110,16 +110,13 @@ def create_app(
         docs_url=None,  # these pages of FastAPI load scripts from other hosts
         redoc_url=None,
         redirect_slashes=False,
-        responses=_problems({401: "no token", 403: "asked from elsewhere", 500: "a fault"}),
+        responses=problems(401, 403, 500),
     )
     app.state.service = service
     for add in (_add_errors, _add_health, _add_models, _add_predict, _add_jobs, _add_page):
         add(app, service)
     app.add_middleware(AccessControl, counters=service.counters, token=token, hosts=tuple(hosts))
     return app
-
-
-# ---------------------------------------------------------------- errors
 
 
 def _add_errors(app: FastAPI, service: Service) -> None:
@@ -131,6 +128,7 @@ def _add_errors(app: FastAPI, service: Service) -> None:
     async def expected_fault(request: Request, fault: MMCLError) -> Response:
         problem = problem_of(fault, names)
         headers = {"Retry-After": "5"} if problem.status == 429 else None
+        # A client that is still sending would otherwise see a broken connection, not the answer.
         if problem.status in (408, 413):
             await drain(request, service.limits)
         return as_answer(problem, headers)
@@ -150,20 +148,9 @@ def _add_errors(app: FastAPI, service: Service) -> None:
 
 
 def _explain(fault: Any) -> str:
-    where = " ".join(str(part) for part in fault["loc"])
+    """Return the text of one value that does not fit."""
+    where = " ".join(map(str, fault["loc"]))
     return f"{where}: {fault['msg'].replace('Input should be', 'must be')}, got {fault['input']!r}"
-
-
-def _problems(meanings: Mapping[int, str]) -> dict[int | str, dict[str, Any]]:
-    """Return the answers of a route that are problems, for its schema."""
-    schema = {"schema": {"$ref": "#/components/schemas/Problem"}}
-    return {
-        status: {"description": meaning, "content": {PROBLEM_TYPE: schema}}
-        for status, meaning in meanings.items()
-    }
-
-
-# ---------------------------------------------------------------- health
 
 
 def _add_health(app: FastAPI, service: Service) -> None:
@@ -175,7 +162,7 @@ def _add_health(app: FastAPI, service: Service) -> None:
         "/readyz",
         tags=["health"],
         summary="Whether every model is loaded",
-        responses=_problems({503: "models are still loading"}),
+        responses=problems(503),
     )
     async def readyz() -> Health:
         if not service.is_ready:
@@ -199,9 +186,6 @@ def _add_health(app: FastAPI, service: Service) -> None:
         return Response(service.counters.text(), media_type="text/plain; version=0.0.4")
 
 
-# ---------------------------------------------------------------- models
-
-
 def _add_models(app: FastAPI, service: Service) -> None:
     @app.get("/v1/models", tags=["models"], summary="The runs that are served")
     async def models() -> ModelsAnswer:
@@ -215,7 +199,7 @@ def _add_models(app: FastAPI, service: Service) -> None:
         tags=["models"],
         summary="The report of a run, as mmcl report writes it",
         response_class=HTMLResponse,
-        responses=_problems({404: "no such model", 422: "the run has no result"}),
+        responses=problems(404, 422),
     )
     async def report(name: str) -> Response:
         name, run = service.run_named(name)
@@ -227,13 +211,11 @@ def _add_models(app: FastAPI, service: Service) -> None:
 def _report(name: str, run: Run) -> str:
     from mmcl.explain.report import report_page
 
+    # The page names the run's folder, which clients shall not see.
     page = report_page(run.folder, command=f"mmcl report {name}")
     for folder in {str(run.folder), str(run.folder.resolve())}:
         page = page.replace(folder, name)
     return page
-
-
-# ---------------------------------------------------------------- predictions
 
 
 def _add_predict(app: FastAPI, service: Service) -> None:
@@ -251,20 +233,7 @@ def _add_predict(app: FastAPI, service: Service) -> None:
         responses={
             200: {"description": "Predictions of the clips, or the result of the recording."},
             202: {"model": Job, "description": "The job; its address is in Location."},
-            **_problems(
-                {
-                    400: "the body is not as described",
-                    404: "no such model",
-                    408: "the upload was too slow",
-                    410: "the job was cancelled meanwhile",
-                    413: "too large, too long or too many",
-                    415: "neither JSON nor a form",
-                    422: "the features or the recording cannot be predicted",
-                    429: "too many recordings or clips wait",
-                    501: "a package that reading recordings needs is not installed",
-                    503: "nothing can be predicted now: the process for it is starting again",
-                }
-            ),
+            **problems(400, 404, 408, 410, 413, 415, 422, 429, 501, 503),
         },
         openapi_extra=predict_body(dict(first.card.dims), service.limits),
     )
@@ -288,17 +257,12 @@ async def _predict_features(service: Service, name: str, request: Request) -> Re
     expected = await service.expected(name)
     body = await read_body(request, service.limits.max_body_bytes)
     clips = read_features(body, expected, service.limits)
-    predicted = await service.batcher.predict(name, clips)
-    answers = [
-        ClipAnswer(id=clip.id, **prediction._asdict())
-        for clip, prediction in zip(clips, predicted, strict=True)
-    ]
-    answer = PredictAnswer(model=name, predictions=answers)
+    answer = PredictAnswer(model=name, predictions=await service.batcher.predict(name, clips))
     return Response(answer.model_dump_json(), media_type="application/json")
 
 
 async def _accept_recording(service: Service, name: str, request: Request) -> Job:
-    """Receive a recording and queue it."""
+    """Receive a recording and queue it; an upload that fails leaves nothing behind."""
     if not service.takes_media(name):
         others = ", ".join(filter(service.takes_media, service.runs))
         hint = f"\n  Use one that does: {others}" if others else ""
@@ -310,12 +274,12 @@ async def _accept_recording(service: Service, name: str, request: Request) -> Jo
     folder.mkdir()
     service.receiving += 1
     try:
-        received = await receive(request, folder, service.limits)
+        recording, language = await receive(request, folder, service.limits)
         job = Job(
             id=identifier,
             model=name,
-            name=received.name,
-            language=received.language,
+            name=recording,
+            language=language,
             status="queued",
             created=time.time(),
         )
@@ -340,11 +304,8 @@ async def _answer_job(service: Service, job: Job, wait: float) -> Response:
     return as_answer(_why_no_result(job), headers)
 
 
-# ---------------------------------------------------------------- jobs
-
-
 def _add_jobs(app: FastAPI, service: Service) -> None:
-    missing = _problems({404: "no such job", 422: "the id is malformed"})
+    missing = problems(404, 422)
 
     @app.get("/v1/jobs/{id}", tags=["jobs"], summary="The state of a job", responses=missing)
     async def state(id: _JobId) -> Job:
@@ -393,17 +354,7 @@ def _add_jobs(app: FastAPI, service: Service) -> None:
                     if form != "json"
                 },
             },
-            **missing,
-            **_problems(
-                {
-                    409: "the job is not done yet",
-                    410: "the job was cancelled",
-                    413: "the recording was too long",
-                    422: "the recording could not be predicted",
-                    501: "a package is not installed",
-                    503: "recordings cannot be read at the moment",
-                }
-            ),
+            **problems(404, 409, 410, 413, 422, 501, 503),
         },
     )
     async def result(
@@ -461,9 +412,6 @@ async def _events(service: Service, identifier: str) -> AsyncIterator[str]:
             await asyncio.wait_for(change.wait(), _PING_SECONDS)
         except TimeoutError:
             yield ": still here\n\n"
-
-
-# ---------------------------------------------------------------- the page
 
 
 def _add_page(app: FastAPI, _: Service) -> None:

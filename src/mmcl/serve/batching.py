@@ -11,9 +11,9 @@ from collections.abc import Awaitable, Callable, Sequence
 from typing import NamedTuple
 
 from mmcl.serve.counters import Counters
-from mmcl.serve.feature_worker import Predicted
 from mmcl.serve.features import Features
 from mmcl.serve.limits import Limits
+from mmcl.serve.openapi import ClipAnswer
 from mmcl.serve.problems import ServiceError
 
 __all__ = ["Batcher"]
@@ -22,21 +22,15 @@ __all__ = ["Batcher"]
 class _Request(NamedTuple):
     model: str
     clips: Sequence[Features]
-    answer: asyncio.Future[list[Predicted]]
+    answer: asyncio.Future[list[ClipAnswer]]
 
 
 class Batcher:
-    """Collects requests and predicts them together, one batch after the other.
-
-    Args:
-        predict: Predicts clips of one model, in order.
-        limits: How many clips go together, and how many may wait.
-        counters: Count clips and batches.
-    """
+    """Collects requests and has ``predict`` answer them together, one batch after the other."""
 
     def __init__(
         self,
-        predict: Callable[[str, Sequence[Features]], Awaitable[list[Predicted]]],
+        predict: Callable[[str, Sequence[Features]], Awaitable[list[ClipAnswer]]],
         limits: Limits,
         counters: Counters,
     ) -> None:
@@ -44,7 +38,7 @@ class Batcher:
         self._queue: asyncio.Queue[_Request] = asyncio.Queue()
         self._num_waiting = 0
 
-    async def predict(self, model: str, clips: Sequence[Features]) -> list[Predicted]:
+    async def predict(self, model: str, clips: Sequence[Features]) -> list[ClipAnswer]:
         """Predict clips, together with whatever else waits.
 
         Raises:
@@ -59,7 +53,7 @@ class Batcher:
                 status=429,
                 kind="busy",
             )
-        answer: asyncio.Future[list[Predicted]] = asyncio.get_running_loop().create_future()
+        answer: asyncio.Future[list[ClipAnswer]] = asyncio.get_running_loop().create_future()
         self._num_waiting += len(clips)
         try:
             await self._queue.put(_Request(model, clips, answer))
@@ -90,6 +84,7 @@ class Batcher:
         try:
             predicted = await self._predict(model, clips)
         except Exception as fault:
+            # One client's clips must not fail those of the others.
             if len(requests) > 1:
                 for request in requests:
                     await self._answer(model, [request])

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from functools import partial
+
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, generate_latest
 
 __all__ = ["Counters"]
@@ -14,36 +16,23 @@ class Counters:
     """Counters of one service; docs/serving.md lists them."""
 
     def __init__(self) -> None:
-        self.registry = at = CollectorRegistry()
-        self.requests = Counter(
-            "mmcl_requests", "Requests answered.", ("method", "route", "status"), registry=at
-        )
-        self.request_seconds = Histogram(
-            "mmcl_request_seconds", "Time to answer.", ("route",), buckets=_SECONDS, registry=at
-        )
-        self.jobs = Counter("mmcl_jobs", "Jobs that have ended.", ("status",), registry=at)
-        self.queued = Gauge("mmcl_jobs_queued", "Jobs that wait.", registry=at)
-        self.running = Gauge("mmcl_jobs_running", "Jobs that are running.", registry=at)
-        self.stage_seconds = Histogram(
-            "mmcl_stage_seconds",
-            "Time of a job's stage.",
-            ("stage",),
-            buckets=_SECONDS,
-            registry=at,
-        )
-        self.clips = Counter(
-            "mmcl_clips_predicted", "Clips predicted.", ("model", "sent"), registry=at
-        )
-        self.batch_clips = Histogram(
-            "mmcl_batch_clips", "Clips predicted together.", buckets=_CLIPS, registry=at
-        )
-        self.worker_starts = Counter(
-            "mmcl_workshop_starts", "Starts of the process for recordings.", registry=at
-        )
-        self.worker_memory = Gauge(
-            "mmcl_workshop_memory_bytes", "Memory of the process for recordings.", registry=at
-        )
+        self._registry = CollectorRegistry()
+        counter = partial(Counter, registry=self._registry)
+        gauge = partial(Gauge, registry=self._registry)
+        seconds = partial(Histogram, registry=self._registry, buckets=_SECONDS)
+        clips = partial(Histogram, registry=self._registry, buckets=_CLIPS)
+        self.requests = counter("mmcl_requests", "Requests.", ("method", "route", "status"))
+        self.request_seconds = seconds("mmcl_request_seconds", "Time to answer.", ("route",))
+        self.jobs = counter("mmcl_jobs", "Jobs that have ended.", ("status",))
+        self.queued = gauge("mmcl_jobs_queued", "Jobs that wait.")
+        self.running = gauge("mmcl_jobs_running", "Jobs that are running.")
+        self.stage_seconds = seconds("mmcl_stage_seconds", "Time of a job's stage.", ("stage",))
+        self.clips = counter("mmcl_clips_predicted", "Clips predicted.", ("model", "sent"))
+        self.batch_clips = clips("mmcl_batch_clips", "Clips predicted together.")
+        # The names of these two are older than that of the worker.
+        self.worker_starts = counter("mmcl_workshop_starts", "Starts of the recordings' worker.")
+        self.worker_memory = gauge("mmcl_workshop_memory_bytes", "Memory of the same worker.")
 
     def text(self) -> bytes:
         """Return all counters in Prometheus' text format."""
-        return generate_latest(self.registry)
+        return generate_latest(self._registry)

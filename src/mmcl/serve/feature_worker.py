@@ -9,13 +9,12 @@ from __future__ import annotations
 import os
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any, NamedTuple
 
 import numpy as np
 import torch
 
 from mmcl.corpus.schema import Clip
-from mmcl.corpus.store import Split, pack_corpus
+from mmcl.corpus.store import pack_corpus
 from mmcl.errors import DatasetError
 from mmcl.evaluation.moments import as_probability, in_words, spread_over_seeds
 from mmcl.evaluation.protocol import answers
@@ -23,39 +22,20 @@ from mmcl.learning.inference import score_split
 from mmcl.runs.run import Run
 from mmcl.serve.features import Expected, Features
 from mmcl.serve.limits import Limits
+from mmcl.serve.openapi import ClipAnswer
 from mmcl.types import MODALITIES
 
-__all__ = ["FeatureWorker", "Predicted", "expected_of", "num_threads", "predict_features"]
-
-
-class Predicted(NamedTuple):
-    """Prediction of one clip.
-
-    Attributes:
-        prediction: A score, the name of a class, or the names of the emotions present.
-        spread: Standard deviation over seeds of the score, or of the predicted class's
-            probability; None for a single seed.
-        probabilities: Probability by class or emotion; None for a score.
-    """
-
-    prediction: float | str | list[str]
-    spread: float | None
-    probabilities: dict[str, float] | None
+__all__ = ["FeatureWorker", "expected_of", "predict_features"]
 
 
 class FeatureWorker:
-    """Runs whose networks are loaded.
-
-    Args:
-        _: Would report stages; a prediction has only one.
-        folders: Run folders by name.
-        limits: How much goes through a network at once.
-    """
+    """Runs whose networks are loaded; predicting features has no stages to report."""
 
     def __init__(
         self, _: Callable[[str], None], folders: Mapping[str, Path], limits: Limits
     ) -> None:
-        torch.set_num_threads(num_threads())
+        # The other cores are for requests and recordings.
+        torch.set_num_threads(max(1, (os.cpu_count() or 1) // 2))
         self._limits = limits
         self._runs = {name: Run.load(folder) for name, folder in folders.items()}
         for run in self._runs.values():
@@ -66,17 +46,9 @@ class FeatureWorker:
         """Return the features that each run takes."""
         return {name: expected_of(run) for name, run in self._runs.items()}
 
-    def predict(self, model: str, clips: Sequence[Features]) -> list[Predicted]:
+    def predict(self, model: str, clips: Sequence[Features]) -> list[ClipAnswer]:
         """Predict clips by one run; see :func:`predict_features`."""
         return predict_features(self._runs[model], clips, self._limits)
-
-
-def num_threads() -> int:
-    """Return the number of threads that predict features, half of the cores.
-
-    The other cores are for requests and recordings.
-    """
-    return max(1, (os.cpu_count() or 1) // 2)
 
 
 def expected_of(run: Run) -> Expected:
@@ -87,7 +59,7 @@ def expected_of(run: Run) -> Expected:
     return Expected(run.folder.name, dims, network.modalities, equal)
 
 
-def predict_features(run: Run, clips: Sequence[Features], limits: Limits) -> list[Predicted]:
+def predict_features(run: Run, clips: Sequence[Features], limits: Limits) -> list[ClipAnswer]:
     """Predict clips; clips of similar length go through the networks together.
 
     Args:
@@ -101,10 +73,10 @@ def predict_features(run: Run, clips: Sequence[Features], limits: Limits) -> lis
     Raises:
         DatasetError: If a clip's numbers are so large that its scores are not finite.
     """
-    predicted: dict[int, Predicted] = {}
+    predicted: dict[int, ClipAnswer] = {}
     for block in _blocks(clips, limits):
-        split = _split(run, [clips[index] for index in block])
-        predicted.update(zip(block, _predict(run, split), strict=True))
+        block_answers = _predict_block(run, [clips[index] for index in block])
+        predicted.update(zip(block, block_answers, strict=True))
     return [predicted[index] for index in range(len(clips))]
 
 
@@ -122,16 +94,13 @@ def _blocks(clips: Sequence[Features], limits: Limits) -> Iterator[list[int]]:
         yield block
 
 
-def _split(run: Run, clips: Sequence[Features]) -> Split:
+def _predict_block(run: Run, clips: Sequence[Features]) -> list[ClipAnswer]:
+    task = run.card.task
     packed = [
         Clip(id=str(index), split="test", features=dict(clip.steps))
         for index, clip in enumerate(clips)
     ]
-    return pack_corpus(run.card.model_copy(update={"counts": {}}), packed).every_clip()
-
-
-def _predict(run: Run, split: Split) -> list[Predicted]:
-    task = run.card.task
+    split = pack_corpus(run.card.model_copy(update={"counts": {}}), packed).every_clip()
     scores = np.stack(
         [
             as_probability(task, score_split(run.model(seed), split, batch_size=len(split)).scores)
@@ -144,19 +113,15 @@ def _predict(run: Run, split: Split) -> list[Predicted]:
             "the features of a clip are so large that nothing can be predicted from them.\n"
             "  Expected numbers like those the run was trained on."
         )
+    probabilities: list[dict[str, float] | None] = [None] * len(clips)
+    if task.kind != "regression":
+        by_name = mean if task.kind == "classes" else mean[:, :, 1]  # [clips, names]
+        probabilities = [dict(zip(task.names, row, strict=True)) for row in by_name.tolist()]
     chosen = in_words(task, answers(task, mean))
     spreads = spread_over_seeds(task, scores, mean)
-    rows: list[Any] = list(mean)
     return [
-        Predicted(prediction, spread, _by_name(run, row))
-        for prediction, spread, row in zip(chosen, spreads, rows, strict=True)
+        ClipAnswer(id=clip.id, prediction=prediction, spread=spread, probabilities=by_name)
+        for clip, prediction, spread, by_name in zip(
+            clips, chosen, spreads, probabilities, strict=True
+        )
     ]
-
-
-def _by_name(run: Run, mean: Any) -> dict[str, float] | None:
-    """Return probabilities by class or emotion, None for a score."""
-    task = run.card.task
-    if task.kind == "regression":
-        return None
-    probabilities = mean if task.kind == "classes" else mean[:, 1]
-    return dict(zip(task.names, probabilities.tolist(), strict=True))

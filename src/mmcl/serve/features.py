@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -20,35 +20,22 @@ __all__ = ["Expected", "Features", "read_features"]
 
 _LARGEST = float(np.finfo(np.float32).max)
 _MAX_ID_LENGTH = 200
-_KEYS = ("id", *MODALITIES)
 
 
 class Expected(NamedTuple):
-    """Features that a model takes.
-
-    Attributes:
-        model: Name of the model.
-        dims: Numbers per step of each modality of its corpus.
-        used: Modalities that it predicts from.
-        equal_lengths: Whether all modalities of a clip must have one length.
-    """
+    """Features that a model takes."""
 
     model: str
-    dims: Mapping[Modality, int]
-    used: tuple[Modality, ...]
-    equal_lengths: bool = False
+    dims: Mapping[Modality, int]  # numbers per step of each modality of its corpus
+    used: tuple[Modality, ...]  # the modalities that it predicts from
+    equal_lengths: bool = False  # of all modalities of a clip
 
 
 class Features(NamedTuple):
-    """One clip of a request.
-
-    Attributes:
-        id: Name given by the client.
-        steps: Features of each modality that the clip has, float32 ``[n, d_m]``.
-    """
+    """One clip of a request, by the name that the client gave it."""
 
     id: str
-    steps: dict[Modality, NDArray[np.float32]]
+    steps: dict[Modality, NDArray[np.float32]]  # [n, d_m] of each modality that it has
 
     @property
     def longest(self) -> int:
@@ -70,13 +57,6 @@ def read_features(body: bytes, expected: Expected, limits: Limits) -> list[Featu
         ShapeError: If steps do not have the width the model was trained on.
         DatasetError: If a value is NaN or infinite.
     """
-    clips = _clips(body)
-    if len(clips) > limits.max_clips:
-        raise _too_many(f"the request has {len(clips)} clips", limits.max_clips)
-    return [_clip(index, clip, expected, limits) for index, clip in enumerate(clips)]
-
-
-def _clips(body: bytes) -> list[Any]:
     try:
         content = from_json(body)
     except ValueError as fault:
@@ -86,24 +66,26 @@ def _clips(body: bytes) -> list[Any]:
             f'the request must be {{"clips": [...]}}, got {_kind(content)}.\n'
             '  A clip: {"id": "a", "text": [[0.1, ...], ...], "audio": null}'
         )
-    for key in content:
-        if key != "clips":
-            raise UsageError(f'unknown key "{key}"{did_you_mean(key, ("clips",))}')
-    if not content["clips"]:
+    _check_keys("", content, ("clips",))
+    clips = content["clips"]
+    if not clips:
         raise UsageError('"clips" is empty; expected one clip at least.')
-    clips: list[Any] = content["clips"]
-    return clips
+    if len(clips) > limits.max_clips:
+        raise _too_many(f"the request has {len(clips)} clips", limits.max_clips)
+    return [_clip(index, clip, expected, limits) for index, clip in enumerate(clips)]
+
+
+def _check_keys(where: str, content: dict[str, Any], known: Sequence[str]) -> None:
+    for key in content:
+        if key not in known:
+            raise UsageError(f'{where}unknown key "{key}"{did_you_mean(key, known)}')
 
 
 def _clip(index: int, clip: Any, expected: Expected, limits: Limits) -> Features:
     if not isinstance(clip, dict):
         raise UsageError(f"clip {index} must be an object, got {_kind(clip)}.")
-    for key in clip:
-        if key not in _KEYS:
-            raise UsageError(f'clip {index}: unknown key "{key}"{did_you_mean(key, _KEYS)}')
-    identifier = clip.get("id")
-    if identifier is None:
-        identifier = str(index)
+    _check_keys(f"clip {index}: ", clip, ("id", *MODALITIES))
+    identifier = str(index) if clip.get("id") is None else clip["id"]
     if not isinstance(identifier, str) or len(identifier) > _MAX_ID_LENGTH:
         raise UsageError(
             f"clip {index}: id must be a text of at most {_MAX_ID_LENGTH} characters, "
@@ -134,9 +116,9 @@ def _steps(
     """Return the steps of one modality, float32 ``[n, d_m]``."""
     width = expected.dims.get(modality)
     if width is None:
+        widths = ", ".join(f"{m} ({width} numbers)" for m, width in expected.dims.items())
         raise ShapeError(
-            f"clip {index}: {expected.model} was trained without {modality}.\n"
-            f"  It takes {_widths(expected)}"
+            f"clip {index}: {expected.model} was trained without {modality}.\n  It takes {widths}"
         )
     if not isinstance(steps, list) or not steps:
         raise UsageError(
@@ -158,7 +140,7 @@ def _steps(
     if not (np.abs(values) <= _LARGEST).all():  # NaN fails this comparison, too
         raise DatasetError(
             f"{modality} holds NaN or infinity in clip {index} of the batch.\n"
-            "  Send zeros for a step that was not measured, null for such a modality."
+            "  Send zeros for a step that was not measured, null for a modality that was not."
         )
     return values.astype(np.float32)
 
@@ -170,9 +152,8 @@ def _numbers(steps: list[Any]) -> NDArray[np.float64] | None:
     except (ValueError, OverflowError):
         return None
     # Asked for floats at once, numpy would also take texts and booleans for numbers.
-    if values.ndim != 2 or values.dtype.kind not in "fiu":
-        return None
-    return values.astype(np.float64)
+    is_numbers = values.ndim == 2 and values.dtype.kind in "fiu"
+    return values.astype(np.float64) if is_numbers else None
 
 
 def _first_fault(steps: list[Any], width: int) -> str:
@@ -187,16 +168,12 @@ def _first_fault(steps: list[Any], width: int) -> str:
     return ""
 
 
-def _too_many(counted: str, most: int) -> ServiceError:
+def _too_many(counted: str, limit: int) -> ServiceError:
     return ServiceError(
-        f"{counted}; expected at most {most}.\n  Send them in several requests.",
+        f"{counted}; expected at most {limit}.\n  Send them in several requests.",
         status=413,
         kind="too-large",
     )
-
-
-def _widths(expected: Expected) -> str:
-    return ", ".join(f"{modality} ({width} numbers)" for modality, width in expected.dims.items())
 
 
 def _kind(value: Any) -> str:

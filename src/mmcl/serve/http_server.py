@@ -10,11 +10,14 @@ import re
 import socket
 from collections.abc import Callable, Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from mmcl.errors import UsageError
 from mmcl.extras import load
-from mmcl.runs.run import Run
 from mmcl.serve.limits import Limits
+
+if TYPE_CHECKING:  # the command line imports this module before it starts its workers' imports
+    from mmcl.runs.run import Run
 
 __all__ = ["check_token", "default_state", "listen", "serve"]
 
@@ -67,7 +70,13 @@ def listen(host: str, port: int) -> socket.socket:
         listening.listen(256)
     except OSError as fault:
         listening.close()
-        raise UsageError(_cannot_listen(host, port, fault)) from None
+        reason, advice = f"cannot listen at {host}:{port} ({fault.strerror})", "--host 127.0.0.1"
+        if fault.errno == errno.EADDRINUSE:
+            reason = f"port {port} of {host} is taken, perhaps by another mmcl serve"
+            advice = f"--port {port + 1}"
+        elif fault.errno == errno.EACCES:
+            reason, advice = f"port {port} of {host} may not be used", "--port 8760"
+        raise UsageError(f"{reason}.\n  Use another: {advice}") from None
     return listening
 
 
@@ -132,17 +141,3 @@ def _is_loopback(host: str) -> bool:
         return ipaddress.ip_address(host).is_loopback
     except ValueError:
         return False
-
-
-def _cannot_listen(host: str, port: int, fault: OSError) -> str:
-    if fault.errno == errno.EADDRINUSE:
-        return (
-            f"port {port} of {host} is taken, perhaps by another mmcl serve.\n"
-            f"  Use another: --port {port + 1}"
-        )
-    if fault.errno == errno.EACCES:
-        return (
-            f"port {port} of {host} may not be used ({fault.strerror}).\n"
-            "  Use one from 1024 on: --port 8760"
-        )
-    return f"cannot listen at {host}:{port} ({fault.strerror}).\n  Try --host 127.0.0.1"

@@ -18,7 +18,7 @@ from mmcl.serve.counters import Counters
 from mmcl.serve.jobs import STAGES, Job
 from mmcl.serve.limits import Limits
 from mmcl.serve.problems import Problem, ServiceError, problem_of
-from mmcl.serve.recording_worker import Order, Reader, RecordingWorker, during, out_of_memory
+from mmcl.serve.recording_worker import Reader, RecordingWorker, during, out_of_memory
 from mmcl.serve.store import Store
 from mmcl.serve.supervisor import StageTimeoutError, Worker, WorkerError, WorkerMemoryError
 
@@ -30,16 +30,7 @@ _log = logging.getLogger("mmcl.serve")
 
 
 class JobRunner:
-    """Runs the jobs of a store.
-
-    Args:
-        folders: Folders of the runs that take recordings, by name.
-        store: Holds the jobs, and is told what becomes of them.
-        limits: Limits of a recording.
-        counters: Count jobs and starts.
-        on_change: Called whenever a job has changed.
-        make_reader: Makes what reads recordings; another one in tests.
-    """
+    """Runs the jobs of a store; calls ``on_change`` whenever one of them has changed."""
 
     def __init__(
         self,
@@ -97,8 +88,14 @@ class JobRunner:
             await self.worker.start()
         except WorkerError as fault:
             _log.error("the worker for recordings did not start (%s); trying again", fault)
+            no_worker = ServiceError(
+                "recordings cannot be read at the moment: the process for them does not start.\n"
+                "  The reason is in the service's log. Features are predicted all the same.",
+                status=503,
+                kind="no-workshop",
+            )
             while (job := self._store.take()) is not None:
-                self._end(job, problem_of(_no_worker()))
+                self._end(job, problem_of(no_worker))
         return self.worker.is_ready
 
     async def _run_job(self, job: Job) -> None:
@@ -120,19 +117,13 @@ class JobRunner:
                 self._store.note_stage(job.id, STAGES[key])
             self._on_change()
 
-        order = Order(
-            id=job.id,
-            model=job.model,
-            name=job.name,
-            upload=self._store.uploads / job.id,
-            result=self._store.results / job.id,
-            language=job.language,
-        )
         problem: Problem | None = None
         try:
             answer = await self.worker.call(
                 "predict",
-                order,
+                job,
+                self._store.uploads / job.id,
+                self._store.results / job.id,
                 on_stage=begin_stage,
                 stage_seconds=self._limits.stage_seconds,
                 max_memory=self._limits.max_memory,
@@ -175,12 +166,3 @@ class JobRunner:
             if status == "cancelled":
                 self._store.remove_result(job.id)
         self._on_change()
-
-
-def _no_worker() -> ServiceError:
-    return ServiceError(
-        "recordings cannot be read at the moment: the process for them does not start.\n"
-        "  The reason is in the service's log. Features are predicted all the same.",
-        status=503,
-        kind="no-workshop",
-    )

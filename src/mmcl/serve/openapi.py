@@ -7,6 +7,7 @@ from typing import Any
 from pydantic import BaseModel, ConfigDict
 
 from mmcl.serve.limits import Limits
+from mmcl.serve.problems import PROBLEM_TYPE
 from mmcl.types import Modality, TaskKind
 
 __all__ = [
@@ -19,7 +20,25 @@ __all__ = [
     "ResultAnswer",
     "TaskAnswer",
     "predict_body",
+    "problems",
 ]
+
+_MEANINGS = {
+    400: "the request is not as described",
+    401: "no token",
+    403: "asked from elsewhere",
+    404: "no such model or job",
+    408: "the upload was too slow",
+    409: "the job is not done yet",
+    410: "the job was cancelled",
+    413: "too large, too long or too many",
+    415: "neither JSON nor a form",
+    422: "a value, the features or the recording cannot be used",
+    429: "too many recordings or clips wait",
+    500: "a fault of the service",
+    501: "a package that reading recordings needs is not installed",
+    503: "a worker is not ready; try again",
+}
 
 
 class _Answer(BaseModel):
@@ -77,7 +96,8 @@ class ModelsAnswer(_Answer):
 class ClipAnswer(_Answer):
     """Prediction of one clip: a score, a class, or the emotions present.
 
-    ``spread`` is the standard deviation over seeds; null with one seed.
+    ``spread`` is the standard deviation over seeds of the score, or of the predicted class's
+    probability; null with one seed. ``probabilities`` is by class or emotion, null for a score.
     """
 
     id: str
@@ -107,57 +127,33 @@ class ResultAnswer(_Answer):
     utterances: list[dict[str, Any]]
 
 
-def _steps(modality: Modality, limits: Limits) -> dict[str, Any]:
-    step = {"type": "array", "items": {"type": "number"}, "minItems": 1}
-    return {
-        "type": ["array", "null"],
-        "description": f"Steps of {modality}, each a list of numbers; null where there is none.",
-        "items": step,
-        "minItems": 1,
-        "maxItems": limits.max_steps,
-    }
+def problems(*statuses: int) -> dict[int | str, dict[str, Any]]:
+    """Return the answers of a route that are problems."""
+    content = {PROBLEM_TYPE: {"schema": {"$ref": "#/components/schemas/Problem"}}}
+    return {s: {"description": _MEANINGS[s], "content": content} for s in statuses}
 
 
 def predict_body(dims: dict[Modality, int], limits: Limits) -> dict[str, Any]:
     """Return the schema of the two bodies that ``POST /v1/predict`` takes.
 
-    Args:
-        dims: Numbers per step of the default model, for the example.
-        limits: Limits of the service.
+    ``dims`` has the numbers per step of the default model, for the example.
     """
-    properties: dict[str, Any] = {"id": {"type": "string", "maxLength": 200}}
-    properties |= {modality: _steps(modality, limits) for modality in dims}
-    clip = {"type": "object", "additionalProperties": False, "properties": properties}
-    features = {
-        "type": "object",
-        "required": ["clips"],
-        "additionalProperties": False,
-        "properties": {
-            "clips": {"type": "array", "items": clip, "minItems": 1, "maxItems": limits.max_clips}
+    step = _list(of={"type": "number"})
+    modality = _list(of=step, maxItems=limits.max_steps, type=["array", "null"])
+    modality["description"] = "Steps, each a list of numbers; null where there are none."
+    name = _text("Name of the clip.", maxLength=200)
+    clip = _object({"id": name, **dict.fromkeys(dims, modality)}, additionalProperties=False)
+    clips = _list(of=clip, maxItems=limits.max_clips)
+    features = _object({"clips": clips}, required=["clips"], additionalProperties=False)
+    form = _object(
+        {
+            "file": _text("A video or a sound file.", format="binary"),
+            "transcript": _text("Plain text, SubRip or WebVTT. Recognised where absent."),
+            "language": _text("Language of the speech, for example en.", pattern="^[a-z]{2,3}$"),
         },
-    }
-    form = {
-        "type": "object",
-        "required": ["file"],
-        "properties": {
-            "file": {
-                "type": "string",
-                "format": "binary",
-                "description": "A video or a sound file.",
-            },
-            "transcript": {
-                "type": "string",
-                "description": "Plain text, SubRip or WebVTT. Where absent, speech is recognised.",
-            },
-            "language": {
-                "type": "string",
-                "pattern": "^[a-z]{2,3}$",
-                "description": "Language of the speech, for example en.",
-            },
-        },
-    }
-    example: dict[str, Any] = {"id": "a"}
-    example |= {modality: [[0.0] * width] for modality, width in dims.items()}
+        required=["file"],
+    )
+    example: dict[str, Any] = {"id": "a", **{m: [[0.0] * width] for m, width in dims.items()}}
     return {
         "requestBody": {
             "required": True,
@@ -167,3 +163,15 @@ def predict_body(dims: dict[Modality, int], limits: Limits) -> dict[str, Any]:
             },
         }
     }
+
+
+def _text(description: str, **more: Any) -> dict[str, Any]:
+    return {"type": "string", "description": description, **more}
+
+
+def _list(of: dict[str, Any], **more: Any) -> dict[str, Any]:
+    return {"type": "array", "items": of, "minItems": 1, **more}
+
+
+def _object(properties: dict[str, Any], **more: Any) -> dict[str, Any]:
+    return {"type": "object", "properties": properties, **more}

@@ -46,9 +46,11 @@ class PageFile(NamedTuple):
 @cache
 def page_files() -> dict[str, PageFile]:
     """Return every file of the page by name; ``index.html`` is the page itself."""
+    tints = "".join(f"--{name}: {colour}; " for name, colour in TINTS.items())
+    colours = f":root {{ {tints}}}\n"
     shared = files("mmcl.explain") / "templates"
     texts = {
-        "shared.css": _colours() + _read(shared / "page.css") + _read(shared / "timeline.css"),
+        "shared.css": colours + _read(shared / "page.css") + _read(shared / "timeline.css"),
         "timeline.js": _read(shared / "timeline.js"),
     }
     texts |= {file.name: _read(file) for file in (files("mmcl.serve") / "page").iterdir()}
@@ -56,11 +58,6 @@ def page_files() -> dict[str, PageFile]:
         name: PageFile(text.encode(), _TYPES["." + name.rpartition(".")[2]])
         for name, text in sorted(texts.items())
     }
-
-
-def _colours() -> str:
-    tints = "".join(f"--{name}: {colour}; " for name, colour in TINTS.items())
-    return f":root {{ {tints}}}\n"
 
 
 def _read(file: Traversable) -> str:

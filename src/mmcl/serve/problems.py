@@ -58,10 +58,7 @@ class Problem(BaseModel):
 class ServiceError(MMCLError):
     """An error that only a service can have: too large, too many, no such job.
 
-    Args:
-        message: The text.
-        status: Status of the HTTP answer.
-        kind: Last part of the problem's type.
+    ``status`` is that of the HTTP answer; ``kind`` is the last part of the problem's type.
     """
 
     def __init__(self, message: str, *, status: int, kind: str) -> None:
@@ -70,12 +67,7 @@ class ServiceError(MMCLError):
 
 
 def problem_of(fault: MMCLError, names: Mapping[str, str] | None = None) -> Problem:
-    """Return an error as a problem.
-
-    Args:
-        fault: The error.
-        names: Replacements in its text, for folders of this machine for example. The longest
-            is replaced first.
+    """Return an error as a problem; ``names`` replaces parts of its text, the longest first.
 
     Example:
         >>> from mmcl.errors import RunError

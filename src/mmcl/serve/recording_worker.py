@@ -10,7 +10,6 @@ import os
 from collections.abc import Callable, Mapping
 from contextlib import suppress
 from pathlib import Path
-from typing import NamedTuple
 
 from mmcl.errors import MediaError, MMCLError
 from mmcl.explain.timeline import Timeline, predict_media, recipe_of
@@ -19,37 +18,17 @@ from mmcl.media.decode import probe
 from mmcl.media.extract import Extractor, Models
 from mmcl.media.recipe import Recipe
 from mmcl.runs.run import Run
-from mmcl.serve.jobs import STAGES
+from mmcl.serve.jobs import STAGES, Job
 from mmcl.serve.limits import Limits
 from mmcl.serve.problems import Problem, ServiceError, problem_of, unknown_problem
 from mmcl.serve.results import write_results
 from mmcl.serve.store import RECORDING
 
-__all__ = ["Order", "Reader", "RecordingWorker", "during", "out_of_memory"]
+__all__ = ["Reader", "RecordingWorker", "during", "out_of_memory"]
 
 _TRANSCRIPTS = ("transcript.srt", "transcript.vtt", "transcript.txt")
 _NICE = 5  # lower priority than the service, which must answer while a file is read
 _log = logging.getLogger("mmcl.serve")
-
-
-class Order(NamedTuple):
-    """A recording to predict.
-
-    Attributes:
-        id: Of the job.
-        model: Name of the run.
-        name: The recording's name, as its owner calls it.
-        upload: Folder that holds it.
-        result: Folder to write.
-        language: Language of the speech, where it was given.
-    """
-
-    id: str
-    model: str
-    name: str
-    upload: Path
-    result: Path
-    language: str | None
 
 
 class Reader:
@@ -83,14 +62,7 @@ class Reader:
 
 
 class RecordingWorker:
-    """Runs and media models, loaded once, and the recording that is being read.
-
-    Args:
-        on_stage: Called with the name of each stage as it begins.
-        folders: Folders of the runs that take recordings, by name.
-        limits: Limits of a recording.
-        make_reader: Makes what reads recordings; another one in tests.
-    """
+    """Runs and media models, loaded once, and the recording that is being read."""
 
     def __init__(
         self,
@@ -113,39 +85,45 @@ class RecordingWorker:
             except MMCLError as fault:  # the first job that needs the model fails with this text
                 _log.warning("%s: %s", run.folder.name, fault)
 
-    def predict(self, order: Order) -> int | Problem:
-        """Predict a recording and write its result.
+    def predict(self, job: Job, upload: Path, result: Path) -> int | Problem:
+        """Predict the recording in one folder and write its result to another.
 
         Returns:
             The number of utterances, or why the recording cannot be predicted.
         """
         try:
-            return self._predict(order)
+            return self._predict(job, upload, result)
         except MMCLError as fault:
             # The client knows neither the folders of this machine nor the upload's own name.
-            known = {str(order.upload): "the upload", f'"{RECORDING}"': f'"{order.name}"'}
+            known = {str(upload): "the upload", f'"{RECORDING}"': f'"{job.name}"'}
             return problem_of(fault, {**self._names, **known})
         except MemoryError:
-            return problem_of(out_of_memory(order.name, self._stage))
+            return problem_of(out_of_memory(job.name, self._stage))
         except Exception:
-            _log.exception("job %s, %s", order.id, self._stage)
+            _log.exception("job %s, %s", job.id, self._stage)
             # While the file is read the fault lies with the file, afterwards with us.
             if self._stage in ("predict", "write"):
                 return unknown_problem()
-            return problem_of(_unreadable(order.name, self._stage))
+            return problem_of(_unreadable(job.name, self._stage))
 
-    def _predict(self, order: Order) -> int:
-        run, path = self._runs[order.model], order.upload / RECORDING
+    def _predict(self, job: Job, upload: Path, result: Path) -> int:
+        run, path = self._runs[job.model], upload / RECORDING
         self._stage = None
         self._begin("decode")
         duration = self._reader.duration(path)
-        if duration > self._limits.max_seconds:
-            raise _too_long(path.name, duration, self._limits.max_seconds)
+        limit = self._limits.max_seconds
+        if duration > limit:
+            raise ServiceError(
+                f'"{path.name}" lasts {duration:.0f} s; expected at most {limit:g} s.\n'
+                f'  Send a part of it: ffmpeg -i "{path.name}" -t {limit:g} -c copy part.mp4',
+                status=413,
+                kind="too-long",
+            )
         self._reader.check(path)
         recipe = recipe_of(run, path)
-        if order.language is not None:
-            recipe = recipe.model_copy(update={"language": order.language})
-        transcripts = [order.upload / name for name in _TRANSCRIPTS]
+        if job.language is not None:
+            recipe = recipe.model_copy(update={"language": job.language})
+        transcripts = [upload / name for name in _TRANSCRIPTS]
         timeline = predict_media(
             run,
             path,
@@ -154,8 +132,8 @@ class RecordingWorker:
             progress=lambda stage: self._begin("predict") if stage == "predicting" else None,
         )
         self._begin("write")
-        named: Timeline = timeline._replace(name=order.name)
-        write_results(named, order.result, model=order.model, duration=duration)
+        named: Timeline = timeline._replace(name=job.name)
+        write_results(named, result, model=job.model, duration=duration)
         return len(named.clips)
 
     def _begin(self, stage: str) -> None:
@@ -182,13 +160,4 @@ def _unreadable(name: str, stage: str | None) -> MediaError:
     return MediaError(
         f'"{name}" cannot be read ({during(stage)}): it is damaged, or of an unknown kind.\n'
         "  Copy, download or record it again."
-    )
-
-
-def _too_long(name: str, seconds: float, most: float) -> ServiceError:
-    return ServiceError(
-        f'"{name}" lasts {seconds:.0f} s; expected at most {most:g} s.\n'
-        f'  Send a part of it: ffmpeg -i "{name}" -t {most:g} -c copy part.mp4',
-        status=413,
-        kind="too-long",
     )

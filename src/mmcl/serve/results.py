@@ -45,14 +45,9 @@ def task_of(task: Task) -> dict[str, Any]:
 def result_of(timeline: Timeline, *, model: str, duration: float) -> dict[str, Any]:
     """Return a timeline as JSON; values that the model does not give are null.
 
-    All times are in seconds of the recording. ``rows`` has lists with an entry per step of a
-    modality. ``effect`` is how far a step of the text moves the prediction, as ``contribution``
-    is for a word.
-
-    Args:
-        timeline: The timeline.
-        model: Name of the run.
-        duration: Length of the recording in seconds.
+    All times are in seconds of the recording, as is its ``duration``. ``rows`` has lists with an
+    entry per step of a modality. ``effect`` is how far a step of the text moves the prediction,
+    as ``contribution`` is for a word.
     """
     rows = zip(timeline.clips, timeline.spans, timeline.moments, strict=True)
     return {
@@ -133,6 +128,7 @@ def _row(
     if modality not in moments.commonality:
         return None
     measured = moments.found[modality]
+    # Steps of text are words, unless there were none and they are seconds.
     effect: list[float | None] | None = None
     if modality == "text" and len(moments.word_share) == len(measured):
         effect = moments.word_share.tolist()

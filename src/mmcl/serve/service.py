@@ -14,12 +14,12 @@ from mmcl.errors import UsageError, did_you_mean
 from mmcl.runs.run import Run
 from mmcl.serve.batching import Batcher
 from mmcl.serve.counters import Counters
-from mmcl.serve.feature_worker import FeatureWorker, Predicted
+from mmcl.serve.feature_worker import FeatureWorker
 from mmcl.serve.features import Expected, Features
 from mmcl.serve.job_runner import JobRunner
 from mmcl.serve.jobs import Job
 from mmcl.serve.limits import MEDIA_TYPES, Limits
-from mmcl.serve.openapi import ModelAnswer, Reception, TaskAnswer
+from mmcl.serve.openapi import ClipAnswer, ModelAnswer, Reception, TaskAnswer
 from mmcl.serve.problems import ServiceError
 from mmcl.serve.recording_worker import Reader
 from mmcl.serve.results import task_of
@@ -34,13 +34,7 @@ _log = logging.getLogger("mmcl.serve")
 
 
 class Service:
-    """Everything behind the routes.
-
-    Args:
-        runs: Runs to serve; the first is used where a request names none.
-        limits: Limits of requests, recordings and workers.
-        state: Folder of jobs and results.
-        make_reader: Makes what reads recordings; another one in tests.
+    """Everything behind the routes; :func:`mmcl.serve.app.create_app` has its arguments.
 
     Raises:
         UsageError: If two runs have the same name, or the folder cannot be used.
@@ -99,8 +93,6 @@ class Service:
         """Whether every model is loaded."""
         return self.loaded.is_set() and (self.job_runner is None or self.job_runner.worker.is_ready)
 
-    # ------------------------------------------------------------ models
-
     def run_named(self, name: str | None) -> tuple[str, Run]:
         """Return a run by its name, or the first one.
 
@@ -154,12 +146,12 @@ class Service:
             raise
         self.loaded.set()
 
-    async def _predict(self, model: str, clips: Sequence[Features]) -> list[Predicted]:
+    async def _predict(self, model: str, clips: Sequence[Features]) -> list[ClipAnswer]:
         """Predict clips in the worker, which is started again if it has died."""
         try:
             if not self.feature_worker.is_ready:
                 await self.feature_worker.start()
-            predicted: list[Predicted] = await self.feature_worker.call("predict", model, clips)
+            predicted: list[ClipAnswer] = await self.feature_worker.call("predict", model, clips)
         except WorkerError as fault:
             _log.warning("the worker for features ended: %s", fault)
             raise ServiceError(
@@ -169,8 +161,6 @@ class Service:
                 kind="no-predictor",
             ) from None
         return predicted
-
-    # ------------------------------------------------------------ jobs
 
     def check_room(self) -> None:
         """Check that one more recording may come.
@@ -252,11 +242,7 @@ def why_no_media(run: Run) -> str | None:
 
 
 def _by_name(runs: Sequence[Run]) -> dict[str, Run]:
-    """Return runs by the names of their folders.
-
-    Raises:
-        UsageError: If there is no run, or two have the same name.
-    """
+    """Return runs by the names of their folders, which must differ."""
     if not runs:
         raise UsageError("no run was given.\n  Serve one: mmcl serve RUN")
     named: dict[str, Run] = {}

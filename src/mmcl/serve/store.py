@@ -15,7 +15,6 @@ results.
 from __future__ import annotations
 
 import json
-import os
 import shutil
 import sqlite3
 import time
@@ -89,8 +88,6 @@ class Store:
         """Release the folder for another service."""
         self._rows.close()
         self._lock.close()
-
-    # ------------------------------------------------------------ one job
 
     def add(self, job: Job) -> Job:
         """Queue a job whose upload is complete."""
@@ -174,8 +171,6 @@ class Store:
         """Remove the recording of a job and its transcript."""
         shutil.rmtree(self.uploads / identifier, ignore_errors=True)
 
-    # ------------------------------------------------------------ all of them
-
     def count(self, status: str) -> int:
         """Return how many jobs have a status."""
         row = self._run("select count(*) from jobs where status = ?", (status,)).fetchone()
@@ -233,8 +228,6 @@ class Store:
                 if path.name not in owners:
                     shutil.rmtree(path, ignore_errors=True)
 
-    # ------------------------------------------------------------ rows
-
     def _end(
         self, identifier: str, status: str, *earlier: str, problem: Problem | None = None
     ) -> bool:
@@ -268,12 +261,12 @@ class Store:
         return self._rows.execute(statement, values)
 
 
-def _open_folder(folder: Path, *inner: Path) -> IO[bytes]:
-    """Make the folder and its inner ones, and return its lock."""
+def _open_folder(*folders: Path) -> IO[bytes]:
+    """Make folders for their owner alone, and return the lock of the first."""
+    folder = folders[0]
     try:
-        folder.mkdir(parents=True, exist_ok=True, mode=0o700)
-        for path in inner:
-            path.mkdir(exist_ok=True, mode=0o700)
+        for path in folders:
+            path.mkdir(parents=True, exist_ok=True, mode=0o700)
         lock = (folder / "lock").open("ab")
     except OSError as fault:
         raise UsageError(
@@ -297,5 +290,4 @@ def _locked(lock: IO[bytes]) -> bool:
             fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except OSError:
             return False
-    os.utime(lock.fileno())
     return True

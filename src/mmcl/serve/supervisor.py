@@ -182,13 +182,10 @@ def _receive(connection: Connection, process: Any) -> Any:
         process.join(_EXIT_SECONDS)
         process.kill()  # of no effect on one that has ended
         process.join()
-        raise WorkerError(_ending(process.exitcode)) from None
-
-
-def _ending(exit_code: int | None) -> str:
-    if exit_code is None or exit_code >= 0:
-        return f"exit code {exit_code}"
-    return f"signal {signal.Signals(-exit_code).name}"
+        code = process.exitcode
+        is_signal = code is not None and code < 0
+        ending = f"signal {signal.Signals(-code).name}" if is_signal else f"exit code {code}"
+        raise WorkerError(ending) from None
 
 
 # ---------------------------------------------------------------- in the worker's process
