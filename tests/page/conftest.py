@@ -1,5 +1,6 @@
 """A browser without a network, and a page of the service in it."""
 
+import os
 import shutil
 from pathlib import Path
 from urllib.parse import urlsplit
@@ -33,7 +34,9 @@ def browser():
     with playwright_api.sync_playwright() as playwright:
         executable = _executable(playwright)
         if executable is None:
-            pytest.skip("no Chromium is installed: apt install chromium")
+            # A submission must not pass because nobody looked at the page.
+            give_up = pytest.fail if os.environ.get("CI") else pytest.skip
+            give_up("no Chromium is installed: apt install chromium")
         browser = playwright.chromium.launch(executable_path=executable, args=list(QUIET))
         yield browser
         browser.close()
