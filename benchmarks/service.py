@@ -1,8 +1,8 @@
-"""What ``mmcl serve`` holds: requests of many clients, files that are none, and a restart.
+"""Load test of ``mmcl serve``: many clients, malformed files, start and memory.
 
 Clients are threads of another process on the same machine. The run has the settings of
-``calibrated`` and the widths that ``mmcl extract`` makes, and has learnt nothing of worth. Needs
-the extras serve and media-offline. Run it with: python benchmarks/service.py
+``calibrated`` and the widths that ``mmcl extract`` makes, but is hardly trained. Needs the extras
+serve and media-offline. Run it with: python benchmarks/service.py
 """
 
 from __future__ import annotations
@@ -39,13 +39,13 @@ from readme import render
 
 CLIENTS, REQUESTS = 32, 20
 LONG = 2000
-"""Requests over which the service's memory is watched."""
+"""Requests during which the service's memory is measured."""
 SEEDS = (1, 2)
 EPOCHS = 2
 
 
 class Serving(NamedTuple):
-    """A service in a process of its own."""
+    """A running service and its client."""
 
     process: int
     address: str
@@ -54,10 +54,10 @@ class Serving(NamedTuple):
 
 
 def main() -> None:
-    """Measure, print, and write it to benchmarks/results."""
+    """Measure, print the results and write them to benchmarks/results."""
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--rounds", type=int, default=5, help="after one not counted")
-    parser.add_argument("--malformed", type=int, default=200, help="files that are none")
+    parser.add_argument("--rounds", type=int, default=5, help="rounds after a first, uncounted one")
+    parser.add_argument("--malformed", type=int, default=200, help="number of malformed files")
     parser.add_argument("--no-save", action="store_true")
     parser.add_argument("--crowd", nargs=3, help=argparse.SUPPRESS)
     chosen = parser.parse_args()
@@ -74,15 +74,15 @@ def main() -> None:
 
 
 def measure(place: Path, rounds: int, num_malformed: int) -> dict[str, Any]:
-    """Everything, of one run."""
+    """Return every measurement of one run."""
     config = resolve_config(model="calibrated", overrides=[f"learning.epochs={EPOCHS}"])
     folder = train_talking(place / "talking", config, seeds=SEEDS).folder
     recording = write_recording(place / "tone.mp4").read_bytes()
     with serving(folder, place / "state") as cold:
-        beginning(cold, recording)
-    with serving(folder, place / "state") as warm:  # its models are in the cache of the disk
-        start = beginning(warm, recording)
-        throughput(warm)  # the first large batches take their memory
+        start_times(cold, recording)
+    with serving(folder, place / "state") as warm:  # the files of the models are cached now
+        start = start_times(warm, recording)
+        throughput(warm)  # the first large batches allocate memory
         content: dict[str, Any] = {
             "command": "python benchmarks/service.py",
             "load": os.getloadavg()[0],
@@ -97,7 +97,7 @@ def measure(place: Path, rounds: int, num_malformed: int) -> dict[str, Any]:
 
 @contextmanager
 def serving(run: Path, state: Path) -> Iterator[Serving]:
-    """``mmcl serve``, as long as the context lasts."""
+    """Run ``mmcl serve`` as long as the context lasts."""
     began = time.perf_counter()
     command = [sys.executable, "-m", "mmcl.cli.main", "serve", str(run), "--port", "0"]
     process = subprocess.Popen(
@@ -109,29 +109,29 @@ def serving(run: Path, state: Path) -> Iterator[Serving]:
     assert process.stdout is not None
     try:
         process.stdout.readline()
-        found = re.search(r"http://\S+", process.stdout.readline())
-        assert found is not None
-        with httpx.Client(base_url=found[0], timeout=120) as client:
-            yield Serving(process.pid, found[0], client, began)
+        match = re.search(r"http://\S+", process.stdout.readline())
+        assert match is not None
+        with httpx.Client(base_url=match[0], timeout=120) as client:
+            yield Serving(process.pid, match[0], client, began)
     finally:
         process.terminate()
         process.wait()
 
 
-def beginning(served: Serving, recording: bytes) -> dict[str, float]:
-    """Seconds to the first answers, and memory when nothing is asked."""
+def start_times(served: Serving, recording: bytes) -> dict[str, float]:
+    """Return seconds to the first answers, and the memory of an idle service."""
 
     def seconds() -> float:
         return round(time.perf_counter() - served.began, 2)
 
-    said = {"listening": seconds()}
+    times = {"listening": seconds()}
     served.client.post("/v1/predict", content=body(0), headers=JSON).raise_for_status()
-    said["features"] = seconds()
+    times["features"] = seconds()
     send(served.client, recording).raise_for_status()
-    said["recording"] = seconds()
+    times["recording"] = seconds()
     time.sleep(2.0)
-    said["memory_mib"] = round(held_by_all(served.process))
-    return said
+    times["memory_mib"] = round(held_by_all(served.process))
+    return times
 
 
 # ---------------------------------------------------------------- requests of features
@@ -140,14 +140,14 @@ JSON = {"Content-Type": "application/json"}
 
 
 def body(seed: int) -> bytes:
-    """A request with one clip of 20 steps."""
+    """Return a request with one clip of 20 steps."""
     (clip,) = random_clips(1, seed=seed)
     features = {m: x.astype(float).round(4).tolist() for m, x in clip.features.items()}
     return json.dumps({"clips": [{"id": clip.id, **features}]}).encode()
 
 
 def throughput(served: Serving) -> dict[str, Any]:
-    """Requests per second of one client, and of many at once."""
+    """Return requests per second of one client, and of many at once."""
     alone = from_another_process(served.address, 1, 200)
     together = from_another_process(served.address, CLIENTS, REQUESTS)
     ratio = together["per_second"] / alone["per_second"]
@@ -162,7 +162,7 @@ def from_another_process(address: str, clients: int, requests: int) -> dict[str,
 
 
 def crowd(address: str, clients: int, requests: int) -> dict[str, Any]:
-    """Threads that ask one thing after the other: errors, milliseconds, requests per second."""
+    """Send requests from many threads; return errors, milliseconds and requests per second."""
     bodies = [body(seed) for seed in range(clients)]
     host = urlsplit(address).netloc
     taken: list[float] = []
@@ -202,7 +202,7 @@ def crowd(address: str, clients: int, requests: int) -> dict[str, Any]:
 
 
 def long_memory(served: Serving) -> dict[str, float]:
-    """MiB of all processes as requests go by."""
+    """Return MiB of all processes after more and more requests."""
     held = {"0": round(held_by_all(served.process), 1)}
     for done in range(LONG // 4, LONG + 1, LONG // 4):
         from_another_process(served.address, 10, LONG // 40)
@@ -210,18 +210,18 @@ def long_memory(served: Serving) -> dict[str, float]:
     return held
 
 
-# ---------------------------------------------------------------- files that are none
+# ---------------------------------------------------------------- malformed files
 
 
 def refuse(served: Serving, recording: bytes, count: int) -> dict[str, Any]:
-    """Send malformed files one by one, and ask all the while whether the service is there.
+    """Send malformed files one by one, while ``/healthz`` is asked.
 
-    Files that FFmpeg decodes without a word, whatever was done to them, are counted apart.
+    Files that FFmpeg decodes without an error all the same are counted separately.
     """
     statuses: Counter[str] = Counter()
     harmless: Counter[str] = Counter()
     files = malformed(recording, 2 * count)
-    with asked_all_the_while(served.address) as slowest:
+    with health_watch(served.address) as slowest:
         while statuses.total() < count:
             what, content = next(files)
             answer = send(served.client, content, name=f"{what}.mp4")
@@ -238,8 +238,8 @@ def refuse(served: Serving, recording: bytes, count: int) -> dict[str, Any]:
 
 
 @contextmanager
-def asked_all_the_while(address: str) -> Iterator[Callable[[], float]]:
-    """The slowest answer of ``/healthz``, asked twenty times a second."""
+def health_watch(address: str) -> Iterator[Callable[[], float]]:
+    """Ask ``/healthz`` twenty times a second; yields the time of its slowest answer."""
     stop, slowest = threading.Event(), [0.0]
 
     def watch() -> None:
@@ -266,13 +266,13 @@ def send(client: httpx.Client, content: bytes, *, name: str = "tone.mp4") -> htt
 
 
 def held_by_all(process: int) -> float:
-    """MiB of a process and all that it began; what they share is counted once."""
+    """Return MiB of a process and its children; shared memory is counted once."""
     rollup = Path(f"/proc/{process}/smaps_rollup").read_text()
-    found = re.search(r"^Pss:\s+(\d+)", rollup, re.M)
-    own = int(found[1]) / 1024 if found else 0.0
+    match = re.search(r"^Pss:\s+(\d+)", rollup, re.M)
+    own = int(match[1]) / 1024 if match else 0.0
     tasks = Path(f"/proc/{process}/task").iterdir()
-    begun = [int(child) for task in tasks for child in (task / "children").read_text().split()]
-    return own + sum(held_by_all(child) for child in begun)
+    children = [int(child) for task in tasks for child in (task / "children").read_text().split()]
+    return own + sum(held_by_all(child) for child in children)
 
 
 if __name__ == "__main__":

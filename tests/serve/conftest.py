@@ -38,7 +38,7 @@ def served(runs, tmp_path_factory):
     """A client of a service of all three runs, and the service; it is shared."""
     state = tmp_path_factory.mktemp("state") / "jobs"
     limits = Limits(max_bytes=20_000, max_body_bytes=300_000, max_clips=8, max_steps=40)
-    app = create_app(list(runs.values()), limits, state, make=FakeReader)
+    app = create_app(list(runs.values()), limits, state, make_reader=FakeReader)
     with client_of(app) as client:
         yield client, app.state.service
 

@@ -13,9 +13,10 @@ from fakes.reader import SETTINGS, FakeReader
 from fakes.served import TALK, client_of
 from mmcl.corpus.plant import plant_card, plant_clips
 from mmcl.corpus.store import pack_corpus
-from mmcl.serve import app as app_home
 from mmcl.serve.app import create_app
 from mmcl.serve.limits import Limits
+from mmcl.serve.page_files import EXAMPLE_CLIP
+from mmcl.serve.problems import unknown_problem
 from mmcl.serve.uploads import _clean
 
 
@@ -184,7 +185,7 @@ def test_content_of_another_type(client):
     answer = client.post("/v1/predict", content=b"a", headers={"Content-Type": "text/plain"})
     assert problem(answer) == (
         415,
-        'content of type "text/plain" is not read.\n'
+        'content of type "text/plain" is not accepted.\n'
         "  Expected application/json (features) or multipart/form-data (a recording)",
     )
 
@@ -267,15 +268,15 @@ def test_result_in_every_form(send, client):
         pytest.param(
             "bug",
             422,
-            '"a.mp4" cannot be read (hearing the words): it is damaged, or of a kind nobody '
-            "expected.\n  Copy, download or record it again.",
+            '"a.mp4" cannot be read (hearing the words): it is damaged, or of an unknown kind.'
+            "\n  Copy, download or record it again.",
             id="bug",
         ),
         pytest.param(
             "full",
             422,
-            '"a.mp4" needed more memory than a recording may have (hearing the words), and was '
-            'given up.\n  Make it smaller: ffmpeg -i "a.mp4" -vf scale=-2:720 smaller.mp4',
+            '"a.mp4" needs more memory than a recording may use (hearing the words).\n'
+            '  Make it smaller: ffmpeg -i "a.mp4" -vf scale=-2:720 smaller.mp4',
             id="full",
         ),
         pytest.param(
@@ -313,7 +314,7 @@ def test_recording_that_fails(send, client, content, status, message):
 def test_run_that_takes_no_recordings(send, name, reason):
     assert problem(send(model=name)) == (
         400,
-        f'"{name}" takes features only: {reason}.\n  Ask one that does: talks',
+        f'"{name}" takes features only: {reason}.\n  Use one that does: talks',
     )
 
 
@@ -345,7 +346,7 @@ def test_recording_is_bounded(send, client, service):
         ),
         pytest.param(
             {"files": [("file", ("a.mp4", b"x")), ("file", ("b.mp4", b"y"))]},
-            "the form has two files; expected one recording a request.",
+            "the form has two files; expected one recording per request.",
             id="two-files",
         ),
         pytest.param(
@@ -355,7 +356,7 @@ def test_recording_is_bounded(send, client, service):
         ),
         pytest.param(
             {"files": {"file": ("a.mp4", b"x")}, "data": {"language": "English"}},
-            'language must be two or three letters, as en, got "English"',
+            'language must be two or three letters, for example en, got "English"',
             id="language",
         ),
     ],
@@ -398,7 +399,7 @@ def test_names_are_cleaned(given, name):
 
 def test_too_many_recordings(runs, tmp_path):
     gate = tmp_path / "gate"
-    app = create_app([runs["talks"]], Limits(max_jobs=2), tmp_path / "jobs", make=FakeReader)
+    app = create_app([runs["talks"]], Limits(max_jobs=2), tmp_path / "jobs", make_reader=FakeReader)
     with client_of(app) as client:
 
         def send():
@@ -412,7 +413,7 @@ def test_too_many_recordings(runs, tmp_path):
         assert [each.json()["position"] for each in (second, third)] == [1, 2]
         assert problem(fourth) == (
             429,
-            "2 recordings wait already, as many as may.\n  Try again in a minute.",
+            "2 recordings wait already, which is the most that may.\n  Try again in a minute.",
         )
         assert fourth.headers["retry-after"] == "5"
         assert "mmcl_jobs_queued 2.0" in client.get("/metrics").text
@@ -455,18 +456,19 @@ def read_events(client, identifier):
     return told
 
 
-@pytest.mark.parametrize("content", [TALK, "bad"])
-def test_who_does_not_wait_gets_the_job_however_fast_it_is(send, service, monkeypatch, content):
+@pytest.mark.parametrize("end", ["finish", "fail"])
+def test_who_does_not_wait_gets_the_job_however_fast_it_is(send, service, monkeypatch, end):
     queue = service.queue
 
-    def queue_until_over(job):
+    def queue_and_end(job):
         queued = queue(job)
-        while not service.store.get(job.id).is_over:
-            time.sleep(0.01)
+        service.store.take()
+        given = {"finish": (), "fail": (unknown_problem(422),)}[end]
+        getattr(service.store, end)(job.id, *given)
         return queued
 
-    monkeypatch.setattr(service, "queue", queue_until_over)
-    answer = send(content, wait=0)
+    monkeypatch.setattr(service, "queue", queue_and_end)
+    answer = send(TALK, wait=0)
     assert (answer.status_code, answer.json()["status"]) == (202, "queued")
     assert answer.headers["location"] == f"/v1/jobs/{answer.json()['id']}"
 
@@ -563,15 +565,11 @@ def test_page_and_its_files(client):
     assert client.get("/page/nothing.js").status_code == 404
 
 
-def test_example(client, service, monkeypatch):
-    def write(folder):
-        path = folder / "example.mp4"
-        path.write_bytes(b"film")
-        return path
-
-    monkeypatch.setattr(app_home, "example_clip", write)
+def test_example_is_served(client):
     example = client.get("/v1/example").json()
     assert len(example["transcript"].split()) > 5
     media = client.get(example["media"])
-    assert (media.headers["content-type"], media.content) == ("video/mp4", b"film")
-    (service.store.folder / "example.mp4").unlink()
+    assert (media.headers["content-type"], media.content) == (
+        "video/mp4",
+        EXAMPLE_CLIP.read_bytes(),
+    )

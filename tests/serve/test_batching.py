@@ -9,9 +9,9 @@ import pytest
 from fakes.loops import run_apart
 from mmcl.errors import ShapeError
 from mmcl.serve.batching import Batcher
+from mmcl.serve.counters import Counters
 from mmcl.serve.features import Features
 from mmcl.serve.limits import Limits
-from mmcl.serve.meters import Meters
 from mmcl.serve.problems import ServiceError
 
 
@@ -44,18 +44,18 @@ async def worked(batcher, work):
 
 
 def serve(predict, work, **limits):
-    """What becomes of ``work(batcher)``, and the meters."""
-    meters = Meters()
+    """What becomes of ``work(batcher)``, and the counters."""
+    counters = Counters()
 
     async def in_a_thread(model, clips):
         return await asyncio.to_thread(predict, model, clips)
 
-    batcher = Batcher(in_a_thread, Limits(**limits), meters)
+    batcher = Batcher(in_a_thread, Limits(**limits), counters)
 
     async def run():
         return await asyncio.wait_for(worked(batcher, work(batcher)), 10)
 
-    return run_apart(run()), meters
+    return run_apart(run()), counters
 
 
 def test_what_waits_goes_together_and_each_gets_its_own():
@@ -71,10 +71,10 @@ def test_what_waits_goes_together_and_each_gets_its_own():
         slow.gate.set()
         return await asyncio.gather(first, *rest, other)
 
-    found, meters = serve(slow, work)
+    found, counters = serve(slow, work)
     assert found == [[2.0], [4.0, 6.0], [10.0, 12.0], [18.0]]
     assert slow.batches == [("a", ["1"]), ("a", ["2", "3", "5", "6"]), ("b", ["9"])]
-    text = meters.text().decode()
+    text = counters.text().decode()
     assert 'mmcl_clips_predicted_total{model="a",sent="features"} 5.0' in text
     assert "mmcl_batch_clips_count 3.0" in text
     assert "mmcl_batch_clips_sum 6.0" in text

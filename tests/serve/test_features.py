@@ -139,7 +139,7 @@ VALUE = '{"clips": [{"audio": [[1, 2], [3, @]]}]}'
             pytest.param(
                 VALUE.replace("@", value),
                 "audio holds NaN or infinity in clip 0 of the batch.\n"
-                "  A step that was not measured is zeros; a modality that was not is null.",
+                "  Send zeros for a step that was not measured, null for a modality that was not.",
                 id=f"value-{value}",
             )
             for value in ("NaN", "Infinity", "-Infinity", "1e400", "1e39")
@@ -151,8 +151,7 @@ VALUE = '{"clips": [{"audio": [[1, 2], [3, @]]}]}'
         ),
         pytest.param(
             '{"clips": [{}, {}, {}]}',
-            "the request has 3 clips; expected at most 2 of them.\n"
-            "  Send them in several requests.",
+            "the request has 3 clips; expected at most 2.\n  Send them in several requests.",
             id="clips",
         ),
     ],

@@ -50,10 +50,10 @@ def test_whatever_fits_the_schema_is_answered_as_it_says(client):
         checks.response_schema_conformance,
     )
 
-    skipped = ("/v1/models/{name}/report", "/v1/example/media")  # slow to make, tested elsewhere
+    skipped = "/v1/models/{name}/report"  # slow to make, tested elsewhere
     for found in schema.get_all_operations():
         operation = found.ok()
-        if operation.path in skipped:
+        if operation.path == skipped:
             continue
 
         @given(case=operation.as_strategy())

@@ -154,7 +154,7 @@ def test_what_cannot_be_taken_up_is_failed_with_its_reason(store):
     details = [again.get(each.id).problem.detail for each in (lost, other)]
     assert details == [
         '"talk.mp4": the service was stopped and the recording is gone.\n'
-        "  Send it again: POST /v1/predict",
+        "  Send the recording again: POST /v1/predict",
         '"talk.mp4": the service was started again without the model "gone".\n'
         "  Send it again, to one of GET /v1/models",
     ]

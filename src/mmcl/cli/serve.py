@@ -1,4 +1,4 @@
-"""``mmcl serve``: trained runs as a service and a page."""
+"""``mmcl serve``: serve trained runs over HTTP, with a page."""
 
 from __future__ import annotations
 
@@ -14,28 +14,29 @@ __all__ = ["serve_command"]
 def serve_command(
     runs: Annotated[list[Path], typer.Argument(metavar="RUN...", help="Run folders.")],
     host: Annotated[
-        str, typer.Option(help="Address to listen at; beyond this machine a token is needed.")
+        str, typer.Option(help="Address to listen at; other than this machine's needs a token.")
     ] = "127.0.0.1",
-    port: Annotated[int, typer.Option(min=0, max=65535, help="0 takes a free one.")] = 8760,
+    port: Annotated[int, typer.Option(min=0, max=65535, help="Port; 0 takes a free one.")] = 8760,
     state: Annotated[
         Path | None,
-        typer.Option(metavar="DIR", help="Folder of jobs and results; in your home by default."),
+        typer.Option(metavar="DIR", help="Folder of jobs and results; by default in your home."),
     ] = None,
     token: Annotated[
         str | None,
         typer.Option(
-            envvar="MMCL_TOKEN", help="Clients must show it; others on this machine read options."
+            envvar="MMCL_TOKEN",
+            help="Token that clients must send. Other users of this machine can read options.",
         ),
     ] = None,
-    max_mib: Annotated[int, typer.Option(min=1, help="Of a recording, in MiB.")] = 200,
-    max_seconds: Annotated[float, typer.Option(min=1, help="Of a recording.")] = 600,
-    keep_hours: Annotated[float, typer.Option(min=0.01, help="Results are kept so long.")] = 24,
+    max_mib: Annotated[int, typer.Option(min=1, help="Largest recording, in MiB.")] = 200,
+    max_seconds: Annotated[float, typer.Option(min=1, help="Longest recording.")] = 600,
+    keep_hours: Annotated[float, typer.Option(min=0.01, help="Time that results are kept.")] = 24,
 ) -> None:
-    """Serve runs: a page to drop a recording on, and an interface for programs.
+    """Serve runs: a page for recordings, and an HTTP interface for programs.
 
-    Features sent as JSON are answered at once; a recording becomes a job, and is removed when
-    the job is over. Its result can be had as json, csv, srt and html. What it all looks like
-    to a program: docs/serving.md, or /openapi.json of the service.
+    Features sent as JSON are predicted at once. A recording becomes a job; it is removed when
+    the job ends, and its result is offered as json, csv, srt and html. docs/serving.md and
+    /openapi.json of the service describe the interface.
 
     Examples:
 
@@ -45,9 +46,9 @@ def serve_command(
 
       MMCL_TOKEN=... mmcl serve runs/talks --host 0.0.0.0
     """
-    from mmcl.serve.clean import begin_imports
+    from mmcl.serve.http_server import check_token, default_state, listen, serve
     from mmcl.serve.limits import MIB, Limits
-    from mmcl.serve.serving import check_token, default_state, listen, serve
+    from mmcl.serve.supervisor import begin_imports
 
     check_token(host, token)
     with listen(host, port) as listening:
@@ -58,22 +59,22 @@ def serve_command(
         limits = Limits(max_bytes=max_mib * MIB, max_seconds=max_seconds, result_hours=keep_hours)
         url = _url(listening.getsockname())
 
-        def say() -> None:
+        def announce() -> None:
             typer.echo(f"Serving {', '.join(run.folder.resolve().name for run in opened)}")
             shown = url if token is None else f"{url}?token=TOKEN, with your token for TOKEN"
             typer.echo(f"Open {shown}\nStop it with Ctrl-C")
 
-        with suppress(KeyboardInterrupt):  # it has ended in good order
+        with suppress(KeyboardInterrupt):  # Ctrl-C is the usual way to stop it
             serve(
                 opened,
                 listening,
                 state=state or default_state(),
                 token=token,
                 limits=limits,
-                started=say,
+                started=announce,
             )
-        # Said of a process begun in the background, too: there no KeyboardInterrupt is raised.
-        typer.echo("Stopped; jobs that were not done are taken up again next time.")
+        # A process in the background is stopped without a KeyboardInterrupt.
+        typer.echo("Stopped. Jobs that were not done are run when it is started again.")
 
 
 def _url(address: tuple[object, ...]) -> str:

@@ -1,11 +1,8 @@
-"""Trained runs behind HTTP: features or a recording come in, predictions with their moments go out.
+"""Service that answers HTTP requests with the predictions of trained runs, and its page.
 
-``app`` is the service itself, and the only module that knows the routes. Features are checked
-(``features``) and predicted together with those of other clients (``batching``, ``predicting``);
-a recording is received (``uploads``), becomes a job (``jobs``, ``store``) and is read, extracted
-and predicted by a process apart (``workshop`` and, inside it, ``work``), so that no file can take
-the service down. ``limits`` says how much of everything is allowed, ``problems`` how an error is
-told, ``guard`` who may come in, ``meters`` what is counted, ``results`` and ``answers`` what a
-client gets. Nothing here trains, scores or draws a figure of its own. Needs the extra ``serve``,
-and ``media`` for recordings.
+Runs, features as JSON and recordings come in; predictions, results of recordings and counters go
+out. Features are predicted at once, in batches, by one worker process; a recording becomes a job
+on the disk, done by another one, so that no file can take the service down. ``app`` has the
+routes. Nothing here trains, scores against labels or draws figures of its own. Needs the extra
+``serve``, and ``media`` for recordings.
 """

@@ -1,7 +1,7 @@
-"""The service: its routes, and what each of them answers.
+"""Routes of the service and their answers; docs/serving.md explains them to clients.
 
-:func:`create_app` makes an ASGI application of trained runs; :mod:`mmcl.serve.serving` puts it on
-a socket. What a client is told in words is in docs/serving.md.
+:func:`create_app` makes an ASGI application of trained runs, and :mod:`mmcl.serve.http_server`
+puts it on a socket.
 """
 
 from __future__ import annotations
@@ -9,7 +9,7 @@ from __future__ import annotations
 import asyncio
 import json
 import time
-from collections.abc import AsyncIterator, Callable, Iterable, Mapping, Sequence
+from collections.abc import AsyncIterator, Callable, Iterable, Sequence
 from contextlib import asynccontextmanager
 from importlib import metadata
 from pathlib import Path
@@ -24,62 +24,51 @@ from starlette.requests import ClientDisconnect
 
 from mmcl.errors import MMCLError, UsageError
 from mmcl.runs.run import Run
-from mmcl.serve.answers import (
-    ClipAnswer,
+from mmcl.serve.access import AccessControl, as_answer
+from mmcl.serve.features import read_features
+from mmcl.serve.jobs import Job, new_id
+from mmcl.serve.limits import Limits
+from mmcl.serve.openapi import (
     Health,
     ModelsAnswer,
     PredictAnswer,
     ResultAnswer,
     predict_body,
+    problems,
 )
-from mmcl.serve.example import TRANSCRIPT, example_clip
-from mmcl.serve.features import read_features
-from mmcl.serve.guard import Guard, as_answer
-from mmcl.serve.jobs import Job, new_id
-from mmcl.serve.limits import Limits
-from mmcl.serve.page_files import page_files
-from mmcl.serve.problems import (
-    PROBLEM_TYPE,
-    Problem,
-    ServiceError,
-    problem_of,
-    unknown_problem,
-)
+from mmcl.serve.page_files import EXAMPLE_CLIP, EXAMPLE_TRANSCRIPT, page_files
+from mmcl.serve.problems import Problem, ServiceError, problem_of, unknown_problem
+from mmcl.serve.recording_worker import Reader
 from mmcl.serve.results import FORMATS
 from mmcl.serve.service import Service, why_no_media
 from mmcl.serve.uploads import drain, read_body, receive
-from mmcl.serve.work import Reader
 
 __all__ = ["LOCAL_HOSTS", "create_app"]
 
 LOCAL_HOSTS = ("localhost", "127.0.0.1", "::1")
-"""What a browser of this machine calls the service."""
+"""Names by which browsers of this machine reach the service."""
 
-LONGEST_WAIT = 30.0
-"""Seconds a request may wait for its job."""
-
-ALIVE = 15.0
-"""Seconds between two signs of life on a stream of events."""
-
-REPORT_POLICY = (
+_MAX_WAIT = 30.0  # seconds that a request may wait for its job
+_PING_SECONDS = 15.0  # between two signs of life on a stream of events
+_REPORT_POLICY = (
     "sandbox allow-scripts allow-downloads; default-src 'none'; script-src 'unsafe-inline'; "
     "style-src 'unsafe-inline'; img-src data: blob:; font-src data:; frame-ancestors 'self'"
 )
-"""A report is a page with everything in it, and gets nothing of the service's."""
+"""Content policy of a report, which contains everything it shows and may load nothing."""
 
-ModelName = Annotated[
+_ModelName = Annotated[
     str | None, Query(description="A name of GET /v1/models; the first by default.")
 ]
-Wait = Annotated[
+_Wait = Annotated[
     float,
     Query(
         ge=0,
-        le=LONGEST_WAIT,
+        le=_MAX_WAIT,
         allow_inf_nan=False,
         description="Seconds to wait for the result of a recording before 202 is answered.",
     ),
 ]
-JobId = Annotated[str, InPath(description="Of the job.", max_length=64)]
+_JobId = Annotated[str, InPath(description="Id of the job.", max_length=64)]
 
 
 def create_app(
@@ -89,23 +78,23 @@ def create_app(
     *,
     token: str | None = None,
     hosts: Iterable[str] = LOCAL_HOSTS,
-    make: Callable[[], Reader] = Reader,
+    make_reader: Callable[[], Reader] = Reader,
 ) -> FastAPI:
-    """The service of some runs as an ASGI application.
+    """Return the service of some runs as an ASGI application.
 
     Args:
-        runs: To serve; the first is asked where none is named.
-        limits: Of everything.
+        runs: Runs to serve; the first is used where a request names none.
+        limits: Limits of requests, recordings and workers.
         state: Folder of jobs and results.
-        token: That clients must show, or None.
-        hosts: Names the service may be asked by where there is no token.
-        make: Makes what reads recordings; another one in tests.
+        token: Token that clients must send, or None.
+        hosts: Names of the service, which clients must use where there is no token.
+        make_reader: Makes what reads recordings; another one in tests.
 
     Raises:
-        UsageError: If two runs have one name, or the folder cannot be used.
+        UsageError: If two runs have the same name, or the folder cannot be used.
     """
     limits = limits or Limits()
-    service = Service(runs, limits, state, make=make)
+    service = Service(runs, limits, state, make_reader=make_reader)
 
     @asynccontextmanager
     async def lifespan(_: FastAPI) -> AsyncIterator[None]:
@@ -118,42 +107,36 @@ def create_app(
         summary="Multimodal sentiment from words, voice and face.",
         description="Predictions for features at once, for recordings as jobs.",
         lifespan=lifespan,
-        docs_url=None,  # their pages come from elsewhere
+        docs_url=None,  # these pages of FastAPI load scripts from other hosts
         redoc_url=None,
         redirect_slashes=False,
-        responses=_problems({401: "no token", 403: "asked from elsewhere", 500: "a fault"}),
+        responses=problems(401, 403, 500),
     )
     app.state.service = service
-    _add_errors(app, service)
-    _add_health(app, service)
-    _add_models(app, service)
-    _add_predict(app, service)
-    _add_jobs(app, service)
-    _add_page(app, service)
-    app.add_middleware(Guard, meters=service.meters, token=token, hosts=tuple(hosts))
+    for add in (_add_errors, _add_health, _add_models, _add_predict, _add_jobs, _add_page):
+        add(app, service)
+    app.add_middleware(AccessControl, counters=service.counters, token=token, hosts=tuple(hosts))
     return app
 
 
-# ---------------------------------------------------------------- errors
-
-
 def _add_errors(app: FastAPI, service: Service) -> None:
-    folders = {str(run.folder): name for name, run in service.runs.items()}
-    folders |= {str(run.folder.resolve()): name for name, run in service.runs.items()}
-    folders[str(service.store.folder)] = "the service's folder"
+    names = {str(service.store.folder): "the service's folder"}
+    for name, run in service.runs.items():
+        names |= {str(run.folder): name, str(run.folder.resolve()): name}
 
     @app.exception_handler(MMCLError)
-    async def known(request: Request, fault: MMCLError) -> Response:
-        problem = problem_of(fault, folders)
+    async def expected_fault(request: Request, fault: MMCLError) -> Response:
+        problem = problem_of(fault, names)
         headers = {"Retry-After": "5"} if problem.status == 429 else None
+        # A client that is still sending would otherwise see a broken connection, not the answer.
         if problem.status in (408, 413):
             await drain(request, service.limits)
         return as_answer(problem, headers)
 
     @app.exception_handler(RequestValidationError)
     async def invalid(_: Request, fault: RequestValidationError) -> Response:
-        lines = [_explain(each) for each in fault.errors()]
-        return as_answer(problem_of(ServiceError("\n".join(lines), status=422, kind="usage-error")))
+        text = "\n".join(map(_explain, fault.errors()))
+        return as_answer(problem_of(ServiceError(text, status=422, kind="usage-error")))
 
     @app.exception_handler(HTTPException)
     async def by_status(_: Request, fault: HTTPException) -> Response:
@@ -165,24 +148,13 @@ def _add_errors(app: FastAPI, service: Service) -> None:
 
 
 def _explain(fault: Any) -> str:
-    where = " ".join(str(part) for part in fault["loc"])
+    """Return the text of one value that does not fit."""
+    where = " ".join(map(str, fault["loc"]))
     return f"{where}: {fault['msg'].replace('Input should be', 'must be')}, got {fault['input']!r}"
 
 
-def _problems(meanings: Mapping[int, str]) -> dict[int | str, dict[str, Any]]:
-    """Answers of a route that are problems, by status."""
-    schema = {"schema": {"$ref": "#/components/schemas/Problem"}}
-    return {
-        status: {"description": meaning, "content": {PROBLEM_TYPE: schema}}
-        for status, meaning in meanings.items()
-    }
-
-
-# ---------------------------------------------------------------- health
-
-
 def _add_health(app: FastAPI, service: Service) -> None:
-    @app.get("/healthz", tags=["health"], summary="Whether the service is there")
+    @app.get("/healthz", tags=["health"], summary="Whether the service runs")
     async def healthz() -> Health:
         return Health(status="ok")
 
@@ -190,12 +162,12 @@ def _add_health(app: FastAPI, service: Service) -> None:
         "/readyz",
         tags=["health"],
         summary="Whether every model is loaded",
-        responses=_problems({503: "models are being loaded"}),
+        responses=problems(503),
     )
     async def readyz() -> Health:
         if not service.is_ready:
             raise ServiceError(
-                "the models are being loaded.\n  Try again in some seconds.",
+                "the models are still loading.\n  Try again in a few seconds.",
                 status=503,
                 kind="loading",
             )
@@ -204,17 +176,14 @@ def _add_health(app: FastAPI, service: Service) -> None:
     @app.get(
         "/metrics",
         tags=["health"],
-        summary="What was counted, for Prometheus",
+        summary="Counters, for Prometheus",
         response_class=Response,
         responses={200: {"content": {"text/plain": {"schema": {"type": "string"}}}}},
     )
     async def metrics() -> Response:
-        service.meters.queued.set(service.store.count("queued"))
-        service.meters.running.set(service.store.count("running"))
-        return Response(service.meters.text(), media_type="text/plain; version=0.0.4")
-
-
-# ---------------------------------------------------------------- models
+        service.counters.queued.set(service.store.count("queued"))
+        service.counters.running.set(service.store.count("running"))
+        return Response(service.counters.text(), media_type="text/plain; version=0.0.4")
 
 
 def _add_models(app: FastAPI, service: Service) -> None:
@@ -223,32 +192,30 @@ def _add_models(app: FastAPI, service: Service) -> None:
         await service.loaded.wait()
         return ModelsAnswer(models=[service.describe(name) for name in service.runs])
 
-    making = asyncio.Lock()
+    one_report = asyncio.Lock()
 
     @app.get(
         "/v1/models/{name}/report",
         tags=["models"],
-        summary="The report on a run, as mmcl report writes it",
+        summary="The report of a run, as mmcl report writes it",
         response_class=HTMLResponse,
-        responses=_problems({404: "no such model", 422: "the run holds no result"}),
+        responses=problems(404, 422),
     )
     async def report(name: str) -> Response:
         name, run = service.run_named(name)
-        async with making:  # one at a time: it takes a processor for a second or two
+        async with one_report:  # one at a time: a report keeps a processor busy for a second or two
             page = await asyncio.to_thread(_report, name, run)
-        return HTMLResponse(page, headers={"Content-Security-Policy": REPORT_POLICY})
+        return HTMLResponse(page, headers={"Content-Security-Policy": _REPORT_POLICY})
 
 
 def _report(name: str, run: Run) -> str:
     from mmcl.explain.report import report_page
 
+    # The page names the run's folder, which clients shall not see.
     page = report_page(run.folder, command=f"mmcl report {name}")
     for folder in {str(run.folder), str(run.folder.resolve())}:
         page = page.replace(folder, name)
     return page
-
-
-# ---------------------------------------------------------------- predictions
 
 
 def _add_predict(app: FastAPI, service: Service) -> None:
@@ -259,40 +226,27 @@ def _add_predict(app: FastAPI, service: Service) -> None:
         tags=["predict"],
         summary="Predict clips of features, or a recording",
         description=(
-            "`application/json`: features of clips, answered at once. `multipart/form-data`: a "
-            "recording, which becomes a job; it is answered here if it is done within `wait`."
+            "`application/json`: features of clips, predicted at once. `multipart/form-data`: a "
+            "recording, which becomes a job; its result is the answer if it is done within `wait`."
         ),
         response_model=PredictAnswer | ResultAnswer,
         responses={
             200: {"description": "Predictions of the clips, or the result of the recording."},
             202: {"model": Job, "description": "The job; its address is in Location."},
-            **_problems(
-                {
-                    400: "not JSON, not a form, or not of the form asked for",
-                    404: "no such model",
-                    408: "the recording came too slowly",
-                    410: "the job was cancelled while it was waited for",
-                    413: "too large, too long, too many",
-                    415: "neither JSON nor a form",
-                    422: "the features or the recording cannot be predicted",
-                    429: "too many wait",
-                    501: "a package that reading recordings needs is not installed",
-                    503: "it cannot be predicted now: the process for it is being begun again",
-                }
-            ),
+            **problems(400, 404, 408, 410, 413, 415, 422, 429, 501, 503),
         },
         openapi_extra=predict_body(dict(first.card.dims), service.limits),
     )
-    async def predict(request: Request, model: ModelName = None, wait: Wait = 10.0) -> Response:
+    async def predict(request: Request, model: _ModelName = None, wait: _Wait = 10.0) -> Response:
         name, _ = service.run_named(model)
         kind = request.headers.get("content-type", "").partition(";")[0].strip().lower()
         if kind == "application/json":
             return await _predict_features(service, name, request)
         if kind == "multipart/form-data":
-            job = await _accept(service, name, request)
-            return await _answer(service, job, wait)
+            job = await _accept_recording(service, name, request)
+            return await _answer_job(service, job, wait)
         raise ServiceError(
-            f'content of type "{kind[:60]}" is not read.\n'
+            f'content of type "{kind[:60]}" is not accepted.\n'
             "  Expected application/json (features) or multipart/form-data (a recording)",
             status=415,
             kind="unsupported-content",
@@ -303,31 +257,29 @@ async def _predict_features(service: Service, name: str, request: Request) -> Re
     expected = await service.expected(name)
     body = await read_body(request, service.limits.max_body_bytes)
     clips = read_features(body, expected, service.limits)
-    predicted = await service.batcher.predict(name, clips)
-    answers = [
-        ClipAnswer(id=clip.id, **each._asdict())
-        for clip, each in zip(clips, predicted, strict=True)
-    ]
-    answer = PredictAnswer(model=name, predictions=answers)
+    answer = PredictAnswer(model=name, predictions=await service.batcher.predict(name, clips))
     return Response(answer.model_dump_json(), media_type="application/json")
 
 
-async def _accept(service: Service, name: str, request: Request) -> Job:
-    """Receive a recording and queue it."""
-    if service.workshop is None or not service.takes_media(name):
-        raise _no_media(service, name)
+async def _accept_recording(service: Service, name: str, request: Request) -> Job:
+    """Receive a recording and queue it; an upload that fails leaves nothing behind."""
+    if not service.takes_media(name):
+        others = ", ".join(filter(service.takes_media, service.runs))
+        hint = f"\n  Use one that does: {others}" if others else ""
+        reason = why_no_media(service.runs[name])
+        raise UsageError(f'"{name}" takes features only: {reason}.{hint}')
     service.check_room()
     identifier = new_id()
     folder = service.store.uploads / identifier
     folder.mkdir()
     service.receiving += 1
     try:
-        received = await receive(request, folder, service.limits)
+        recording, language = await receive(request, folder, service.limits)
         job = Job(
             id=identifier,
             model=name,
-            name=received.name,
-            language=received.language,
+            name=recording,
+            language=language,
             status="queued",
             created=time.time(),
         )
@@ -339,8 +291,8 @@ async def _accept(service: Service, name: str, request: Request) -> Job:
         service.receiving -= 1
 
 
-async def _answer(service: Service, job: Job, wait: float) -> Response:
-    """The result of a job if it comes in time; else, and to who does not wait, where to ask."""
+async def _answer_job(service: Service, job: Job, wait: float) -> Response:
+    """Answer with the result of a job if it is ready in time, else with the job's address."""
     if wait:
         job = await service.wait_for(job.id, wait)
     headers = {"X-Job": job.id}
@@ -349,47 +301,39 @@ async def _answer(service: Service, job: Job, wait: float) -> Response:
         return JSONResponse(job.as_dict(), status_code=202, headers=headers)
     if job.status == "done":
         return FileResponse(_result_file(service, job, "json"), headers=headers)
-    return as_answer(_why_not(job), headers)
-
-
-def _no_media(service: Service, name: str) -> MMCLError:
-    """Why a run takes no recordings."""
-    others = [each for each in service.runs if service.takes_media(each)]
-    hint = f"\n  Ask one that does: {', '.join(others)}" if others else ""
-    return UsageError(f'"{name}" takes features only: {why_no_media(service.runs[name])}.{hint}')
-
-
-# ---------------------------------------------------------------- jobs
+    return as_answer(_why_no_result(job), headers)
 
 
 def _add_jobs(app: FastAPI, service: Service) -> None:
-    missing = _problems({404: "no such job", 422: "not an id"})
+    missing = problems(404, 422)
 
-    @app.get("/v1/jobs/{id}", tags=["jobs"], summary="How far a job is", responses=missing)
-    async def job(id: JobId) -> Job:
+    @app.get("/v1/jobs/{id}", tags=["jobs"], summary="The state of a job", responses=missing)
+    async def state(id: _JobId) -> Job:
         return service.store.get(id)
 
     @app.delete(
         "/v1/jobs/{id}",
         tags=["jobs"],
-        summary="Cancel a job, or remove one that is over with its result",
+        summary="Cancel a job, or remove one that has ended, with its result",
         responses=missing,
     )
-    async def cancel(id: JobId) -> Job:
+    async def cancel(id: _JobId) -> Job:
         return service.cancel(id)
 
     @app.get(
         "/v1/jobs/{id}/events",
         tags=["jobs"],
-        summary="The job at every change, as server-sent events, until it is over",
+        summary="The job at every change, as server-sent events, until it ends",
         response_class=StreamingResponse,
         responses={
             200: {"content": {"text/event-stream": {"schema": {"type": "string"}}}},
             **missing,
         },
     )
-    async def events(id: JobId) -> Response:
-        service.store.get(id)  # a stream could no longer say that there is none
+    async def events(id: _JobId) -> Response:
+        service.store.get(
+            id
+        )  # raises where there is none; a stream that has begun could not say so
         return StreamingResponse(
             _events(service, id),
             media_type="text/event-stream",
@@ -410,32 +354,23 @@ def _add_jobs(app: FastAPI, service: Service) -> None:
                     if form != "json"
                 },
             },
-            **missing,
-            **_problems(
-                {
-                    409: "it is not done yet",
-                    410: "it was cancelled",
-                    413: "the recording was too long",
-                    422: "the recording could not be predicted",
-                    501: "a package is not installed",
-                    503: "recordings cannot be read at the moment",
-                }
-            ),
+            **problems(404, 409, 410, 413, 422, 501, 503),
         },
     )
     async def result(
-        id: JobId,
+        id: _JobId,
         form: Annotated[
-            Literal["json", "csv", "srt", "html"], Query(alias="as", description="Which form.")
+            Literal["json", "csv", "srt", "html"],
+            Query(alias="as", description="Form of the result."),
         ] = "json",
     ) -> Response:
-        found = service.store.get(id)
-        if found.status != "done":
-            return as_answer(_why_not(found), {"X-Job": id})
-        path = _result_file(service, found, form)
+        job = service.store.get(id)
+        if job.status != "done":
+            return as_answer(_why_no_result(job), {"X-Job": id})
+        path = _result_file(service, job, form)
         if form == "json":
             return FileResponse(path, media_type=FORMATS[form])
-        name = f"{Path(found.name).stem or 'result'}.{form}"
+        name = f"{Path(job.name).stem or 'result'}.{form}"
         return FileResponse(path, media_type=FORMATS[form], filename=name)
 
 
@@ -443,8 +378,7 @@ def _result_file(service: Service, job: Job, form: str) -> Path:
     return service.store.results / job.id / f"result.{form}"
 
 
-def _why_not(job: Job) -> Problem:
-    """Why a job has no result."""
+def _why_no_result(job: Job) -> Problem:
     if job.problem is not None:
         return job.problem
     if job.status == "cancelled":
@@ -460,52 +394,42 @@ def _why_not(job: Job) -> Problem:
 
 
 async def _events(service: Service, identifier: str) -> AsyncIterator[str]:
-    """The job at every change, and a sign of life where there is none."""
-    before = None
+    """Yield the job at every change, and a sign of life while nothing changes."""
+    sent = None
     while not service.closing.is_set():
-        change = service.changes.next()
+        change = service.next_job_change()
         try:
             job = service.store.get(identifier)
         except ServiceError:  # it was removed
             return
-        state = json.dumps(job.as_dict())
-        if state != before:
-            yield f"event: job\ndata: {state}\n\n"
-            before = state
+        content = json.dumps(job.as_dict())
+        if content != sent:
+            yield f"event: job\ndata: {content}\n\n"
+            sent = content
         if job.is_over:
             return
         try:
-            await asyncio.wait_for(change.wait(), ALIVE)
+            await asyncio.wait_for(change.wait(), _PING_SECONDS)
         except TimeoutError:
             yield ": still here\n\n"
 
 
-# ---------------------------------------------------------------- the page
-
-
-def _add_page(app: FastAPI, service: Service) -> None:
-    """The page and the clip it offers to try."""
-
-    @app.get("/v1/example", tags=["example"], summary="A clip to try the service with")
+def _add_page(app: FastAPI, _: Service) -> None:
+    @app.get("/v1/example", tags=["example"], summary="An example clip and its transcript")
     async def example() -> dict[str, str]:
-        return {"transcript": TRANSCRIPT, "media": "/v1/example/media"}
-
-    making = asyncio.Lock()
+        return {"transcript": EXAMPLE_TRANSCRIPT, "media": "/v1/example/media"}
 
     @app.get(
         "/v1/example/media",
         tags=["example"],
-        summary="Its recording",
+        summary="The recording of the example clip",
         response_class=FileResponse,
         responses={
-            200: {"content": {"video/mp4": {"schema": {"type": "string", "format": "binary"}}}},
-            **_problems({501: "a package that writing recordings needs is not installed"}),
+            200: {"content": {"video/mp4": {"schema": {"type": "string", "format": "binary"}}}}
         },
     )
     async def example_media() -> Response:
-        async with making:
-            path = await asyncio.to_thread(example_clip, service.store.folder)
-        return FileResponse(path, media_type="video/mp4")
+        return FileResponse(EXAMPLE_CLIP, media_type="video/mp4")
 
     @app.get("/", include_in_schema=False)
     async def page() -> Response:
@@ -516,7 +440,7 @@ def _add_page(app: FastAPI, service: Service) -> None:
         return _page_file(name)
 
     def _page_file(name: str) -> Response:
-        found = page_files().get(name)
-        if found is None:
+        file = page_files().get(name)
+        if file is None:
             raise HTTPException(404)
-        return Response(found.content, media_type=found.media_type)
+        return Response(file.content, media_type=file.media_type)

@@ -1,7 +1,7 @@
-"""Requests of many clients through a network together.
+"""Requests of many clients predicted together.
 
-Whatever waits when the network is free goes through it at once; what comes meanwhile is the
-next batch. A client who is alone never waits for others.
+Whatever waits when the network is free goes through it at once; requests that come meanwhile are
+the next batch. A client who is alone never waits for others.
 """
 
 from __future__ import annotations
@@ -10,43 +10,41 @@ import asyncio
 from collections.abc import Awaitable, Callable, Sequence
 from typing import NamedTuple
 
+from mmcl.serve.counters import Counters
 from mmcl.serve.features import Features
 from mmcl.serve.limits import Limits
-from mmcl.serve.meters import Meters
-from mmcl.serve.predicting import Predicted
+from mmcl.serve.openapi import ClipAnswer
 from mmcl.serve.problems import ServiceError
 
 __all__ = ["Batcher"]
 
-Predicts = Callable[[str, Sequence[Features]], Awaitable[list[Predicted]]]
 
-
-class _Waiting(NamedTuple):
+class _Request(NamedTuple):
     model: str
     clips: Sequence[Features]
-    answer: asyncio.Future[list[Predicted]]
+    answer: asyncio.Future[list[ClipAnswer]]
 
 
 class Batcher:
-    """Collects requests and predicts them together, one batch after the other.
+    """Collects requests and has ``predict`` answer them together, one batch after the other."""
 
-    Args:
-        predict: Predicts clips of one model, in order.
-        limits: How many clips go together, and how many may wait.
-        meters: What is counted.
-    """
-
-    def __init__(self, predict: Predicts, limits: Limits, meters: Meters) -> None:
-        self._predict, self._limits, self._meters = predict, limits, meters
-        self._queue: asyncio.Queue[_Waiting] = asyncio.Queue()
+    def __init__(
+        self,
+        predict: Callable[[str, Sequence[Features]], Awaitable[list[ClipAnswer]]],
+        limits: Limits,
+        counters: Counters,
+    ) -> None:
+        self._predict, self._limits, self._counters = predict, limits, counters
+        self._queue: asyncio.Queue[_Request] = asyncio.Queue()
         self._num_waiting = 0
 
-    async def predict(self, model: str, clips: Sequence[Features]) -> list[Predicted]:
+    async def predict(self, model: str, clips: Sequence[Features]) -> list[ClipAnswer]:
         """Predict clips, together with whatever else waits.
 
         Raises:
             ServiceError: If too many clips wait already.
-            MMCLError: Whatever predicting these clips raises; of others' it is not told.
+            MMCLError: Whatever predicting these clips raises; faults of other clients' clips
+                are not raised here.
         """
         if self._num_waiting + len(clips) > self._limits.max_waiting_clips:
             raise ServiceError(
@@ -55,55 +53,48 @@ class Batcher:
                 status=429,
                 kind="busy",
             )
-        answer: asyncio.Future[list[Predicted]] = asyncio.get_running_loop().create_future()
+        answer: asyncio.Future[list[ClipAnswer]] = asyncio.get_running_loop().create_future()
         self._num_waiting += len(clips)
         try:
-            await self._queue.put(_Waiting(model, clips, answer))
+            await self._queue.put(_Request(model, clips, answer))
             return await answer
         finally:
             self._num_waiting -= len(clips)
 
     async def run(self) -> None:
-        """Serve requests until cancelled."""
+        """Answer requests until cancelled."""
         while True:
-            waiting = await self._all_that_wait()
-            for model in dict.fromkeys(each.model for each in waiting):
-                await self._serve(model, [each for each in waiting if each.model == model])
+            batch = await self._next_batch()
+            for model in dict.fromkeys(request.model for request in batch):
+                await self._answer(model, [r for r in batch if r.model == model])
 
-    async def _all_that_wait(self) -> list[_Waiting]:
-        """The next requests, of as many clips as may go together."""
-        waiting = [await self._queue.get()]
-        while sum(len(each.clips) for each in waiting) < self._limits.clips_at_once:
-            if self._queue.empty():
-                break
-            waiting.append(self._queue.get_nowait())
-        return [each for each in waiting if not each.answer.cancelled()]
+    async def _next_batch(self) -> list[_Request]:
+        """Wait for a request; return it with others that wait, up to the limit of clips."""
+        batch = [await self._queue.get()]
+        while (
+            sum(len(request.clips) for request in batch) < self._limits.clips_at_once
+            and not self._queue.empty()
+        ):
+            batch.append(self._queue.get_nowait())
+        return [request for request in batch if not request.answer.cancelled()]
 
-    async def _serve(self, model: str, waiting: Sequence[_Waiting]) -> None:
-        """Answer requests for one model; where they fail together, each is tried alone."""
-        clips = [clip for each in waiting for clip in each.clips]
+    async def _answer(self, model: str, requests: Sequence[_Request]) -> None:
+        """Answer requests for one model; where they fail together, try each alone."""
+        clips = [clip for request in requests for clip in request.clips]
         try:
             predicted = await self._predict(model, clips)
         except Exception as fault:
-            if len(waiting) == 1:
-                _set(waiting[0].answer, fault)
-                return
-            for each in waiting:
-                await self._serve(model, [each])
+            # One client's clips must not fail those of the others.
+            if len(requests) > 1:
+                for request in requests:
+                    await self._answer(model, [request])
+            elif not requests[0].answer.done():  # the client may have gone
+                requests[0].answer.set_exception(fault)
             return
-        self._meters.batch_clips.observe(len(clips))
-        self._meters.clips.labels(model, "features").inc(len(clips))
-        at = 0
-        for each in waiting:
-            _set(each.answer, predicted[at : at + len(each.clips)])
-            at += len(each.clips)
-
-
-def _set(answer: asyncio.Future[list[Predicted]], outcome: list[Predicted] | Exception) -> None:
-    """Answer, unless the client has gone."""
-    if answer.done():
-        return
-    if isinstance(outcome, Exception):
-        answer.set_exception(outcome)
-    else:
-        answer.set_result(outcome)
+        self._counters.batch_clips.observe(len(clips))
+        self._counters.clips.labels(model, "features").inc(len(clips))
+        remaining = iter(predicted)
+        for request in requests:
+            answer = [next(remaining) for _ in request.clips]
+            if not request.answer.done():
+                request.answer.set_result(answer)

@@ -1,10 +1,10 @@
-"""Features as JSON into clips: every fault of a request is told before anything is predicted."""
+"""Clips of features read from JSON, with every fault reported before anything is predicted."""
 
 from __future__ import annotations
 
 import json
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -19,64 +19,44 @@ from mmcl.types import MODALITIES, Modality
 __all__ = ["Expected", "Features", "read_features"]
 
 _LARGEST = float(np.finfo(np.float32).max)
-_MOST_ID = 200  # characters
-_KEYS = ("id", *MODALITIES)
+_MAX_ID_LENGTH = 200
 
 
 class Expected(NamedTuple):
-    """What a model takes.
-
-    Attributes:
-        model: Its name.
-        dims: Feature width per modality of its corpus.
-        used: The modalities it looks at.
-        equal_lengths: Whether all modalities of a clip must have one length.
-    """
+    """Features that a model takes."""
 
     model: str
-    dims: Mapping[Modality, int]
-    used: tuple[Modality, ...]
-    equal_lengths: bool = False
+    dims: Mapping[Modality, int]  # numbers per step of each modality of its corpus
+    used: tuple[Modality, ...]  # the modalities that it predicts from
+    equal_lengths: bool = False  # of all modalities of a clip
 
 
 class Features(NamedTuple):
-    """One clip of a request.
-
-    Attributes:
-        id: As the client calls it.
-        steps: Per modality that it has, float32 ``[n, d_m]``.
-    """
+    """One clip of a request, by the name that the client gave it."""
 
     id: str
-    steps: dict[Modality, NDArray[np.float32]]
+    steps: dict[Modality, NDArray[np.float32]]  # [n, d_m] of each modality that it has
 
     @property
     def longest(self) -> int:
-        """Steps of its longest modality."""
+        """Number of steps of the longest modality."""
         return max(map(len, self.steps.values()))
 
 
 def read_features(body: bytes, expected: Expected, limits: Limits) -> list[Features]:
-    """The clips of a request: ``{"clips": [{"id": "a", "text": [[...], ...], ...}]}``.
+    """Return the clips of a request: ``{"clips": [{"id": "a", "text": [[...], ...], ...}]}``.
 
     Args:
         body: JSON. A modality that is null or left out is absent.
-        expected: What the model takes.
-        limits: How many clips and steps there may be.
+        expected: Features that the model takes.
+        limits: Limits on clips and steps.
 
     Raises:
-        UsageError: If it is no JSON, or not of that form.
+        UsageError: If the body is not JSON of this form.
         ServiceError: If there are too many clips or steps.
         ShapeError: If steps do not have the width the model was trained on.
         DatasetError: If a value is NaN or infinite.
     """
-    clips = _clips(body)
-    if len(clips) > limits.max_clips:
-        raise _too_many(f"the request has {len(clips)} clips", f"{limits.max_clips} of them")
-    return [_clip(at, clip, expected, limits) for at, clip in enumerate(clips)]
-
-
-def _clips(body: bytes) -> list[Any]:
     try:
         content = from_json(body)
     except ValueError as fault:
@@ -86,97 +66,98 @@ def _clips(body: bytes) -> list[Any]:
             f'the request must be {{"clips": [...]}}, got {_kind(content)}.\n'
             '  A clip: {"id": "a", "text": [[0.1, ...], ...], "audio": null}'
         )
-    for key in content:
-        if key != "clips":
-            raise UsageError(f'unknown key "{key}"{did_you_mean(key, ("clips",))}')
-    if not content["clips"]:
+    _check_keys("", content, ("clips",))
+    clips = content["clips"]
+    if not clips:
         raise UsageError('"clips" is empty; expected one clip at least.')
-    clips: list[Any] = content["clips"]
-    return clips
+    if len(clips) > limits.max_clips:
+        raise _too_many(f"the request has {len(clips)} clips", limits.max_clips)
+    return [_clip(index, clip, expected, limits) for index, clip in enumerate(clips)]
 
 
-def _clip(at: int, clip: Any, expected: Expected, limits: Limits) -> Features:
+def _check_keys(where: str, content: dict[str, Any], known: Sequence[str]) -> None:
+    for key in content:
+        if key not in known:
+            raise UsageError(f'{where}unknown key "{key}"{did_you_mean(key, known)}')
+
+
+def _clip(index: int, clip: Any, expected: Expected, limits: Limits) -> Features:
     if not isinstance(clip, dict):
-        raise UsageError(f"clip {at} must be an object, got {_kind(clip)}.")
-    for key in clip:
-        if key not in _KEYS:
-            raise UsageError(f'clip {at}: unknown key "{key}"{did_you_mean(key, _KEYS)}')
-    identifier = clip.get("id")
-    if identifier is None:
-        identifier = str(at)
-    if not isinstance(identifier, str) or len(identifier) > _MOST_ID:
+        raise UsageError(f"clip {index} must be an object, got {_kind(clip)}.")
+    _check_keys(f"clip {index}: ", clip, ("id", *MODALITIES))
+    identifier = str(index) if clip.get("id") is None else clip["id"]
+    if not isinstance(identifier, str) or len(identifier) > _MAX_ID_LENGTH:
         raise UsageError(
-            f"clip {at}: id must be a text of at most {_MOST_ID} characters, "
+            f"clip {index}: id must be a text of at most {_MAX_ID_LENGTH} characters, "
             f"got {_kind(identifier)}."
         )
     steps = {
-        modality: _steps(at, modality, clip[modality], expected, limits)
+        modality: _steps(index, modality, clip[modality], expected, limits)
         for modality in MODALITIES
         if clip.get(modality) is not None
     }
     if not any(modality in steps for modality in expected.used):
         raise ShapeError(
-            f"clip {at} has none of {list(expected.used)}, which is what {expected.model} "
+            f"clip {index} has none of {list(expected.used)}, which is what {expected.model} "
             "predicts from."
         )
     lengths = {m: len(steps[m]) for m in expected.used if m in steps}
     if expected.equal_lengths and len(set(lengths.values())) > 1:
         raise ShapeError(
-            f"clip {at}: {expected.model} takes clips with as many steps in every modality, "
+            f"clip {index}: {expected.model} takes clips with as many steps in every modality, "
             f"got {lengths}."
         )
     return Features(identifier, steps)
 
 
 def _steps(
-    at: int, modality: Modality, given: Any, expected: Expected, limits: Limits
+    index: int, modality: Modality, steps: Any, expected: Expected, limits: Limits
 ) -> NDArray[np.float32]:
-    """The steps of one modality, float32 ``[n, d_m]``."""
+    """Return the steps of one modality, float32 ``[n, d_m]``."""
     width = expected.dims.get(modality)
     if width is None:
+        widths = ", ".join(f"{m} ({width} numbers)" for m, width in expected.dims.items())
         raise ShapeError(
-            f"clip {at}: {expected.model} was trained without {modality}.\n"
-            f"  It takes {_widths(expected)}"
+            f"clip {index}: {expected.model} was trained without {modality}.\n  It takes {widths}"
         )
-    if not isinstance(given, list) or not given:
+    if not isinstance(steps, list) or not steps:
         raise UsageError(
-            f"clip {at}: {modality} must be a list of steps, one at least, got {_kind(given)}.\n"
+            f"clip {index}: {modality} must be a list of steps, one at least, got {_kind(steps)}.\n"
             f"  Where there is no {modality}: null"
         )
-    if len(given) > limits.max_steps:
-        raise _too_many(f"clip {at}: {modality} has {len(given)} steps", str(limits.max_steps))
-    values = _numbers(given)
+    if len(steps) > limits.max_steps:
+        raise _too_many(f"clip {index}: {modality} has {len(steps)} steps", limits.max_steps)
+    values = _numbers(steps)
     if values is None:
         raise UsageError(
-            f"clip {at}: {modality} must be a list of steps, each a list of {width} numbers"
-            f"{_odd(given, width)}."
+            f"clip {index}: {modality} must be a list of steps, each a list of {width} numbers"
+            f"{_first_fault(steps, width)}."
         )
     if values.shape[1] != width:
         raise ShapeError(
-            f"clip {at}: {modality} must have {width} features per step, got {values.shape[1]}"
+            f"clip {index}: {modality} must have {width} features per step, got {values.shape[1]}"
         )
-    if not (np.abs(values) <= _LARGEST).all():  # false of NaN, too
+    if not (np.abs(values) <= _LARGEST).all():  # NaN fails this comparison, too
         raise DatasetError(
-            f"{modality} holds NaN or infinity in clip {at} of the batch.\n"
-            "  A step that was not measured is zeros; a modality that was not is null."
+            f"{modality} holds NaN or infinity in clip {index} of the batch.\n"
+            "  Send zeros for a step that was not measured, null for a modality that was not."
         )
     return values.astype(np.float32)
 
 
-def _numbers(given: list[Any]) -> NDArray[np.float64] | None:
-    """The nested lists as an array, or None: numpy would take texts for numbers."""
+def _numbers(steps: list[Any]) -> NDArray[np.float64] | None:
+    """Return nested lists as an array, None where they are not all numbers of one width."""
     try:
-        values = np.array(given)
+        values = np.array(steps)
     except (ValueError, OverflowError):
         return None
-    if values.ndim != 2 or values.dtype.kind not in "fiu":
-        return None
-    return values.astype(np.float64)
+    # Asked for floats at once, numpy would also take texts and booleans for numbers.
+    is_numbers = values.ndim == 2 and values.dtype.kind in "fiu"
+    return values.astype(np.float64) if is_numbers else None
 
 
-def _odd(given: list[Any], width: int) -> str:
-    """What is wrong with the first step that is not as it should be."""
-    for number, step in enumerate(given):
+def _first_fault(steps: list[Any], width: int) -> str:
+    for number, step in enumerate(steps):
         if not isinstance(step, list):
             return f"; step {number} is {_kind(step)}"
         if len(step) != width:
@@ -187,20 +168,16 @@ def _odd(given: list[Any], width: int) -> str:
     return ""
 
 
-def _too_many(found: str, most: str) -> ServiceError:
+def _too_many(counted: str, limit: int) -> ServiceError:
     return ServiceError(
-        f"{found}; expected at most {most}.\n  Send them in several requests.",
+        f"{counted}; expected at most {limit}.\n  Send them in several requests.",
         status=413,
         kind="too-large",
     )
 
 
-def _widths(expected: Expected) -> str:
-    return ", ".join(f"{modality} ({width} numbers)" for modality, width in expected.dims.items())
-
-
 def _kind(value: Any) -> str:
-    """A value in a few characters, whatever it is."""
+    """Describe any value in a few words."""
     match value:
         case dict():
             return f"an object with {_short(json.dumps(list(value)))}"

@@ -1,4 +1,4 @@
-"""A job: one recording, from the moment it was received to the day its result is thrown away."""
+"""Jobs: recordings to predict, from their upload until their results are removed."""
 
 from __future__ import annotations
 
@@ -9,11 +9,7 @@ from pydantic import BaseModel, ConfigDict, Field
 
 from mmcl.serve.problems import Problem
 
-__all__ = ["ENDED", "STAGES", "Job", "Status", "new_id"]
-
-Status = Literal["queued", "running", "done", "failed", "cancelled"]
-
-ENDED: frozenset[str] = frozenset({"done", "failed", "cancelled"})
+__all__ = ["STAGES", "Job", "new_id"]
 
 STAGES: dict[str, str] = {
     "decode": "opening the file",
@@ -25,24 +21,26 @@ STAGES: dict[str, str] = {
     "predict": "predicting",
     "write": "writing the result",
 }
-"""What a stage is called; not every recording has every one of them."""
+"""Names of the stages that clients read; not every recording has every stage."""
 
 
 class Job(BaseModel):
-    """A recording that is predicted.
+    """A recording to predict.
 
     Attributes:
-        id: Cannot be guessed.
+        id: 128 random bits, which nobody can guess.
         model: Name of the run.
-        name: Of the recording.
+        name: Name of the recording.
         status: ``queued``, ``running``, then one of ``done``, ``failed``, ``cancelled``.
-        stage: What is being done now.
-        stages: What has been done.
+        stage: The stage that is running now.
+        stages: The stages that are done.
         position: Place in the queue, 1 is next; null unless queued.
         created: When it was received, in seconds since 1970.
-        started: When it was last taken up.
-        ended: When it was over.
+        started: When it was last started.
+        ended: When it ended.
         problem: Why it failed.
+        language: Language of the speech, where it was given.
+        attempts: How often it was started.
     """
 
     model_config = ConfigDict(frozen=True)
@@ -50,7 +48,7 @@ class Job(BaseModel):
     id: str
     model: str
     name: str
-    status: Status
+    status: Literal["queued", "running", "done", "failed", "cancelled"]
     stage: str | None = None
     stages: tuple[str, ...] = ()
     position: int | None = None
@@ -63,14 +61,14 @@ class Job(BaseModel):
 
     @property
     def is_over(self) -> bool:
-        """Whether nothing more will happen to it."""
-        return self.status in ENDED
+        """Whether it has ended."""
+        return self.status in ("done", "failed", "cancelled")
 
     def as_dict(self) -> dict[str, Any]:
-        """What a client gets of it."""
+        """Return the fields that clients receive."""
         return self.model_dump(mode="json")
 
 
 def new_id() -> str:
-    """An id that nobody guesses: 128 random bits."""
+    """Return an id that nobody can guess."""
     return secrets.token_hex(16)

@@ -1,4 +1,4 @@
-"""How much of everything one client, one file and one request may take."""
+"""Limits of requests, recordings and workers."""
 
 from __future__ import annotations
 
@@ -9,45 +9,34 @@ __all__ = ["GIB", "MEDIA_TYPES", "MIB", "Limits"]
 MIB, GIB = 2**20, 2**30
 
 MEDIA_TYPES = ("video/*", "audio/*")
-"""What a client may offer; what a file really is, its content says."""
+"""Types that the page offers to choose; the content of a file decides what it really is."""
 
 
 class Limits(BaseModel):
-    """The service's limits; pictures are limited by :mod:`mmcl.media.decode`.
-
-    Attributes:
-        max_bytes: Of a recording.
-        max_seconds: Length of a recording.
-        max_transcript_bytes: Of what is said in it.
-        upload_seconds: Time an upload may take.
-        max_jobs: Recordings that wait or are being received; more are turned away.
-        stage_seconds: Time one stage of a job may take (hearing the words, for example).
-        load_seconds: Time the workshop may take to load its models.
-        max_memory: Bytes the workshop may hold while it works on a job.
-        result_hours: How long a result is kept.
-        max_body_bytes: Of a request with features.
-        max_clips: In a request with features.
-        max_steps: Of one modality of such a clip.
-        clips_at_once: Clips of all clients that go through a network together.
-        pairs_at_once: Pairs of steps (clips x longest x longest) that do: what attention needs
-            memory for.
-        max_waiting_clips: Clips that may wait for their turn; more are turned away.
-    """
+    """Limits of a service; the size of pictures is limited by :mod:`mmcl.media.decode`."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
+    # A recording, in bytes and seconds, its transcript, and the time of its upload.
     max_bytes: int = Field(200 * MIB, gt=0)
     max_seconds: float = Field(600.0, gt=0)
     max_transcript_bytes: int = Field(100_000, gt=0)
     upload_seconds: float = Field(600.0, gt=0)
+    # Recordings that wait or are being received; more are refused.
     max_jobs: int = Field(32, gt=0)
+    # The worker for recordings: seconds of one stage and of loading its models, and bytes.
     stage_seconds: float = Field(300.0, gt=0)
     load_seconds: float = Field(120.0, gt=0)
     max_memory: int = Field(3 * GIB, gt=0)
+    # Results are kept this long.
     result_hours: float = Field(24.0, gt=0)
+    # A request with features, and the steps of one modality of one clip.
     max_body_bytes: int = Field(16 * MIB, gt=0)
     max_clips: int = Field(256, gt=0)
     max_steps: int = Field(1000, gt=0)
+    # Clips of all clients that go through a network together, and their pairs of steps
+    # (clips x longest x longest), for which attention needs memory.
     clips_at_once: int = Field(64, gt=0)
     pairs_at_once: int = Field(4_000_000, gt=0)
+    # Clips that may wait for their turn; more are refused.
     max_waiting_clips: int = Field(4096, gt=0)

@@ -1,6 +1,6 @@
-"""Errors as a client gets them: RFC 9457, with the very texts of the command line.
+"""Errors as clients receive them: RFC 9457 problems with the texts of the command line.
 
-Where a text names a folder of this machine, the client reads the name that he knows it by.
+Where a text names a folder of this machine, the client reads the name that he knows instead.
 """
 
 from __future__ import annotations
@@ -30,11 +30,11 @@ _STATUS: tuple[tuple[type[MMCLError], int], ...] = (
     (TrainingError, 500),
     (MMCLError, 422),
 )
-"""The first that fits; whatever else is wrong lies in what was sent."""
+"""Status by class of error; the first that fits counts. Other faults lie in what was sent."""
 
 
 class Problem(BaseModel):
-    """What went wrong, as ``application/problem+json``."""
+    """An error, as ``application/problem+json``."""
 
     model_config = ConfigDict(
         frozen=True,
@@ -56,12 +56,9 @@ class Problem(BaseModel):
 
 
 class ServiceError(MMCLError):
-    """What only a service can say: too large, too many, no such job.
+    """An error that only a service can have: too large, too many, no such job.
 
-    Args:
-        message: The text, in the tone of every other.
-        status: Of HTTP.
-        kind: Ends the problem's type.
+    ``status`` is that of the HTTP answer; ``kind`` is the last part of the problem's type.
     """
 
     def __init__(self, message: str, *, status: int, kind: str) -> None:
@@ -70,12 +67,7 @@ class ServiceError(MMCLError):
 
 
 def problem_of(fault: MMCLError, names: Mapping[str, str] | None = None) -> Problem:
-    """An error as a problem.
-
-    Args:
-        fault: The error.
-        names: By what stands in its text, what the client reads instead: folders of this
-            machine, the place of an upload. The longest is replaced first.
+    """Return an error as a problem; ``names`` replaces parts of its text, the longest first.
 
     Example:
         >>> from mmcl.errors import RunError
@@ -85,23 +77,17 @@ def problem_of(fault: MMCLError, names: Mapping[str, str] | None = None) -> Prob
     if isinstance(fault, ServiceError):
         status, kind = fault.status, fault.kind
     else:
-        status = next(number for each, number in _STATUS if isinstance(fault, each))
-        kind = _kebab(type(fault).__name__)
+        status = next(number for error, number in _STATUS if isinstance(fault, error))
+        # MediaError becomes media-error.
+        kind = re.sub(r"(?<=[a-z])(?=[A-Z])", "-", type(fault).__name__).lower()
     text = str(fault)
-    for found in sorted(names or {}, key=len, reverse=True):
-        text = text.replace(found, (names or {})[found])
-    return Problem(type=f"urn:mmcl:{kind}", title=_title(status), status=status, detail=text)
+    for old, new in sorted((names or {}).items(), key=lambda pair: len(pair[0]), reverse=True):
+        text = text.replace(old, new)
+    return Problem(
+        type=f"urn:mmcl:{kind}", title=HTTPStatus(status).phrase, status=status, detail=text
+    )
 
 
 def unknown_problem(status: int = 500) -> Problem:
-    """A problem that says no more than its status: its cause is in the service's log."""
-    return Problem(type="about:blank", title=_title(status), status=status)
-
-
-def _title(status: int) -> str:
-    return HTTPStatus(status).phrase
-
-
-def _kebab(name: str) -> str:
-    """``MediaError`` as ``media-error``."""
-    return re.sub(r"(?<=[a-z])(?=[A-Z])", "-", name).lower()
+    """Return a problem without a detail; its cause is in the service's log."""
+    return Problem(type="about:blank", title=HTTPStatus(status).phrase, status=status)

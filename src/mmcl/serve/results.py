@@ -1,4 +1,4 @@
-"""What a client gets of a recording: the timeline as JSON, as a table, as subtitles, as a page."""
+"""Results of a recording: its timeline as JSON, as a table, as subtitles and as a page."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 
 from mmcl.corpus.schema import Clip, Task, Word
 from mmcl.evaluation.moments import Moments
-from mmcl.evaluation.tables import write_table, write_text
+from mmcl.evaluation.tables import write_table
 from mmcl.explain.sentences import certainty, headline, label, sentence, tint
 from mmcl.explain.timeline import Timeline, subtitles, timeline_table
 from mmcl.explain.timeline_page import timeline_page
@@ -28,11 +28,11 @@ FORMATS = {
     "srt": "application/x-subrip; charset=utf-8",
     "html": "text/html; charset=utf-8",
 }
-"""The forms of a result, each a file ``result.<form>``."""
+"""Media types of the forms of a result, each a file ``result.<form>``."""
 
 
 def task_of(task: Task) -> dict[str, Any]:
-    """A task as a client reads it."""
+    """Return a task as clients receive it."""
     return {
         "kind": task.kind,
         "low": task.low,
@@ -43,16 +43,11 @@ def task_of(task: Task) -> dict[str, Any]:
 
 
 def result_of(timeline: Timeline, *, model: str, duration: float) -> dict[str, Any]:
-    """A timeline as JSON; what the model does not say is null.
+    """Return a timeline as JSON; values that the model does not give are null.
 
-    All times are in seconds of the recording. ``rows`` has a list entry per step of a
-    modality; ``effect`` is how far the step moved the prediction, as ``contribution`` is of a
-    word, and only text has it.
-
-    Args:
-        timeline: What was found.
-        model: Name of the run.
-        duration: Of the recording, in seconds.
+    All times are in seconds of the recording, as is its ``duration``. ``rows`` has lists with an
+    entry per step of a modality. ``effect`` is how far a step of the text moves the prediction,
+    as ``contribution`` is for a word.
     """
     rows = zip(timeline.clips, timeline.spans, timeline.moments, strict=True)
     return {
@@ -68,19 +63,19 @@ def result_of(timeline: Timeline, *, model: str, duration: float) -> dict[str, A
 
 
 def write_results(timeline: Timeline, folder: Path, *, model: str, duration: float) -> None:
-    """Write a result in every form; the folder is there whole or not at all.
+    """Write a result in every form; the folder is complete or absent.
 
-    The page does not hold the recording: nothing of it outlives its job.
+    The page does not contain the recording, which must not outlive its job.
     """
     unfinished = folder.with_name(f".{folder.name}.unfinished")
     shutil.rmtree(unfinished, ignore_errors=True)
     unfinished.mkdir(parents=True)
     content = result_of(timeline, model=model, duration=duration)
     text = json.dumps(content, ensure_ascii=False, allow_nan=False)
-    write_text(text, unfinished / "result.json")
+    (unfinished / "result.json").write_text(text, encoding="utf-8")
     write_table(timeline_table(timeline), unfinished / "result.csv")
-    write_text(subtitles(timeline), unfinished / "result.srt")
-    write_text(timeline_page(timeline), unfinished / "result.html")
+    (unfinished / "result.srt").write_text(subtitles(timeline), encoding="utf-8")
+    (unfinished / "result.html").write_text(timeline_page(timeline), encoding="utf-8")
     shutil.rmtree(folder, ignore_errors=True)
     unfinished.replace(folder)
 
@@ -108,18 +103,18 @@ def _utterance(
 
 
 def _words(clip: Clip, span: tuple[float, float], moments: Moments) -> list[dict[str, Any]] | None:
-    """The words with their times; None where there are none, and seconds are no words."""
+    """Return the words with their times, None where the steps are seconds and not words."""
     words = [word for word in clip.words or () if word.text]
     if not words:
         return None
-    shares: list[float | None] = moments.word_share.tolist()
-    if len(shares) != len(words):
-        shares = [None] * len(words)
+    shares: list[float | None] = [None] * len(words)
+    if len(moments.word_share) == len(words):
+        shares = moments.word_share.tolist()
     return [
         {
             "text": word.text,
-            "start": _at(word.start, span),
-            "end": _at(word.end, span),
+            "start": _in_recording(word.start, span),
+            "end": _in_recording(word.end, span),
             "contribution": share,
         }
         for word, share in zip(words, shares, strict=True)
@@ -129,17 +124,18 @@ def _words(clip: Clip, span: tuple[float, float], moments: Moments) -> list[dict
 def _row(
     modality: Modality, clip: Clip, span: tuple[float, float], moments: Moments
 ) -> dict[str, Any] | None:
-    """What one modality had at each of its steps; a step that was not measured is null."""
+    """Return the values of a modality at each step; a step that was not measured is null."""
     if modality not in moments.commonality:
         return None
-    found = moments.found[modality]
+    measured = moments.found[modality]
+    # Steps of text are words, unless there were none and they are seconds.
     effect: list[float | None] | None = None
-    if modality == "text" and len(moments.word_share) == len(found):
+    if modality == "text" and len(moments.word_share) == len(measured):
         effect = moments.word_share.tolist()
     return {
-        "times": _times(len(found), clip.words or (), span),
-        "commonality": _measured(moments.commonality[modality], found),
-        "action": _measured(moments.action[modality], found),
+        "times": _times(len(measured), clip.words or (), span),
+        "commonality": _rounded(moments.commonality[modality], measured),
+        "action": _rounded(moments.action[modality], measured),
         "effect": effect,
     }
 
@@ -147,18 +143,18 @@ def _row(
 def _times(
     count: int, words: Sequence[Word], span: tuple[float, float]
 ) -> list[list[float | None]]:
-    """Start and end of each step: those of the words where there is one for each."""
+    """Return start and end of each step: those of its word, or equal parts of the utterance."""
     if count == len(words):
-        return [[_at(word.start, span), _at(word.end, span)] for word in words]
+        return [[_in_recording(word.start, span), _in_recording(word.end, span)] for word in words]
     edges = np.linspace(*span, count + 1).round(3).tolist()
     return [[start, end] for start, end in pairwise(edges)]
 
 
-def _at(time: float | None, span: tuple[float, float]) -> float | None:
-    """A time of the utterance as one of the recording."""
+def _in_recording(time: float | None, span: tuple[float, float]) -> float | None:
+    """Convert seconds of the utterance to seconds of the recording."""
     return None if time is None else round(span[0] + time, 3)
 
 
-def _measured(values: NDArray[np.float32], found: NDArray[np.bool_]) -> list[float | None]:
-    pairs = zip(values.tolist(), found.tolist(), strict=True)
-    return [round(value, 4) if there else None for value, there in pairs]
+def _rounded(values: NDArray[np.float32], measured: NDArray[np.bool_]) -> list[float | None]:
+    pairs = zip(values.tolist(), measured.tolist(), strict=True)
+    return [round(value, 4) if is_measured else None for value, is_measured in pairs]

@@ -1,4 +1,4 @@
-"""What the routes work with: the runs, the jobs, the workshop, and who waits for what."""
+"""State behind the routes: the runs, the jobs, the workers, and who waits for what."""
 
 from __future__ import annotations
 
@@ -12,63 +12,32 @@ from pathlib import Path
 
 from mmcl.errors import UsageError, did_you_mean
 from mmcl.runs.run import Run
-from mmcl.serve.answers import ModelAnswer, Reception, TaskAnswer
-from mmcl.serve.apart import Predictor
 from mmcl.serve.batching import Batcher
-from mmcl.serve.features import Expected
+from mmcl.serve.counters import Counters
+from mmcl.serve.feature_worker import FeatureWorker
+from mmcl.serve.features import Expected, Features
+from mmcl.serve.job_runner import JobRunner
 from mmcl.serve.jobs import Job
 from mmcl.serve.limits import MEDIA_TYPES, Limits
-from mmcl.serve.meters import Meters
+from mmcl.serve.openapi import ClipAnswer, ModelAnswer, Reception, TaskAnswer
 from mmcl.serve.problems import ServiceError
+from mmcl.serve.recording_worker import Reader
 from mmcl.serve.results import task_of
 from mmcl.serve.store import Store
-from mmcl.serve.work import Reader
-from mmcl.serve.workshop import Workshop
+from mmcl.serve.supervisor import Worker, WorkerError
 from mmcl.types import VARIANTS
 
-__all__ = ["Changes", "Service", "names_of", "why_no_media"]
+__all__ = ["Service", "why_no_media"]
 
-_CLEAN_SECONDS = 600.0  # between two looks for results that are too old
+_EXPIRY_SECONDS = 600.0  # between two looks for results that are too old
 _log = logging.getLogger("mmcl.serve")
 
 
-class Changes:
-    """Tells everyone who waits that some job has changed."""
-
-    def __init__(self) -> None:
-        self._event = asyncio.Event()
-        self._loop: asyncio.AbstractEventLoop | None = None
-
-    def open(self) -> None:
-        """Belong to the loop that runs now."""
-        self._loop = asyncio.get_running_loop()
-
-    def tell(self) -> None:
-        """Say so, from any thread."""
-        if self._loop is not None:
-            with suppress(RuntimeError):  # the loop is closed: nobody waits
-                self._loop.call_soon_threadsafe(self._tell)
-
-    def next(self) -> asyncio.Event:
-        """Set at the next change; ask for it before looking at a job, and miss none."""
-        return self._event
-
-    def _tell(self) -> None:
-        before, self._event = self._event, asyncio.Event()
-        before.set()
-
-
 class Service:
-    """Everything behind the routes.
-
-    Args:
-        runs: To serve; the first is asked where none is named.
-        limits: Of everything.
-        state: Folder of jobs and results.
-        make: Makes what reads recordings; another one in tests.
+    """Everything behind the routes; :func:`mmcl.serve.app.create_app` has its arguments.
 
     Raises:
-        UsageError: If two runs have one name, or the folder cannot be used.
+        UsageError: If two runs have the same name, or the folder cannot be used.
     """
 
     def __init__(
@@ -77,35 +46,38 @@ class Service:
         limits: Limits,
         state: Path,
         *,
-        make: Callable[[], Reader] = Reader,
+        make_reader: Callable[[], Reader] = Reader,
     ) -> None:
-        self.runs, self.limits = names_of(runs), limits
-        self.meters, self.changes = Meters(), Changes()
+        self.runs, self.limits = _by_name(runs), limits
+        self.counters = Counters()
         self.store = Store(state)
         self.loaded, self.closing = asyncio.Event(), asyncio.Event()
-        folders = {name: run.folder.resolve() for name, run in self.runs.items()}
-        self.predictor = Predictor(folders, limits)
-        self.batcher = Batcher(self.predictor.predict, limits, self.meters)
         self.receiving = 0
+        self._job_change = asyncio.Event()
         self._expected: dict[str, Expected] = {}
+        folders = {name: run.folder.resolve() for name, run in self.runs.items()}
+        self.feature_worker = Worker(FeatureWorker, folders, limits)
+        self.batcher = Batcher(self._predict, limits, self.counters)
         media = {name: folders[name] for name in folders if self.takes_media(name)}
-        self.workshop = (
-            Workshop(media, self.store, limits, self.meters, self.changes.tell, make=make)
-            if media
-            else None
-        )
+        self.job_runner: JobRunner | None = None
+        if media:
+            self.job_runner = JobRunner(
+                media,
+                self.store,
+                limits,
+                self.counters,
+                self._tell_job_change,
+                make_reader=make_reader,
+            )
 
     @asynccontextmanager
     async def open(self) -> AsyncIterator[None]:
-        """Work, from now to the end of the context."""
-        self.changes.open()
+        """Work from now to the end of the context."""
         self.store.recover(self.runs)
-        if self.workshop is not None:
-            self.workshop.start()
-        tasks = [
-            asyncio.create_task(each)
-            for each in (self._load(), self.batcher.run(), self._throw_away())
-        ]
+        work = [self._load(), self.batcher.run(), self._expire()]
+        if self.job_runner is not None:
+            work.append(self.job_runner.run())
+        tasks = [asyncio.create_task(coroutine) for coroutine in work]
         try:
             yield
         finally:
@@ -113,20 +85,16 @@ class Service:
             for task in tasks:
                 task.cancel()
             await asyncio.gather(*tasks, return_exceptions=True)
-            await asyncio.to_thread(self.predictor.stop)
-            if self.workshop is not None:
-                await asyncio.to_thread(self.workshop.stop)
+            await self.feature_worker.stop()
             self.store.close()
 
     @property
     def is_ready(self) -> bool:
-        """Whether everything is loaded."""
-        return self.loaded.is_set() and (self.workshop is None or self.workshop.is_ready)
-
-    # ------------------------------------------------------------ models
+        """Whether every model is loaded."""
+        return self.loaded.is_set() and (self.job_runner is None or self.job_runner.worker.is_ready)
 
     def run_named(self, name: str | None) -> tuple[str, Run]:
-        """A run by its name; the first one where none is given.
+        """Return a run by its name, or the first one.
 
         Raises:
             ServiceError: If there is no such run.
@@ -142,9 +110,8 @@ class Service:
         return name, self.runs[name]
 
     def describe(self, name: str) -> ModelAnswer:
-        """What a client must know of a run."""
-        run = self.runs[name]
-        expected = self._expected[name]
+        """Return the description of a run for clients."""
+        run, expected = self.runs[name], self._expected[name]
         return ModelAnswer(
             name=name,
             model=run.config.model.name,
@@ -162,26 +129,41 @@ class Service:
         )
 
     async def expected(self, name: str) -> Expected:
-        """What features a run takes; waits until it is loaded."""
+        """Return the features that a run takes, once it is loaded."""
         await self.loaded.wait()
         return self._expected[name]
 
     def takes_media(self, name: str) -> bool:
-        """Whether a run can be sent recordings."""
+        """Return whether a run takes recordings."""
         return why_no_media(self.runs[name]) is None
 
     async def _load(self) -> None:
         try:
-            self._expected = await self.predictor.expected()
+            await self.feature_worker.start()
+            self._expected = await self.feature_worker.call("expected")
         except Exception:
             _log.exception("the networks cannot be loaded")
             raise
         self.loaded.set()
 
-    # ------------------------------------------------------------ jobs
+    async def _predict(self, model: str, clips: Sequence[Features]) -> list[ClipAnswer]:
+        """Predict clips in the worker, which is started again if it has died."""
+        try:
+            if not self.feature_worker.is_ready:
+                await self.feature_worker.start()
+            predicted: list[ClipAnswer] = await self.feature_worker.call("predict", model, clips)
+        except WorkerError as fault:
+            _log.warning("the worker for features ended: %s", fault)
+            raise ServiceError(
+                "the process that predicts features ended, and is started again.\n"
+                "  Try again in a moment, with fewer or shorter clips.",
+                status=503,
+                kind="no-predictor",
+            ) from None
+        return predicted
 
     def check_room(self) -> None:
-        """See that one more recording may come.
+        """Check that one more recording may come.
 
         Raises:
             ServiceError: If too many wait already.
@@ -189,7 +171,8 @@ class Service:
         waiting = self.store.count("queued") + self.receiving
         if waiting >= self.limits.max_jobs:
             raise ServiceError(
-                f"{waiting} recordings wait already, as many as may.\n  Try again in a minute.",
+                f"{waiting} recordings wait already, which is the most that may.\n"
+                "  Try again in a minute.",
                 status=429,
                 kind="busy",
             )
@@ -197,16 +180,16 @@ class Service:
     def queue(self, job: Job) -> Job:
         """Queue a job whose upload is complete."""
         queued = self.store.add(job)
-        if self.workshop is not None:
-            self.workshop.wake()
-        self.changes.tell()
+        if self.job_runner is not None:
+            self.job_runner.wake()
+        self._tell_job_change()
         return queued
 
     async def wait_for(self, identifier: str, seconds: float) -> Job:
-        """A job when it is over, or as it is after so many seconds."""
+        """Return a job when it has ended, or as it is after this many seconds."""
         deadline = time.monotonic() + seconds
         while True:
-            change = self.changes.next()
+            change = self.next_job_change()
             job = self.store.get(identifier)
             left = deadline - time.monotonic()
             if job.is_over or left <= 0:
@@ -215,34 +198,51 @@ class Service:
                 await asyncio.wait_for(change.wait(), left)
 
     def cancel(self, identifier: str) -> Job:
-        """Cancel a job, or forget one that is over; what it is then."""
+        """Cancel a job, or remove one that has ended; return it as it then is."""
         job = self.store.get(identifier)
         if job.is_over:
             self.store.forget(identifier)
         else:
             self.store.cancel(identifier)
             if job.status == "queued":
-                self.meters.jobs.labels("cancelled").inc()
-            elif self.workshop is not None:
-                self.workshop.cancel(identifier)
+                self.counters.jobs.labels("cancelled").inc()
+            elif self.job_runner is not None:
+                self.job_runner.cancel(identifier)
             job = self.store.get(identifier)
-        self.changes.tell()
+        self._tell_job_change()
         return job
 
-    async def _throw_away(self) -> None:
-        """Forget, now and then, what is older than it may be."""
+    def next_job_change(self) -> asyncio.Event:
+        """Return the event of the next change of any job.
+
+        Ask for it before reading a job, so that no change is missed.
+        """
+        return self._job_change
+
+    def _tell_job_change(self) -> None:
+        before, self._job_change = self._job_change, asyncio.Event()
+        before.set()
+
+    async def _expire(self) -> None:
+        """Remove jobs that are older than results are kept, now and then."""
         while True:
-            before = time.time() - 3600 * self.limits.result_hours
-            self.store.expire(before)
-            await asyncio.sleep(_CLEAN_SECONDS)
+            self.store.expire(time.time() - 3600 * self.limits.result_hours)
+            await asyncio.sleep(_EXPIRY_SECONDS)
 
 
-def names_of(runs: Sequence[Run]) -> dict[str, Run]:
-    """Runs by their names, which are those of their folders.
+def why_no_media(run: Run) -> str | None:
+    """Return why a run takes no recordings, None where it does."""
+    if "extraction" not in run.card.recipe:
+        return "it was trained on features that mmcl did not extract"
+    if run.config.model.name not in VARIANTS:
+        return f"{run.config.model.name} does not say from which moments it predicts"
+    if find_spec("av") is None:
+        return 'reading recordings needs: pip install "mmcl[media]"'
+    return None
 
-    Raises:
-        UsageError: If there is none, or two have the same.
-    """
+
+def _by_name(runs: Sequence[Run]) -> dict[str, Run]:
+    """Return runs by the names of their folders, which must differ."""
     if not runs:
         raise UsageError("no run was given.\n  Serve one: mmcl serve RUN")
     named: dict[str, Run] = {}
@@ -251,18 +251,7 @@ def names_of(runs: Sequence[Run]) -> dict[str, Run]:
         if name in named:
             raise UsageError(
                 f'two runs are called "{name}": {named[name].folder} and {run.folder}.\n'
-                "  Rename one of the folders: a model is asked for by its folder's name"
+                "  Rename one of the folders: a model is called by its folder's name"
             )
         named[name] = run
     return named
-
-
-def why_no_media(run: Run) -> str | None:
-    """Why a run can be sent no recordings; None where it can."""
-    if "extraction" not in run.card.recipe:
-        return "it was trained on features that mmcl did not extract"
-    if run.config.model.name not in VARIANTS:
-        return f"{run.config.model.name} does not say from which moments it predicts"
-    if find_spec("av") is None:
-        return 'reading recordings needs: pip install "mmcl[media]"'
-    return None

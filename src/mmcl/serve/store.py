@@ -1,27 +1,26 @@
-"""Jobs on the disk: what was received, what became of it, and what is left after a crash.
+"""Jobs on the disk: their uploads, their state and their results, also after a crash.
 
 ::
 
     STATE/jobs.sqlite         a row per job
-    STATE/uploads/<id>/       a recording and what is said in it, until its job is over
+    STATE/uploads/<id>/       a recording and its transcript, until the job ends
     STATE/results/<id>/       result.json, .csv, .srt and .html, until they are too old
     STATE/lock                held while a service uses the folder
 
-A row is written when its upload is complete, and a job is done when its results lie in their
-place; so a kill at any moment leaves a job to be taken up, and nothing half done.
+A row is written when its upload is complete, and a job is done when its results are in their
+place. So a service that is killed at any moment leaves jobs that can be run again, and no half
+results.
 """
 
 from __future__ import annotations
 
 import json
-import os
 import shutil
 import sqlite3
 import time
 from collections.abc import Iterable
 from contextlib import suppress
 from pathlib import Path
-from threading import RLock
 from typing import IO, Any
 
 from mmcl.errors import UsageError
@@ -31,10 +30,10 @@ from mmcl.serve.problems import Problem, ServiceError, problem_of
 __all__ = ["RECORDING", "Store"]
 
 RECORDING = "recording"
-"""What an upload is called on the disk, whatever its own name."""
+"""Name of an upload on the disk, whatever its own name."""
 
-MOST_ATTEMPTS = 2
-"""A job with which the service ended that often is not begun again."""
+_MAX_ATTEMPTS = 2  # a job during which the service ended twice may be the reason
+_SEND_AGAIN = "Send the recording again: POST /v1/predict"
 
 _SCHEMA = """
 create table if not exists jobs (
@@ -54,13 +53,14 @@ create table if not exists jobs (
 );
 create index if not exists by_status on jobs (status, number);
 """
+_QUEUE = "update jobs set status = 'queued', stage = null, stages = '[]', started = null"
 
 
 class Store:
-    """The jobs of one state folder; any thread may call it.
+    """Jobs of one state folder.
 
     Args:
-        folder: Where they lie; made if it is not there, for its owner alone.
+        folder: The folder; made where there is none, readable by its owner alone.
 
     Raises:
         UsageError: If it cannot be used, or another service uses it.
@@ -68,8 +68,7 @@ class Store:
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
-        self.uploads, self.results = (folder.absolute() / each for each in ("uploads", "results"))
-        self._mutex = RLock()
+        self.uploads, self.results = folder.absolute() / "uploads", folder.absolute() / "results"
         self._lock = _open_folder(folder, self.uploads, self.results)
         try:
             self._rows = sqlite3.connect(folder / "jobs.sqlite", check_same_thread=False)
@@ -86,12 +85,9 @@ class Store:
             ) from None
 
     def close(self) -> None:
-        """Let another service use the folder."""
-        with self._mutex:
-            self._rows.close()
-            self._lock.close()
-
-    # ------------------------------------------------------------ one job
+        """Release the folder for another service."""
+        self._rows.close()
+        self._lock.close()
 
     def add(self, job: Job) -> Job:
         """Queue a job whose upload is complete."""
@@ -103,145 +99,149 @@ class Store:
         return self.get(job.id)
 
     def get(self, identifier: str) -> Job:
-        """A job by its id.
+        """Return a job by its id.
 
         Raises:
             ServiceError: If there is none.
         """
-        with self._mutex:
-            row = self._run("select * from jobs where id = ?", (identifier,)).fetchone()
-            if row is None:
-                raise no_such_job(identifier)
-            return self._job(row)
+        row = self._run("select * from jobs where id = ?", (identifier,)).fetchone()
+        if row is None:
+            raise ServiceError(
+                f'no job "{identifier[:64]}": it was removed, its result is too old, or it never '
+                f"was.\n  {_SEND_AGAIN}",
+                status=404,
+                kind="no-such-job",
+            )
+        return self._job(row)
 
     def take(self) -> Job | None:
-        """The job that has waited longest, running from now on; None where none waits."""
-        with self._mutex:
-            row = self._run(
-                "select id from jobs where status = 'queued' order by number limit 1"
-            ).fetchone()
-            if row is None:
-                return None
-            self._run(
-                "update jobs set status = 'running', started = ?, stage = null, stages = '[]', "
-                "attempts = attempts + 1 where id = ?",
-                (time.time(), row["id"]),
-            )
-            return self.get(row["id"])
+        """Return the job that has waited longest, now running; None where none waits."""
+        row = self._run(
+            "select id from jobs where status = 'queued' order by number limit 1"
+        ).fetchone()
+        if row is None:
+            return None
+        self._run(
+            "update jobs set status = 'running', started = ?, stage = null, stages = '[]', "
+            "attempts = attempts + 1 where id = ?",
+            (time.time(), row["id"]),
+        )
+        return self.get(row["id"])
 
     def note_stage(self, identifier: str, stage: str | None) -> None:
-        """Say what is being done with a running job; what was being done before is done."""
-        with self._mutex:
-            job = self.get(identifier)
-            done = [*job.stages, *([job.stage] if job.stage else [])]
-            self._run(
-                "update jobs set stage = ?, stages = ? where id = ? and status = 'running'",
-                (stage, json.dumps(list(dict.fromkeys(done))), identifier),
-            )
+        """Note the stage that a running job has begun, or None after the last one."""
+        job = self.get(identifier)
+        done = [*job.stages, *([job.stage] if job.stage else [])]
+        self._run(
+            "update jobs set stage = ?, stages = ? where id = ? and status = 'running'",
+            (stage, json.dumps(list(dict.fromkeys(done))), identifier),
+        )
 
     def finish(self, identifier: str) -> None:
-        """A running job is done, and its results lie in their place."""
-        with self._mutex:
-            self.note_stage(identifier, None)
-            self._end(identifier, "done", "running")
+        """Note that a running job is done and its results are in their place."""
+        self.note_stage(identifier, None)
+        self._end(identifier, "done", "running")
 
     def fail(self, identifier: str, problem: Problem) -> None:
-        """A job came to nothing."""
+        """Note that a job has failed."""
         self._end(identifier, "failed", "queued", "running", problem=problem)
 
     def cancel(self, identifier: str) -> bool:
-        """Nobody wants a job any more; whether it was still to be done."""
+        """Cancel a job; return whether it had not ended yet."""
         return self._end(identifier, "cancelled", "queued", "running")
 
     def put_back(self, identifier: str) -> None:
-        """A running job goes back to its place in the queue, as if never begun."""
+        """Return a running job to its place in the queue, as if never started."""
         self._run(
-            "update jobs set status = 'queued', stage = null, stages = '[]', started = null, "
-            "attempts = attempts - 1 where id = ? and status = 'running'",
+            f"{_QUEUE}, attempts = attempts - 1 where id = ? and status = 'running'",
             (identifier,),
         )
 
     def forget(self, identifier: str) -> None:
-        """Remove a job and everything of it."""
+        """Remove a job, its upload and its result."""
         self._run("delete from jobs where id = ?", (identifier,))
         self.remove_upload(identifier)
         self.remove_result(identifier)
 
     def remove_result(self, identifier: str) -> None:
-        """Remove what a job came to."""
+        """Remove the result of a job."""
         shutil.rmtree(self.results / identifier, ignore_errors=True)
 
     def remove_upload(self, identifier: str) -> None:
-        """Remove the recording of a job."""
+        """Remove the recording of a job and its transcript."""
         shutil.rmtree(self.uploads / identifier, ignore_errors=True)
 
-    # ------------------------------------------------------------ all of them
-
     def count(self, status: str) -> int:
-        """How many jobs have a status."""
+        """Return how many jobs have a status."""
         row = self._run("select count(*) from jobs where status = ?", (status,)).fetchone()
         return int(row[0])
 
     def recover(self, models: Iterable[str]) -> None:
-        """Put in order what a service left that was killed.
+        """Queue the jobs that an earlier service left, and clean up behind it.
 
-        A job that was running waits again, in its old place; the second time it fails, since
-        it may be what ended the service. Uploads that belong to no job are removed.
+        A job that was running returns to its old place; the second time it fails, since it may
+        be what ended the service. Folders that belong to no job are removed.
 
         Args:
             models: Names of the runs that are served now.
         """
-        with self._mutex:
-            known = set(models)
-            rows = self._run("select * from jobs where status in ('queued', 'running')").fetchall()
-            for job in [self._job(row) for row in rows]:
-                if job.model not in known:
-                    self.fail(job.id, _not_served(job))
-                elif not (self.uploads / job.id / RECORDING).is_file():
-                    self.fail(job.id, _lost(job))
-                elif job.attempts >= MOST_ATTEMPTS:
-                    self.fail(job.id, _ended_with(job))
-                else:
-                    self._run(
-                        "update jobs set status = 'queued', stage = null, stages = '[]', "
-                        "started = null where id = ?",
-                        (job.id,),
-                    )
-            self._remove_strays()
+        known = set(models)
+        rows = self._run("select * from jobs where status in ('queued', 'running')").fetchall()
+        for job in [self._job(row) for row in rows]:
+            fault = self._why_not_again(job, known)
+            if fault is None:
+                self._run(f"{_QUEUE} where id = ?", (job.id,))
+            else:
+                self.fail(job.id, problem_of(fault))
+        self._remove_strays()
+
+    def _why_not_again(self, job: Job, models: set[str]) -> ServiceError | None:
+        """Return why a job of an earlier service cannot be run, None where it can."""
+        if job.model not in models:
+            kind, status = "model-gone", 410
+            reason = f'the service was started again without the model "{job.model}"'
+            advice = "Send it again, to one of GET /v1/models"
+        elif not (self.uploads / job.id / RECORDING).is_file():
+            kind, status, advice = "recording-gone", 410, _SEND_AGAIN
+            reason = "the service was stopped and the recording is gone"
+        elif job.attempts >= _MAX_ATTEMPTS:
+            kind, status = "ended-with-it", 422
+            reason = "the service ended twice while it worked on it, and does not try again"
+            advice = "If it was stopped by hand, send the recording again: POST /v1/predict"
+        else:
+            return None
+        return ServiceError(f'"{job.name}": {reason}.\n  {advice}', status=status, kind=kind)
 
     def expire(self, before: float) -> int:
-        """Forget jobs that were over before a time, in seconds since 1970; how many."""
+        """Remove jobs that ended before a time, in seconds since 1970; return how many."""
         rows = self._run("select id from jobs where ended < ?", (before,)).fetchall()
         for row in rows:
             self.forget(row["id"])
         return len(rows)
 
     def _remove_strays(self) -> None:
-        """Folders that no row speaks of, and uploads of jobs that are over."""
+        """Remove uploads of jobs that are not queued, and results of jobs that are not done."""
         rows = self._run("select id, status from jobs").fetchall()
-        open_jobs = {row["id"] for row in rows if row["status"] == "queued"}
-        done = {row["id"] for row in rows if row["status"] == "done"}
-        for folder, wanted in ((self.uploads, open_jobs), (self.results, done)):
+        for folder, status in ((self.uploads, "queued"), (self.results, "done")):
+            owners = {row["id"] for row in rows if row["status"] == status}
             for path in folder.iterdir():
-                if path.name not in wanted:
+                if path.name not in owners:
                     shutil.rmtree(path, ignore_errors=True)
-
-    # ------------------------------------------------------------ rows
 
     def _end(
         self, identifier: str, status: str, *earlier: str, problem: Problem | None = None
     ) -> bool:
-        """Give a job its last status, unless it has one; its upload goes with it."""
-        told = None if problem is None else problem.model_dump_json()
+        """Give a job its last status and remove its upload, unless it has ended already."""
+        text = None if problem is None else problem.model_dump_json()
         places = ", ".join("?" * len(earlier))
-        done = self._run(
+        cursor = self._run(
             f"update jobs set status = ?, ended = ?, problem = ? "
             f"where id = ? and status in ({places})",
-            (status, time.time(), told, identifier, *earlier),
+            (status, time.time(), text, identifier, *earlier),
         )
-        if done.rowcount:
+        if cursor.rowcount:
             self.remove_upload(identifier)
-        return bool(done.rowcount)
+        return bool(cursor.rowcount)
 
     def _job(self, row: sqlite3.Row) -> Job:
         fields: dict[str, Any] = dict(row)
@@ -257,17 +257,16 @@ class Store:
             fields["position"] = int(before.fetchone()[0]) + 1
         return Job.model_validate(fields)
 
-    def _run(self, statement: str, given: tuple[Any, ...] = ()) -> sqlite3.Cursor:
-        with self._mutex:
-            return self._rows.execute(statement, given)
+    def _run(self, statement: str, values: tuple[Any, ...] = ()) -> sqlite3.Cursor:
+        return self._rows.execute(statement, values)
 
 
-def _open_folder(folder: Path, *inner: Path) -> IO[bytes]:
-    """Make the folder and lock it."""
+def _open_folder(*folders: Path) -> IO[bytes]:
+    """Make folders for their owner alone, and return the lock of the first."""
+    folder = folders[0]
     try:
-        folder.mkdir(parents=True, exist_ok=True, mode=0o700)
-        for each in inner:
-            each.mkdir(exist_ok=True, mode=0o700)
+        for path in folders:
+            path.mkdir(parents=True, exist_ok=True, mode=0o700)
         lock = (folder / "lock").open("ab")
     except OSError as fault:
         raise UsageError(
@@ -283,56 +282,12 @@ def _open_folder(folder: Path, *inner: Path) -> IO[bytes]:
 
 
 def _locked(lock: IO[bytes]) -> bool:
-    """Take the lock, which ends with the process that holds it; whether that worked."""
-    with suppress(ImportError):  # where there is none, nobody is kept out
+    """Take the lock, which ends with this process; return whether nobody else has it."""
+    with suppress(ImportError):  # Windows has no such locks
         import fcntl
 
         try:
             fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except OSError:
             return False
-    os.utime(lock.fileno())
     return True
-
-
-def no_such_job(identifier: str) -> ServiceError:
-    """That no job has an id."""
-    return ServiceError(
-        f'no job "{identifier[:64]}": it was removed, its result is too old, or it never was.\n'
-        "  Send the recording again: POST /v1/predict",
-        status=404,
-        kind="no-such-job",
-    )
-
-
-def _not_served(job: Job) -> Problem:
-    return problem_of(
-        ServiceError(
-            f'"{job.name}": the service was started again without the model "{job.model}".\n'
-            "  Send it again, to one of GET /v1/models",
-            status=410,
-            kind="model-gone",
-        )
-    )
-
-
-def _lost(job: Job) -> Problem:
-    return problem_of(
-        ServiceError(
-            f'"{job.name}": the service was stopped and the recording is gone.\n'
-            "  Send it again: POST /v1/predict",
-            status=410,
-            kind="recording-gone",
-        )
-    )
-
-
-def _ended_with(job: Job) -> Problem:
-    return problem_of(
-        ServiceError(
-            f'"{job.name}": the service ended twice while it worked on it, and does not try '
-            "again.\n  If it was stopped by hand, send the recording again: POST /v1/predict",
-            status=422,
-            kind="ended-with-it",
-        )
-    )

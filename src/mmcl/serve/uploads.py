@@ -1,14 +1,13 @@
-"""A recording as it comes in: streamed to the disk, and refused as soon as it is too large."""
+"""Uploads: streamed to the disk, and refused as soon as they are too large."""
 
 from __future__ import annotations
 
 import asyncio
 import re
 import unicodedata
-from collections.abc import AsyncIterator
 from contextlib import suppress
 from pathlib import Path
-from typing import IO, TYPE_CHECKING, NamedTuple
+from typing import IO, Any
 
 from python_multipart.exceptions import FormParserError
 from python_multipart.multipart import MultipartParser, parse_options_header
@@ -19,46 +18,35 @@ from mmcl.serve.limits import MIB, Limits
 from mmcl.serve.problems import ServiceError
 from mmcl.serve.store import RECORDING
 
-if TYPE_CHECKING:
-    from python_multipart.multipart import MultipartCallbacks
-
-__all__ = ["Received", "drain", "read_body", "receive"]
+__all__ = ["drain", "read_body", "receive"]
 
 _FIELDS = ("file", "transcript", "language")
-_MOST_PARTS = 8
-_MOST_LANGUAGE = 16  # bytes
-_ENVELOPE = 64 * 1024  # bytes that a form may need beside what is in it
+_MAX_PARTS = 8
+_MAX_LANGUAGE = 16  # bytes
+_MAX_NAME = 100  # characters
+_FORM_BYTES = 64 * 1024  # that a form may need beside the content of its fields
 _DRAIN_SECONDS = 5.0
-_LONGEST_NAME = 100  # characters
 
 
-class Received(NamedTuple):
-    """What came with a request.
-
-    Attributes:
-        name: Of the recording, as its owner calls it, without folders.
-        language: Of the speech, two or three letters, where it was said.
-    """
-
-    name: str
-    language: str | None
-
-
-async def receive(request: Request, folder: Path, limits: Limits) -> Received:
-    """Write the recording of a form to a folder, and what is said in it beside it.
+async def receive(request: Request, folder: Path, limits: Limits) -> tuple[str, str | None]:
+    """Write the recording of a form, and its transcript, to a folder.
 
     Args:
-        request: ``multipart/form-data`` with ``file`` and, if wanted, ``transcript`` and
+        request: ``multipart/form-data`` with ``file`` and optionally ``transcript`` and
             ``language``.
-        folder: Where to; it is there already.
-        limits: How large it may be, and how long it may take.
+        folder: An existing folder.
+        limits: Limits of size and time.
+
+    Returns:
+        The recording's name without folders, and the language of its speech where it was given.
 
     Raises:
-        ServiceError: If it is too large or comes too slowly.
-        UsageError: If the form is broken or holds something else.
+        ServiceError: If the upload is too large or too slow.
+        UsageError: If the form is broken or has other fields.
     """
-    envelope = limits.max_transcript_bytes + _ENVELOPE
-    _check_length(request, limits.max_bytes, "recording", beside=envelope)
+    # The length in the header counts the whole form.
+    others = limits.max_transcript_bytes + _FORM_BYTES
+    _check_length(request, limits.max_bytes, "recording", others=others)
     form = _Form(folder, limits)
     try:
         async with asyncio.timeout(limits.upload_seconds):
@@ -68,8 +56,8 @@ async def receive(request: Request, folder: Path, limits: Limits) -> Received:
             parser.finalize()
     except TimeoutError:
         raise ServiceError(
-            f"the recording came so slowly that it was not there after "
-            f"{limits.upload_seconds:g} s.\n  Send a smaller one.",
+            f"the upload was not complete after {limits.upload_seconds:g} s.\n"
+            "  Send a smaller recording.",
             status=408,
             kind="too-slow",
         ) from None
@@ -80,44 +68,36 @@ async def receive(request: Request, folder: Path, limits: Limits) -> Received:
         ) from None
     finally:
         form.close()
-    return form.conclude()
+    return form.result()
 
 
-async def read_body(request: Request, most: int) -> bytes:
-    """The body of a request, of so many bytes at most.
-
-    Raises:
-        ServiceError: If it has more.
-    """
-    _check_length(request, most, "request")
+async def read_body(request: Request, limit: int) -> bytes:
+    """Return the body of a request; more than ``limit`` bytes raise a ServiceError."""
+    _check_length(request, limit, "request")
     blocks, size = [], 0
     async for block in request.stream():
         size += len(block)
-        if size > most:
-            raise _too_large("request", most)
+        if size > limit:
+            raise _too_large("request", limit)
         blocks.append(block)
     return b"".join(blocks)
 
 
 async def drain(request: Request, limits: Limits) -> None:
-    """Read on for a moment what is refused, so that the client comes to read why.
-
-    One that asked first (``Expect: 100-continue``) has not sent it.
-    """
-    if "expect" in request.headers:
+    """Read an upload that is refused for a moment longer, so that its client reads the answer."""
+    if "expect" in request.headers:  # the client has asked first, and sent nothing yet
         return
-    left = limits.max_bytes
+    size = 0
     with suppress(TimeoutError, ClientDisconnect, RuntimeError):
         async with asyncio.timeout(_DRAIN_SECONDS):
-            blocks: AsyncIterator[bytes] = request.stream()
-            async for block in blocks:
-                left -= len(block)
-                if left < 0:
+            async for block in request.stream():
+                size += len(block)
+                if size > limits.max_bytes:
                     return
 
 
 class _Form:
-    """What the parser of a form finds, part by part."""
+    """Callbacks of the parser of a form, which calls them part by part."""
 
     def __init__(self, folder: Path, limits: Limits) -> None:
         self.folder, self.limits = folder, limits
@@ -130,55 +110,50 @@ class _Form:
         self._disposition = b""
         self._file: IO[bytes] | None = None
 
-    def callbacks(self) -> MultipartCallbacks:
-        """By what the parser calls them."""
-        return {
-            "on_part_begin": self._part_begin,
-            "on_part_data": self._part_data,
-            "on_part_end": self._part_end,
-            "on_header_field": self._header_field,
-            "on_header_value": self._header_value,
-            "on_header_end": self._header_end,
-            "on_headers_finished": self._headers_finished,
-        }
+    def callbacks(self) -> Any:
+        """Return the callbacks by the names that the parser knows: ``on_part_begin`` and so on."""
+        return {name[1:]: getattr(self, name) for name in dir(self) if name.startswith("_on_")}
 
     def close(self) -> None:
-        """Close the file, complete or not."""
+        """Close the recording's file, complete or not."""
         if self._file is not None:
             self._file.close()
 
-    def conclude(self) -> Received:
-        """Check what came, and write down what is said."""
+    def result(self) -> tuple[str, str | None]:
+        """Check the fields, and write the transcript."""
         if self.name is None:
             raise UsageError(
                 "the form has no file.\n  Send one: curl -F file=@talk.mp4 URL/v1/predict"
             )
+        # An empty field counts as absent: browsers send every field of a form.
         transcript = bytes(self.texts.get("transcript", b""))
         if transcript.strip():
             (self.folder / f"transcript{_ending(transcript)}").write_bytes(transcript)
         language = bytes(self.texts.get("language", b"")).decode("utf-8", "replace").strip()
         if language and not re.fullmatch("[a-z]{2,3}", language):
-            raise UsageError(f'language must be two or three letters, as en, got "{language}"')
-        return Received(self.name, language or None)
+            raise UsageError(
+                f'language must be two or three letters, for example en, got "{language}"'
+            )
+        return self.name, language or None
 
-    def _part_begin(self) -> None:
+    def _on_part_begin(self) -> None:
         self.num_parts += 1
-        if self.num_parts > _MOST_PARTS:
-            raise UsageError(f"the form has more than {_MOST_PARTS} parts")
+        if self.num_parts > _MAX_PARTS:
+            raise UsageError(f"the form has more than {_MAX_PARTS} parts")
         self._disposition = b""
 
-    def _header_field(self, block: bytes, start: int, end: int) -> None:
+    def _on_header_field(self, block: bytes, start: int, end: int) -> None:
         self._header += block[start:end]
 
-    def _header_value(self, block: bytes, start: int, end: int) -> None:
+    def _on_header_value(self, block: bytes, start: int, end: int) -> None:
         self._value += block[start:end]
 
-    def _header_end(self) -> None:
+    def _on_header_end(self) -> None:
         if self._header.lower() == b"content-disposition":
             self._disposition = bytes(self._value)
         self._header, self._value = bytearray(), bytearray()
 
-    def _headers_finished(self) -> None:
+    def _on_headers_finished(self) -> None:
         _, options = parse_options_header(self._disposition)
         self.field = options.get(b"name", b"").decode("utf-8", "replace")
         if self.field not in _FIELDS:
@@ -189,45 +164,40 @@ class _Form:
         if self.field != "file":
             self.texts[self.field] = bytearray()
         elif self._file is not None:
-            raise UsageError("the form has two files; expected one recording a request.")
+            raise UsageError("the form has two files; expected one recording per request.")
         else:
             self.name = _clean(options.get(b"filename", b"").decode("utf-8", "replace"))
             self._file = (self.folder / RECORDING).open("wb")
 
-    def _part_data(self, block: bytes, start: int, end: int) -> None:
+    def _on_part_data(self, block: bytes, start: int, end: int) -> None:
         if self.field == "file" and self._file is not None:
             self.written += end - start
             if self.written > self.limits.max_bytes:
                 raise _too_large("recording", self.limits.max_bytes)
             self._file.write(block[start:end])
             return
-        most = _MOST_LANGUAGE if self.field == "language" else self.limits.max_transcript_bytes
+        limit = _MAX_LANGUAGE if self.field == "language" else self.limits.max_transcript_bytes
         self.texts[self.field] += block[start:end]
-        if len(self.texts[self.field]) > most:
-            raise _too_large(self.field, most)
-
-    def _part_end(self) -> None:
-        if self.field == "file" and self._file is not None:
-            self._file.close()
+        if len(self.texts[self.field]) > limit:
+            raise _too_large(self.field, limit)
 
 
 def _boundary(request: Request) -> bytes:
     _, options = parse_options_header(request.headers.get("content-type", ""))
-    boundary = options.get(b"boundary", b"")
-    if not boundary:
-        raise FormParserError("it names no boundary")
-    return boundary
+    if not options.get(b"boundary"):
+        raise FormParserError("its header names no boundary")
+    return options[b"boundary"]
 
 
-def _check_length(request: Request, most: int, what: str, *, beside: int = 0) -> None:
-    """Refuse at once what says itself that it is too large."""
+def _check_length(request: Request, limit: int, what: str, *, others: int = 0) -> None:
+    """Refuse a request whose header already says that it is too large."""
     length = request.headers.get("content-length", "")
-    if length.isdecimal() and int(length) > most + beside:
-        raise _too_large(what, most)
+    if length.isdecimal() and int(length) > limit + others:
+        raise _too_large(what, limit)
 
 
-def _too_large(what: str, most: int) -> ServiceError:
-    size = f"{most / MIB:g} MiB" if most >= MIB else f"{most:,} bytes"
+def _too_large(what: str, limit: int) -> ServiceError:
+    size = f"{limit / MIB:g} MiB" if limit >= MIB else f"{limit:,} bytes"
     return ServiceError(
         f"the {what} is larger than {size}, the most that is taken.\n  Send a smaller one.",
         status=413,
@@ -236,7 +206,7 @@ def _too_large(what: str, most: int) -> ServiceError:
 
 
 def _ending(transcript: bytes) -> str:
-    """Which kind of transcript it is, by its content."""
+    """Return the file ending of a transcript, by its content."""
     head = transcript.lstrip(b"\xef\xbb\xbf \t\r\n")
     if head.startswith(b"WEBVTT"):
         return ".vtt"
@@ -244,12 +214,12 @@ def _ending(transcript: bytes) -> str:
 
 
 def _clean(name: str) -> str:
-    """A name without folders and without what no name needs."""
+    """Return a file name without folders and control characters, and not too long."""
     last = re.split(r"[/\\]", name)[-1]
     plain = "".join(c for c in last if not unicodedata.category(c).startswith("C"))
     plain = plain.replace('"', "'").strip()
-    if len(plain) > _LONGEST_NAME:
+    if len(plain) > _MAX_NAME:
         stem, dot, ending = plain.rpartition(".")
-        keep = _LONGEST_NAME - len(ending) - 2
-        plain = f"{stem[:keep]}….{ending}" if dot and keep > 0 else plain[:_LONGEST_NAME]
+        keep = _MAX_NAME - len(ending) - 2
+        plain = f"{stem[:keep]}….{ending}" if dot and keep > 0 else plain[:_MAX_NAME]
     return plain or RECORDING

@@ -1,13 +1,13 @@
-// Two runs on one recording: drawn on the same axes, and their differences said in words.
+// Comparison of two runs on one recording: plots on the same axes, and differences in words.
 
 import { clock, el, signed } from "./elements.js";
 import { NAMES, drawNotes, drawPlot, drawStrips, drawTimes, ends, lengthOf, levelOf, unplayable } from "./draw.js";
 import { makePlayer } from "./picker.js";
 
-const HARDLY = 1 / 60; // of the range: from here on a difference is worth a word
-const SHOWN = 3; // differences that are told one by one
+const HARDLY = 1 / 60; // of the range: smallest difference that is mentioned
+const SHOWN = 3; // largest differences that are listed one by one
 
-/** Both results under one player. */
+/** Draw both results under one player. */
 export function drawComparison(first, second, file) {
   const player = makePlayer(file);
   const total = lengthOf(first, second);
@@ -33,14 +33,14 @@ function drawSide(result, total, prefix) {
     drawNotes(result.notes) || el("div"));
 }
 
-/** Whether both rate on the same scale, so that numbers can be taken from each other. */
+/** Tell whether both rate on the same scale, so that their scores can be subtracted. */
 export function comparable(first, second) {
   const [one, other] = [first.task, second.task];
   return one.kind === "regression" && other.kind === "regression" &&
     one.low === other.low && one.high === other.high;
 }
 
-/** Every utterance of the first with the one of the second that shares most time with it. */
+/** Pair each utterance of the first with the one of the second that overlaps it most. */
 export function pairUp(first, second) {
   return first.utterances.map((one, at) => {
     const shared = second.utterances.map(
@@ -51,15 +51,15 @@ export function pairUp(first, second) {
   });
 }
 
-/** What a reader wants to know first. */
+/** Sentences about the whole recording. */
 export function overall(first, second, pairs) {
   if (!comparable(first, second)) {
     const same = pairs.filter((each) => each.other && each.one.label === each.other.label).length;
-    return ["The runs predict different things or on different scales, so no number is taken from another.",
+    return ["The runs predict different things, or on different scales, so their scores cannot be compared.",
       ...(first.task.kind === second.task.kind ? [`They give the same answer for ${same} of ${pairs.length} utterances.`] : [])];
   }
   const differences = pairs.map((each) => each.by).filter((by) => by !== null);
-  if (!differences.length) return ["They have no utterance in common."];
+  if (!differences.length) return ["No utterance of one overlaps an utterance of the other."];
   const mean = differences.reduce((sum, by) => sum + by, 0) / differences.length;
   const apart = differences.reduce((sum, by) => sum + Math.abs(by), 0) / differences.length;
   const lines = [
@@ -67,13 +67,13 @@ export function overall(first, second, pairs) {
       ? `On average they rate it alike (${signed(mean)} apart on ${scale(first)}).`
       : `On average ${first.model} rates it ${Math.abs(mean).toFixed(1)} ${mean > 0 ? "higher" : "lower"} ` +
         `than ${second.model}, on ${scale(first)}.`,
-    `One by one they are ${apart.toFixed(1)} apart on average.`,
+    `For a single utterance they are ${apart.toFixed(1)} apart on average.`,
     sides(pairs),
   ];
   const error = Math.max(first.error ?? 0, second.error ?? 0);
   if (error > 0 && apart < error) {
-    lines.push(`That is less than they were off on validation (±${error.toFixed(1)}): ` +
-      "this recording does not tell which is right.");
+    lines.push(`That is less than their error on validation (±${error.toFixed(1)}), ` +
+      "so this recording does not tell which is right.");
   }
   return lines;
 }
@@ -86,7 +86,7 @@ function sides(pairs) {
   return `In ${opposed} of ${known.length} utterances one calls positive what the other calls negative.`;
 }
 
-/** The utterances on which they differ most, and what drove each. */
+/** Sentences about the utterances on which they differ most. */
 export function largest(first, second, pairs) {
   return pairs
     .filter((each) => each.by !== null && Math.abs(each.by) >= worth(first))
@@ -97,7 +97,7 @@ export function largest(first, second, pairs) {
       `${because(one, other, by, worth(first))}.`);
 }
 
-/** Which modality moved the two most differently, in the direction in which they differ. */
+/** Name the modality that explains most of a difference. */
 function because(one, other, by, least) {
   const gaps = Object.keys(NAMES)
     .map((m) => [m, one.shares[m] ?? 0, other.shares[m] ?? 0])

@@ -1,26 +1,26 @@
-// A result as elements. Classes and colours are those of the page that mmcl predict writes.
+// Elements that show a result, with the classes and colours of the page that mmcl predict writes.
 
 import { clock, el, signed } from "./elements.js";
 import { makePlayer } from "./picker.js";
 
 export const NAMES = { text: "text", audio: "voice", vision: "face" };
-const [TOP, BOTTOM] = [6, 94]; // where the ends of the scale lie, in percent of the plot's height
+const [TOP, BOTTOM] = [6, 94]; // ends of the scale, in percent of the plot's height
 const STEPS = [1, 2, 5, 10, 15, 30, 60, 120, 300, 600, 900, 1800, 3600];
-const LEAST_STRONG = 1 / 20; // of the range: a change that has the full colour where none is larger
-const STRONG = 50; // percent of the strongest word's share: from here on a word is bold
-const FAINTEST = 0.07; // opacity of a cell at 0: there, and clearly empty
+const LEAST_STRONG = 1 / 20; // of the range: smallest change that may have the full colour
+const STRONG = 50; // percent of the strongest word's share, from which a word is bold
+const FAINTEST = 0.07; // opacity of a cell at 0: visible, but clearly empty
 
 /** The ends of the scale on which predictions are drawn. */
 export function ends(task) {
   return task.kind === "regression" ? [task.low, task.high] : [0, 1];
 }
 
-/** How high a prediction is drawn: its score, or its probability. */
+/** Return the height of a prediction in the plot: its score or its probability. */
 export function levelOf(utterance) {
   return typeof utterance.prediction === "number" ? utterance.prediction : utterance.probability ?? 0;
 }
 
-/** A whole result: player, timeline and utterances. */
+/** Draw a result: player, timeline and utterances. */
 export function drawResult(result, file, save) {
   const player = makePlayer(file);
   const total = lengthOf(result);
@@ -38,13 +38,13 @@ export function drawResult(result, file, save) {
   return { article, heading };
 }
 
-/** Seconds that the time axis is long. */
+/** Return the length of the time axis in seconds. */
 export function lengthOf(...results) {
   const spans = results.flatMap((each) => each.utterances.map((one) => one.end));
   return Math.max(0.1, ...results.map((each) => each.duration || 0), ...spans);
 }
 
-/** Lines that are shown where a recording does not play. */
+/** Messages that are shown if a recording does not play. */
 export function unplayable(player) {
   const picture = player.tagName === "VIDEO";
   return [
@@ -55,7 +55,7 @@ export function unplayable(player) {
   ];
 }
 
-/** Predictions over time: a step per utterance, with its band and its whisker. */
+/** Draw predictions over time: a step per utterance, with its error band and its spread. */
 export function drawPlot(result, total, prefix) {
   const { task, error, utterances } = result;
   const y = (value) => heightOf(task, value);
@@ -86,7 +86,7 @@ export function drawPlot(result, total, prefix) {
   return el("div", { class: "plot" }, ...names, svg);
 }
 
-/** Some six round times along the plot. */
+/** Label about six round times along the plot. */
 export function drawTimes(total) {
   const step = STEPS.find((each) => total / each <= 6) || 3600;
   const times = [];
@@ -96,7 +96,7 @@ export function drawTimes(total) {
   return el("div", { class: "times", "aria-hidden": "true" }, ...times);
 }
 
-/** A row per modality: above what is common, below what is kept, the stronger the fuller. */
+/** Draw a row per modality: what is common above, what is kept below. */
 export function drawStrips(result, total) {
   const used = modalitiesOf(result).filter((m) => result.utterances.some((each) => each.rows?.[m]));
   return el("div", { class: "strips" }, ...used.map((m) => drawStrip(result, m, total)));
@@ -206,7 +206,7 @@ function captions(result) {
   return lines.map((text) => el("p", { class: "soft" }, text));
 }
 
-/** What a reader should know. */
+/** Draw the notes on a result. */
 export function drawNotes(notes) {
   return notes.length ? el("aside", {}, ...notes.map((note) => el("p", {}, note))) : null;
 }
@@ -231,7 +231,7 @@ function strongest({ task }, shares) {
   return Math.max(LEAST_STRONG * (high - low), ...shares.map((share) => Math.abs(share || 0)));
 }
 
-/** A share as text: on the scale of the scores, or in points of probability. */
+/** Return a share as text, on the scale of the scores or in percentage points. */
 export function shared(task, share) {
   return task.kind === "regression" ? signed(share) : signed(100 * share, 0);
 }

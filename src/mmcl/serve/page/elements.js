@@ -1,12 +1,12 @@
-// Elements in one line. Text goes in as text and never as markup: it comes from recordings.
+// Helpers that make elements. Text is inserted as text, never as markup: it comes from recordings.
 
 const SVG = "http://www.w3.org/2000/svg";
 const DRAWN = new Set(["svg", "line", "rect", "g"]);
 
 /**
  * Make an element: `el("p", { class: "soft" }, "text", other)`.
- * A property that is null or false is left out; `style` takes an object, since the page allows
- * no styles in attributes; a name that begins with "on" is a listener.
+ * A property that is null or false is left out. `style` takes an object, because the content
+ * policy allows no style attributes. A name that begins with "on" is a listener.
  */
 export function el(tag, properties = {}, ...children) {
   const drawn = DRAWN.has(tag) || properties.svg;
@@ -25,27 +25,27 @@ export function el(tag, properties = {}, ...children) {
   return element;
 }
 
-/** Show what went wrong, in the service's own words, and where; earlier words go. */
+/** Show a problem in a place, instead of an earlier one. */
 export function showProblem(place, problem) {
   place.replaceChildren(
     el("div", { class: "problem", role: "alert" }, el("strong", {}, problem.title), problem.detail),
   );
 }
 
-/** Seconds as on a clock: 0:07, 12:30. */
+/** Return seconds as on a clock: 0:07, 12:30. */
 export function clock(seconds) {
   const whole = Math.floor(seconds);
   return `${Math.floor(whole / 60)}:${String(whole % 60).padStart(2, "0")}`;
 }
 
-/** A number with its sign, and none where it rounds to 0. */
+/** Return a number with its sign, without one where it rounds to 0. */
 export function signed(value, decimals = 1) {
   const text = Math.abs(value).toFixed(decimals);
   if (Number(text) === 0) return text;
   return (value > 0 ? "+" : "−") + text;
 }
 
-/** A size in bytes, for people, in the units of the service's own texts. */
+/** Return a size in bytes as text, in the units that the service uses. */
 export function size(bytes) {
   const [unit, name] = bytes < 2 ** 20 ? [2 ** 10, "KiB"] : [2 ** 20, "MiB"];
   const count = bytes / unit;

@@ -11,7 +11,7 @@ import { Work } from "./work.js";
 const NAMES = { text: "words", audio: "voice", vision: "face" };
 const panels = { one: panel("one"), two: panel("two"), report: panel("report") };
 let models = [];
-let working = null; // what is being done now: one thing at a time
+let working = null; // controller of the current task; there is one task at a time
 
 const picker = new Picker(document.getElementById("picker"), {
   onChange: () => panelNow().querySelector(".work > .problem")?.remove(),
@@ -26,10 +26,10 @@ panels.one.querySelector("form").addEventListener("submit", (event) => ask(event
 panels.two.querySelector("form").addEventListener("submit", (event) => ask(event, compare));
 panels.report.querySelector("select").addEventListener("change", showReport);
 panels.one.querySelector("select").addEventListener("change", describeModel);
-// A file that misses the drop zone would take the place of the page.
+// A file dropped beside the drop zone would otherwise replace the page.
 for (const name of ["dragover", "drop"]) addEventListener(name, (event) => event.preventDefault());
 hideToken();
-const listed = listModels(); // whoever asks sooner waits for it
+const listed = listModels(); // forms that are sent sooner wait for it
 
 function panel(name) {
   return document.getElementById(`panel-${name}`);
@@ -39,7 +39,7 @@ function panelNow() {
   return Object.values(panels).find((each) => !each.hidden);
 }
 
-/** A token opens the page once; it need not stand in the address any longer. */
+/** Remove the token from the address; the cookie has it now. */
 function hideToken() {
   const address = new URL(location.href);
   if (!address.searchParams.has("token")) return;
@@ -73,8 +73,8 @@ async function listModels() {
 function sayNoReaders() {
   showProblem(document.getElementById("page-problem"), {
     title: "No run of this service reads recordings",
-    detail: "It takes a model that says from which moments it predicts (calibrated or released), trained on a " +
-      "corpus made by mmcl extract.\nFeatures can be sent to every run: POST /v1/predict",
+    detail: "A run reads recordings if its model says from which moments it predicts (calibrated or released), " +
+      "and if its corpus was made by mmcl extract.\nFeatures can be sent to every run: POST /v1/predict",
   });
 }
 
@@ -92,11 +92,11 @@ function inWords({ model, task, modalities, seeds, validation_error: error }) {
   const parts = [`${model}, from ${modalities.map((m) => NAMES[m]).join(", ")}`,
     `${count} ${count === 1 ? "seed" : "seeds"}`];
   if (task.kind === "regression") parts.push(`scores ${task.low}…${task.high}`.replaceAll("-", "−"));
-  if (error !== null && error !== undefined) parts.push(`off by ${error.toFixed(2)} on average on validation`);
+  if (error !== null && error !== undefined) parts.push(`mean error ${error.toFixed(2)} on validation`);
   return `${parts.join("; ")}.`;
 }
 
-/** Do what a form asks for; what was being done before is cancelled. */
+/** Start the task of a form, and cancel the one before. */
 async function ask(event, what) {
   event.preventDefault();
   const place = event.target.parentElement;
@@ -117,7 +117,7 @@ async function ask(event, what) {
   } catch (problem) {
     if (!(problem instanceof Problem)) throw problem;
     const asked = mine.signal.aborted;
-    mine.abort(); // of two jobs the other one need not go on
+    mine.abort(); // of two jobs, the other one is of no use now
     if (!asked) showProblem(work, problem);
     else if (working === mine) {
       work.replaceChildren();
@@ -156,7 +156,7 @@ async function predictOne(recording, name, shown, signal) {
     onSilence: () => shown.say("the service does not answer; asking again"),
   });
   signal.removeEventListener("abort", cancel);
-  if (job.status === "cancelled") throw new Problem({ title: "Cancelled", detail: "It was cancelled." });
+  if (job.status === "cancelled") throw new Problem({ title: "Cancelled", detail: "The job was cancelled." });
   if (job.status === "failed") throw new Problem(job.problem || { status: 500 });
   return { id, result: await getJson(`v1/jobs/${id}/result?as=json`) };
 }
@@ -176,7 +176,7 @@ async function remove(id, save) {
   try {
     await forget(id);
   } catch (problem) {
-    if (problem.status !== 404) { // it is not gone already
+    if (problem.status !== 404) { // 404: it is gone already
       save.append(el("span", { role: "alert" }, `Not deleted: ${problem.detail}`));
       return;
     }

@@ -1,10 +1,10 @@
-// Where a recording comes from: dropped, chosen, recorded, or the example.
+// The choice of a recording: dropped, chosen, recorded, or the example.
 
 import { clock, el, size } from "./elements.js";
 import { Problem, call, getJson } from "./service.js";
 
 const FORMATS = ["video/webm;codecs=vp8,opus", "video/webm", "video/mp4", "audio/webm"];
-const LONGEST_WITHOUT_LIMIT = 600; // seconds that are recorded where the service names none
+const LONGEST_WITHOUT_LIMIT = 600; // seconds of a recording where the service names no limit
 
 /** The card with the recording; `onExample` is called when the example has been chosen. */
 export class Picker {
@@ -12,7 +12,7 @@ export class Picker {
     this.root = root;
     this.onChange = onChange;
     this.file = null;
-    this.spent = false; // what the form says has been sent with a recording
+    this.spent = false; // the fields have been sent with a recording
     this.limits = {};
     this.camera = new Camera(this);
     const drop = this.find(".drop");
@@ -40,7 +40,7 @@ export class Picker {
     return this.root.querySelector(selector);
   }
 
-  /** Say what the service takes. */
+  /** Show the limits of the service. */
   setLimits(limits) {
     this.limits = limits;
     const parts = [];
@@ -50,7 +50,7 @@ export class Picker {
     this.find(".limits").textContent = `mp4, webm, mov, mkv, wav, mp3 and the like${most}`;
   }
 
-  /** What to send; a Problem where there is nothing, or too much. */
+  /** Return what to send; throw a Problem where there is nothing, or too much. */
   get recording() {
     if (!this.file) {
       throw new Problem({
@@ -63,7 +63,7 @@ export class Picker {
       throw new Problem({
         title: "The recording is too large",
         detail: `"${this.file.name}" has ${size(this.file.size)}; expected at most ${size(most)}.\n` +
-          "Cut it, or make its pictures smaller: 720 rows are enough.",
+          "Cut it, or scale its pictures down: 720 rows are enough.",
       });
     }
     this.spent = true;
@@ -76,7 +76,7 @@ export class Picker {
 
   choose(file, { transcript = "", language = "" } = {}) {
     if (!file) return;
-    if (transcript || this.spent) { // what was said in one recording is not said in the next
+    if (transcript || this.spent) { // the transcript of one recording does not fit the next
       this.find(".transcript").value = transcript;
       this.find(".language").value = language;
     }
@@ -94,7 +94,7 @@ export class Picker {
     this.find("input[type=file]").focus();
   }
 
-  /** One of: choices, chosen, camera. */
+  /** Show one part: choices, chosen or camera. */
   show(name) {
     for (const each of ["choices", "chosen", "camera"]) this.find(`.${each}`).hidden = each !== name;
     this.find(".camera-problem").hidden = true;
@@ -120,7 +120,7 @@ export class Picker {
   }
 }
 
-/** Records from camera and microphone, or the microphone alone. */
+/** Records from camera and microphone, or from the microphone alone. */
 class Camera {
   constructor(picker) {
     this.picker = picker;
@@ -201,7 +201,7 @@ function whyNoCamera(fault) {
   }[fault.name] || `The recording did not start (${fault.name}).\nChoose a file instead.`;
 }
 
-/** A player of the recording; its address is freed when another takes its place. */
+/** Make a player; the address of the recording before is released. */
 export function makePlayer(file) {
   const kind = file.type.startsWith("audio/") ? "audio" : "video";
   const player = el(kind, { controls: true, preload: "auto", src: URL.createObjectURL(file),
@@ -210,7 +210,7 @@ export function makePlayer(file) {
   return player;
 }
 
-// What a browser records itself names no duration, and cannot be sought in before it is found.
+// A recording made by the browser has no duration, and no seeking works until it is known.
 function findDuration(player) {
   if (Number.isFinite(player.duration)) return;
   player.addEventListener("durationchange", () => (player.currentTime = 0), { once: true });

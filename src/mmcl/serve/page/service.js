@@ -1,4 +1,4 @@
-// Calls to the service. Every address is relative, so that a proxy may put it under a prefix.
+// Calls to the service. All addresses are relative, so that a proxy may add a prefix.
 
 const FINAL = new Set(["done", "failed", "cancelled"]);
 const SILENT = {
@@ -9,14 +9,14 @@ const SILENT = {
 const TITLES = { 401: "The service asks for a token", 413: "That is too much", 429: "Too many at once",
   501: "This service cannot do that", 503: "The service is busy" };
 
-/** What went wrong: a heading, and the service's own text, which names what to do. */
+/** An error to show: a heading, and the service's text, which says what to do. */
 export class Problem extends Error {
   constructor({ title, detail, status }) {
     super(detail || title || "");
-    // The title of a problem with a status is HTTP's own, which tells a reader nothing.
+    // The title of a problem with a status is HTTP's own, which says little to a reader.
     this.title = status ? TITLES[status] || "It could not be predicted" : title;
     this.status = status;
-    this.detail = detail || (status ? `The service answered ${status}, and gave no reason. Its log may tell.` : "");
+    this.detail = detail || (status ? `The service answered ${status}, and gave no reason. Its log may say more.` : "");
   }
 }
 
@@ -25,7 +25,7 @@ export async function getJson(path) {
   return (await call(path)).json();
 }
 
-/** Fetch from the service; what is not a success is a Problem. */
+/** Fetch from the service; throw a Problem where that fails. */
 export async function call(path, options) {
   let response;
   try {
@@ -39,7 +39,7 @@ export async function call(path, options) {
 
 /**
  * Send a recording to a run and return its job.
- * `onSent` is told the share that has arrived; `signal` stops the sending.
+ * `onSent` gets the share that has been sent; `signal` stops the sending.
  */
 export function send(recording, model, { onSent, signal }) {
   const form = new FormData();
@@ -47,7 +47,7 @@ export function send(recording, model, { onSent, signal }) {
   if (recording.transcript) form.append("transcript", recording.transcript);
   if (recording.language) form.append("language", recording.language);
   return new Promise((resolve, reject) => {
-    const request = new XMLHttpRequest(); // fetch does not tell how much has been sent
+    const request = new XMLHttpRequest(); // fetch reports no progress of an upload
     request.open("POST", `v1/predict?model=${encodeURIComponent(model)}&wait=0`);
     request.responseType = "json";
     request.upload.onprogress = (event) => onSent(event.loaded / event.total);
@@ -64,7 +64,7 @@ export function send(recording, model, { onSent, signal }) {
 
 /**
  * Follow a job until it ends and return its last state.
- * `onChange` is told every state; `onSilence` is called when the service does not answer.
+ * `onChange` gets every state; `onSilence` is called when the service does not answer.
  */
 export function follow(id, { onChange, onSilence }) {
   return new Promise((resolve, reject) => {
@@ -77,7 +77,7 @@ export function follow(id, { onChange, onSilence }) {
       resolve(job);
     });
     events.onerror = () => {
-      if (events.readyState !== EventSource.CLOSED) { // it tries again by itself
+      if (events.readyState !== EventSource.CLOSED) { // the browser tries again by itself
         onSilence();
         return;
       }
@@ -86,7 +86,7 @@ export function follow(id, { onChange, onSilence }) {
   });
 }
 
-/** Cancel a job, or delete what it left. */
+/** Cancel a job, or delete its result. */
 export async function forget(id) {
   await call(`v1/jobs/${id}`, { method: "DELETE" });
 }

@@ -1,6 +1,6 @@
-// Tabs as the WAI-ARIA practices have them: one stop of the Tab key, arrows between them.
+// Tabs as in the WAI-ARIA practices: one stop of the Tab key, arrow keys between them.
 
-/** Make a tab list work; `onChange` is told the name after "panel-". */
+/** Make a tab list work; `onChange` gets the name after "panel-". */
 export function makeTabs(list, onChange) {
   const tabs = [...list.querySelectorAll("[role=tab]")];
   const choose = (chosen) => {

@@ -1,8 +1,8 @@
-// What a job is doing, stage by stage, with a button that cancels it.
+// Progress of a job, stage by stage, with a button that cancels it.
 
 import { el } from "./elements.js";
 
-/** One job's progress; several can stand in one place, and share a way to stop. */
+/** Progress of one job; several can be shown together and be cancelled together. */
 export class Work {
   constructor(place, stop, title = null) {
     this.stages = el("ol", { class: "stages", "aria-label": "Done" });
@@ -15,7 +15,7 @@ export class Work {
   }
 
   say(text) {
-    // Said once: a reader of the screen would repeat it at every event.
+    // Announced once: a screen reader would otherwise repeat it at every event.
     if (this.now.textContent !== text) this.now.textContent = text;
   }
 

@@ -8,8 +8,8 @@ from starlette.responses import PlainTextResponse
 from starlette.routing import Route
 
 from fakes.loops import run_apart
-from mmcl.serve.guard import Guard
-from mmcl.serve.meters import Meters
+from mmcl.serve.access import AccessControl
+from mmcl.serve.counters import Counters
 from mmcl.serve.page_files import CONTENT_POLICY
 
 TOKEN = "a-token-of-some-length"
@@ -17,7 +17,7 @@ WITHOUT = {
     "type": "urn:mmcl:no-token",
     "title": "Unauthorized",
     "status": 401,
-    "detail": "the service asks for its token.\n"
+    "detail": "the service needs its token.\n"
     "  Send it: -H 'Authorization: Bearer TOKEN'; in a browser open /?token=TOKEN once",
 }
 
@@ -30,20 +30,23 @@ async def broken(request):
     raise RuntimeError("/srv/secret")
 
 
-def guarded(token=None, meters=None):
+def guarded(token=None, counters=None):
     paths = ("/", "/v1/models", "/healthz", "/readyz", "/metrics", "/page/page.js")
     routes = [Route(path, hello, methods=["GET", "POST"]) for path in paths]
     guard = Middleware(
-        Guard, meters=meters or Meters(), token=token, hosts=("localhost", "127.0.0.1")
+        AccessControl,
+        counters=counters or Counters(),
+        token=token,
+        hosts=("localhost", "127.0.0.1"),
     )
     return Starlette(routes=[*routes, Route("/broken", broken)], middleware=[guard])
 
 
-def ask(path, *, token=None, method="GET", base="http://localhost:8760", meters=None, **given):
+def ask(path, *, token=None, method="GET", base="http://localhost:8760", counters=None, **given):
     """One request: ``ask("/", token=TOKEN, headers={...})``; ``token`` is the service's."""
 
     async def send():
-        transport = httpx.ASGITransport(guarded(token, meters))
+        transport = httpx.ASGITransport(guarded(token, counters))
         async with httpx.AsyncClient(transport=transport, base_url=base) as client:
             return await client.request(method, path, **given)
 
@@ -109,8 +112,8 @@ def test_a_name_that_somebody_else_gave_is_refused():
     answer = ask("/v1/models", base="http://evil.example:8760")
     assert answer.status_code == 403
     assert answer.json()["detail"] == (
-        'the service is not called "evil.example:8760", so it does not answer.\n'
-        "  Ask it by the address it printed; for other names give it a token: "
+        '"evil.example:8760" is no name of this service, so it does not answer.\n'
+        "  Use the address that it printed; for other names give it a token: "
         "mmcl serve RUN --token TOKEN"
     )
 
@@ -131,7 +134,7 @@ def test_pages_of_others_change_nothing(origin, status):
         assert answer.status_code == status
     if status == 403:
         assert answer.json()["detail"] == (
-            f'a page of "{origin}" asked, and only the service\'s own pages may.'
+            f'a page of "{origin}" sent the request; only the service\'s own page may.'
         )
     assert ask("/v1/models", headers={"Origin": origin}).status_code == 200
 
@@ -159,11 +162,11 @@ def test_a_fault_of_ours_says_nothing(caplog):
 
 
 def test_requests_are_counted_by_route():
-    meters = Meters()
-    ask("/v1/models", meters=meters)
-    ask("/nothing", meters=meters)
-    ask("/broken", meters=meters)
-    text = meters.text().decode()
+    counters = Counters()
+    ask("/v1/models", counters=counters)
+    ask("/nothing", counters=counters)
+    ask("/broken", counters=counters)
+    text = counters.text().decode()
     for line in (
         'mmcl_requests_total{method="GET",route="/v1/models",status="200"} 1.0',
         'mmcl_requests_total{method="GET",route="other",status="404"} 1.0',

@@ -12,8 +12,7 @@ import pytest
 
 from mmcl.cli.main import main
 from mmcl.errors import UsageError
-from mmcl.serve.apart import num_threads
-from mmcl.serve.serving import check_token, default_state, listen
+from mmcl.serve.http_server import check_token, default_state, listen
 
 MAKE_ONE = '  Make one: python -c "import secrets; print(secrets.token_urlsafe())"'
 
@@ -42,7 +41,7 @@ def test_this_machine_needs_no_token(host):
 @pytest.mark.parametrize("host", ["0.0.0.0", "::", "192.168.1.5", "talks.example"])
 def test_other_machines_need_one(call, host):
     message = (
-        f"--host {host} lets other machines in, and there is no token that they must show.\n"
+        f"--host {host} lets other machines in, so the service needs a token.\n"
         f"{MAKE_ONE}\n"
         f"  Give it: mmcl serve RUN --host {host} --token TOKEN, or as MMCL_TOKEN"
     )
@@ -65,7 +64,7 @@ def test_port_that_is_taken(call, taken):
         2,
         "",
         f"UsageError: port {taken} of 127.0.0.1 is taken, perhaps by another mmcl serve.\n"
-        f"  Give another: --port {taken + 1}\n",
+        f"  Use another: --port {taken + 1}\n",
     )
 
 
@@ -94,7 +93,7 @@ def test_two_runs_of_one_name(call, runs, tmp_path):
     assert (code, err) == (
         2,
         f'UsageError: two runs are called "talks": {folder} and {tmp_path / "talks"}.\n'
-        "  Rename one of the folders: a model is asked for by its folder's name\n",
+        "  Rename one of the folders: a model is called by its folder's name\n",
     )
 
 
@@ -111,6 +110,15 @@ def test_missing_extra(call, runs, monkeypatch):
 def test_jobs_are_kept_at_home(monkeypatch, tmp_path):
     monkeypatch.setenv("XDG_STATE_HOME", str(tmp_path))
     assert default_state() == tmp_path / "mmcl" / "serve"
+
+
+def test_workers_can_start_their_imports_before_ours():
+    """What ``mmcl serve`` imports first must be light, or both import one after the other."""
+    modules = ("http_server", "limits", "supervisor")
+    lines = "; ".join(f"import mmcl.serve.{module}" for module in modules)
+    script = f"import sys; {lines}; print('torch' in sys.modules)"
+    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True)
+    assert done.stdout == "False\n"
 
 
 def test_free_port_is_found():
@@ -138,17 +146,12 @@ def test_command_serves_and_stops(runs, tmp_path):
         assert found, second
         assert httpx.get(f"{found[1]}v1/models").status_code == 401
         headers = {"Authorization": "Bearer a-token-of-some-length"}
-        models = httpx.get(f"{found[1]}v1/models", headers=headers).json()["models"]
+        models = httpx.get(f"{found[1]}v1/models", headers=headers, timeout=60).json()["models"]
         assert [each["name"] for each in models] == ["planted"]
         process.send_signal(signal.SIGINT)
         out, err = process.communicate(timeout=20)
         assert (process.returncode, err) == (0, "")
-        assert out == "Stopped; jobs that were not done are taken up again next time.\n"
+        assert out == "Stopped. Jobs that were not done are run when it is started again.\n"
     finally:
         process.kill()
         process.wait()
-
-
-def test_free_cores_are_left_to_recordings(monkeypatch):
-    monkeypatch.setattr(os, "cpu_count", lambda: 8)
-    assert num_threads() == 4

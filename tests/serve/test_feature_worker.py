@@ -4,10 +4,10 @@ import numpy as np
 import pytest
 
 from mmcl.runs.run import Run, train
-from mmcl.serve import predicting
+from mmcl.serve import feature_worker
+from mmcl.serve.feature_worker import expected_of, predict_features
 from mmcl.serve.features import Features
 from mmcl.serve.limits import Limits
-from mmcl.serve.predicting import expected_of, predict_features
 
 # Other clips in a batch change the padding, and with it the order of float32 sums.
 TOLERANCE = {"rtol": 0.0, "atol": 1e-6}
@@ -90,12 +90,12 @@ def test_batches_keep_to_the_limits(monkeypatch, trained, planted):
     run = trained(planted(), "calibrated")
     sizes = []
 
-    def noted(run, split):
-        sizes.append((len(split), int(max(split.lengths("text")))))
-        return original(run, split)
+    def noted(run, clips):
+        sizes.append((len(clips), max(clip.longest for clip in clips)))
+        return original(run, clips)
 
-    original = predicting._predict
-    monkeypatch.setattr(predicting, "_predict", noted)
+    original = feature_worker._predict_block
+    monkeypatch.setattr(feature_worker, "_predict_block", noted)
     clips = [
         Features(str(n), {"text": np.ones((n, 96), np.float32)}) for n in (30, 1, 2, 40, 3, 1, 50)
     ]

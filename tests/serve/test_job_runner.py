@@ -1,45 +1,78 @@
-"""The process that reads recordings: it may die, dawdle or swell, and only its job is lost."""
+"""The worker that reads recordings may die, be slow or need much memory: only its job fails."""
 
+import asyncio
 import os
 import signal
+import threading
 import time
-from types import SimpleNamespace
 
 import pytest
 
 from fakes.reader import FakeReader, LameReader
 from fakes.served import TALK
-from mmcl.serve import workshop as home
+from mmcl.serve import job_runner
+from mmcl.serve.counters import Counters
+from mmcl.serve.job_runner import JobRunner
 from mmcl.serve.jobs import Job, new_id
 from mmcl.serve.limits import MIB, Limits
-from mmcl.serve.meters import Meters
 from mmcl.serve.store import RECORDING, Store
-from mmcl.serve.workshop import Workshop, resident
 
 
-def begin(runs, folder, *, make=FakeReader, **limits):
-    store, meters, changes = Store(folder), Meters(), []
-    shop = Workshop(
-        {"talks": runs["talks"].folder},
-        store,
-        Limits(**limits),
-        meters,
-        lambda: changes.append(1),
-        make=make,
-    )
-    shop.start()
-    return SimpleNamespace(shop=shop, store=store, meters=meters, changes=changes)
+class Place:
+    """A runner in an event loop of its own, and its store."""
+
+    def __init__(self, runs, folder, *, make_reader=FakeReader, **limits):
+        self.store = Store(folder)
+        self.loop = asyncio.new_event_loop()
+        self.thread = threading.Thread(target=self.loop.run_forever)
+        self.thread.start()
+        self.runner = JobRunner(
+            {"talks": runs["talks"].folder},
+            self.store,
+            Limits(**limits),
+            Counters(),
+            lambda: None,
+            make_reader=make_reader,
+        )
+        self.running = asyncio.run_coroutine_threadsafe(self.runner.run(), self.loop)
+
+    @property
+    def worker(self):
+        return self.runner.worker
+
+    def do(self, function, *arguments):
+        """Call something in the loop, as the service does."""
+        called = threading.Event()
+        result = []
+
+        def call():
+            result.append(function(*arguments))
+            called.set()
+
+        self.loop.call_soon_threadsafe(call)
+        assert called.wait(10)
+        return result[0]
+
+    def stop(self):
+        self.running.cancel()
+        until(lambda: not self.do(asyncio.all_tasks, self.loop))
+        self.do(self.loop.stop)
+        self.thread.join()
+        self.loop.close()
+
+    def close(self):
+        self.stop()
+        self.store.close()
 
 
 @pytest.fixture(scope="module")
 def place(runs, tmp_path_factory):
-    """A workshop whose jobs may take a second a stage and some memory; it is shared."""
+    """A runner whose jobs may take five seconds a stage and some memory; it is shared."""
     folder = tmp_path_factory.mktemp("shop") / "jobs"
-    place = begin(runs, folder, stage_seconds=5.0, max_memory=900 * MIB)
-    until(lambda: place.shop.is_ready)
+    place = Place(runs, folder, stage_seconds=5.0, max_memory=900 * MIB)
+    until(lambda: place.worker.is_ready)
     yield place
-    place.shop.stop()
-    place.store.close()
+    place.close()
 
 
 def until(true, seconds=60):
@@ -53,8 +86,8 @@ def queue(place, content=TALK, name="talk.mp4"):
     job = Job(id=new_id(), model="talks", name=name, status="queued", created=time.time())
     (place.store.uploads / job.id).mkdir()
     (place.store.uploads / job.id / RECORDING).write_text(content)
-    place.store.add(job)
-    place.shop.wake()
+    place.do(place.store.add, job)
+    place.do(place.runner.wake)
     return job.id
 
 
@@ -71,7 +104,7 @@ def detail(job):
 def test_killed_process_fails_its_job_and_the_next_one_works(place, tmp_path):
     identifier = queue(place, f"until {tmp_path / 'never'}")
     until(lambda: place.store.get(identifier).stage == "hearing the words")
-    os.kill(place.shop.process_id, signal.SIGKILL)
+    os.kill(place.worker.process_id, signal.SIGKILL)
     job = over(place, identifier)
     assert (job.problem.status, detail(job)) == (
         422,
@@ -88,9 +121,9 @@ def test_file_that_crashes_a_library(place):
 
 def test_idle_process_that_dies_is_begun_again(place):
     assert over(place, queue(place)).status == "done"
-    before = place.shop.process_id
+    before = place.worker.process_id
     os.kill(before, signal.SIGKILL)
-    until(lambda: place.shop.process_id not in (None, before))
+    until(lambda: place.worker.process_id not in (None, before))
     assert over(place, queue(place)).status == "done"
 
 
@@ -98,8 +131,7 @@ def test_stage_that_takes_too_long(place):
     began = time.monotonic()
     job = over(place, queue(place, f"hold 30\n{TALK}"))
     assert detail(job) == (
-        '"talk.mp4" took more than 5 s in one stage (hearing the words), and was given up.\n'
-        "  Send a shorter one."
+        '"talk.mp4" took more than 5 s in one stage (hearing the words).\n  Send a shorter one.'
     )
     assert 2.0 <= time.monotonic() - began < 15
     assert job.stages == ("opening the file",)
@@ -113,8 +145,8 @@ def test_time_counts_from_the_beginning_of_a_stage(place):
 def test_file_that_needs_too_much_memory(place):
     job = over(place, queue(place, "eat 1500"))
     assert detail(job) == (
-        '"talk.mp4" needed more memory than a recording may have (hearing the words), and was '
-        'given up.\n  Make it smaller: ffmpeg -i "talk.mp4" -vf scale=-2:720 smaller.mp4'
+        '"talk.mp4" needs more memory than a recording may use (hearing the words).\n'
+        '  Make it smaller: ffmpeg -i "talk.mp4" -vf scale=-2:720 smaller.mp4'
     )
     assert over(place, queue(place)).status == "done"
 
@@ -122,38 +154,50 @@ def test_file_that_needs_too_much_memory(place):
 def test_job_cancelled_between_its_taking_and_its_end(place, tmp_path):
     identifier = queue(place, f"until {tmp_path / 'never'}")
     until(lambda: place.store.get(identifier).stage == "hearing the words")
-    place.store.cancel(identifier)
-    place.shop.cancel(identifier)
+    place.do(place.store.cancel, identifier)
+    place.do(place.runner.cancel, identifier)
     assert over(place, queue(place)).status == "done"
     assert place.store.get(identifier).status == "cancelled"
     assert not (place.store.results / identifier).exists()
 
 
+def test_job_cancelled_and_removed_while_it_runs(place, tmp_path):
+    identifier = queue(place, f"until {tmp_path / 'never'}")
+    until(lambda: place.store.get(identifier).stage == "hearing the words")
+
+    def cancel_and_remove():
+        place.store.cancel(identifier)
+        place.runner.cancel(identifier)
+        place.store.forget(identifier)
+
+    place.do(cancel_and_remove)
+    assert over(place, queue(place)).status == "done"
+
+
 def test_stopping_puts_the_job_back_and_ends_the_process(runs, tmp_path):
-    place = begin(runs, tmp_path / "jobs")
+    place = Place(runs, tmp_path / "jobs")
     running = queue(place, f"until {tmp_path / 'never'}")
     waiting = queue(place)
     until(lambda: place.store.get(running).stage == "hearing the words")
-    process = place.shop.process_id
-    place.shop.stop()
+    assert place.worker.memory > 0
+    place.stop()
     jobs = [place.store.get(each) for each in (running, waiting)]
     assert [(job.status, job.position, job.attempts) for job in jobs] == [
         ("queued", 1, 0),
         ("queued", 2, 0),
     ]
-    assert resident(process) == 0
+    assert (place.worker.memory, place.worker.is_ready) == (0, False)
     place.store.close()
 
 
-def test_process_that_cannot_be_begun_is_told_to_who_waits(runs, tmp_path, monkeypatch):
-    monkeypatch.setattr(home, "_REST", 0.1)
-    place = begin(runs, tmp_path / "jobs", make=LameReader)
+def test_worker_that_does_not_start_fails_the_jobs_that_wait(runs, tmp_path, monkeypatch):
+    monkeypatch.setattr(job_runner, "_RETRY_SECONDS", 0.1)
+    place = Place(runs, tmp_path / "jobs", make_reader=LameReader)
     job = over(place, queue(place))
     assert (job.problem.status, detail(job)) == (
         503,
         "recordings cannot be read at the moment: the process for them does not start.\n"
-        "  Its owner finds the reason in the service's log. Features are predicted all the same.",
+        "  The reason is in the service's log. Features are predicted all the same.",
     )
-    assert not place.shop.is_ready
-    place.shop.stop()
-    place.store.close()
+    assert not place.worker.is_ready
+    place.close()

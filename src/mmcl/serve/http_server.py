@@ -1,4 +1,4 @@
-"""The service on a socket: where it listens, who may ask, and how it ends."""
+"""The service on a socket: its address, its token and its end."""
 
 from __future__ import annotations
 
@@ -10,28 +10,31 @@ import re
 import socket
 from collections.abc import Callable, Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from mmcl.errors import UsageError
 from mmcl.extras import load
-from mmcl.runs.run import Run
 from mmcl.serve.limits import Limits
+
+if TYPE_CHECKING:  # the command line imports this module before it starts its workers' imports
+    from mmcl.runs.run import Run
 
 __all__ = ["check_token", "default_state", "listen", "serve"]
 
-_GRACE = 3  # seconds that answers under way have when the service is stopped
+_GRACE_SECONDS = 3  # for answers under way when the service is stopped
 _TOKEN = re.compile(r"[A-Za-z0-9_.~-]{16,200}")
 _MAKE_ONE = 'python -c "import secrets; print(secrets.token_urlsafe())"'
 
 
 def check_token(host: str, token: str | None) -> None:
-    """See that whoever lets other machines in asks them for a token.
+    """Check that a service that other machines can reach has a token.
 
     Raises:
-        UsageError: If there is none and there must be, or it is too short to be one.
+        UsageError: If a token is missing or malformed.
     """
-    if token is None and not _is_near(host):
+    if token is None and not _is_loopback(host):
         raise UsageError(
-            f"--host {host} lets other machines in, and there is no token that they must show.\n"
+            f"--host {host} lets other machines in, so the service needs a token.\n"
             f"  Make one: {_MAKE_ONE}\n"
             f"  Give it: mmcl serve RUN --host {host} --token TOKEN, or as MMCL_TOKEN"
         )
@@ -43,11 +46,11 @@ def check_token(host: str, token: str | None) -> None:
 
 
 def listen(host: str, port: int) -> socket.socket:
-    """A socket that nobody else listens at.
+    """Return a listening socket.
 
     Args:
         host: A name or an address of this machine.
-        port: 0 takes a free one.
+        port: Port number; 0 takes a free one.
 
     Raises:
         UsageError: If the host is unknown, or the port is taken or not allowed.
@@ -67,7 +70,13 @@ def listen(host: str, port: int) -> socket.socket:
         listening.listen(256)
     except OSError as fault:
         listening.close()
-        raise UsageError(_cannot_listen(host, port, fault)) from None
+        reason, advice = f"cannot listen at {host}:{port} ({fault.strerror})", "--host 127.0.0.1"
+        if fault.errno == errno.EADDRINUSE:
+            reason = f"port {port} of {host} is taken, perhaps by another mmcl serve"
+            advice = f"--port {port + 1}"
+        elif fault.errno == errno.EACCES:
+            reason, advice = f"port {port} of {host} may not be used", "--port 8760"
+        raise UsageError(f"{reason}.\n  Use another: {advice}") from None
     return listening
 
 
@@ -80,15 +89,15 @@ def serve(
     limits: Limits | None = None,
     started: Callable[[], None] | None = None,
 ) -> None:
-    """Answer until Ctrl-C.
+    """Answer requests until Ctrl-C.
 
     Args:
-        runs: To serve.
-        listening: Where; see :func:`listen`.
+        runs: Runs to serve.
+        listening: The socket; see :func:`listen`.
         state: Folder of jobs and results.
-        token: That clients must show.
-        limits: Of everything.
-        started: Called when the first request can come.
+        token: Token that clients must send.
+        limits: Limits of requests, recordings and workers.
+        started: Called when the service can be reached.
 
     Raises:
         MissingExtraError: If the extra ``serve`` is not installed.
@@ -114,35 +123,21 @@ def serve(
         log_config=None,
         access_log=False,
         server_header=False,
-        timeout_graceful_shutdown=_GRACE,
+        timeout_graceful_shutdown=_GRACE_SECONDS,
     )
     Server(config).run(sockets=[listening])
 
 
 def default_state() -> Path:
-    """Where jobs are kept unless somebody says otherwise."""
+    """Return the default folder of jobs and results."""
     home = os.environ.get("XDG_STATE_HOME") or Path.home() / ".local" / "state"
     return Path(home) / "mmcl" / "serve"
 
 
-def _is_near(host: str) -> bool:
+def _is_loopback(host: str) -> bool:
     if host == "localhost":
         return True
     try:
         return ipaddress.ip_address(host).is_loopback
     except ValueError:
         return False
-
-
-def _cannot_listen(host: str, port: int, fault: OSError) -> str:
-    if fault.errno == errno.EADDRINUSE:
-        return (
-            f"port {port} of {host} is taken, perhaps by another mmcl serve.\n"
-            f"  Give another: --port {port + 1}"
-        )
-    if fault.errno == errno.EACCES:
-        return (
-            f"port {port} of {host} is not yours to take ({fault.strerror}).\n"
-            "  Give one from 1024 on: --port 8760"
-        )
-    return f"{host}:{port} cannot be listened at ({fault.strerror}).\n  Try --host 127.0.0.1"

@@ -1,31 +1,30 @@
-"""A clip to try the service with: a drawn face that speaks with a synthetic voice.
+"""Make the example clip of the service: a drawn face that speaks with a synthetic voice.
 
-Nobody's face and nobody's voice. Speech is a small formant synthesiser (a pulse train and
-noise through resonators), the face is a few soft ellipses whose mouth opens with the
-loudness of the voice. The same file comes out at every call.
+It is nobody's face and nobody's voice. Speech is a small formant synthesiser (a pulse train and
+noise through resonators). The face is a few soft ellipses whose mouth opens with the loudness of
+the voice. The service gives the clip to whoever wants to try its page.
+
+Run it by hand, with PyAV installed, after a change of this script:
+
+    python tools/make_example_clip.py src/mmcl/serve/example.mp4
 """
 
 from __future__ import annotations
 
-import os
+import sys
 from collections.abc import Sequence
-from contextlib import suppress
 from fractions import Fraction
 from functools import cache
 from itertools import pairwise
 from pathlib import Path
 from typing import Any, NamedTuple
 
+import av
 import numpy as np
 from numpy.typing import NDArray
 from scipy.signal import lfilter
 
-from mmcl.extras import load
-from mmcl.media.recipe import SAMPLE_RATE
-
-__all__ = ["TRANSCRIPT", "draw_face", "example_clip", "speak"]
-
-TRANSCRIPT = "This film is wonderful. I love the music. But the end was bad."
+SAMPLE_RATE = 16_000
 PICTURE_RATE = 15  # pictures per second
 SIDE = 360  # rows and columns of a picture
 
@@ -89,33 +88,8 @@ _SPOKEN = (
     "AA IH L AH V DH AH M Y UW Z IH K k _ _ _",
     "B b AH T t DH IY EH N D d W AA Z B b AE D d _ _",
 )
-"""The sounds of :data:`TRANSCRIPT`, a line per sentence."""
-
-
-def example_clip(folder: Path) -> Path:
-    """The clip as a file of a folder, made when it is first asked for.
-
-    Args:
-        folder: Where it is kept; a file that is there already is used.
-
-    Returns:
-        An mp4 of some seconds.
-
-    Raises:
-        MissingExtraError: If PyAV is not installed.
-    """
-    path = folder / "example.mp4"
-    if path.exists():
-        return path
-    folder.mkdir(parents=True, exist_ok=True)
-    unfinished = folder / f"example-{os.getpid()}.mp4"
-    try:
-        _write(unfinished)
-        os.replace(unfinished, path)
-    finally:
-        with suppress(FileNotFoundError):
-            unfinished.unlink()
-    return path
+"""A line of sounds per sentence: "This film is wonderful. I love the music. But the end was bad."
+The transcript is in src/mmcl/serve/page_files.py."""
 
 
 # ---------------------------------------------------------------- the voice
@@ -364,9 +338,8 @@ def _pictures(voice: NDArray[np.float32]) -> list[NDArray[np.uint8]]:
     ]
 
 
-def _write(path: Path) -> None:
+def write_clip(path: Path) -> None:
     """Write pictures and voice as H.264 and AAC, which every browser plays."""
-    av = load("av", "making the example")
     voice = speak()
     with av.open(str(path), "w") as container:
         video = container.add_stream("h264", rate=PICTURE_RATE)
@@ -375,15 +348,19 @@ def _write(path: Path) -> None:
         for picture in _pictures(voice):
             container.mux(video.encode(av.VideoFrame.from_ndarray(picture, "rgb24")))
         container.mux(video.encode(None))
-        _write_sound(av, container, audio, voice)
+        _write_sound(container, audio, voice)
 
 
-def _write_sound(av: Any, container: Any, stream: Any, voice: NDArray[np.float32]) -> None:
-    whole = np.round(voice * 32767).astype(np.int16)
+def _write_sound(container: Any, stream: Any, voice: NDArray[np.float32]) -> None:
+    samples = np.round(voice * 32767).astype(np.int16)
     size = stream.codec_context.frame_size or 1024
-    for at in range(0, len(whole), size):
-        frame = av.AudioFrame.from_ndarray(whole[None, at : at + size], "s16", "mono")
-        frame.sample_rate, frame.pts = SAMPLE_RATE, at
+    for start in range(0, len(samples), size):
+        frame = av.AudioFrame.from_ndarray(samples[None, start : start + size], "s16", "mono")
+        frame.sample_rate, frame.pts = SAMPLE_RATE, start
         frame.time_base = Fraction(1, SAMPLE_RATE)
         container.mux(stream.encode(frame))
     container.mux(stream.encode(None))
+
+
+if __name__ == "__main__":
+    write_clip(Path(sys.argv[1]))
