@@ -31,8 +31,7 @@ from mmcl.corpus.batches import collate
 from mmcl.corpus.schema import Card, Clip, Task
 from mmcl.corpus.store import Corpus, pack_corpus
 from mmcl.learning.inference import targets_of
-from mmcl.learning.learner import make_learner
-from mmcl.learning.loop import build_model, fit
+from mmcl.learning.loop import build_model, fit, make_learner
 from mmcl.runtime import make_fabric, prepare_process, seed_everything
 from mmcl.types import MODALITIES, SplitName
 from resident import Resident

@@ -10,11 +10,9 @@ round gives a ratio of CPU seconds per clip; the medians of the rounds are what 
 from __future__ import annotations
 
 import itertools
-import json
 import statistics
 import time
 from collections.abc import Callable
-from pathlib import Path
 from typing import Any
 
 import torch
@@ -35,16 +33,16 @@ PREDICT_BATCH = 256
 
 
 def measure_ratios(
-    make: Callable[..., Any], configurations: dict[str, Any], widths: tuple[int, ...], target: Path
-) -> None:
-    """Measure, print and write the ratios.
+    make: Callable[..., Any], configurations: dict[str, Any], widths: tuple[int, ...]
+) -> dict[str, dict[str, float]]:
+    """Measure the ratios, in training and in prediction.
 
     Args:
         make: Makes a trainee of ``benchmarks/speed.py``.
         configurations: Its settings by name.
         widths: Feature widths of the planted clips.
-        target: JSON file to write.
     """
+    threads = torch.get_num_threads()
     torch.set_num_threads(1)
     settings = PlantSettings(train=2048, valid=1, test=CLIPS_OF_A_TURN, widths=widths)
     corpus = plant_corpus(settings)
@@ -72,12 +70,10 @@ def measure_ratios(
     def predict(name: str) -> float:
         return _cpu_seconds(lambda: trainees[name].score(test)) / CLIPS_OF_A_TURN
 
-    content = {
-        "train": _ratios(train_plain, train),
-        "predict": _ratios(predict_plain, predict),
-    }
-    print(json.dumps(content, indent=2))
-    target.write_text(json.dumps(content, indent=2) + "\n")
+    try:
+        return {"train": _ratios(train_plain, train), "predict": _ratios(predict_plain, predict)}
+    finally:
+        torch.set_num_threads(threads)
 
 
 def _ratios(plain: Callable[[], float], ours: Callable[[str], float]) -> dict[str, float]:

@@ -1,8 +1,7 @@
 """Where a training step and a prediction spend their time, and how that grows.
 
-Everything runs on one thread (``runtime.threads=1``), so that all of a part happens in the
-thread that times it: on more threads parts run beside each other, and the whole is faster than
-their sum. The networks are fresh and the features random; a fresh policy of ``calibrated`` keeps
+Everything runs on one thread (``runtime.threads=1``), so that ratios do not depend on how busy
+the other cores are. The networks are fresh and the features random; a fresh policy of ``calibrated`` keeps
 nearly nine steps of ten, a trained one fewer (``benchmarks/speed.py``).
 
 Every part of a step is timed; operations and bytes are counted part by part as torch runs
@@ -44,9 +43,10 @@ from mmcl.config import Config, RuntimeSettings, resolve_config
 from mmcl.corpus.batches import Batch, collate
 from mmcl.corpus.schema import Card, Clip, Task
 from mmcl.corpus.store import Split, pack_corpus
+from mmcl.learning.ddpg import DdpgLearner
 from mmcl.learning.inference import targets_of
-from mmcl.learning.learner import DdpgLearner, Learner, make_learner
-from mmcl.learning.loop import build_model
+from mmcl.learning.learner import Learner
+from mmcl.learning.loop import build_model, make_learner
 from mmcl.runtime import make_fabric, prepare_process, seed_everything
 from mmcl.types import MODALITIES, VARIANTS
 from rates import copy_rate, matrix_product_rate
@@ -310,13 +310,13 @@ def watching(bench: Bench, parts: Parts) -> Iterator[None]:
     if model.calibration is not None:
         parts.watch(model.calibration, "unit", "decouple")
     parts.watch(model, "_decouple", "decouple")
-    parts.watch(model, "_attend", "attend")
-    parts.watch(model, "decide_often", "act")
-    parts.watch(model, "_complement_each", "complement")
+    parts.watch(model, "_enhance", "attend")
+    parts.watch(model, "decide", "act")
+    parts.watch(model, "complement", "complement")
     parts.watch(model.fusion, "forward", "fuse")
     parts.watch(model.head, "forward", "head")
     parts.watch(learner.fabric, "backward", "backward")
-    parts.watch(learner, "_take_step", "optimiser")
+    parts.watch(learner.fabric, "clip_gradients", "optimiser")
     parts.watch(learner.optimizer, "step", "optimiser")
     if isinstance(learner, DdpgLearner):
         parts.watch(learner, "_learn_values", "critic")

@@ -1,85 +1,105 @@
-"""The first steps of a training by threads and by processes: how far apart, and how fast.
+"""Two ways to use several cores: one network by several processes, and several seeds at once.
 
-``python benchmarks/processes.py``: planted data and settings of the preset ``planted``. One process
-with as many threads as the group has in all, and a group of processes with one thread each: the
-same number of parts of every batch, so that on a CPU nothing should differ. ``--alone 1`` gives the
-one process another number of threads. Prints the largest difference of each reported number over
-the steps, and clips per second, and writes both to benchmarks/results. Rates of a shared machine
-drift.
+Planted data and settings of the preset ``planted``. First ``mmcl train`` with one process and with
+two (``runtime.devices``), one thread each, three seeds: the best validation loss of the two must
+lie within 5% of that of the one. Then ``mmcl train`` of four seeds, one after the other and side
+by side (``--workers``), a few epochs each: the time of the second over that of the first.
+
+    python benchmarks/processes.py            (a quarter of an hour on 2 quiet cores)
 """
 
 from __future__ import annotations
 
 import argparse
 import json
+import os
+import statistics
+import subprocess
+import sys
 import tempfile
+import time
 from pathlib import Path
 from typing import Any
 
-from kept import keep
-from mmcl.config import Config, resolve_config
-from mmcl.corpus.plant import PlantSettings, plant_corpus
-from mmcl.corpus.store import Corpus
-from mmcl.learning.loop import fit
+os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
 
-CLIPS_PER_STEP, STEPS_PER_EPOCH = 64, 25
-TOLERANCE = 1e-5
-NUMBERS = ("loss", "task_loss", "alignment_loss", "critic_loss", "reward", "mean_action")
+from kept import keep
+from readme import render
+
+SEEDS = (1, 2, 3)
+SEEDS_AT_ONCE = (1, 2, 3, 4)
 
 
 def main() -> None:
-    """Train by the threads of one process and by several processes, and compare."""
-    options = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    options.add_argument("--steps", type=int, default=50)
-    options.add_argument("--processes", type=int, default=2)
-    options.add_argument("--alone", type=int, help="threads of the one process")
-    options.add_argument("--model", default="calibrated")
-    options.add_argument("--set", action="append", default=[], dest="settings")
-    options.add_argument("--no-save", action="store_true")
-    asked = options.parse_args()
-    counts = PlantSettings(train=CLIPS_PER_STEP * STEPS_PER_EPOCH, valid=64, test=1)
-    corpus = plant_corpus(counts).development()
-    curves, rates = {}, {}
-    for processes, threads in ((1, asked.alone or asked.processes), (asked.processes, 1)):
-        overrides = [
-            f"runtime.processes={processes}",
-            f"runtime.threads={threads}",
-            f"learning.epochs={-(-asked.steps // STEPS_PER_EPOCH)}",
-            f"learning.batch_size={CLIPS_PER_STEP}",
-            *asked.settings,
-        ]
-        config = resolve_config(model=asked.model, source="planted", overrides=overrides)
-        name = f"processes {processes}, threads {threads}"
-        curves[name], rates[name] = _curve(corpus, config)
-    pairs = list(zip(*curves.values(), strict=True))[: asked.steps]
-    apart: dict[str, Any] = {
-        name: max(abs(one[name] - other[name]) for one, other in pairs) for name in NUMBERS
-    }
-    loss = [abs(one["loss"] - other["loss"]) for one, other in pairs]
-    beyond = next((step for step, gap in enumerate(loss, start=1) if gap > TOLERANCE), None)
-    apart |= {"loss_at_each_step": loss, "first_step_beyond_1e-5": beyond}
-    report = {
-        "model": asked.model,
-        "settings": asked.settings,
-        "steps": len(pairs),
-        "largest_difference": apart,
-        "clips_per_second": rates,
-    }
-    print(json.dumps(report, indent=2))
-    if not asked.no_save:
-        keep("processes", report)
-
-
-def _curve(corpus: Corpus, config: Config) -> tuple[list[dict[str, float]], float]:
-    steps: list[dict[str, float]] = []
-
-    def progress(stage: str, done: int, total: int, numbers: dict[str, float]) -> None:
-        if stage != "epochs":
-            steps.append(numbers)
-
+    """Train, compare, print, and write it to benchmarks/results."""
+    parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
+    parser.add_argument("--epochs", type=int, help="of the first part; the preset's own by default")
+    parser.add_argument("--epochs-at-once", type=int, default=6, help="of the second part")
+    parser.add_argument("--no-save", action="store_true")
+    chosen = parser.parse_args()
     with tempfile.TemporaryDirectory() as folder:
-        fitted = fit(corpus, config, seed=1, folder=Path(folder), progress=progress)
-    return steps, fitted.clips_per_second
+        corpus = Path(folder) / "planted.arrow"
+        mmcl("corpus", "plant", str(corpus))
+        content = {
+            "command": "python benchmarks/processes.py",
+            "validation_loss": losses_by_processes(corpus, chosen.epochs),
+            "seeds_at_once": seconds_by_workers(corpus, chosen.epochs_at_once),
+        }
+    print(json.dumps(content, indent=2))
+    if not chosen.no_save:
+        keep("processes", content)
+        render()
+
+
+def mmcl(*words: str) -> float:
+    """Run a command of mmcl; return its seconds."""
+    started = time.perf_counter()
+    subprocess.run([sys.executable, "-m", "mmcl", *words], check=True, stdout=subprocess.DEVNULL)
+    return time.perf_counter() - started
+
+
+def train(corpus: Path, out: Path, seeds: tuple[int, ...], *words: str) -> float:
+    """Train on a planted corpus; return the seconds it took."""
+    named = ",".join(map(str, seeds))
+    return mmcl("train", str(corpus), "--out", str(out), "--seeds", named, *words)
+
+
+def losses_by_processes(corpus: Path, epochs: int | None) -> dict[str, Any]:
+    """Best validation loss of every seed by one process and by two, and the ratio of the means."""
+    settings = ["--workers", "1", "--set", "runtime.threads=1"]
+    if epochs is not None:
+        settings += ["--set", f"learning.epochs={epochs}"]
+    losses: dict[str, list[float]] = {}
+    seconds: dict[str, float] = {}
+    for devices in ("1", "2"):
+        out = corpus.parent / f"devices-{devices}"
+        seconds[devices] = train(
+            corpus, out, SEEDS, *settings, "--set", f"runtime.devices={devices}"
+        )
+        losses[devices] = [
+            json.loads((out / f"seed-{seed}" / "done.json").read_text())["best_valid_loss"]
+            for seed in SEEDS
+        ]
+    ratio = statistics.mean(losses["2"]) / statistics.mean(losses["1"])
+    return {"by_devices": losses, "seconds": seconds, "two_over_one": ratio}
+
+
+def seconds_by_workers(corpus: Path, epochs: int) -> dict[str, Any]:
+    """Seconds of four seeds one after the other and on all cores, and their ratio."""
+    workers = min(os.cpu_count() or 1, len(SEEDS_AT_ONCE))
+    settings = ("--set", f"learning.epochs={epochs}", "--set", "runtime.threads=1")
+    seconds = {
+        str(count): train(
+            corpus,
+            corpus.parent / f"workers-{count}",
+            SEEDS_AT_ONCE,
+            *settings,
+            "--workers",
+            str(count),
+        )
+        for count in (1, workers)
+    }
+    return {"seconds": seconds, "ratio": seconds[str(workers)] / seconds["1"]}
 
 
 if __name__ == "__main__":

@@ -23,6 +23,7 @@ from __future__ import annotations
 import argparse
 import copy
 import itertools
+import json
 import math
 import os
 import statistics
@@ -51,7 +52,7 @@ from mmcl.runtime import make_fabric, prepare_process, seed_everything
 from mmcl.types import MODALITIES
 from one_thread import measure_ratios
 from rates import matrix_product_rate
-from readme import asked_lines, render
+from readme import render
 from reference import BATCH, Apart
 
 WIDTHS = (300, 74, 35)
@@ -238,11 +239,14 @@ def main() -> None:
     seed_everything(1)
     prepare_process(RuntimeSettings())
     if chosen.one_thread:
-        measure_ratios(Trainee, CONFIGURATIONS, WIDTHS, chosen.json)
+        ratios = measure_ratios(Trainee, CONFIGURATIONS, WIDTHS)
+        print(json.dumps(ratios, indent=2))
+        chosen.json.write_text(json.dumps(ratios, indent=2) + "\n")
         return
     content = measure(chosen)
     show(content)
     if not (chosen.quick or chosen.no_save):
+        content["one_thread"] = measure_ratios(Trainee, CONFIGURATIONS, WIDTHS)
         keep("speed", content)
         render()
 
@@ -405,7 +409,7 @@ def times(slow: list[Turn], fast: list[Turn]) -> dict[str, float]:
 
 
 def show(content: dict[str, Any]) -> None:
-    """Print a table, and what was asked beside what was measured."""
+    """Print a table."""
     rate = content["matrix_product_flops_per_second"]
     print(
         f"\nmatrix products: {rate['median'] / 1e9:.0f} GFLOP/s ({rate['least'] / 1e9:.0f} to "
@@ -419,7 +423,6 @@ def show(content: dict[str, Any]) -> None:
             each = predict[precision]
             row(name, "predict", each, each["mflop_per_clip"], predict["share_kept"])
         print(f"{name:12}one clip, one thread: {found['one_clip_ms']['median']:.2f} ms")
-    print(*asked_lines(content), sep="\n")
 
 
 def row(name: str, step: str, found: dict[str, Any], mflop: float, kept: float) -> None:
