@@ -1,8 +1,8 @@
 """Where a training step and a prediction spend their time, and how that grows.
 
 Everything runs on one thread (``runtime.threads=1``), so that ratios do not depend on how busy
-the other cores are. The networks are fresh and the features random; a fresh policy of ``calibrated`` keeps
-nearly nine steps of ten, a trained one fewer (``benchmarks/speed.py``).
+the other cores are. The networks are fresh and the features random; a fresh policy of
+``calibrated`` keeps nearly nine steps of ten, a trained one fewer (``benchmarks/speed.py``).
 
 Every part of a step is timed; operations and bytes are counted part by part as torch runs
 them (of ``load``, which numpy does, the bytes of what it returns, read and written). The floor
