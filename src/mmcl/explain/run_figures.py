@@ -20,7 +20,7 @@ from pyarrow import parquet
 from mmcl.explain.comparison_words import known_direction, metric_name, number
 from mmcl.explain.figures import Curve, curve_figure, figure_html, scatter_figure
 from mmcl.explain.page import environment_facts, render_section
-from mmcl.learning.loop import HISTORY
+from mmcl.learning.history import HISTORY
 from mmcl.runs.run import METRICS, PREDICTIONS, RUN
 
 __all__ = ["Confusion", "confusion", "emotion_rates", "read_run", "run_section"]

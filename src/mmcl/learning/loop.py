@@ -10,8 +10,6 @@ One loop for every learner. It takes a corpus without test clips and leaves a fo
 
 from __future__ import annotations
 
-import csv
-import io
 import json
 import math
 import re
@@ -24,7 +22,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from mmcl.config import Config, LearningSettings, PolicySettings
+from mmcl.config import Config, PolicySettings
 from mmcl.corpus.batches import (
     Batch,
     batch_rows,
@@ -37,11 +35,13 @@ from mmcl.corpus.batches import (
 from mmcl.corpus.store import Corpus, Split
 from mmcl.errors import ConfigError, DatasetError, TrainingError
 from mmcl.extras import load
-from mmcl.files import write_json, write_text
+from mmcl.files import write_json
 from mmcl.learning.checkpoints import load_state, save_state
 from mmcl.learning.ddpg import DdpgLearner
+from mmcl.learning.history import EpochRow, read_history, write_history
 from mmcl.learning.inference import targets_of, validation_loss
 from mmcl.learning.learner import BaselineLearner, Learner, PolicyLearner, StepReport
+from mmcl.learning.schedule import Schedule
 from mmcl.models.mmcl import MMCL
 from mmcl.models.network import Network
 from mmcl.models.registry import build_network, load_network
@@ -53,17 +53,15 @@ if TYPE_CHECKING:
 
 __all__ = [
     "DONE",
-    "EpochRow",
     "Fitted",
     "Progress",
     "build_model",
     "fit",
     "make_learner",
     "read_fitted",
-    "read_history",
 ]
 
-CHECKPOINT, HISTORY, MODEL, DONE = "checkpoint.safetensors", "history.csv", "model", "done.json"
+CHECKPOINT, MODEL, DONE = "checkpoint.safetensors", "model", "done.json"
 MOST_STEPS_FOR_STATISTICS = 200_000
 _OWN_STATE = ("network", "replay")
 """Parts of a learner's state in which several processes differ."""
@@ -71,21 +69,6 @@ _OUT_OF_MEMORY = re.compile(r"can't allocate memory|out of memory", re.IGNORECAS
 
 Progress = Callable[[str, int, int, dict[str, float]], None]
 """Called as ``progress(stage, done, total, numbers)`` after steps and epochs."""
-
-
-class EpochRow(NamedTuple):
-    """One row of the history: means over clips, and clips trained on per second."""
-
-    epoch: int
-    loss: float
-    task_loss: float
-    alignment_loss: float
-    critic_loss: float
-    reward: float
-    mean_action: float
-    valid_loss: float
-    learning_rate: float
-    clips_per_second: float
 
 
 class Fitted(NamedTuple):
@@ -162,7 +145,7 @@ def _train(training: _Training, resume: bool) -> None:
         state = training.state_dict()  # collected from all processes
         if writes:
             save_state(folder / CHECKPOINT, state)
-            _write_history(folder / HISTORY, training.history)
+            write_history(folder, training.history)
     if writes:
         training.finish()
 
@@ -263,7 +246,7 @@ class _Training:
         self.model = build_model(corpus, config)
         self.model.prepare_training(self.train.targets)
         self.learner = make_learner(self.model, config, fabric)
-        self.schedule = _Schedule(self.learner.optimizer, config.learning)
+        self.schedule = Schedule(self.learner.optimizer, config.learning)
         self.history: list[EpochRow] = []
         self.best_epoch, self.best_loss = -1, math.inf
         self.best_weights: dict[str, Tensor] = {}
@@ -403,7 +386,7 @@ class _Training:
         """Write the best network, and last that training is done."""
         self.model.load_state_dict(self.best_weights)
         self.model.eval().save_pretrained(self.folder / MODEL)
-        _write_history(self.folder / HISTORY, self.history)
+        write_history(self.folder, self.history)
         write_json(
             self.folder / DONE,
             {
@@ -424,17 +407,6 @@ def read_fitted(folder: Path) -> Fitted:
     model = load_network(folder / MODEL)
     seconds = sum(done["clips"] / row.clips_per_second for row in rows)
     return Fitted(model, rows, done["best_epoch"], speed, seconds, tuple(done["never_seen"]))
-
-
-def read_history(folder: Path) -> list[EpochRow]:
-    """Read the epochs that a training has finished; none before the end of its first."""
-    try:
-        with (folder / HISTORY).open(newline="") as file:
-            table = list(csv.DictReader(file))
-    except FileNotFoundError:
-        return []
-    numbers = EpochRow._fields[1:]
-    return [EpochRow(int(row["epoch"]), *(float(row[key]) for key in numbers)) for row in table]
 
 
 def _part(corpus: Corpus, name: Any) -> _Part:
@@ -477,43 +449,6 @@ def _too_large(split: Split, config: Config, block: np.ndarray) -> str:
         f"  Lower it: --set {lower}\n"
         "  See how long the clips are: mmcl corpus describe CORPUS"
     )
-
-
-class _Schedule:
-    """Step size of every epoch."""
-
-    def __init__(self, optimizer: Any, learning: LearningSettings) -> None:
-        self.optimizer, self.learning = optimizer, learning
-        self.factor, self.best, self.waited = 1.0, math.inf, 0
-
-    def start_epoch(self, epoch: int) -> float:
-        factor = self.factor
-        if self.learning.schedule == "cosine":
-            factor = 0.5 * (1 + math.cos(math.pi * epoch / self.learning.epochs))
-        rate = self.learning.learning_rate * factor
-        for group in self.optimizer.param_groups:
-            group["lr"] = rate
-        return rate
-
-    def end_epoch(self, valid_loss: float) -> None:
-        self.waited = 0 if valid_loss < self.best else self.waited + 1
-        self.best = min(self.best, valid_loss)
-        if self.learning.schedule == "plateau" and self.waited > self.learning.plateau_patience:
-            self.factor, self.waited = self.factor * self.learning.plateau_factor, 0
-
-    def state_dict(self) -> dict[str, Any]:
-        return {"factor": self.factor, "best": self.best, "waited": self.waited}
-
-    def load_state_dict(self, state: dict[str, Any]) -> None:
-        self.factor, self.best, self.waited = state["factor"], state["best"], state["waited"]
-
-
-def _write_history(path: Path, history: list[EpochRow]) -> None:
-    text = io.StringIO(newline="")
-    writer = csv.writer(text)
-    writer.writerow(EpochRow._fields)
-    writer.writerows(history)
-    write_text(path, text.getvalue())
 
 
 def _loggers(config: Config, folder: Path) -> list[Any]:

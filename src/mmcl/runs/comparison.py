@@ -54,8 +54,9 @@ from mmcl.evaluation.significance import Predictions, compare_rows
 from mmcl.evaluation.summary import summarise_seeds
 from mmcl.evaluation.tables import write_text
 from mmcl.files import write_json
+from mmcl.learning.history import read_history
 from mmcl.learning.inference import score_split
-from mmcl.learning.loop import DONE, read_history
+from mmcl.learning.loop import DONE
 from mmcl.models.registry import build_network, network_class
 from mmcl.runs.comparison_tables import csv_table, latex_table, markdown_table
 from mmcl.runs.jobs import COST, Job, train_jobs

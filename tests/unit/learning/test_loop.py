@@ -19,8 +19,10 @@ from mmcl.corpus.store import pack_corpus
 from mmcl.errors import ConfigError, DatasetError, TrainingError
 from mmcl.learning import loop
 from mmcl.learning.checkpoints import load_state
+from mmcl.learning.history import EpochRow
 from mmcl.learning.inference import score_split, targets_of, validation_loss
-from mmcl.learning.loop import EpochRow, build_model, fit, read_fitted
+from mmcl.learning.loop import build_model, fit, read_fitted
+from mmcl.learning.schedule import Schedule
 
 KINDS = ("task", "rloo", "ddpg", "ones", "random")
 
@@ -379,7 +381,7 @@ class _Optimizer:
 
 def _rates(losses, **settings):
     optimizer = _Optimizer()
-    schedule = loop._Schedule(optimizer, LearningSettings(learning_rate=0.1, **settings))
+    schedule = Schedule(optimizer, LearningSettings(learning_rate=0.1, **settings))
     rates = []
     for epoch, loss in enumerate(losses):
         rates.append(schedule.start_epoch(epoch))
@@ -409,7 +411,7 @@ def test_plateau_schedule():
 
 def test_schedule_goes_on_from_its_state():
     settings = LearningSettings(schedule="plateau", plateau_patience=1, plateau_factor=0.5)
-    one, other = (loop._Schedule(_Optimizer(), settings) for _ in range(2))
+    one, other = (Schedule(_Optimizer(), settings) for _ in range(2))
     for loss in (1.0, 2.0):
         one.end_epoch(loss)
     other.load_state_dict(one.state_dict())

@@ -1,0 +1,39 @@
+"""Step size of every epoch: constant, cosine, or lowered on a plateau of the validation loss."""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+from mmcl.config import LearningSettings
+
+__all__ = ["Schedule"]
+
+
+class Schedule:
+    """Step size of every epoch."""
+
+    def __init__(self, optimizer: Any, learning: LearningSettings) -> None:
+        self.optimizer, self.learning = optimizer, learning
+        self.factor, self.best, self.waited = 1.0, math.inf, 0
+
+    def start_epoch(self, epoch: int) -> float:
+        factor = self.factor
+        if self.learning.schedule == "cosine":
+            factor = 0.5 * (1 + math.cos(math.pi * epoch / self.learning.epochs))
+        rate = self.learning.learning_rate * factor
+        for group in self.optimizer.param_groups:
+            group["lr"] = rate
+        return rate
+
+    def end_epoch(self, valid_loss: float) -> None:
+        self.waited = 0 if valid_loss < self.best else self.waited + 1
+        self.best = min(self.best, valid_loss)
+        if self.learning.schedule == "plateau" and self.waited > self.learning.plateau_patience:
+            self.factor, self.waited = self.factor * self.learning.plateau_factor, 0
+
+    def state_dict(self) -> dict[str, Any]:
+        return {"factor": self.factor, "best": self.best, "waited": self.waited}
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        self.factor, self.best, self.waited = state["factor"], state["best"], state["waited"]
