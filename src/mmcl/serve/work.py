@@ -17,11 +17,11 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from mmcl.errors import MediaError, MMCLError
-from mmcl.explain.timeline import Timeline, predict_media, recipe_of
 from mmcl.media.damage import check_whole
 from mmcl.media.decode import probe
 from mmcl.media.extract import Extractor, Models
 from mmcl.media.recipe import Recipe
+from mmcl.runs.recordings import Timeline, predict_media, recipe_of
 from mmcl.runs.run import Run
 from mmcl.serve.clean import end_with_parent
 from mmcl.serve.jobs import STAGES
