@@ -1,0 +1,266 @@
+"""The section of a comparison or an ablation: figures, tables, answers and notes.
+
+It is made of ``comparison.json`` as ``mmcl compare`` and ``mmcl ablate`` write it. No number
+is computed here that is not in the file.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from typing import Any, NamedTuple
+
+from markupsafe import Markup
+
+from mmcl.evaluation.published_results import (
+    PublishedResult,
+    published_datasets,
+    published_results,
+)
+from mmcl.explain.comparison_figures import VERDICT_COLOURS, forest_figure, seeds_figure
+from mmcl.explain.comparison_words import (
+    Answer,
+    Verdict,
+    answer,
+    arrow,
+    diverged_words,
+    headline,
+    is_higher_better,
+    metric_name,
+    number,
+    p_value,
+    signed,
+    verdict,
+)
+from mmcl.explain.cost_figure import cost_figure, quantity
+from mmcl.explain.figures import COLOURS, figure_html
+from mmcl.explain.page import environment_facts, render_section
+
+__all__ = ["comparison_section"]
+
+_SELECTIONS = {"V": "validation", "T": "test", "?": "not known", "-": "nothing to choose"}
+_COSTS = ("parameters", "train_seconds", "predict_clips_per_second", "peak_memory_mib")
+_P_VALUES = ("p_bootstrap", "p_wilcoxon", "p_mcnemar", "p_holm")
+
+_Row = Mapping[str, Any]
+_Tests = Mapping[tuple[str, str], Mapping[str, Any]]  # by row and metric
+
+
+class _Cell(NamedTuple):
+    """A number of a table: its text, the value it is sorted by, and how it is set."""
+
+    text: str
+    spread: str = ""
+    value: float | None = None
+    is_best: bool = False
+    verdict: Verdict = "untested"
+
+
+class _Line(NamedTuple):
+    """A row of the main table."""
+
+    name: str
+    is_reference: bool
+    cells: list[_Cell]
+    seeds: str
+    diverged: list[str]
+
+
+def comparison_section(
+    content: Mapping[str, Any], *, published: Sequence[PublishedResult] | None = None
+) -> Markup:
+    """Return the section of a comparison or an ablation.
+
+    Args:
+        content: The content of comparison.json.
+        published: Numbers that others reported on the same data set; by default those known
+            for the corpus of that name. They have a colour of their own, are never tested
+            and never bold.
+    """
+    if published is None:
+        name = content["corpus"]["name"]
+        published = published_results(name) if name in published_datasets() else []
+    metrics = list(content["metrics"])
+    tests = {(test["name"], test["metric"]): test for test in content["tests"]}
+    rows = _ordered_rows(content)
+    shown = [result for result in published if result.metric in metrics]
+    return render_section(
+        "section_comparison.html.j2",
+        content=content,
+        headline=headline(content),
+        summary=_summary(content),
+        answers=_answers(content, tests),
+        forests=_forests(content, rows, tests),
+        seeds=_seeds(content, rows, shown),
+        cost=_cost(content, rows),
+        primary=metric_name(metrics[0]),
+        columns=_columns(metrics),
+        lines=[_line(row, content, tests) for row in rows],
+        every=_metric_tables(rows),
+        tests=_test_rows(content, rows, tests),
+        selections=_SELECTIONS,
+        published=[(result, metric_name(result.metric), number(result.value)) for result in shown],
+        colours={**COLOURS, **VERDICT_COLOURS},
+        notes=_notes(content),
+        facts=_facts(content),
+    )
+
+
+def _ordered_rows(content: Mapping[str, Any]) -> list[_Row]:
+    """Order the rows of an ablation as asked, reference first; of a comparison best first.
+
+    Reference rows come last, and before them rows without a score.
+    """
+    rows: list[_Row] = list(content["rows"])
+    if content["kind"] == "ablation":
+        return sorted(rows, key=lambda row: row["name"] != content["reference"])
+    metric = content["metrics"][0]
+    sign = -1.0 if is_higher_better(metric) else 1.0
+
+    def rank(row: _Row) -> tuple[bool, float]:
+        mean = (row["test"].get(metric) or {}).get("mean")
+        return row["kind"] == "reference", math.inf if mean is None else sign * mean
+
+    return sorted(rows, key=rank)
+
+
+def _summary(content: Mapping[str, Any]) -> str:
+    corpus, count = content["corpus"], len(content["seeds"])
+    clips = "/".join(f"{corpus['counts'].get(part, 0):,}" for part in ("train", "valid", "test"))
+    aligned = "aligned" if corpus["aligned"] else "unaligned"
+    return (
+        f"{len(content['rows'])} rows, {count} seed{'s' * (count != 1)} each, on {corpus['name']} "
+        f"({clips} clips, {aligned}). Every network was chosen on validation and judged once on "
+        f"{content['test_clips']:,} test clips."
+    )
+
+
+def _answers(content: Mapping[str, Any], tests: _Tests) -> list[tuple[str, list[Answer]]]:
+    """Return the questions of an ablation in their order, with an answer per row."""
+    metric = content["metrics"][0]
+    answers: dict[str, list[Answer]] = {}
+    for row in content["rows"]:
+        if content["kind"] == "ablation" and row["question"] is not None:
+            given = answer(row["name"], metric, tests.get((row["name"], metric)))
+            answers.setdefault(row["question"], []).append(given)
+    return list(answers.items())
+
+
+def _forests(
+    content: Mapping[str, Any], rows: Sequence[_Row], tests: _Tests
+) -> list[tuple[str, str, Markup]]:
+    """Return name of a metric, how far chance alone reaches, and its figure."""
+    forests = []
+    for key in content["metrics"]:
+        floor = (content["floor"] or {}).get(key)
+        chance = "" if floor is None else f"chance alone, for so many clips: ±{number(floor)}"
+        if figure := forest_figure(rows, tests, key):
+            markup = figure_html(figure, name=f"forest-{key.replace('_', '-')}")
+            forests.append((metric_name(key), chance, markup))
+    return forests
+
+
+def _seeds(
+    content: Mapping[str, Any], rows: Sequence[_Row], published: Sequence[PublishedResult]
+) -> list[tuple[str, str, Markup]]:
+    """Return name and direction of a metric, and its figure."""
+    figures = []
+    for key in content["metrics"]:
+        if figure := seeds_figure(rows, key, seeds=content["seeds"], published=published):
+            markup = figure_html(figure, name=f"seeds-{key.replace('_', '-')}")
+            figures.append((metric_name(key), arrow(key), markup))
+    return figures
+
+
+def _cost(content: Mapping[str, Any], rows: Sequence[_Row]) -> dict[str, Any] | None:
+    lines = [
+        (row["name"], [_Cell(quantity(row["cost"][key]), value=row["cost"][key]) for key in _COSTS])
+        for row in rows
+        if row["cost"]
+    ]
+    if not lines:
+        return None
+    figure = cost_figure(rows, content["metrics"][0])
+    return {"figure": figure and figure_html(figure, name="cost"), "lines": lines}
+
+
+def _columns(keys: Sequence[str]) -> list[tuple[str, str]]:
+    return [(metric_name(key), arrow(key)) for key in keys]
+
+
+def _line(row: _Row, content: Mapping[str, Any], tests: _Tests) -> _Line:
+    name, metrics = row["name"], content["metrics"]
+    cells = [
+        _cell(row["test"].get(key))._replace(
+            is_best=content["best"].get(key) == name, verdict=verdict(tests.get((name, key)))
+        )
+        for key in metrics
+    ]
+    p = tests.get((name, metrics[0]), {}).get("p_holm")
+    return _Line(
+        name=name,
+        is_reference=name == content["reference"],
+        cells=[*cells, _Cell(p_value(p), value=p)],
+        seeds=f"{row['seeds_done']} of {len(content['seeds'])} seeds" if row["diverged"] else "",
+        diverged=diverged_words(row),
+    )
+
+
+def _cell(summary: Mapping[str, Any] | None) -> _Cell:
+    if not summary or summary["mean"] is None:
+        return _Cell("–")
+    spread = "" if summary["std"] is None else f"± {number(summary['std'])}"
+    return _Cell(number(summary["mean"]), spread, summary["mean"])
+
+
+def _metric_tables(rows: Sequence[_Row]) -> list[dict[str, Any]]:
+    """Return a table of all metrics per split."""
+    tables = []
+    for split in ("test", "valid"):
+        keys = list(dict.fromkeys(key for row in rows for key in row[split] or {}))
+        lines = [(row["name"], [_cell((row[split] or {}).get(k)) for k in keys]) for row in rows]
+        if keys:
+            tables.append({"split": split, "columns": _columns(keys), "lines": lines})
+    return tables
+
+
+def _test_rows(
+    content: Mapping[str, Any], rows: Sequence[_Row], tests: _Tests
+) -> list[tuple[str, str, list[_Cell]]]:
+    """Return every test with all its p values."""
+    lines = []
+    for key in content["metrics"]:
+        for row in rows:
+            if test := tests.get((row["name"], key)):
+                interval = f"[{signed(test['low'])}, {signed(test['high'])}]"
+                cells = [
+                    _Cell(signed(test["difference"]), interval, test["difference"]),
+                    *(_Cell(p_value(test[p]), value=test[p]) for p in _P_VALUES),
+                ]
+                lines.append((metric_name(key), row["name"], cells))
+    return lines
+
+
+def _notes(content: Mapping[str, Any]) -> list[str]:
+    """Return the notes of the file and of its tests, each once."""
+    names_of: dict[str, list[str]] = {}
+    for test in content["tests"]:
+        for note in test["notes"]:
+            names_of.setdefault(note, []).append(test["name"])
+    num_tested = len({test["name"] for test in content["tests"]})
+    notes = list(content["notes"])
+    for note, repeated in names_of.items():
+        names = list(dict.fromkeys(repeated))
+        notes.append(note if len(names) == num_tested else f"{', '.join(names)}: {note}")
+    return notes
+
+
+def _facts(content: Mapping[str, Any]) -> list[tuple[str, str]]:
+    corpus = content["corpus"]
+    return [
+        ("corpus", f"{corpus['name']}, checksum {str(corpus['checksum'])[:16]}"),
+        ("seeds", ", ".join(map(str, content["seeds"]))),
+        *([("metrics as in", content["preset"])] if content["preset"] else []),
+        ("processes", str(content["workers"])),
+        *environment_facts(content["environment"]),
+    ]
