@@ -107,8 +107,7 @@ def check(path: _Path) -> None:
 
 @app.command()
 def describe(
-    path: _Path,
-    as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
+    path: _Path, as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False
 ) -> None:
     """Show counts, lengths, missing parts, labels, and what a constant would score.
 

@@ -43,15 +43,7 @@ def forest_figure(
     """Draw the differences to the reference with their intervals, and a line at zero.
 
     Reference rows (a constant, the majority) can be far off. The axis is that of the models,
-    and a row beyond it is a triangle at the end.
-
-    Args:
-        rows: Rows of the comparison, from top to bottom.
-        tests: Tests by row and metric.
-        metric: The metric to draw.
-
-    Returns:
-        The figure; None where no row was tested.
+    and a row beyond it is a triangle at the end. Returns None where no row was tested.
     """
     tested = [
         (row, test)
@@ -83,16 +75,10 @@ def seeds_figure(
     seeds: Sequence[int],
     published: Sequence[Any] = (),
 ) -> go.Figure | None:
-    """Draw every seed of every row as a dot, and their mean as a bar.
+    """Draw every seed of every row as a dot, their mean as a bar, published numbers as diamonds.
 
-    Args:
-        rows: Rows of the comparison, from top to bottom.
-        metric: The metric to draw.
-        seeds: Seeds of the comparison, in the order of the values.
-        published: Published numbers, drawn as diamonds on the row of the same model.
-
-    Returns:
-        The figure; None where the metric is undefined in every row.
+    ``seeds`` are in the order of the values. Returns None where the metric is undefined in
+    every row.
     """
     known = [row for row in rows if (row["test"].get(metric) or {}).get("mean") is not None]
     if not known:
@@ -107,13 +93,7 @@ def seeds_figure(
 
 
 def _draw_difference(
-    figure: go.Figure,
-    row: int,
-    test: Mapping[str, Any],
-    low: float,
-    high: float,
-    *,
-    is_model: bool,
+    figure: go.Figure, row: int, test: Mapping[str, Any], low: float, high: float, *, is_model: bool
 ) -> None:
     judged, difference = verdict(test), test["difference"]
     colour = VERDICT_COLOURS[judged]

@@ -12,26 +12,9 @@ from typing import Any, NamedTuple
 
 from markupsafe import Markup
 
-from mmcl.evaluation.published_results import (
-    PublishedResult,
-    published_datasets,
-    published_results,
-)
+from mmcl.evaluation.published_results import PublishedResult, published_datasets, published_results
+from mmcl.explain import comparison_words as words
 from mmcl.explain.comparison_figures import VERDICT_COLOURS, forest_figure, seeds_figure
-from mmcl.explain.comparison_words import (
-    Answer,
-    Verdict,
-    answer,
-    arrow,
-    diverged_words,
-    headline,
-    is_higher_better,
-    metric_name,
-    number,
-    p_value,
-    signed,
-    verdict,
-)
 from mmcl.explain.cost_figure import cost_figure, quantity
 from mmcl.explain.figures import COLOURS, figure_html
 from mmcl.explain.page import environment_facts, render_section
@@ -53,7 +36,7 @@ class _Cell(NamedTuple):
     spread: str = ""
     value: float | None = None
     is_best: bool = False
-    verdict: Verdict = "untested"
+    verdict: words.Verdict = "untested"
 
 
 class _Line(NamedTuple):
@@ -69,13 +52,10 @@ class _Line(NamedTuple):
 def comparison_section(
     content: Mapping[str, Any], *, published: Sequence[PublishedResult] | None = None
 ) -> Markup:
-    """Return the section of a comparison or an ablation.
+    """Return the section of a comparison or an ablation from the content of comparison.json.
 
-    Args:
-        content: The content of comparison.json.
-        published: Numbers that others reported on the same data set; by default those known
-            for the corpus of that name. They have a colour of their own, are never tested
-            and never bold.
+    Numbers that others published on the same data set stand beside ours. They have a colour of
+    their own, are never tested and never bold.
     """
     if published is None:
         name = content["corpus"]["name"]
@@ -87,19 +67,22 @@ def comparison_section(
     return render_section(
         "section_comparison.html.j2",
         content=content,
-        headline=headline(content),
+        headline=words.headline(content),
         summary=_summary(content),
         answers=_answers(content, tests),
         forests=_forests(content, rows, tests),
         seeds=_seeds(content, rows, shown),
         cost=_cost(content, rows),
-        primary=metric_name(metrics[0]),
+        primary=words.metric_name(metrics[0]),
         columns=_columns(metrics),
         lines=[_line(row, content, tests) for row in rows],
         every=_metric_tables(rows),
         tests=_test_rows(content, rows, tests),
         selections=_SELECTIONS,
-        published=[(result, metric_name(result.metric), number(result.value)) for result in shown],
+        published=[
+            (result, words.metric_name(result.metric), words.number(result.value))
+            for result in shown
+        ],
         colours={**COLOURS, **VERDICT_COLOURS},
         notes=_notes(content),
         facts=_facts(content),
@@ -115,7 +98,7 @@ def _ordered_rows(content: Mapping[str, Any]) -> list[_Row]:
     if content["kind"] == "ablation":
         return sorted(rows, key=lambda row: row["name"] != content["reference"])
     metric = content["metrics"][0]
-    sign = -1.0 if is_higher_better(metric) else 1.0
+    sign = -1.0 if words.is_higher_better(metric) else 1.0
 
     def rank(row: _Row) -> tuple[bool, float]:
         mean = (row["test"].get(metric) or {}).get("mean")
@@ -135,13 +118,13 @@ def _summary(content: Mapping[str, Any]) -> str:
     )
 
 
-def _answers(content: Mapping[str, Any], tests: _Tests) -> list[tuple[str, list[Answer]]]:
+def _answers(content: Mapping[str, Any], tests: _Tests) -> list[tuple[str, list[words.Answer]]]:
     """Return the questions of an ablation in their order, with an answer per row."""
     metric = content["metrics"][0]
-    answers: dict[str, list[Answer]] = {}
+    answers: dict[str, list[words.Answer]] = {}
     for row in content["rows"]:
         if content["kind"] == "ablation" and row["question"] is not None:
-            given = answer(row["name"], metric, tests.get((row["name"], metric)))
+            given = words.answer(row["name"], metric, tests.get((row["name"], metric)))
             answers.setdefault(row["question"], []).append(given)
     return list(answers.items())
 
@@ -153,10 +136,10 @@ def _forests(
     forests = []
     for key in content["metrics"]:
         floor = (content["floor"] or {}).get(key)
-        chance = "" if floor is None else f"chance alone, for so many clips: ±{number(floor)}"
+        chance = "" if floor is None else f"chance alone, for so many clips: ±{words.number(floor)}"
         if figure := forest_figure(rows, tests, key):
             markup = figure_html(figure, name=f"forest-{key.replace('_', '-')}")
-            forests.append((metric_name(key), chance, markup))
+            forests.append((words.metric_name(key), chance, markup))
     return forests
 
 
@@ -168,7 +151,7 @@ def _seeds(
     for key in content["metrics"]:
         if figure := seeds_figure(rows, key, seeds=content["seeds"], published=published):
             markup = figure_html(figure, name=f"seeds-{key.replace('_', '-')}")
-            figures.append((metric_name(key), arrow(key), markup))
+            figures.append((words.metric_name(key), words.arrow(key), markup))
     return figures
 
 
@@ -185,14 +168,14 @@ def _cost(content: Mapping[str, Any], rows: Sequence[_Row]) -> dict[str, Any] | 
 
 
 def _columns(keys: Sequence[str]) -> list[tuple[str, str]]:
-    return [(metric_name(key), arrow(key)) for key in keys]
+    return [(words.metric_name(key), words.arrow(key)) for key in keys]
 
 
 def _line(row: _Row, content: Mapping[str, Any], tests: _Tests) -> _Line:
     name, metrics = row["name"], content["metrics"]
     cells = [
         _cell(row["test"].get(key))._replace(
-            is_best=content["best"].get(key) == name, verdict=verdict(tests.get((name, key)))
+            is_best=content["best"].get(key) == name, verdict=words.verdict(tests.get((name, key)))
         )
         for key in metrics
     ]
@@ -200,17 +183,17 @@ def _line(row: _Row, content: Mapping[str, Any], tests: _Tests) -> _Line:
     return _Line(
         name=name,
         is_reference=name == content["reference"],
-        cells=[*cells, _Cell(p_value(p), value=p)],
+        cells=[*cells, _Cell(words.p_value(p), value=p)],
         seeds=f"{row['seeds_done']} of {len(content['seeds'])} seeds" if row["diverged"] else "",
-        diverged=diverged_words(row),
+        diverged=words.diverged(row),
     )
 
 
 def _cell(summary: Mapping[str, Any] | None) -> _Cell:
     if not summary or summary["mean"] is None:
         return _Cell("–")
-    spread = "" if summary["std"] is None else f"± {number(summary['std'])}"
-    return _Cell(number(summary["mean"]), spread, summary["mean"])
+    spread = "" if summary["std"] is None else f"± {words.number(summary['std'])}"
+    return _Cell(words.number(summary["mean"]), spread, summary["mean"])
 
 
 def _metric_tables(rows: Sequence[_Row]) -> list[dict[str, Any]]:
@@ -232,12 +215,12 @@ def _test_rows(
     for key in content["metrics"]:
         for row in rows:
             if test := tests.get((row["name"], key)):
-                interval = f"[{signed(test['low'])}, {signed(test['high'])}]"
+                interval = f"[{words.signed(test['low'])}, {words.signed(test['high'])}]"
                 cells = [
-                    _Cell(signed(test["difference"]), interval, test["difference"]),
-                    *(_Cell(p_value(test[p]), value=test[p]) for p in _P_VALUES),
+                    _Cell(words.signed(test["difference"]), interval, test["difference"]),
+                    *(_Cell(words.p_value(test[p]), value=test[p]) for p in _P_VALUES),
                 ]
-                lines.append((metric_name(key), row["name"], cells))
+                lines.append((words.metric_name(key), row["name"], cells))
     return lines
 
 

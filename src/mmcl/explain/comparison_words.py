@@ -17,7 +17,7 @@ __all__ = [
     "Verdict",
     "answer",
     "arrow",
-    "diverged_words",
+    "diverged",
     "headline",
     "is_higher_better",
     "metric_name",
@@ -46,19 +46,12 @@ _LEAST_P = 0.001
 
 
 class Answer(NamedTuple):
-    """The answer that one row of an ablation gives to its question.
+    """The answer that one row of an ablation gives to its question."""
 
-    Attributes:
-        name: Name of the row.
-        verdict: The row beside the reference.
-        short: The first words: yes, no, or that nothing was found.
-        sentence: The evidence.
-    """
-
-    name: str
+    name: str  # of the row
     verdict: Verdict
-    short: str
-    sentence: str
+    short: str  # the first words: yes, no, or that nothing was found
+    sentence: str  # the evidence
 
 
 def metric_name(key: str) -> str:
@@ -72,11 +65,7 @@ def metric_name(key: str) -> str:
 
 
 def is_higher_better(key: str) -> bool:
-    """Return whether a higher value is better, also for the metrics of planted moments.
-
-    Raises:
-        ConfigError: If no metric has this name.
-    """
+    """Return whether a higher value is better; a metric of unknown name is a ConfigError."""
     return key.endswith("auroc") or higher_is_better(key)
 
 
@@ -137,11 +126,7 @@ def p_value(p: float | None) -> str:
 
 
 def verdict(test: Mapping[str, Any] | None) -> Verdict:
-    """Judge a row beside the reference by its test.
-
-    Args:
-        test: An entry of ``tests`` in comparison.json; None where there is none.
-    """
+    """Judge a row beside the reference by its entry in ``tests`` of comparison.json."""
     if test is None or test["difference"] is None or test["p_holm"] is None:
         return "untested"
     if test["better"] is None:
@@ -153,11 +138,6 @@ def answer(name: str, metric: str, test: Mapping[str, Any] | None) -> Answer:
     """Answer "does it help?" from a row that does without it, or with something else.
 
     Questions are put so that *yes* speaks for the reference.
-
-    Args:
-        name: Name of the row.
-        metric: The metric to judge by.
-        test: The test of this row and metric; None where there is none.
 
     Example:
         >>> test = {"name": "mean", "difference": 0.043, "low": 0.031, "high": 0.055}
@@ -205,11 +185,11 @@ def headline(content: Mapping[str, Any]) -> str:
     )
 
 
-def diverged_words(row: Mapping[str, Any]) -> list[str]:
+def diverged(row: Mapping[str, Any]) -> list[str]:
     """Name the seeds that are missing from a row's numbers, and why.
 
     Example:
-        >>> diverged_words({"diverged": {"2": "the loss is nan at epoch 3, step 4"}})
+        >>> diverged({"diverged": {"2": "the loss is nan at epoch 3, step 4"}})
         ['seed 2 diverged: the loss is nan at epoch 3, step 4']
     """
     return [f"seed {seed} diverged: {why}" for seed, why in row["diverged"].items()]

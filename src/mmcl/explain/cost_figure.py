@@ -36,12 +36,7 @@ class _Disc(NamedTuple):
 def cost_figure(rows: Sequence[Mapping[str, Any]], metric: str) -> go.Figure | None:
     """Draw a metric over seconds of training; the area of a disc shows the parameters.
 
-    Args:
-        rows: Rows of the comparison.
-        metric: The metric to draw.
-
-    Returns:
-        The figure; None where no row has both a cost and a score.
+    Returns None where no row has both a cost and a score.
     """
     discs = _discs(rows, metric)
     if not discs:
@@ -120,15 +115,9 @@ def _discs(rows: Sequence[Mapping[str, Any]], metric: str) -> list[_Disc]:
 
 
 def _name_positions(discs: Sequence[_Disc], low: float, high: float) -> list[str | None]:
-    """Choose where to write each name so that it covers no other, even on a phone's screen.
+    """Choose plotly's position of each name so that no name covers another; None without room.
 
-    Args:
-        discs: In the order in which they may choose.
-        low: Lower end of the axis of seconds, as a power of ten.
-        high: Its upper end.
-
-    Returns:
-        Positions as plotly names them; None where there is no room.
+    ``low`` and ``high`` are the ends of the axis of seconds, as powers of ten.
     """
     scores = [disc.score for disc in discs]
     lowest, span = min(scores), max(scores) - min(scores)

@@ -13,14 +13,7 @@ from typing import Any, NamedTuple
 import plotly.graph_objects as go
 from markupsafe import Markup
 
-from mmcl.explain.figures import (
-    COLOURS,
-    NEUTRAL,
-    add_band,
-    error_bars,
-    figure_html,
-    finish_figure,
-)
+from mmcl.explain.figures import COLOURS, NEUTRAL, add_band, error_bars, figure_html, finish_figure
 from mmcl.explain.findings import SIGNIFICANT, probability_text
 from mmcl.explain.page import render_section
 
@@ -64,10 +57,6 @@ def error_figure(curves: Mapping[str, Any], direction: str) -> go.Figure:
     """Draw the error along ``deletion`` or ``insertion``, a line per ranking.
 
     The band around ``random`` reaches from the lowest to the highest of its orders.
-
-    Args:
-        curves: ``curves`` of an explanation.
-        direction: ``deletion`` or ``insertion``.
     """
     figure = go.Figure()
     shares = [100 * share for share in curves["fractions"]]
@@ -132,11 +121,7 @@ def redundancy_figure(redundancy: list[dict[str, Any]]) -> go.Figure:
 
 
 def histogram_figure(by_modality: Mapping[str, Mapping[str, Any]]) -> go.Figure:
-    """Draw the distribution of keep probabilities, a line per modality.
-
-    Args:
-        by_modality: One group of ``actions`` of an explanation.
-    """
+    """Draw the distribution of keep probabilities in one group of clips, a line per modality."""
     figure = go.Figure()
     for modality, row in by_modality.items():
         bins, name = len(row["histogram"]), html.escape(modality)
@@ -157,12 +142,7 @@ def histogram_figure(by_modality: Mapping[str, Mapping[str, Any]]) -> go.Figure:
 
 
 def explanation_section(content: Mapping[str, Any], *, name: str = "explanation") -> Markup:
-    """Return the section of an explanation.
-
-    Args:
-        content: The content of explanation.json.
-        name: Start of the ids in the section, unique in the page.
-    """
+    """Return the section of an explanation; ``name`` begins the ids in it."""
     curves, probes, redundancy = content["curves"], content["probes"], content["redundancy"]
     return render_section(
         "section_explanation.html.j2",

@@ -69,44 +69,25 @@ _CONFIG = {"responsive": True, "displayModeBar": False, "scrollZoom": False}
 
 
 class Curve(NamedTuple):
-    """One line of a curve figure.
+    """One line of a curve figure."""
 
-    Attributes:
-        values: A number per epoch; NaN leaves a gap.
-        chosen: Index of the epoch to mark, or None.
-    """
-
-    values: Sequence[float]
-    chosen: int | None = None
+    values: Sequence[float]  # a number per epoch; NaN leaves a gap
+    chosen: int | None = None  # index of the epoch to mark
 
 
 class Strip(NamedTuple):
-    """One quantity over the steps of a clip: a row of cells per modality.
-
-    Attributes:
-        title: Title above the strip.
-        values: Colour of each step in 0..1, by modality float ``[n]``; lengths may differ.
-        labels: Text of each step, shown when a reader points at it.
-        outlined: Cells to draw a frame around, by modality bool ``[n]``.
-        scale: Plotly colour scale.
-        signs: A letter for the cell of each step, or None.
-    """
+    """One quantity over the steps of a clip: a row of cells per modality, ``[n]`` each."""
 
     title: str
-    values: Mapping[Modality, NDArray[Any]]
-    labels: Mapping[Modality, Sequence[str]]
-    outlined: Mapping[Modality, NDArray[np.bool_]]
-    scale: list[tuple[float, str]]
-    signs: Mapping[Modality, Sequence[str]] | None = None
+    values: Mapping[Modality, NDArray[Any]]  # place on the colour scale, 0..1
+    labels: Mapping[Modality, Sequence[str]]  # shown when a reader points at a cell
+    outlined: Mapping[Modality, NDArray[np.bool_]]  # cells with a frame
+    scale: list[tuple[float, str]]  # as plotly describes it
+    signs: Mapping[Modality, Sequence[str]] | None = None  # a letter per cell
 
 
 def curve_figure(curves: Mapping[str, Curve], *, colours: Mapping[str, str] = COLOURS) -> go.Figure:
-    """Draw one quantity over the epochs, a line per name.
-
-    Args:
-        curves: By name, of a variant for example.
-        colours: By name; a name without one is grey.
-    """
+    """Draw one quantity over the epochs, a line per name; a name without a colour is grey."""
     figure = go.Figure()
     for name, curve in curves.items():
         epochs = list(range(1, len(curve.values) + 1))
@@ -148,9 +129,9 @@ def scatter_figure(
         truth: Scores, float ``[clips]``.
         prediction: Predicted scores, float ``[clips]``.
         ids: Ids of the clips, shown when a reader points at them.
-        low: Lower end of both axes; no score may lie below.
+        low: Lower end of both axes.
         high: Upper end of both axes.
-        name: Name of the model; one in :data:`COLOURS` gets its colour.
+        name: Name of the model, for its colour.
     """
     figure = go.Figure()
     figure.add_scatter(x=[low, high], y=[low, high], mode="lines", line=_DIAGONAL, hoverinfo="skip")
@@ -179,11 +160,7 @@ def value_strip(
 ) -> Strip:
     """Make a strip of numbers in 0..1: the larger the number, the stronger the colour.
 
-    Args:
-        title: Title above the strip.
-        values: By modality float ``[n]`` in 0..1.
-        outlined: Cells to frame, by modality bool ``[n]``.
-        colour: Name of a colour in :data:`COLOURS`.
+    ``colour`` is the name of one in :data:`COLOURS`.
     """
     scale = [(end, translucent(COLOURS[colour], max(end, _FAINTEST))) for end in (0.0, 1.0)]
     labels = {m: [f"{value:.2f}" for value in row] for m, row in values.items()}
@@ -191,12 +168,7 @@ def value_strip(
 
 
 def role_strip(title: str, roles: Mapping[Modality, NDArray[np.int8]]) -> Strip:
-    """Make a strip of planted roles: a colour and a sign each, all but distractors framed.
-
-    Args:
-        title: Title above the strip.
-        roles: By modality int8 ``[n]``, roles as :mod:`mmcl.corpus.plant` numbers them.
-    """
+    """Make a strip of planted roles: a colour and a sign each, all but distractors framed."""
     bands = (translucent(NEUTRAL, _FAINTEST), COLOURS["common"], COLOURS["complementary"])
     scale = [(edge, colour) for i, colour in enumerate(bands) for edge in (i / 3, (i + 1) / 3)]
     return Strip(
@@ -210,11 +182,7 @@ def role_strip(title: str, roles: Mapping[Modality, NDArray[np.int8]]) -> Strip:
 
 
 def steps_figure(strips: Sequence[Strip]) -> go.Figure:
-    """Draw strips under each other, steps from left to right: one clip at a glance.
-
-    Args:
-        strips: From top to bottom; all of the same modalities.
-    """
+    """Draw strips of the same modalities under each other, steps from left to right."""
     count = len(strips)
     height = count * (_STRIP_HEIGHT + _STRIP_GAP) + _FIGURE_MARGIN
     inner = height - _FIGURE_MARGIN - _STRIP_GAP  # plotly leaves no gap before the first
@@ -256,11 +224,10 @@ def figure_html(figure: go.Figure, *, name: str) -> Markup:
         figure: The figure.
         name: Id of its element, unique in the page: letters, digits and hyphens.
     """
+    id_ = _prefix.get() + name
     # Safe to trust: plotly escapes <, > and / in the JSON it writes.
     return Markup(
-        figure.to_html(
-            full_html=False, include_plotlyjs=False, config=_CONFIG, div_id=_prefix.get() + name
-        )
+        figure.to_html(full_html=False, include_plotlyjs=False, config=_CONFIG, div_id=id_)
     )
 
 
@@ -281,14 +248,8 @@ def names_under(prefix: str) -> Iterator[None]:
 def finish_figure(
     figure: go.Figure, *, height: int, x_title: str | None = None, y_title: str | None = None
 ) -> None:
-    """Give a figure the common look: no background, no legend, no dragging (phones must scroll).
-
-    Args:
-        figure: Changed in place.
-        height: In pixels; the width is that of the page.
-        x_title: Title of the horizontal axis.
-        y_title: Title of the vertical axis.
-    """
+    """Give a figure the common look and a height in pixels; its width is that of the page."""
+    # Nothing can be dragged: on a phone a finger on a figure must scroll the page.
     axis = {"zeroline": False, "fixedrange": True, "ticks": "", "gridcolor": NEUTRAL}
     figure.update_layout(
         template="none",

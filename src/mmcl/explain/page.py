@@ -22,14 +22,9 @@ __all__ = ["environment_facts", "render_page", "render_section", "write_page"]
 
 
 def render_page(template: str, **context: Any) -> str:
-    """Fill a template; text is escaped, and only :class:`~markupsafe.Markup` is not.
+    """Fill a template of ``explain/templates`` and return the page, plotly.js included.
 
-    Args:
-        template: Name of a file in ``explain/templates``.
-        context: Values for the template; a name that is missing is an error.
-
-    Returns:
-        A complete page, with plotly.js in it unless the template leaves it out.
+    Text is escaped, and only :class:`~markupsafe.Markup` is not. A missing name is an error.
     """
     return _environment().get_template(template).render(plotly_js=_plotly_js, **context)
 
@@ -40,11 +35,7 @@ def render_section(template: str, **context: Any) -> Markup:
 
 
 def environment_facts(environment: Mapping[str, Any]) -> list[tuple[str, str]]:
-    """Name the versions, machine and commit of a result for a reader.
-
-    Args:
-        environment: As :func:`mmcl.runtime.environment` described it.
-    """
+    """Name the versions, machine and commit of :func:`mmcl.runtime.environment` for a reader."""
     versions = {name: v for name, v in environment["versions"].items() if v is not None}
     return [
         ("versions", ", ".join(f"{name} {version}" for name, version in versions.items())),

@@ -19,27 +19,14 @@ from mmcl.corpus.plant import ROLE_COMMON, ROLE_COMPLEMENTARY
 from mmcl.corpus.schema import Clip
 from mmcl.corpus.store import Corpus, Split, open_corpus, pack_corpus
 from mmcl.evaluation.moments import Moments
-from mmcl.explain.figures import (
-    COLOURS,
-    figure_html,
-    role_strip,
-    steps_figure,
-    value_strip,
-)
+from mmcl.explain.figures import COLOURS, figure_html, role_strip, steps_figure, value_strip
 from mmcl.explain.page import render_section
 from mmcl.explain.run_figures import history_figures, read_history
 from mmcl.explain.sentences import signed
 from mmcl.runs.run import METRICS, RUN, Run
 from mmcl.types import VARIANTS
 
-__all__ = [
-    "SHOWN",
-    "Metric",
-    "metric_rows",
-    "pick_clips",
-    "planted_section",
-    "read_planted",
-]
+__all__ = ["SHOWN", "Metric", "metric_rows", "pick_clips", "planted_section", "read_planted"]
 
 NUM_CLIPS = 4
 
@@ -65,14 +52,9 @@ SHOWN: tuple[Metric, ...] = (
 
 
 def metric_rows(runs: Mapping[str, Run]) -> dict[str, dict[str, float | None]]:
-    """Return the :data:`SHOWN` of the test split by variant and reference.
+    """Return the metrics in :data:`SHOWN` of the test split, for each run and each reference.
 
-    Args:
-        runs: Finished runs on one corpus, by variant.
-
-    Returns:
-        Metrics by key for each run, then for each reference; None where one is undefined or
-        does not apply.
+    A metric is None where it is undefined or does not apply.
     """
     rows: dict[str, dict[str, float | None]] = {}
     references: dict[str, Any] = {}
@@ -91,15 +73,7 @@ def pick_clips(labels: NDArray[np.float64], highest: float, *, count: int = NUM_
     """Choose clips from weak to strong by a rule that knows nothing of any prediction.
 
     ``0..highest`` is cut into ``count`` equal bands. The first clip whose absolute label lies
-    in a band stands for it; a band without a clip is left out.
-
-    Args:
-        labels: float ``[clips]``; NaN where unknown.
-        highest: Greatest absolute label there can be.
-        count: Number of bands.
-
-    Returns:
-        Rows, weakest band first.
+    in a band stands for it; a band without a clip is left out. Unknown labels are NaN.
 
     Example:
         >>> pick_clips(np.array([2.9, -0.1, 0.2, -1.0]), 3.0)
@@ -113,9 +87,6 @@ def pick_clips(labels: NDArray[np.float64], highest: float, *, count: int = NUM_
 
 def read_planted(path: Path) -> dict[str, Any]:
     """Gather what the section shows of a planted corpus and the runs beside it.
-
-    Args:
-        path: The corpus file.
 
     Returns:
         ``corpus``; ``runs`` by variant, of those that were trained on exactly this corpus;
@@ -131,11 +102,7 @@ def read_planted(path: Path) -> dict[str, Any]:
 
 
 def planted_section(content: Mapping[str, Any]) -> Markup:
-    """Return the section on a planted corpus.
-
-    Args:
-        content: What :func:`read_planted` gathered.
-    """
+    """Return the section on a planted corpus from what :func:`read_planted` gathered."""
     card, runs = content["corpus"].card, content["runs"]
     rows = metric_rows(runs)
     known = {key for row in rows.values() for key, value in row.items() if value is not None}

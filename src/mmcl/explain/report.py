@@ -73,16 +73,10 @@ PARTS: tuple[Part, ...] = (
     ),
     Part("Comparison", _COMPARISON, comparison_section, "mmcl compare CORPUS --out DIR"),
     Part(
-        "Explanation",
-        "explanation.json",
-        explanation_section,
-        "mmcl explain RUN CORPUS --out DIR",
+        "Explanation", "explanation.json", explanation_section, "mmcl explain RUN CORPUS --out DIR"
     ),
     Part(
-        "Robustness",
-        "robustness.json",
-        robustness_section,
-        "mmcl robustness RUN CORPUS --out DIR",
+        "Robustness", "robustness.json", robustness_section, "mmcl robustness RUN CORPUS --out DIR"
     ),
     Part("Tuning", "tuning.json", tuning_section, "mmcl tune CORPUS --out DIR"),
     Part("Run", _METRICS, run_section, "mmcl train CORPUS --out DIR", read_run, beside=_RUN),
@@ -131,11 +125,7 @@ def find_results(folder: Path) -> list[Result]:
 
 
 def report_page(folder: Path, *, command: str) -> str:
-    """Return the page on every result in a folder.
-
-    Args:
-        folder: Folder of the results.
-        command: The command that makes the page, as typed.
+    """Return the page on every result in a folder; it names the command that makes it.
 
     Raises:
         RunError: If there are no results, or one cannot be read.

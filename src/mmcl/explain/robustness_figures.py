@@ -13,14 +13,7 @@ from typing import Any
 import plotly.graph_objects as go
 from markupsafe import Markup
 
-from mmcl.explain.figures import (
-    COLOURS,
-    NEUTRAL,
-    add_band,
-    error_bars,
-    figure_html,
-    finish_figure,
-)
+from mmcl.explain.figures import COLOURS, NEUTRAL, add_band, error_bars, figure_html, finish_figure
 from mmcl.explain.page import render_section
 from mmcl.runs.robustness import crossing_sentences, headline
 
@@ -40,8 +33,8 @@ def rate_figure(
     Args:
         rates: Chances that a step is missing.
         summaries: The metric at each rate; an undefined one leaves a gap.
-        line: ``row`` and ``value`` of the best score without any feature; None draws no line.
-        name: Name of the model; one in :data:`~mmcl.explain.figures.COLOURS` gets its colour.
+        line: ``row`` and ``value`` of the best score without any feature, or None.
+        name: Name of the model, for its colour.
     """
     figure = go.Figure()
     colour = COLOURS.get(name, COLOURS["common"])
@@ -65,13 +58,7 @@ def rate_figure(
 
 
 def subset_figure(subsets: Mapping[str, _Summary], *, line: _Line, name: str) -> go.Figure:
-    """Draw a metric with every subset of the modalities, a bar each.
-
-    Args:
-        subsets: The metric by name of the subset, in the order to draw.
-        line: See :func:`rate_figure`.
-        name: See :func:`rate_figure`.
-    """
+    """Draw a metric with every subset of the modalities, a bar each; see :func:`rate_figure`."""
     figure = go.Figure()
     labels = [html.escape(subset) for subset in subsets]
     means = [summary["mean"] for summary in subsets.values()]
@@ -98,11 +85,7 @@ def subset_figure(subsets: Mapping[str, _Summary], *, line: _Line, name: str) ->
 
 
 def robustness_section(content: Mapping[str, Any]) -> Markup:
-    """Return the section of robustness.
-
-    Args:
-        content: The content of robustness.json.
-    """
+    """Return the section of robustness from the content of robustness.json."""
     keys = headline(content)
     return render_section(
         "section_robustness.html.j2",

@@ -50,24 +50,15 @@ _SEED_COLOURS = (
 
 
 class Confusion(NamedTuple):
-    """A confusion matrix.
-
-    Attributes:
-        names: Names of the classes, in the order of rows (truth) and columns (prediction).
-        shares: By row the share predicted as each class, or None for a class without clips.
-        counts: Clips of each class, every seed counted.
-    """
+    """A confusion matrix: truth in rows, prediction in columns."""
 
     names: list[str]
-    shares: list[list[float] | None]
-    counts: list[int]
+    shares: list[list[float] | None]  # of each row; None for a class without clips
+    counts: list[int]  # clips of each class, every seed counted
 
 
 def read_run(path: Path) -> dict[str, Any]:
-    """Gather what the section shows of a run.
-
-    Args:
-        path: Its metrics.json.
+    """Gather what the section shows of a run, given the path of its metrics.json.
 
     Returns:
         ``metrics`` and ``run`` as in their files, ``history`` by seed, and ``predictions`` of
@@ -95,11 +86,7 @@ def read_history(folder: Path, seed: int) -> list[dict[str, float]]:
 
 
 def run_section(content: Mapping[str, Any]) -> Markup:
-    """Return the section of a run.
-
-    Args:
-        content: What :func:`read_run` gathered.
-    """
+    """Return the section of a run from what :func:`read_run` gathered."""
     metrics, run, predictions = content["metrics"], content["run"], content["predictions"]
     task, split = run["corpus"]["task"], "test" if metrics["test"] else "valid"
     kind, names = task["kind"], task["names"]
@@ -144,12 +131,12 @@ def history_figures(
     *,
     colours: Mapping[str, str],
 ) -> list[tuple[str, Markup]]:
-    """Draw the curves of several trainings over each other.
+    """Draw several trainings over each other.
 
     Args:
-        histories: A row per epoch as :func:`read_history` returns them, by name.
-        chosen: Index of the chosen epoch, by name.
-        colours: Colour of the line, by name.
+        histories: By name what :func:`read_history` returned.
+        chosen: By name the index of the chosen epoch.
+        colours: By name the colour of the line.
 
     Returns:
         Title and figure of every quantity that changes at all.
@@ -168,11 +155,7 @@ def history_figures(
 
 
 def confusion(rows: Sequence[Mapping[str, Any]], names: Sequence[str]) -> Confusion:
-    """Count which class was taken for which.
-
-    Args:
-        rows: Rows with ``truth`` and ``prediction``, indices of classes.
-        names: Names of the classes.
+    """Count which class was taken for which; ``truth`` and ``prediction`` are indices.
 
     Example:
         >>> rows = [{"truth": 0, "prediction": 0}, {"truth": 0, "prediction": 1}]
@@ -197,9 +180,7 @@ def emotion_rates(
 ) -> list[tuple[str, int, float | None, float | None]]:
     """Return how often each emotion was predicted, where it is shown and where it is not.
 
-    Args:
-        rows: Rows with ``truth`` and ``prediction``, a 0 or 1 per emotion.
-        names: Names of the emotions.
+    ``truth`` and ``prediction`` of a row hold a 0 or 1 per emotion.
 
     Returns:
         Name, number of clips that show it, share of these that it was predicted for, and

@@ -11,36 +11,15 @@ from typing import Any
 import pyarrow as pa
 
 from mmcl.errors import DatasetError
+from mmcl.explain import sentences
 from mmcl.explain.figures import COLOURS, NEUTRAL
-from mmcl.explain.sentences import (
-    NAMES,
-    ends,
-    hardly,
-    label,
-    level,
-    shared,
-    signed,
-    strong_words,
-    tint,
-)
 from mmcl.extras import load
 from mmcl.runs.recordings import Timeline
 from mmcl.types import MODALITIES
 
-__all__ = [
-    "LEAST_STRONG",
-    "TINTS",
-    "clock",
-    "draw_timeline",
-    "subtitles",
-    "timeline_table",
-]
+__all__ = ["LEAST_STRONG", "TINTS", "clock", "draw_timeline", "subtitles", "timeline_table"]
 
-TINTS = {
-    "positive": COLOURS["calibrated"],
-    "negative": COLOURS["released"],
-    "neutral": NEUTRAL,
-}
+TINTS = {"positive": COLOURS["calibrated"], "negative": COLOURS["released"], "neutral": NEUTRAL}
 """Green and purple: told apart with every kind of colour vision."""
 
 LEAST_STRONG = 3
@@ -71,7 +50,7 @@ def timeline_table(timeline: Timeline) -> pa.Table:
         shares = [m.share.get(modality) for m in moments]
         columns[f"share_{modality}"] = pa.array(shares, pa.float64())
     words = [
-        strong_words(task, clip, m)[:NUM_STRONGEST_WORDS]
+        sentences.strong_words(task, clip, m)[:NUM_STRONGEST_WORDS]
         for clip, m in zip(timeline.clips, moments, strict=True)
     ]
     columns["strongest_words"] = pa.array(words, pa.list_(pa.string()))
@@ -85,7 +64,7 @@ def subtitles(timeline: Timeline) -> str:
     for number, (clip, (start, end), moments) in enumerate(rows, start=1):
         # An arrow or an empty line inside the text would end the caption.
         text = " ".join((clip.text or "").split()).replace("-->", "→")
-        line = f"[{label(timeline.task, moments)}] {text}".strip()
+        line = f"[{sentences.label(timeline.task, moments)}] {text}".strip()
         captions.append(f"{number}\n{_timestamp(start)} --> {_timestamp(end)}\n{line}\n")
     return "\n".join(captions)
 
@@ -104,10 +83,6 @@ def clock(seconds: float) -> str:
 
 def draw_timeline(timeline: Timeline, path: Path) -> None:
     """Draw a timeline as a picture: predictions above, the effect of each modality below.
-
-    Args:
-        timeline: The timeline to draw.
-        path: File to write, ``.png``.
 
     Raises:
         MissingExtraError: If matplotlib is not installed.
@@ -139,10 +114,10 @@ def _timestamp(seconds: float) -> str:
 
 def _draw_predictions(axes: Any, timeline: Timeline) -> None:
     task, error = timeline.task, timeline.error or 0.0
-    low, high = ends(task)
+    low, high = sentences.ends(task)
     for (start, end), moments in zip(timeline.spans, timeline.moments, strict=True):
-        value, spread = level(moments), moments.spread or 0.0
-        colour = _as_floats(TINTS[tint(task, moments.prediction)])
+        value, spread = sentences.level(moments), moments.spread or 0.0
+        colour = _as_floats(TINTS[sentences.tint(task, moments.prediction)])
         band = max(value - error, low), min(value + error, high)
         axes.fill_between([start, end], *band, color=colour, alpha=0.2, linewidth=0)
         axes.plot([start, end], [value, value], color=colour, linewidth=4, solid_capstyle="butt")
@@ -150,7 +125,11 @@ def _draw_predictions(axes: Any, timeline: Timeline) -> None:
         if spread:
             axes.errorbar(middle, value, yerr=spread, color=colour, capsize=3)
         if len(timeline.clips) <= MOST_LABELLED:
-            text = signed(value) if task.kind == "regression" else label(task, moments)
+            text = (
+                sentences.signed(value)
+                if task.kind == "regression"
+                else sentences.label(task, moments)
+            )
             top = max(value + spread, band[1])
             axes.text(middle, top, text, ha="center", va="bottom", fontsize=8, parse_math=False)
     margin = 0.1 * (high - low)
@@ -166,7 +145,7 @@ def _draw_shares(axes: Any, timeline: Timeline) -> None:
     """Draw a row per modality and a cell per utterance; a strong colour is a large effect."""
     used = [m for m in MODALITIES if any(m in moments.share for moments in timeline.moments)]
     shares = [abs(share) for moments in timeline.moments for share in moments.share.values()]
-    largest = max([LEAST_STRONG * hardly(timeline.task), *shares])
+    largest = max([LEAST_STRONG * sentences.hardly(timeline.task), *shares])
     for (start, end), moments in zip(timeline.spans, timeline.moments, strict=True):
         for row, modality in enumerate(used):
             share = moments.share.get(modality, 0.0)
@@ -175,9 +154,11 @@ def _draw_shares(axes: Any, timeline: Timeline) -> None:
             cell, rows = [(start, end - start)], (row - 0.42, 0.84)
             axes.broken_barh(cell, rows, color=_as_floats(TINTS[kind]), alpha=alpha, linewidth=0)
             if len(timeline.clips) <= MOST_LABELLED:
-                text = shared(timeline.task, share) if modality in moments.present else "–"
+                text = (
+                    sentences.shared(timeline.task, share) if modality in moments.present else "–"
+                )
                 axes.text((start + end) / 2, row, text, ha="center", va="center", fontsize=7)
-    axes.set_yticks(range(len(used)), [NAMES[m] for m in used])
+    axes.set_yticks(range(len(used)), [sentences.NAMES[m] for m in used])
     axes.set_ylim(len(used) - 0.5, -0.5)
     axes.set_xlabel("time")
     axes.set_title("effect of each modality", loc="left", fontsize=9, color="0.4")

@@ -12,7 +12,7 @@ import mimetypes
 import os
 from collections.abc import Sequence
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 from urllib.parse import quote
 
 import numpy as np
@@ -20,21 +20,9 @@ from numpy.typing import NDArray
 
 from mmcl.corpus.schema import Clip, Task, Word
 from mmcl.evaluation.moments import Moments
+from mmcl.explain import sentences
 from mmcl.explain.figures import COLOURS
 from mmcl.explain.page import render_page
-from mmcl.explain.sentences import (
-    NAMES,
-    certainty,
-    ends,
-    hardly,
-    headline,
-    label,
-    level,
-    sentence,
-    shared,
-    signed,
-    tint,
-)
 from mmcl.explain.timeline import LEAST_STRONG, TINTS, clock
 from mmcl.runs.recordings import Timeline
 from mmcl.types import MODALITIES, Modality
@@ -62,45 +50,6 @@ class _Cell(NamedTuple):
     action: float | None
 
 
-class _Column(NamedTuple):
-    """A word and the cells of its modalities."""
-
-    text: str
-    at: float | None  # seconds of the file
-    end: float | None
-    share: float
-    strength: float  # of the share, relative to the strongest word, 0..1
-    title: str
-    cells: list[_Cell]
-
-
-class _Bar(NamedTuple):
-    """Effect of one modality: a bar to the left or right of the middle."""
-
-    name: str
-    share: float
-    text: str
-    width: float  # percent of half the bar
-
-
-class _Utterance(NamedTuple):
-    number: int
-    start: float
-    end: float
-    clock: str
-    label: str
-    tint: str
-    certainty: str
-    sentence: str
-    bars: list[_Bar]
-    columns: list[_Column]
-    left: float  # percent of the timeline's width
-    width: float
-    middle: float  # percent of its height
-    band: tuple[float, float]  # top and height
-    whisker: tuple[float, float] | None
-
-
 class _Tick(NamedTuple):
     at: float  # percent
     text: str
@@ -122,8 +71,8 @@ def timeline_page(
         "timeline.html.j2",
         timeline=timeline,
         player=None if media is None else _player(media, beside or media.parent),
-        lead=headline(timeline.task, timeline.moments),
-        rows=[NAMES[m] for m in used],
+        lead=sentences.headline(timeline.task, timeline.moments),
+        rows=[sentences.NAMES[m] for m in used],
         utterances=_utterances(timeline, used),
         colours=COLOURS,
         tints=TINTS,
@@ -144,44 +93,51 @@ def _player(media: Path, beside: Path) -> _Player:
     return _Player(kind, quote(Path(relative).as_posix()), embedded=False)
 
 
-def _utterances(timeline: Timeline, used: Sequence[Modality]) -> list[_Utterance]:
+def _utterances(timeline: Timeline, used: Sequence[Modality]) -> list[dict[str, Any]]:
+    """Return the utterances as the template shows them; places are percent of the plot."""
     task, total = timeline.task, _duration(timeline)
     # Colours and bars are relative to the strongest effect of the whole recording.
-    least = LEAST_STRONG * hardly(task)
+    least = LEAST_STRONG * sentences.hardly(task)
     strongest_word = max([least, *(abs(x) for m in timeline.moments for x in m.word_share)])
     strongest = max([least, *(abs(x) for m in timeline.moments for x in m.share.values())])
     rows = zip(timeline.clips, timeline.spans, timeline.moments, strict=True)
     utterances = []
     for number, (clip, (start, end), moments) in enumerate(rows, start=1):
-        value, spread = level(moments), moments.spread
+        value, spread = sentences.level(moments), moments.spread
         utterances.append(
-            _Utterance(
-                number=number,
-                start=start,
-                end=end,
-                clock=clock(start),
-                label=label(task, moments),
-                tint=tint(task, moments.prediction),
-                certainty=certainty(moments, timeline.error),
-                sentence=sentence(task, clip, moments),
-                bars=_bars(task, moments, used, strongest),
-                columns=_columns(task, clip, (start, end), moments, used, strongest_word),
-                left=100 * start / total,
-                width=100 * (end - start) / total,
-                middle=_height(task, value),
-                band=_stretch(task, value, timeline.error or 0.0),
-                whisker=None if spread is None else _stretch(task, value, spread),
-            )
+            {
+                "number": number,
+                "start": start,
+                "end": end,
+                "clock": clock(start),
+                "label": sentences.label(task, moments),
+                "tint": sentences.tint(task, moments.prediction),
+                "certainty": sentences.certainty(moments, timeline.error),
+                "sentence": sentences.sentence(task, clip, moments),
+                "bars": _bars(task, moments, used, strongest),
+                "columns": _columns(task, clip, (start, end), moments, used, strongest_word),
+                "left": 100 * start / total,
+                "width": 100 * (end - start) / total,
+                "middle": _height(task, value),
+                "band": _stretch(task, value, timeline.error or 0.0),
+                "whisker": None if spread is None else _stretch(task, value, spread),
+            }
         )
     return utterances
 
 
-def _bars(task: Task, moments: Moments, used: Sequence[Modality], strongest: float) -> list[_Bar]:
+def _bars(
+    task: Task, moments: Moments, used: Sequence[Modality], strongest: float
+) -> list[dict[str, Any]]:
+    """Return the effect of each modality; widths are percent of half the bar."""
     bars = []
     for modality in used:
         share = moments.share.get(modality, 0.0)
-        text = shared(task, share) if modality in moments.present else "none"
-        bars.append(_Bar(NAMES[modality], share, text, 100 * abs(share) / strongest))
+        text = sentences.shared(task, share) if modality in moments.present else "none"
+        width = 100 * abs(share) / strongest
+        bars.append(
+            {"name": sentences.NAMES[modality], "share": share, "text": text, "width": width}
+        )
     return bars
 
 
@@ -192,7 +148,7 @@ def _columns(
     moments: Moments,
     used: Sequence[Modality],
     strongest: float,
-) -> list[_Column]:
+) -> list[dict[str, Any]]:
     """Return a column per word, or per second where no word is known."""
     words = clip.words or tuple(
         Word(text="", start=second, end=second + 1)
@@ -200,21 +156,21 @@ def _columns(
     )
     cells = {m: _cells(m, moments, words, span) for m in used}
     shares = moments.word_share.tolist()
-    if len(shares) != len(words):  # the text was cut into other steps than words
+    if len(shares) != len(words):  # the steps of the text are not its words
         shares = [0.0] * len(words)
     columns = []
     for index, (word, share) in enumerate(zip(words, shares, strict=True)):
         start = None if word.start is None else span[0] + word.start
         columns.append(
-            _Column(
-                text=word.text or ("·" if start is None else clock(start)),
-                at=start,
-                end=None if word.end is None else span[0] + word.end,
-                share=share,
-                strength=abs(share) / strongest,
-                title=_title(task, word, share, {m: cells[m][index] for m in used}),
-                cells=[cells[m][index] for m in used],
-            )
+            {
+                "text": word.text or ("·" if start is None else clock(start)),
+                "at": start,
+                "end": None if word.end is None else span[0] + word.end,
+                "share": share,
+                "strength": abs(share) / strongest,
+                "title": _title(task, word, share, {m: cells[m][index] for m in used}),
+                "cells": [cells[m][index] for m in used],
+            }
         )
     return columns
 
@@ -255,11 +211,11 @@ def _mean(values: NDArray[np.float32], mask: NDArray[np.bool_]) -> float | None:
 
 def _title(task: Task, word: Word, share: float, cells: dict[Modality, _Cell]) -> str:
     """Return the text shown when a reader points at a word."""
-    lines = [f"moved it by {shared(task, share)}"] if word.text else []
+    lines = [f"moved it by {sentences.shared(task, share)}"] if word.text else []
     for modality, (common, kept) in cells.items():
         measured = common is not None and kept is not None
         values = f"common {common:.2f}, kept {kept:.2f}" if measured else "not measured"
-        lines.append(f"{NAMES[modality]}: {values}")
+        lines.append(f"{sentences.NAMES[modality]}: {values}")
     return "\n".join(lines)
 
 
@@ -269,7 +225,7 @@ def _duration(timeline: Timeline) -> float:
 
 def _height(task: Task, value: float) -> float:
     """Return the place of a value, in percent from the top of the plot."""
-    low, high = ends(task)
+    low, high = sentences.ends(task)
     share = (high - min(max(value, low), high)) / (high - low)
     return _TOP + share * (_BOTTOM - _TOP)
 
@@ -282,12 +238,15 @@ def _stretch(task: Task, middle: float, around: float) -> tuple[float, float]:
 
 def _levels(task: Task) -> list[_Tick]:
     """Return the horizontal lines: both ends of the scale and its middle."""
-    low, high = ends(task)
+    low, high = sentences.ends(task)
     if task.kind != "regression":
         return [_Tick(_height(task, value), f"{value:.0%}") for value in (high, 0.5, low)]
     middle = 0.0 if low < 0 < high else (low + high) / 2
     decimals = 0 if high - low >= 4 else 1
-    return [_Tick(_height(task, value), signed(value, decimals)) for value in (high, middle, low)]
+    return [
+        _Tick(_height(task, value), sentences.signed(value, decimals))
+        for value in (high, middle, low)
+    ]
 
 
 def _times(timeline: Timeline) -> list[_Tick]:

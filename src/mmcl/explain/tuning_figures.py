@@ -23,11 +23,7 @@ _BEST = COLOURS["complementary"]
 
 
 def course_figure(trials: Sequence[Mapping[str, Any]]) -> go.Figure:
-    """Draw the validation loss of every trial, and the best completed one so far.
-
-    Args:
-        trials: As ``tuning.json`` lists them; failed ones have no value and are left out.
-    """
+    """Draw the validation loss of every trial that has one, and the best completed so far."""
     figure = go.Figure()
     for state, symbol in _SYMBOLS.items():
         of_state = [trial for trial in trials if trial["state"] == state]
@@ -54,13 +50,7 @@ def course_figure(trials: Sequence[Mapping[str, Any]]) -> go.Figure:
 
 
 def slice_figure(trials: Sequence[Mapping[str, Any]], key: str, *, best: int) -> go.Figure:
-    """Draw the validation loss of completed trials over one setting.
-
-    Args:
-        trials: As ``tuning.json`` lists them.
-        key: The setting.
-        best: Number of the best trial, which has another colour.
-    """
+    """Draw the validation loss of completed trials over one setting, the best one marked."""
     completed = [t for t in trials if t["state"] == "complete" and key in t["params"]]
     values = [trial["params"][key] for trial in completed]
     is_best = [trial["number"] == best for trial in completed]
@@ -84,11 +74,7 @@ def slice_figure(trials: Sequence[Mapping[str, Any]], key: str, *, best: int) ->
 
 
 def importance_figure(shares: Mapping[str, float]) -> go.Figure:
-    """Draw the share of the differences between trials that each setting explains.
-
-    Args:
-        shares: By key, the largest first.
-    """
+    """Draw the share of the differences between trials that each setting explains."""
     figure = go.Figure()
     figure.add_bar(
         x=list(shares.values()),
@@ -104,11 +90,7 @@ def importance_figure(shares: Mapping[str, float]) -> go.Figure:
 
 
 def tuning_section(content: Mapping[str, Any]) -> Markup:
-    """Return the section of a search for settings.
-
-    Args:
-        content: The content of tuning.json.
-    """
+    """Return the section of a search for settings from the content of tuning.json."""
     trials, best, shares = content["trials"], content["best"], content["importance"]
     states = [trial["state"] for trial in trials]
     slices = []

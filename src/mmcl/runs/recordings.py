@@ -22,25 +22,15 @@ __all__ = ["Timeline", "predict_media", "recipe_of"]
 
 
 class Timeline(NamedTuple):
-    """Predictions for the utterances of a recording.
+    """Predictions for the utterances of a recording."""
 
-    Attributes:
-        name: Name of the file.
-        task: Task of the run.
-        clips: The utterances.
-        spans: Start and end of each utterance, in seconds of the file.
-        moments: Prediction of each utterance and what drove it.
-        error: Mean absolute error of the run on validation; None where it has none.
-        notes: Remarks for the reader.
-    """
-
-    name: str
+    name: str  # of the file
     task: Task
-    clips: tuple[Clip, ...]
-    spans: tuple[tuple[float, float], ...]
-    moments: tuple[Moments, ...]
-    error: float | None
-    notes: tuple[str, ...]
+    clips: tuple[Clip, ...]  # the utterances
+    spans: tuple[tuple[float, float], ...]  # start and end of each, in seconds of the file
+    moments: tuple[Moments, ...]  # prediction of each and what drove it
+    error: float | None  # mean absolute error of the run on validation, where it has one
+    notes: tuple[str, ...]  # for the reader
 
 
 def predict_media(
@@ -99,12 +89,8 @@ def predict_media(
 def recipe_of(run: Run, path: Path) -> Recipe:
     """Return the recipe that made the features a run was trained on.
 
-    Args:
-        run: The run.
-        path: The recording, for error messages.
-
     Raises:
-        RunError: If there is no recipe, or another version wrote it.
+        RunError: If there is no recipe to read ``path`` by, or another version wrote it.
     """
     if "extraction" not in run.card.recipe:
         raise RunError(
