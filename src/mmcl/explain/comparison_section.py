@@ -39,16 +39,6 @@ class _Cell(NamedTuple):
     verdict: words.Verdict = "untested"
 
 
-class _Line(NamedTuple):
-    """A row of the main table."""
-
-    name: str
-    is_reference: bool
-    cells: list[_Cell]
-    seeds: str
-    diverged: list[str]
-
-
 def comparison_section(
     content: Mapping[str, Any], *, published: Sequence[PublishedResult] | None = None
 ) -> Markup:
@@ -64,14 +54,14 @@ def comparison_section(
     tests = {(test["name"], test["metric"]): test for test in content["tests"]}
     rows = _ordered_rows(content)
     shown = [result for result in published if result.metric in metrics]
+    forests, seeds = _figures(content, rows, tests, shown)
     return render_section(
         "section_comparison.html.j2",
         content=content,
         headline=words.headline(content),
-        summary=_summary(content),
         answers=_answers(content, tests),
-        forests=_forests(content, rows, tests),
-        seeds=_seeds(content, rows, shown),
+        forests=forests,
+        seeds=seeds,
         cost=_cost(content, rows),
         primary=words.metric_name(metrics[0]),
         columns=_columns(metrics),
@@ -79,10 +69,7 @@ def comparison_section(
         every=_metric_tables(rows),
         tests=_test_rows(content, rows, tests),
         selections=_SELECTIONS,
-        published=[
-            (result, words.metric_name(result.metric), words.number(result.value))
-            for result in shown
-        ],
+        published=[(p, words.metric_name(p.metric), words.number(p.value)) for p in shown],
         colours={**COLOURS, **VERDICT_COLOURS},
         notes=_notes(content),
         facts=_facts(content),
@@ -107,17 +94,6 @@ def _ordered_rows(content: Mapping[str, Any]) -> list[_Row]:
     return sorted(rows, key=rank)
 
 
-def _summary(content: Mapping[str, Any]) -> str:
-    corpus, count = content["corpus"], len(content["seeds"])
-    clips = "/".join(f"{corpus['counts'].get(part, 0):,}" for part in ("train", "valid", "test"))
-    aligned = "aligned" if corpus["aligned"] else "unaligned"
-    return (
-        f"{len(content['rows'])} rows, {count} seed{'s' * (count != 1)} each, on {corpus['name']} "
-        f"({clips} clips, {aligned}). Every network was chosen on validation and judged once on "
-        f"{content['test_clips']:,} test clips."
-    )
-
-
 def _answers(content: Mapping[str, Any], tests: _Tests) -> list[tuple[str, list[words.Answer]]]:
     """Return the questions of an ablation in their order, with an answer per row."""
     metric = content["metrics"][0]
@@ -129,64 +105,57 @@ def _answers(content: Mapping[str, Any], tests: _Tests) -> list[tuple[str, list[
     return list(answers.items())
 
 
-def _forests(
-    content: Mapping[str, Any], rows: Sequence[_Row], tests: _Tests
-) -> list[tuple[str, str, Markup]]:
-    """Return name of a metric, how far chance alone reaches, and its figure."""
-    forests = []
+def _figures(
+    content: Mapping[str, Any],
+    rows: Sequence[_Row],
+    tests: _Tests,
+    published: Sequence[PublishedResult],
+) -> tuple[list[tuple[str, str, Markup]], list[tuple[str, str, Markup]]]:
+    """Return forest plots and plots of seeds: a metric's name, a remark, and its figure."""
+    forests, seeds = [], []
     for key in content["metrics"]:
-        floor = (content["floor"] or {}).get(key)
-        chance = "" if floor is None else f"chance alone, for so many clips: ±{words.number(floor)}"
+        title, floor = words.metric_name(key), (content["floor"] or {}).get(key)
         if figure := forest_figure(rows, tests, key):
-            markup = figure_html(figure, name=f"forest-{key.replace('_', '-')}")
-            forests.append((words.metric_name(key), chance, markup))
-    return forests
-
-
-def _seeds(
-    content: Mapping[str, Any], rows: Sequence[_Row], published: Sequence[PublishedResult]
-) -> list[tuple[str, str, Markup]]:
-    """Return name and direction of a metric, and its figure."""
-    figures = []
-    for key in content["metrics"]:
+            # Beside the differences stands how far chance alone reaches.
+            chance = f"chance alone, for so many clips: ±{words.number(floor)}"
+            markup = figure_html(figure, name=f"forest-{key}")
+            forests.append((title, "" if floor is None else chance, markup))
         if figure := seeds_figure(rows, key, seeds=content["seeds"], published=published):
-            markup = figure_html(figure, name=f"seeds-{key.replace('_', '-')}")
-            figures.append((words.metric_name(key), words.arrow(key), markup))
-    return figures
+            markup = figure_html(figure, name=f"seeds-{key}")
+            seeds.append((title, words.arrow(key), markup))
+    return forests, seeds
 
 
 def _cost(content: Mapping[str, Any], rows: Sequence[_Row]) -> dict[str, Any] | None:
-    lines = [
-        (row["name"], [_Cell(quantity(row["cost"][key]), value=row["cost"][key]) for key in _COSTS])
-        for row in rows
-        if row["cost"]
-    ]
-    if not lines:
+    costs = [(row["name"], row["cost"]) for row in rows if row["cost"]]
+    if not costs:
         return None
     figure = cost_figure(rows, content["metrics"][0])
-    return {"figure": figure and figure_html(figure, name="cost"), "lines": lines}
+    return {
+        "figure": figure and figure_html(figure, name="cost"),
+        "lines": [(name, [_Cell(quantity(c[k]), value=c[k]) for k in _COSTS]) for name, c in costs],
+    }
 
 
 def _columns(keys: Sequence[str]) -> list[tuple[str, str]]:
     return [(words.metric_name(key), words.arrow(key)) for key in keys]
 
 
-def _line(row: _Row, content: Mapping[str, Any], tests: _Tests) -> _Line:
+def _line(row: _Row, content: Mapping[str, Any], tests: _Tests) -> dict[str, Any]:
+    """Return a row of the main table."""
     name, metrics = row["name"], content["metrics"]
-    cells = [
-        _cell(row["test"].get(key))._replace(
-            is_best=content["best"].get(key) == name, verdict=words.verdict(tests.get((name, key)))
-        )
-        for key in metrics
-    ]
+    cells = []
+    for key in metrics:
+        is_best, verdict = content["best"].get(key) == name, words.verdict(tests.get((name, key)))
+        cells.append(_cell(row["test"].get(key))._replace(is_best=is_best, verdict=verdict))
     p = tests.get((name, metrics[0]), {}).get("p_holm")
-    return _Line(
-        name=name,
-        is_reference=name == content["reference"],
-        cells=[*cells, _Cell(words.p_value(p), value=p)],
-        seeds=f"{row['seeds_done']} of {len(content['seeds'])} seeds" if row["diverged"] else "",
-        diverged=words.diverged(row),
-    )
+    return {
+        "name": name,
+        "is_reference": name == content["reference"],
+        "cells": [*cells, _Cell(words.p_value(p), value=p)],
+        "seeds": f"{row['seeds_done']} of {len(content['seeds'])} seeds" if row["diverged"] else "",
+        "diverged": [f"seed {seed} diverged: {why}" for seed, why in row["diverged"].items()],
+    }
 
 
 def _cell(summary: Mapping[str, Any] | None) -> _Cell:

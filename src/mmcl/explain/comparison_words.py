@@ -17,7 +17,6 @@ __all__ = [
     "Verdict",
     "answer",
     "arrow",
-    "diverged",
     "headline",
     "is_higher_better",
     "metric_name",
@@ -183,13 +182,3 @@ def headline(content: Mapping[str, Any]) -> str:
         f"No row is significantly better than every other by {title}; "
         f"the best mean is that of {first}, {number(means[first])}."
     )
-
-
-def diverged(row: Mapping[str, Any]) -> list[str]:
-    """Name the seeds that are missing from a row's numbers, and why.
-
-    Example:
-        >>> diverged({"diverged": {"2": "the loss is nan at epoch 3, step 4"}})
-        ['seed 2 diverged: the loss is nan at epoch 3, step 4']
-    """
-    return [f"seed {seed} diverged: {why}" for seed, why in row["diverged"].items()]

@@ -60,10 +60,11 @@ _ROLE_NAMES = {
     ROLE_COMMON: "common",
     ROLE_COMPLEMENTARY: "complementary",
 }
-_ROLE_SIGNS = {ROLE_DISTRACTOR: "", ROLE_COMMON: "C", ROLE_COMPLEMENTARY: "+"}
+_ROLE_SIGNS = {"common": "C", "complementary": "+"}
 _FAINTEST = 0.07  # opacity of a cell at 0: visible, and clearly empty
 _STRIP_HEIGHT, _STRIP_GAP, _FIGURE_MARGIN = 54, 24, 46
 _CURVE_HEIGHT, _SCATTER_HEIGHT = 210, 320
+_Numbers = Sequence[float]
 _FONT = "system-ui, -apple-system, 'Segoe UI', Roboto, sans-serif"
 _CONFIG = {"responsive": True, "displayModeBar": False, "scrollZoom": False}
 
@@ -80,10 +81,9 @@ class Strip(NamedTuple):
 
     title: str
     values: Mapping[Modality, NDArray[Any]]  # place on the colour scale, 0..1
-    labels: Mapping[Modality, Sequence[str]]  # shown when a reader points at a cell
     outlined: Mapping[Modality, NDArray[np.bool_]]  # cells with a frame
     scale: list[tuple[float, str]]  # as plotly describes it
-    signs: Mapping[Modality, Sequence[str]] | None = None  # a letter per cell
+    roles: Mapping[Modality, Sequence[str]] | None = None  # shown in place of the values
 
 
 def curve_figure(curves: Mapping[str, Curve], *, colours: Mapping[str, str] = COLOURS) -> go.Figure:
@@ -125,13 +125,8 @@ def scatter_figure(
 ) -> go.Figure:
     """Draw predictions against truth, with the diagonal on which both are equal.
 
-    Args:
-        truth: Scores, float ``[clips]``.
-        prediction: Predicted scores, float ``[clips]``.
-        ids: Ids of the clips, shown when a reader points at them.
-        low: Lower end of both axes.
-        high: Upper end of both axes.
-        name: Name of the model, for its colour.
+    Truth and prediction are float ``[clips]``; ``low`` and ``high`` are the ends of both axes.
+    The ids are shown when a reader points at a clip.
     """
     figure = go.Figure()
     figure.add_scatter(x=[low, high], y=[low, high], mode="lines", line=_DIAGONAL, hoverinfo="skip")
@@ -163,8 +158,7 @@ def value_strip(
     ``colour`` is the name of one in :data:`COLOURS`.
     """
     scale = [(end, translucent(COLOURS[colour], max(end, _FAINTEST))) for end in (0.0, 1.0)]
-    labels = {m: [f"{value:.2f}" for value in row] for m, row in values.items()}
-    return Strip(title, values, labels, outlined, scale)
+    return Strip(title, values, outlined, scale)
 
 
 def role_strip(title: str, roles: Mapping[Modality, NDArray[np.int8]]) -> Strip:
@@ -174,10 +168,9 @@ def role_strip(title: str, roles: Mapping[Modality, NDArray[np.int8]]) -> Strip:
     return Strip(
         title,
         {m: (row + 0.5) / len(bands) for m, row in roles.items()},
-        {m: [_ROLE_NAMES[int(role)] for role in row] for m, row in roles.items()},
         {m: row != ROLE_DISTRACTOR for m, row in roles.items()},
         scale,
-        {m: [_ROLE_SIGNS[int(role)] for role in row] for m, row in roles.items()},
+        {m: [_ROLE_NAMES[int(role)] for role in row] for m, row in roles.items()},
     )
 
 
@@ -222,9 +215,9 @@ def figure_html(figure: go.Figure, *, name: str) -> Markup:
 
     Args:
         figure: The figure.
-        name: Id of its element, unique in the page: letters, digits and hyphens.
+        name: Id of its element, unique in the page; underscores become hyphens.
     """
-    id_ = _prefix.get() + name
+    id_ = _prefix.get() + name.replace("_", "-")
     # Safe to trust: plotly escapes <, > and / in the JSON it writes.
     return Markup(
         figure.to_html(full_html=False, include_plotlyjs=False, config=_CONFIG, div_id=id_)
@@ -268,7 +261,7 @@ def finish_figure(
 
 
 def error_bars(
-    values: Sequence[float], lows: Sequence[float], highs: Sequence[float], *, colour: str = NEUTRAL
+    values: _Numbers, lows: _Numbers, highs: _Numbers, *, colour: str = NEUTRAL
 ) -> dict[str, Any]:
     """Return plotly's description of intervals around values, for ``error_x`` or ``error_y``."""
     return {
@@ -282,14 +275,7 @@ def error_bars(
     }
 
 
-def add_band(
-    figure: go.Figure,
-    x: Sequence[float],
-    low: Sequence[float],
-    high: Sequence[float],
-    *,
-    colour: str,
-) -> None:
+def add_band(figure: go.Figure, x: _Numbers, low: _Numbers, high: _Numbers, *, colour: str) -> None:
     """Fill the area between two curves over the same ``x``."""
     figure.add_scatter(
         x=[*x, *x[::-1]],
@@ -314,7 +300,7 @@ def translucent(colour: str, opacity: float) -> str:
 
 def _heatmap(strip: Strip) -> go.Heatmap:
     longest = max((len(row) for row in strip.values.values()), default=0)
-    signs = strip.signs or {}
+    labels = strip.roles or {m: [f"{v:.2f}" for v in row] for m, row in strip.values.items()}
     return go.Heatmap(
         z=[_padded(np.round(row, 4).tolist(), longest) for row in strip.values.values()],
         x=list(range(1, longest + 1)),
@@ -326,11 +312,14 @@ def _heatmap(strip: Strip) -> go.Heatmap:
         hoverongaps=False,
         xgap=1.5,
         ygap=1.5,
-        text=[_padded(list(signs.get(m, ())), longest) for m in strip.values],
-        texttemplate="%{text}" if signs else None,
+        text=[
+            _padded([_ROLE_SIGNS.get(label, "") for label in labels[m]], longest)
+            for m in strip.values
+        ],
+        texttemplate="%{text}" if strip.roles else None,
         textfont={"size": 10, "color": "white"},
         customdata=[
-            [[m, label] for label in _padded(list(strip.labels[m]), longest)] for m in strip.values
+            [[m, label] for label in _padded(list(labels[m]), longest)] for m in strip.values
         ],
         hovertemplate="%{customdata[0]}, step %{x}: %{customdata[1]}<extra></extra>",
     )

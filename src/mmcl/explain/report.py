@@ -49,7 +49,7 @@ class Part(NamedTuple):
         file: Name of the file that holds it.
         section: Turns the content into markup. The markup begins with its own ``<h2>``, and
             its figures come from ``figures.figure_html``.
-        maker: The command that makes such a file.
+        maker: The command that makes such a file, without ``mmcl`` and ``--out DIR``.
         read: Reads the content, given the file's path.
         beside: Pattern of a file that must lie beside it for the file to be of this kind.
     """
@@ -63,23 +63,12 @@ class Part(NamedTuple):
 
 
 PARTS: tuple[Part, ...] = (
-    Part(
-        "Planted data",
-        "planted.arrow",
-        planted_section,
-        "mmcl demo --out DIR",
-        read_planted,
-        beside=f"*/{_RUN}",
-    ),
-    Part("Comparison", _COMPARISON, comparison_section, "mmcl compare CORPUS --out DIR"),
-    Part(
-        "Explanation", "explanation.json", explanation_section, "mmcl explain RUN CORPUS --out DIR"
-    ),
-    Part(
-        "Robustness", "robustness.json", robustness_section, "mmcl robustness RUN CORPUS --out DIR"
-    ),
-    Part("Tuning", "tuning.json", tuning_section, "mmcl tune CORPUS --out DIR"),
-    Part("Run", _METRICS, run_section, "mmcl train CORPUS --out DIR", read_run, beside=_RUN),
+    Part("Planted data", "planted.arrow", planted_section, "demo", read_planted, f"*/{_RUN}"),
+    Part("Comparison", _COMPARISON, comparison_section, "compare CORPUS"),
+    Part("Explanation", "explanation.json", explanation_section, "explain RUN CORPUS"),
+    Part("Robustness", "robustness.json", robustness_section, "robustness RUN CORPUS"),
+    Part("Tuning", "tuning.json", tuning_section, "tune CORPUS"),
+    Part("Run", _METRICS, run_section, "train CORPUS", read_run, _RUN),
 )
 """All kinds of results, in the order of the page."""
 
@@ -89,13 +78,6 @@ class Result(NamedTuple):
 
     part: Part
     path: Path
-
-
-class _Section(NamedTuple):
-    anchor: str
-    title: str
-    place: str  # the sub-folder, or nothing
-    body: Markup
 
 
 def find_results(folder: Path) -> list[Result]:
@@ -116,7 +98,7 @@ def find_results(folder: Path) -> list[Result]:
         if (place / part.file).is_file() and (not part.beside or any(place.glob(part.beside)))
     ]
     if not results:
-        makers = "\n".join(f"  {part.file}: {part.maker}" for part in PARTS)
+        makers = "\n".join(f"  {part.file}: mmcl {part.maker} --out DIR" for part in PARTS)
         raise RunError(
             f"{folder}: holds no result, and neither do the folders in it.\n"
             f"  Looked for, and what makes it:\n{makers}"
@@ -164,9 +146,9 @@ def _places(folder: Path) -> list[Path]:
     return [folder, *sorted(path for path in folder.iterdir() if path.is_dir())]
 
 
-def _section(result: Result, folder: Path, index: int) -> _Section:
+def _section(result: Result, folder: Path, index: int) -> dict[str, Any]:
+    """Return a section as the template shows it; its place is the sub-folder, or nothing."""
     part, path = result
-    place = str(path.parent.relative_to(folder))
     anchor = f"{path.stem}-{index}"
     try:
         content = part.read(path)
@@ -175,7 +157,8 @@ def _section(result: Result, folder: Path, index: int) -> _Section:
     except (OSError, ValueError, LookupError, TypeError, AttributeError) as fault:
         raise RunError(
             f"{path}: not as mmcl writes it ({type(fault).__name__}: {fault}).\n"
-            f"  Make it again: {part.maker}"
+            f"  Make it again: mmcl {part.maker} --out DIR"
         ) from fault
     title = "Ablation" if content.get("kind") == "ablation" else part.title
-    return _Section(anchor, title, "" if place == "." else place, body)
+    place = str(path.parent.relative_to(folder))
+    return {"anchor": anchor, "title": title, "place": "" if place == "." else place, "body": body}

@@ -61,19 +61,15 @@ def subset_figure(subsets: Mapping[str, _Summary], *, line: _Line, name: str) ->
     """Draw a metric with every subset of the modalities, a bar each; see :func:`rate_figure`."""
     figure = go.Figure()
     labels = [html.escape(subset) for subset in subsets]
-    means = [summary["mean"] for summary in subsets.values()]
-    # Without an interval the bar has whiskers of length 0.
-    lows, highs, centres = [], [], []
-    for summary in subsets.values():
-        known = None not in (summary["mean"], summary["low"], summary["high"])
-        centres.append(summary["mean"] if known else 0.0)
-        lows.append(summary["low"] if known else 0.0)
-        highs.append(summary["high"] if known else 0.0)
+    # A single seed has no interval: its whiskers have no length.
+    keys = ("mean", "low", "high")
+    spans = [[summary[key] for key in keys] for summary in subsets.values()]
+    spans = [[0.0] * len(keys) if None in span else span for span in spans]
     figure.add_bar(
         x=labels,
-        y=means,
+        y=[summary["mean"] for summary in subsets.values()],
         marker={"color": COLOURS.get(name, COLOURS["common"]), "opacity": 0.8},
-        error_y=error_bars(centres, lows, highs),
+        error_y=error_bars(*zip(*spans, strict=True)),
         hovertemplate="%{x}: %{y:.3f}<extra></extra>",
     )
     _draw_line(figure, labels, line)
@@ -97,13 +93,13 @@ def robustness_section(content: Mapping[str, Any]) -> Markup:
 
 
 def _figures(content: Mapping[str, Any], key: str) -> tuple[Markup, Markup]:
-    line, name, element = content["line"][key], content["model"], key.replace("_", "-")
+    line, name = content["line"][key], content["model"]
     subsets = {"+".join(s["modalities"]): s["metrics"][key] for s in content["subsets"]}
     rates = rate_figure(content["rates"], content["steps"][key], line=line, name=name)
     bars = subset_figure(subsets, line=line, name=name)
     return (
-        figure_html(rates, name=f"robustness-rate-{element}"),
-        figure_html(bars, name=f"robustness-subset-{element}"),
+        figure_html(rates, name=f"robustness-rate-{key}"),
+        figure_html(bars, name=f"robustness-subset-{key}"),
     )
 
 

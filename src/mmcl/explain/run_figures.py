@@ -10,6 +10,7 @@ import csv
 import json
 import math
 from collections.abc import Mapping, Sequence
+from itertools import cycle
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -18,7 +19,7 @@ from markupsafe import Markup
 from pyarrow import parquet
 
 from mmcl.explain.comparison_words import arrow, metric_name, number
-from mmcl.explain.figures import Curve, curve_figure, figure_html, scatter_figure
+from mmcl.explain.figures import COLOURS, Curve, curve_figure, figure_html, scatter_figure
 from mmcl.explain.page import environment_facts, render_section
 from mmcl.learning.loop import HISTORY
 from mmcl.runs.run import METRICS, PREDICTIONS, RUN
@@ -40,11 +41,7 @@ _CURVES = {
     "reward": "Reward",
 }
 _SEED_COLOURS = (
-    "rgb(41, 121, 232)",
-    "rgb(240, 128, 28)",
-    "rgb(31, 157, 115)",
-    "rgb(176, 84, 170)",
-    "rgb(214, 72, 104)",
+    *(COLOURS[name] for name in ("common", "complementary", "calibrated", "released", "published")),
     "rgb(120, 140, 40)",
 )
 
@@ -90,10 +87,7 @@ def run_section(content: Mapping[str, Any]) -> Markup:
     metrics, run, predictions = content["metrics"], content["run"], content["predictions"]
     task, split = run["corpus"]["task"], "test" if metrics["test"] else "valid"
     kind, names = task["kind"], task["names"]
-    colours = {
-        f"seed {seed}": _SEED_COLOURS[index % len(_SEED_COLOURS)]
-        for index, seed in enumerate(metrics["seeds"])
-    }
+    colours = {f"seed {s}": c for s, c in zip(metrics["seeds"], cycle(_SEED_COLOURS), strict=False)}
     histories = {f"seed {seed}": rows for seed, rows in content["history"].items()}
     best_epochs = metrics["training"]["best_epochs"]
     return render_section(
@@ -150,7 +144,7 @@ def history_figures(
         values = {v for curve in curves.values() for v in curve.values if math.isfinite(v)}
         if len(values) > 1:
             figure = curve_figure(curves, colours=colours)
-            drawn.append((title, figure_html(figure, name=f"curve-{column.replace('_', '-')}")))
+            drawn.append((title, figure_html(figure, name=f"curve-{column}")))
     return drawn
 
 
@@ -168,10 +162,8 @@ def confusion(rows: Sequence[Mapping[str, Any]], names: Sequence[str]) -> Confus
         counts[row["truth"]] += 1
         if row["prediction"] >= 0:  # -1: the scores had a nan
             table[row["truth"], row["prediction"]] += 1
-    shares = [
-        (line / count).tolist() if count else None
-        for line, count in zip(table, counts, strict=True)
-    ]
+    counted = zip(table, counts, strict=True)
+    shares = [(line / count).tolist() if count else None for line, count in counted]
     return Confusion(list(names), shares, counts)
 
 
@@ -190,14 +182,13 @@ def emotion_rates(
         >>> emotion_rates([{"truth": [1], "prediction": [1]}], ["sad"])
         [('sad', 1, 1.0, None)]
     """
+    truth = np.array([row["truth"] for row in rows]).reshape(-1, len(names))
+    predicted = np.array([row["prediction"] for row in rows]).reshape(-1, len(names)) == 1
     rates = []
     for index, name in enumerate(names):
-        predicted: dict[int, list[bool]] = {1: [], 0: []}
-        for row in rows:
-            if row["truth"][index] in predicted:
-                predicted[row["truth"][index]].append(row["prediction"][index] == 1)
-        hits, alarms = (sum(p) / len(p) if p else None for p in predicted.values())
-        rates.append((name, len(predicted[1]), hits, alarms))
+        hits, alarms = (predicted[truth[:, index] == shown, index] for shown in (1, 0))
+        shares = [float(said.mean()) if len(said) else None for said in (hits, alarms)]
+        rates.append((name, len(hits), shares[0], shares[1]))
     return rates
 
 
@@ -214,15 +205,17 @@ def _cells(key: str, metrics: Mapping[str, Any], split: str) -> list[tuple[str, 
 
 def _scatter(content: Mapping[str, Any]) -> Markup:
     """Draw predictions against truth, the mean over seeds of each clip."""
-    by_clip: dict[str, list[Mapping[str, Any]]] = {}
+    truth: dict[str, float] = {}
+    by_clip: dict[str, list[float]] = {}
     for row in content["predictions"]:
-        by_clip.setdefault(row["id"], []).append(row)
-    prediction = [math.fsum(r["prediction"] for r in rows) / len(rows) for rows in by_clip.values()]
+        truth[row["id"]] = row["truth"]
+        by_clip.setdefault(row["id"], []).append(row["prediction"])
+    prediction = [math.fsum(scores) / len(scores) for scores in by_clip.values()]
     task = content["run"]["corpus"]["task"]
     figure = scatter_figure(
-        [rows[0]["truth"] for rows in by_clip.values()],
+        list(truth.values()),
         prediction,
-        ids=list(by_clip),
+        ids=list(truth),
         low=min([task["low"], *prediction]),
         high=max([task["high"], *prediction]),
         name=content["metrics"]["model"],

@@ -79,12 +79,7 @@ def label(task: Task, moments: Moments) -> str:
 
 
 def certainty(moments: Moments, error: float | None) -> str:
-    """Return how certain a prediction is, in a few words; empty where nothing is known.
-
-    Args:
-        moments: Prediction of the clip.
-        error: Mean absolute error of the run on validation.
-    """
+    """Return how certain a prediction is, given the run's mean absolute error on validation."""
     parts = []
     if moments.probability is not None:
         parts.append(f"probability {moments.probability:.0%}")
@@ -169,11 +164,7 @@ def strong_words(
 ) -> list[str]:
     """Return the words that moved a prediction, strongest first.
 
-    Args:
-        task: Task with the range, which decides from where on a change counts.
-        clip: The clip.
-        moments: Prediction of the clip.
-        toward: Keep only words that moved it in the direction of this number's sign.
+    With ``toward`` only those that moved it in the direction of this number's sign.
     """
     pairs = zip(words_of(clip, moments), moments.word_share.tolist(), strict=False)
     moved = [

@@ -12,7 +12,7 @@ import mimetypes
 import os
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 from urllib.parse import quote
 
 import numpy as np
@@ -37,22 +37,7 @@ _MOST_TICKS = 6
 _TICK_SECONDS = (1, 2, 5, 10, 15, 30, 60, 120, 300, 600, 900, 1800, 3600)
 
 
-class _Player(NamedTuple):
-    kind: str  # video or audio
-    source: str
-    embedded: bool
-
-
-class _Cell(NamedTuple):
-    """One modality during one word; None where it was not measured."""
-
-    commonality: float | None
-    action: float | None
-
-
-class _Tick(NamedTuple):
-    at: float  # percent
-    text: str
+_Cell = tuple[float | None, float | None]  # commonality and action; None: not measured
 
 
 def timeline_page(
@@ -83,14 +68,16 @@ def timeline_page(
     )
 
 
-def _player(media: Path, beside: Path) -> _Player:
+def _player(media: Path, beside: Path) -> dict[str, Any]:
+    """Return the player's element and source: the recording itself, or a link if it is large."""
     mime = mimetypes.guess_type(media.name)[0] or "video/mp4"
+    embedded = media.stat().st_size <= MOST_EMBEDDED
+    if embedded:
+        source = f"data:{mime};base64,{base64.b64encode(media.read_bytes()).decode()}"
+    else:
+        source = quote(Path(os.path.relpath(media.resolve(), beside.resolve())).as_posix())
     kind = "audio" if mime.startswith("audio/") else "video"
-    if media.stat().st_size <= MOST_EMBEDDED:
-        content = base64.b64encode(media.read_bytes()).decode()
-        return _Player(kind, f"data:{mime};base64,{content}", embedded=True)
-    relative = os.path.relpath(media.resolve(), beside.resolve())
-    return _Player(kind, quote(Path(relative).as_posix()), embedded=False)
+    return {"kind": kind, "source": source, "embedded": embedded}
 
 
 def _utterances(timeline: Timeline, used: Sequence[Modality]) -> list[dict[str, Any]]:
@@ -134,10 +121,8 @@ def _bars(
     for modality in used:
         share = moments.share.get(modality, 0.0)
         text = sentences.shared(task, share) if modality in moments.present else "none"
-        width = 100 * abs(share) / strongest
-        bars.append(
-            {"name": sentences.NAMES[modality], "share": share, "text": text, "width": width}
-        )
+        bar = {"name": sentences.NAMES[modality], "share": share, "text": text}
+        bars.append({**bar, "width": 100 * abs(share) / strongest})
     return bars
 
 
@@ -180,11 +165,11 @@ def _cells(
 ) -> list[_Cell]:
     """Average the measured steps of a modality during each word."""
     if modality not in moments.found:
-        return [_Cell(None, None)] * len(words)
+        return [(None, None)] * len(words)
     found = moments.found[modality]
     commonality, action = moments.commonality[modality], moments.action[modality]
     return [
-        _Cell(_mean(commonality, mask & found), _mean(action, mask & found))
+        (_mean(commonality, mask & found), _mean(action, mask & found))
         for mask in _step_masks(len(found), words, span)
     ]
 
@@ -236,21 +221,24 @@ def _stretch(task: Task, middle: float, around: float) -> tuple[float, float]:
     return top, _height(task, middle - around) - top
 
 
-def _levels(task: Task) -> list[_Tick]:
+def _levels(task: Task) -> list[dict[str, Any]]:
     """Return the horizontal lines: both ends of the scale and its middle."""
     low, high = sentences.ends(task)
-    if task.kind != "regression":
-        return [_Tick(_height(task, value), f"{value:.0%}") for value in (high, 0.5, low)]
     middle = 0.0 if low < 0 < high else (low + high) / 2
     decimals = 0 if high - low >= 4 else 1
+    is_score = task.kind == "regression"
     return [
-        _Tick(_height(task, value), sentences.signed(value, decimals))
+        {
+            "at": _height(task, value),
+            "text": sentences.signed(value, decimals) if is_score else f"{value:.0%}",
+        }
         for value in (high, middle, low)
     ]
 
 
-def _times(timeline: Timeline) -> list[_Tick]:
+def _times(timeline: Timeline) -> list[dict[str, Any]]:
     """Return round times along the plot."""
     total = _duration(timeline)
     step = next((s for s in _TICK_SECONDS if total / s <= _MOST_TICKS), _TICK_SECONDS[-1])
-    return [_Tick(100 * at / total, clock(at)) for at in range(0, math.ceil(total), step)]
+    times = range(0, math.ceil(total), step)
+    return [{"at": 100 * time / total, "text": clock(time)} for time in times]
