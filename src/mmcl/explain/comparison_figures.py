@@ -34,11 +34,11 @@ _NAME_WIDTH = 20  # letters of a name before it is wrapped
 _ROOM = 0.08  # share of an axis that is left free at its ends
 _EDGE = 0.03  # distance of a triangle from the end of the axis, so that it covers no name
 
+_Row = Mapping[str, Any]
+
 
 def forest_figure(
-    rows: Sequence[Mapping[str, Any]],
-    tests: Mapping[tuple[str, str], Mapping[str, Any]],
-    metric: str,
+    rows: Sequence[_Row], tests: Mapping[tuple[str, str], _Row], metric: str
 ) -> go.Figure | None:
     """Draw the differences to the reference with their intervals, and a line at zero.
 
@@ -59,7 +59,7 @@ def forest_figure(
     low, high = low - room, high + room
     figure = go.Figure()
     for index, (row, test) in enumerate(tested):
-        _draw_difference(figure, index, test, low, high, is_model=row["kind"] == "model")
+        _draw_difference(figure, index, row, test, low, high)
     figure.add_vline(x=0, line={"width": 1, "color": NEUTRAL})
     sides = ("worse", "better") if is_higher_better(metric) else ("better", "worse")
     title = f"← {sides[0]} &nbsp; {sides[1]} →"
@@ -69,11 +69,7 @@ def forest_figure(
 
 
 def seeds_figure(
-    rows: Sequence[Mapping[str, Any]],
-    metric: str,
-    *,
-    seeds: Sequence[int],
-    published: Sequence[Any] = (),
+    rows: Sequence[_Row], metric: str, *, seeds: Sequence[int], published: Sequence[Any] = ()
 ) -> go.Figure | None:
     """Draw every seed of every row as a dot, their mean as a bar, published numbers as diamonds.
 
@@ -93,7 +89,7 @@ def seeds_figure(
 
 
 def _draw_difference(
-    figure: go.Figure, row: int, test: Mapping[str, Any], low: float, high: float, *, is_model: bool
+    figure: go.Figure, index: int, row: _Row, test: _Row, low: float, high: float
 ) -> None:
     judged, difference = verdict(test), test["difference"]
     colour = VERDICT_COLOURS[judged]
@@ -107,7 +103,7 @@ def _draw_difference(
     words = f"{test['name']}: {signed(difference)} {interval}, {probability(test['p_holm'])}"
     figure.add_scatter(
         x=[difference if inside else min(max(difference, low + edge), high - edge)],
-        y=[row],
+        y=[index],
         mode="markers",
         marker={
             "size": 10,
@@ -117,12 +113,12 @@ def _draw_difference(
         },
         error_x={**bars, "thickness": 2, "visible": inside},
         hovertemplate=f"{html.escape(words)}<extra></extra>",
-        opacity=1.0 if is_model else 0.75,
+        opacity=1.0 if row["kind"] == "model" else 0.75,
     )
 
 
 def _draw_seeds(
-    figure: go.Figure, index: int, row: Mapping[str, Any], metric: str, seeds: Sequence[int]
+    figure: go.Figure, index: int, row: _Row, metric: str, seeds: Sequence[int]
 ) -> None:
     summary = row["test"][metric]
     colour = COLOURS.get(row["name"], NEUTRAL)
@@ -146,7 +142,7 @@ def _draw_seeds(
     )
 
 
-def _seed_names(row: Mapping[str, Any], values: Sequence[Any], seeds: Sequence[int]) -> list[str]:
+def _seed_names(row: _Row, values: Sequence[Any], seeds: Sequence[int]) -> list[str]:
     """Name each value by its seed, where their number says which seed it is from."""
     finished = [seed for seed in seeds if str(seed) not in row["diverged"]]
     for candidates in (seeds, finished):

@@ -47,7 +47,6 @@ _LEAST_P = 0.001
 class Answer(NamedTuple):
     """The answer that one row of an ablation gives to its question."""
 
-    name: str  # of the row
     verdict: Verdict
     short: str  # the first words: yes, no, or that nothing was found
     sentence: str  # the evidence
@@ -147,7 +146,7 @@ def answer(name: str, metric: str, test: Mapping[str, Any] | None) -> Answer:
     judged = verdict(test)
     if test is None or judged == "untested":
         why = f": {'; '.join(test['notes'])}" if test and test["notes"] else ""
-        return Answer(name, "untested", "Not answered", f"“{name}” could not be tested{why}")
+        return Answer("untested", "Not answered", f"“{name}” could not be tested{why}")
     difference, low, high = test["difference"], test["low"], test["high"]
     if judged == "same":
         short, verb = "No difference was found", "changes"
@@ -158,10 +157,8 @@ def answer(name: str, metric: str, test: Mapping[str, Any] | None) -> Answer:
         if difference < 0:  # a fall is stated by its size, without a sign
             low, high = -high, -low
         change = f"{number(abs(difference))} [{number(low)}, {number(high)}]"
-    p = probability(test["p_holm"])
-    return Answer(
-        name, judged, short, f"with “{name}” {metric_name(metric)} {verb} by {change}, {p}"
-    )
+    evidence = f"{metric_name(metric)} {verb} by {change}, {probability(test['p_holm'])}"
+    return Answer(judged, short, f"with “{name}” {evidence}")
 
 
 def headline(content: Mapping[str, Any]) -> str:

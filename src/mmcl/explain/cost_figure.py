@@ -94,24 +94,20 @@ def quantity(value: float | None) -> str:
 def _discs(rows: Sequence[Mapping[str, Any]], metric: str) -> list[_Disc]:
     """Return the rows that have both a cost and a score."""
     known = [
-        (row["name"], row["cost"], row["test"][metric]["mean"])
+        row
         for row in rows
         if row["cost"]
         and row["cost"]["train_seconds"]
         and (row["test"].get(metric) or {}).get("mean") is not None
     ]
-    most = max((cost["parameters"] for _, cost, _ in known), default=0) or 1
-    span = _LARGEST_DISC - _SMALLEST_DISC
-    return [
-        _Disc(
-            name,
-            cost["train_seconds"],
-            score,
-            cost["parameters"],
-            _SMALLEST_DISC + span * math.sqrt(cost["parameters"] / most),
-        )
-        for name, cost, score in known
-    ]
+    most = max((row["cost"]["parameters"] for row in known), default=0) or 1
+    discs = []
+    for row in known:
+        seconds, parameters = row["cost"]["train_seconds"], row["cost"]["parameters"]
+        share = math.sqrt(parameters / most)  # so that the area shows the number
+        size = _SMALLEST_DISC + (_LARGEST_DISC - _SMALLEST_DISC) * share
+        discs.append(_Disc(row["name"], seconds, row["test"][metric]["mean"], parameters, size))
+    return discs
 
 
 def _name_positions(discs: Sequence[_Disc], low: float, high: float) -> list[str | None]:

@@ -301,6 +301,7 @@ def translucent(colour: str, opacity: float) -> str:
 def _heatmap(strip: Strip) -> go.Heatmap:
     longest = max((len(row) for row in strip.values.values()), default=0)
     labels = strip.roles or {m: [f"{v:.2f}" for v in row] for m, row in strip.values.items()}
+    labels = {m: _padded(list(labels[m]), longest) for m in strip.values}
     return go.Heatmap(
         z=[_padded(np.round(row, 4).tolist(), longest) for row in strip.values.values()],
         x=list(range(1, longest + 1)),
@@ -312,15 +313,10 @@ def _heatmap(strip: Strip) -> go.Heatmap:
         hoverongaps=False,
         xgap=1.5,
         ygap=1.5,
-        text=[
-            _padded([_ROLE_SIGNS.get(label, "") for label in labels[m]], longest)
-            for m in strip.values
-        ],
+        text=[[_ROLE_SIGNS.get(label, "") for label in row] for row in labels.values()],
         texttemplate="%{text}" if strip.roles else None,
         textfont={"size": 10, "color": "white"},
-        customdata=[
-            [[m, label] for label in _padded(list(labels[m]), longest)] for m in strip.values
-        ],
+        customdata=[[[m, label] for label in row] for m, row in labels.items()],
         hovertemplate="%{customdata[0]}, step %{x}: %{customdata[1]}<extra></extra>",
     )
 

@@ -128,6 +128,8 @@ def planted_section(content: Mapping[str, Any]) -> Markup:
 def _runs_on(corpus: Corpus, folder: Path) -> dict[str, Run]:
     """Open a run of each variant in a folder, if it was trained on exactly this corpus."""
     runs: dict[str, Run] = {}
+    if "planted" not in corpus.card.recipe:
+        return runs
     checksum = corpus.checksum()
     for path in sorted(folder.glob(f"*/{RUN}")):
         if (path.parent / METRICS).is_file():
@@ -145,21 +147,15 @@ def _chosen_clips(corpus: Corpus) -> Split:
 
 
 def _clips(content: Mapping[str, Any]) -> list[tuple[str, str, Markup]]:
-    """Return id, caption and figure of every clip."""
+    """Return id, caption and figure of every clip; the caption states scores, if there are any."""
     drawn = []
     for row, clip in enumerate(content["clips"].clips()):
         seen = {name: moments[row] for name, moments in content["moments"].items()}
-        figure = figure_html(_figure(clip, seen), name=f"clip-{row + 1}")
-        drawn.append((clip.id, _caption(clip, seen), figure))
+        scores = {"truth": clip.label, **{name: m.prediction for name, m in seen.items()}}
+        known = [(name, score) for name, score in scores.items() if isinstance(score, float)]
+        caption = ", ".join(f"{name} {signed(score, 2)}" for name, score in known)
+        drawn.append((clip.id, caption, figure_html(_figure(clip, seen), name=f"clip-{row + 1}")))
     return drawn
-
-
-def _caption(clip: Clip, moments: Mapping[str, Moments]) -> str:
-    """Return the true and the predicted scores; nothing for other tasks."""
-    scores = {"truth": clip.label, **{name: m.prediction for name, m in moments.items()}}
-    return ", ".join(
-        f"{name} {signed(score, 2)}" for name, score in scores.items() if isinstance(score, float)
-    )
 
 
 def _figure(clip: Clip, moments: dict[str, Moments]) -> go.Figure:

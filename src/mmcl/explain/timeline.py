@@ -33,6 +33,7 @@ MOST_LABELLED = 24
 def timeline_table(timeline: Timeline) -> pa.Table:
     """Make a table with a row per utterance: its prediction and what drove it."""
     task, moments = timeline.task, timeline.moments
+    texts = pa.list_(pa.string())
     columns: dict[str, Any] = {
         "utterance": list(range(1, len(moments) + 1)),
         "start": [round(start, 3) for start, _ in timeline.spans],
@@ -42,8 +43,7 @@ def timeline_table(timeline: Timeline) -> pa.Table:
         "spread": pa.array([m.spread for m in moments], pa.float64()),
         "probability": pa.array([m.probability for m in moments], pa.float64()),
         "missing_modalities": pa.array(
-            [[name for name in m.share if name not in m.present] for m in moments],
-            pa.list_(pa.string()),
+            [[name for name in m.share if name not in m.present] for m in moments], texts
         ),
     }
     for modality in MODALITIES:
@@ -53,7 +53,7 @@ def timeline_table(timeline: Timeline) -> pa.Table:
         sentences.strong_words(task, clip, m)[:NUM_STRONGEST_WORDS]
         for clip, m in zip(timeline.clips, moments, strict=True)
     ]
-    columns["strongest_words"] = pa.array(words, pa.list_(pa.string()))
+    columns["strongest_words"] = pa.array(words, texts)
     return pa.table(columns)
 
 
