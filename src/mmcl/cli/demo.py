@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import json
 import shutil
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, NamedTuple
 
@@ -69,14 +68,9 @@ def make_plan(*, quick: bool) -> Plan:
     """
     from mmcl.corpus.plant import PlantSettings
 
-    if quick:
-        return Plan(
-            PlantSettings(train=600, valid=150, test=200),
-            {"released": ("learning.epochs=2",), "calibrated": ("learning.epochs=7",)},
-        )
-    return Plan(
-        PlantSettings(), {"released": ("learning.epochs=5",), "calibrated": ("learning.epochs=13",)}
-    )
+    settings = PlantSettings(train=600, valid=150, test=200) if quick else PlantSettings()
+    epochs = {"released": 2, "calibrated": 7} if quick else {"released": 5, "calibrated": 13}
+    return Plan(settings, {name: (f"learning.epochs={n}",) for name, n in epochs.items()})
 
 
 def run_demo(out: Path, plan: Plan) -> None:
@@ -94,13 +88,18 @@ def run_demo(out: Path, plan: Plan) -> None:
     from mmcl.explain.planted_figures import metric_rows
     from mmcl.files import write_json
 
-    with _explained(out):
+    try:
         _clear(out)
         corpus = _plant(out / CORPUS, plan)
         runs = {variant: _train(corpus, variant, out / variant, plan) for variant in VARIANTS}
         rows = metric_rows(runs)
         write_json(out / METRICS, {variant: rows[variant] for variant in VARIANTS})
         report = write_report(out)
+    except OSError as fault:
+        raise RunError(
+            f"{out}: cannot be written ({fault.strerror or fault}).\n"
+            "  Give a folder you may write to: mmcl demo --out DIR"
+        ) from None
     console.print(_table(rows))
     console.print(f"The report: {report}", markup=False, highlight=False, soft_wrap=True)
 
@@ -132,8 +131,7 @@ def _table(rows: Mapping[str, Mapping[str, float | None]]) -> Table:
 
     from mmcl.explain.planted_figures import SHOWN
 
-    table = Table(title=f"planted data, test split, seed {SEED}")
-    table.add_column("metric")
+    table = Table("metric", title=f"planted data, test split, seed {SEED}")
     for name in rows:
         table.add_column(name, justify="right")
     for metric in SHOWN:
@@ -186,15 +184,3 @@ def _is_of_a_demo(path: Path) -> bool:
         return run["seeds"] == [SEED] and "planted" in run["corpus"]["recipe"]
     except (DatasetError, OSError, ValueError, KeyError, TypeError):
         return False
-
-
-@contextmanager
-def _explained(out: Path) -> Iterator[None]:
-    """Turn an error of the file system into a message."""
-    try:
-        yield
-    except OSError as fault:
-        raise RunError(
-            f"{out}: cannot be written ({fault.strerror or fault}).\n"
-            "  Give a folder you may write to: mmcl demo --out DIR"
-        ) from None
