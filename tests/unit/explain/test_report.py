@@ -147,7 +147,7 @@ def test_runs_of_a_comparison_are_listed_and_not_drawn(tmp_path):
     for name in ("run.json", "metrics.json"):
         (tmp_path / "calibrated" / name).write_text("{}")  # drawn, it would be an error
     text = _Elements(report_page(tmp_path, command="")).text
-    assert "by mmcl report FOLDER : calibrated." in text
+    assert "mmcl report FOLDER . The folders: calibrated." in text
 
 
 def test_empty_folder_is_refused(tmp_path):

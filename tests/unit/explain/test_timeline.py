@@ -180,7 +180,7 @@ def test_page_of_classes(timeline, moments_like):
     page = _Page(timeline_page(_as_classes(timeline, moments_like)))
     assert "2 utterances: 1 × calm, 1 × cross." in page.text
     assert "calm 71% probability 71%" in page.text
-    assert "Height: the probability of what is predicted." in page.text
+    assert "Height: the probability of the prediction." in page.text
     assert page.of("band") == []
 
 
