@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import sys
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
@@ -108,8 +109,6 @@ def describe(
       mmcl corpus describe mosi.arrow
       mmcl corpus describe mosi.arrow --json
     """
-    import json
-
     from rich.console import Console
 
     from mmcl.corpus.describe import describe as summarise

@@ -28,15 +28,10 @@ CORPUS, METRICS = "planted.arrow", "metrics.json"
 
 
 class Plan(NamedTuple):
-    """Settings of a demo.
+    """Settings of a demo."""
 
-    Attributes:
-        settings: Settings of the planted corpus.
-        overrides: Settings on top of the preset ``planted``, by variant.
-    """
-
-    settings: PlantSettings
-    overrides: Mapping[str, tuple[str, ...]]
+    settings: PlantSettings  # of the planted corpus
+    overrides: Mapping[str, tuple[str, ...]]  # on top of the preset ``planted``, by variant
 
 
 def demo_command(
@@ -61,11 +56,7 @@ def demo_command(
 
 
 def make_plan(*, quick: bool) -> Plan:
-    """Return the plan of the demo.
-
-    Args:
-        quick: Half a minute in place of three. The architectures stay as they are.
-    """
+    """Return the plan of the demo: half a minute or three, with the same architectures."""
     from mmcl.corpus.plant import PlantSettings
 
     settings = PlantSettings(train=600, valid=150, test=200) if quick else PlantSettings()
@@ -74,11 +65,7 @@ def make_plan(*, quick: bool) -> Plan:
 
 
 def run_demo(out: Path, plan: Plan) -> None:
-    """Make the demo in a folder and print its table.
-
-    Args:
-        out: The folder; files of an earlier demo in it are replaced, others are not touched.
-        plan: The corpus to plant and the trainings.
+    """Make the demo in a folder, in place of an earlier one, and print its table.
 
     Raises:
         RunError: If the folder cannot be written, or holds something under one of the demo's

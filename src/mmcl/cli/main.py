@@ -65,11 +65,7 @@ def _options(
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Run the command line and return its exit code: 0 done, 1 failed, 2 wrong usage.
-
-    Args:
-        argv: Words after ``mmcl``; those of the process by default.
-    """
+    """Run the words after ``mmcl``, by default the process's own; return the exit code."""
     words = list(sys.argv[1:] if argv is None else argv)
     debug = "--debug" in words[:1]
     try:

@@ -52,6 +52,7 @@ def forest_figure(
     ]
     if not tested:
         return None
+    # The axis holds the intervals of the models; without a model those of all rows.
     models = [test for row, test in tested if row["kind"] == "model"] or [t for _, t in tested]
     low = min(0.0, *(test["low"] for test in models))
     high = max(0.0, *(test["high"] for test in models))
@@ -94,6 +95,7 @@ def _draw_difference(
     judged, difference = verdict(test), test["difference"]
     colour = VERDICT_COLOURS[judged]
     inside = low <= difference <= high
+    # Filled: significant. Hollow: no difference was found. Triangle: beyond the axis.
     symbol = "circle" if judged in ("better", "worse") else "circle-open"
     if not inside:
         symbol = "triangle-right" if difference > high else "triangle-left"

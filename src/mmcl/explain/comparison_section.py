@@ -25,8 +25,8 @@ _SELECTIONS = {"V": "validation", "T": "test", "?": "not known", "-": "nothing t
 _COSTS = ("parameters", "train_seconds", "predict_clips_per_second", "peak_memory_mib")
 _P_VALUES = ("p_bootstrap", "p_wilcoxon", "p_mcnemar", "p_holm")
 
-_Row = Mapping[str, Any]
-_Tests = Mapping[tuple[str, str], Mapping[str, Any]]  # by row and metric
+_Json = Mapping[str, Any]
+_Tests = Mapping[tuple[str, str], _Json]  # by row and metric
 
 
 class _Cell(NamedTuple):
@@ -76,25 +76,25 @@ def comparison_section(
     )
 
 
-def _ordered_rows(content: Mapping[str, Any]) -> list[_Row]:
+def _ordered_rows(content: _Json) -> list[_Json]:
     """Order the rows of an ablation as asked, reference first; of a comparison best first.
 
     Reference rows come last, and before them rows without a score.
     """
-    rows: list[_Row] = list(content["rows"])
+    rows: list[_Json] = list(content["rows"])
     if content["kind"] == "ablation":
         return sorted(rows, key=lambda row: row["name"] != content["reference"])
     metric = content["metrics"][0]
     sign = -1.0 if words.is_higher_better(metric) else 1.0
 
-    def rank(row: _Row) -> tuple[bool, float]:
+    def rank(row: _Json) -> tuple[bool, float]:
         mean = (row["test"].get(metric) or {}).get("mean")
         return row["kind"] == "reference", math.inf if mean is None else sign * mean
 
     return sorted(rows, key=rank)
 
 
-def _answers(content: Mapping[str, Any], tests: _Tests) -> list[tuple[str, list[words.Answer]]]:
+def _answers(content: _Json, tests: _Tests) -> list[tuple[str, list[words.Answer]]]:
     """Return the questions of an ablation in their order, with an answer per row."""
     metric = content["metrics"][0]
     answers: dict[str, list[words.Answer]] = {}
@@ -106,10 +106,7 @@ def _answers(content: Mapping[str, Any], tests: _Tests) -> list[tuple[str, list[
 
 
 def _figures(
-    content: Mapping[str, Any],
-    rows: Sequence[_Row],
-    tests: _Tests,
-    published: Sequence[PublishedResult],
+    content: _Json, rows: Sequence[_Json], tests: _Tests, published: Sequence[PublishedResult]
 ) -> tuple[list[tuple[str, str, Markup]], list[tuple[str, str, Markup]]]:
     """Return forest plots and plots of seeds: a metric's name, a remark, and its figure."""
     forests, seeds = [], []
@@ -126,7 +123,7 @@ def _figures(
     return forests, seeds
 
 
-def _cost(content: Mapping[str, Any], rows: Sequence[_Row]) -> dict[str, Any] | None:
+def _cost(content: _Json, rows: Sequence[_Json]) -> dict[str, Any] | None:
     costs = [(row["name"], row["cost"]) for row in rows if row["cost"]]
     if not costs:
         return None
@@ -141,7 +138,7 @@ def _columns(keys: Sequence[str]) -> list[tuple[str, str]]:
     return [(words.metric_name(key), words.arrow(key)) for key in keys]
 
 
-def _line(row: _Row, content: Mapping[str, Any], tests: _Tests) -> dict[str, Any]:
+def _line(row: _Json, content: _Json, tests: _Tests) -> dict[str, Any]:
     """Return a row of the main table."""
     name, metrics = row["name"], content["metrics"]
     cells = []
@@ -158,14 +155,14 @@ def _line(row: _Row, content: Mapping[str, Any], tests: _Tests) -> dict[str, Any
     }
 
 
-def _cell(summary: Mapping[str, Any] | None) -> _Cell:
+def _cell(summary: _Json | None) -> _Cell:
     if not summary or summary["mean"] is None:
         return _Cell("–")
     spread = "" if summary["std"] is None else f"± {words.number(summary['std'])}"
     return _Cell(words.number(summary["mean"]), spread, summary["mean"])
 
 
-def _metric_tables(rows: Sequence[_Row]) -> list[dict[str, Any]]:
+def _metric_tables(rows: Sequence[_Json]) -> list[dict[str, Any]]:
     """Return a table of all metrics per split."""
     tables = []
     for split in ("test", "valid"):
@@ -177,7 +174,7 @@ def _metric_tables(rows: Sequence[_Row]) -> list[dict[str, Any]]:
 
 
 def _test_rows(
-    content: Mapping[str, Any], rows: Sequence[_Row], tests: _Tests
+    content: _Json, rows: Sequence[_Json], tests: _Tests
 ) -> list[tuple[str, str, list[_Cell]]]:
     """Return every test with all its p values."""
     lines = []
@@ -193,12 +190,13 @@ def _test_rows(
     return lines
 
 
-def _notes(content: Mapping[str, Any]) -> list[str]:
+def _notes(content: _Json) -> list[str]:
     """Return the notes of the file and of its tests, each once."""
     names_of: dict[str, list[str]] = {}
     for test in content["tests"]:
         for note in test["notes"]:
             names_of.setdefault(note, []).append(test["name"])
+    # A note that all rows share is stated once, without their names.
     num_tested = len({test["name"] for test in content["tests"]})
     notes = list(content["notes"])
     for note, repeated in names_of.items():
@@ -207,7 +205,7 @@ def _notes(content: Mapping[str, Any]) -> list[str]:
     return notes
 
 
-def _facts(content: Mapping[str, Any]) -> list[tuple[str, str]]:
+def _facts(content: _Json) -> list[tuple[str, str]]:
     corpus = content["corpus"]
     return [
         ("corpus", f"{corpus['name']}, checksum {str(corpus['checksum'])[:16]}"),

@@ -41,6 +41,7 @@ def cost_figure(rows: Sequence[Mapping[str, Any]], metric: str) -> go.Figure | N
     discs = _discs(rows, metric)
     if not discs:
         return None
+    # Room for names on both sides of the discs.
     exponents = [math.log10(disc.seconds) for disc in discs]
     room = max(0.3, 0.14 * (max(exponents) - min(exponents)))
     low, high = min(exponents) - room, max(exponents) + room

@@ -76,7 +76,6 @@ def error_figure(curves: Mapping[str, Any], direction: str) -> go.Figure:
     x_title = f"% of the steps {'deleted' if direction == 'deletion' else 'inserted'}"
     finish_figure(figure, height=_CURVE_HEIGHT, x_title=x_title, y_title=curves["unit"])
     figure.update_xaxes(nticks=6)
-    figure.update_yaxes(nticks=5)
     figure.update_layout(margin=_MARGIN)
     return figure
 
@@ -95,7 +94,7 @@ def probe_figure(probes: Mapping[str, Any]) -> go.Figure:
         hovertemplate="%{x}: %{y:+.3f}<extra></extra>",
     )
     finish_figure(figure, height=_BAR_HEIGHT, y_title=f"added {probes['score']}")
-    figure.update_yaxes(nticks=5, zeroline=True, zerolinecolor=NEUTRAL)
+    figure.update_yaxes(zeroline=True, zerolinecolor=NEUTRAL)
     figure.update_layout(margin=_MARGIN)
     return figure
 

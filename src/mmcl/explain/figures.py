@@ -110,7 +110,6 @@ def curve_figure(curves: Mapping[str, Curve], *, colours: Mapping[str, str] = CO
         )
     finish_figure(figure, height=_CURVE_HEIGHT, x_title="epoch")
     figure.update_xaxes(tickformat="d", nticks=8)
-    figure.update_yaxes(nticks=5)
     return figure
 
 
@@ -150,7 +149,6 @@ def value_strip(
     title: str,
     values: Mapping[Modality, NDArray[Any]],
     outlined: Mapping[Modality, NDArray[np.bool_]],
-    *,
     colour: str,
 ) -> Strip:
     """Make a strip of numbers in 0..1: the larger the number, the stronger the colour.
@@ -164,6 +162,7 @@ def value_strip(
 def role_strip(title: str, roles: Mapping[Modality, NDArray[np.int8]]) -> Strip:
     """Make a strip of planted roles: a colour and a sign each, all but distractors framed."""
     bands = (translucent(NEUTRAL, _FAINTEST), COLOURS["common"], COLOURS["complementary"])
+    # Three bands of one colour each: a role is a third of the scale.
     scale = [(edge, colour) for i, colour in enumerate(bands) for edge in (i / 3, (i + 1) / 3)]
     return Strip(
         title,
@@ -178,7 +177,7 @@ def steps_figure(strips: Sequence[Strip]) -> go.Figure:
     """Draw strips of the same modalities under each other, steps from left to right."""
     count = len(strips)
     height = count * (_STRIP_HEIGHT + _STRIP_GAP) + _FIGURE_MARGIN
-    inner = height - _FIGURE_MARGIN - _STRIP_GAP  # plotly leaves no gap before the first
+    inner = height - _FIGURE_MARGIN - _STRIP_GAP  # plotly leaves no gap before the first strip
     figure = make_subplots(
         rows=count,
         shared_xaxes=True,
@@ -198,6 +197,7 @@ def steps_figure(strips: Sequence[Strip]) -> go.Figure:
         )
     finish_figure(figure, height=height)
     longest = max((len(cells) for strip in strips for cells in strip.values.values()), default=1)
+    # A tick at step 1 and at every fifth step; fewer where clips are long.
     every = 5 * math.ceil(max(longest, 50) / 50)
     ticks = [1, *range(every, longest + 1, every)]
     figure.update_xaxes(range=[0.5, longest + 0.5], showgrid=False, tickvals=ticks)
@@ -257,7 +257,7 @@ def finish_figure(
         hoverlabel={"bgcolor": "rgb(34, 38, 46)", "font": {"color": "white", "size": 12}},
     )
     figure.update_xaxes(axis, title={"text": x_title, "standoff": 4})
-    figure.update_yaxes(axis, title={"text": y_title, "standoff": 4})
+    figure.update_yaxes(axis, title={"text": y_title, "standoff": 4}, nticks=5)
 
 
 def error_bars(

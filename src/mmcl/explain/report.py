@@ -152,6 +152,7 @@ def _section(result: Result, folder: Path, index: int) -> dict[str, Any]:
     anchor = f"{path.stem}-{index}"
     try:
         content = part.read(path)
+        # Two sections of one kind would otherwise give their figures the same ids.
         with names_under(f"{anchor}-"):
             body = part.section(content)
     except (OSError, ValueError, LookupError, TypeError, AttributeError) as fault:

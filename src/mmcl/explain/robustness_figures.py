@@ -39,7 +39,7 @@ def rate_figure(
     figure = go.Figure()
     colour = COLOURS.get(name, COLOURS["common"])
     band = [(rate, s["low"], s["high"]) for rate, s in zip(rates, summaries, strict=True)]
-    band = [point for point in band if None not in point]
+    band = [point for point in band if None not in point]  # a single seed has no interval
     if band:
         add_band(figure, *zip(*band, strict=True), colour=colour)
     _draw_line(figure, [rates[0], rates[-1]], line)
@@ -53,7 +53,6 @@ def rate_figure(
     )
     finish_figure(figure, height=_HEIGHT, x_title="share of steps missing")
     figure.update_xaxes(tickformat=".0%", nticks=6)
-    figure.update_yaxes(nticks=5)
     return figure
 
 
@@ -75,7 +74,6 @@ def subset_figure(subsets: Mapping[str, _Summary], *, line: _Line, name: str) ->
     _draw_line(figure, labels, line)
     finish_figure(figure, height=_HEIGHT)
     figure.update_xaxes(showgrid=False, tickangle=-35)
-    figure.update_yaxes(nticks=5)
     figure.update_layout(margin={"b": 84}, bargap=0.35)
     return figure
 

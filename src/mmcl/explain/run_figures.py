@@ -127,13 +127,8 @@ def history_figures(
 ) -> list[tuple[str, Markup]]:
     """Draw several trainings over each other.
 
-    Args:
-        histories: By name what :func:`read_history` returned.
-        chosen: By name the index of the chosen epoch.
-        colours: By name the colour of the line.
-
-    Returns:
-        Title and figure of every quantity that changes at all.
+    ``chosen`` is the index of each one's chosen epoch. Returns title and figure of every
+    quantity that changes at all.
     """
     drawn = []
     for column, title in _CURVES.items():
@@ -142,7 +137,7 @@ def history_figures(
             for name, rows in histories.items()
         }
         values = {v for curve in curves.values() for v in curve.values if math.isfinite(v)}
-        if len(values) > 1:
+        if len(values) > 1:  # a baseline has no actions, and its reward is constant
             figure = curve_figure(curves, colours=colours)
             drawn.append((title, figure_html(figure, name=f"curve-{column}")))
     return drawn

@@ -190,6 +190,7 @@ def _clauses(task: Task, clip: Clip, moments: Moments) -> list[str]:
         if modality == "text" and place == 0 and words:
             clause += f", above all by “{words[0]}”"
         clauses.append(clause)
+    # Modalities that are present and moved nothing.
     still = [_SUBJECTS[m] for m in ranked if m not in moving]
     clauses += [f"{' and '.join(still)} hardly changed it"] if still else []
     return clauses + absent

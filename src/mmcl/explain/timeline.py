@@ -125,11 +125,9 @@ def _draw_predictions(axes: Any, timeline: Timeline) -> None:
         if spread:
             axes.errorbar(middle, value, yerr=spread, color=colour, capsize=3)
         if len(timeline.clips) <= MOST_LABELLED:
-            text = (
-                sentences.signed(value)
-                if task.kind == "regression"
-                else sentences.label(task, moments)
-            )
+            text = sentences.label(task, moments)
+            if task.kind == "regression":  # the colour says the rest
+                text = sentences.signed(value)
             top = max(value + spread, band[1])
             axes.text(middle, top, text, ha="center", va="bottom", fontsize=8, parse_math=False)
     margin = 0.1 * (high - low)

@@ -37,6 +37,7 @@ _MOST_TICKS = 6
 _TICK_SECONDS = (1, 2, 5, 10, 15, 30, 60, 120, 300, 600, 900, 1800, 3600)
 
 
+_Span = tuple[float, float]  # start and end in seconds
 _Cell = tuple[float | None, float | None]  # commonality and action; None: not measured
 
 
@@ -129,7 +130,7 @@ def _bars(
 def _columns(
     task: Task,
     clip: Clip,
-    span: tuple[float, float],
+    span: _Span,
     moments: Moments,
     used: Sequence[Modality],
     strongest: float,
@@ -160,9 +161,7 @@ def _columns(
     return columns
 
 
-def _cells(
-    modality: Modality, moments: Moments, words: Sequence[Word], span: tuple[float, float]
-) -> list[_Cell]:
+def _cells(modality: Modality, moments: Moments, words: Sequence[Word], span: _Span) -> list[_Cell]:
     """Average the measured steps of a modality during each word."""
     if modality not in moments.found:
         return [(None, None)] * len(words)
@@ -174,9 +173,7 @@ def _cells(
     ]
 
 
-def _step_masks(
-    num_steps: int, words: Sequence[Word], span: tuple[float, float]
-) -> list[NDArray[np.bool_]]:
+def _step_masks(num_steps: int, words: Sequence[Word], span: _Span) -> list[NDArray[np.bool_]]:
     """Return the steps of a modality that lie in each word: bool ``[n]`` per word."""
     steps = np.arange(num_steps)
     if num_steps == len(words):  # a step per word

@@ -45,7 +45,6 @@ def course_figure(trials: Sequence[Mapping[str, Any]]) -> go.Figure:
     )
     finish_figure(figure, height=_HEIGHT, x_title="trial")
     figure.update_xaxes(tickformat="d", nticks=8)
-    figure.update_yaxes(nticks=5)
     return figure
 
 
@@ -69,7 +68,6 @@ def slice_figure(trials: Sequence[Mapping[str, Any]], key: str, *, best: int) ->
     finish_figure(figure, height=_HEIGHT, x_title=html.escape(key.partition(".")[2]))
     wide = bool(values) and min(values) > 0 and max(values) / min(values) >= _LOG_RATIO
     figure.update_xaxes(type="log" if wide else "linear", exponentformat="e", nticks=6)
-    figure.update_yaxes(nticks=5)
     return figure
 
 
@@ -85,7 +83,8 @@ def importance_figure(shares: Mapping[str, float]) -> go.Figure:
     )
     finish_figure(figure, height=60 + 24 * len(shares), x_title="share explained")
     figure.update_xaxes(nticks=6)
-    figure.update_yaxes(autorange="reversed", showgrid=False, automargin=True)
+    # Every setting is named: no limit of ticks.
+    figure.update_yaxes(autorange="reversed", showgrid=False, automargin=True, nticks=0)
     return figure
 
 
