@@ -9,6 +9,7 @@ from mmcl.cli import demo
 from mmcl.cli.main import main
 from mmcl.config import resolve_config
 from mmcl.corpus.plant import PlantSettings
+from mmcl.explain.report import report_page
 
 KEYS = ["mae", "corr", "acc2_non0", "acc7", "common_auroc", "action_auroc"]
 OWN = {"planted.arrow", "report.html", "metrics.json", "released", "calibrated"}
@@ -65,7 +66,9 @@ def test_demo_writes_its_files_and_replaces_no_others(tmp_path, small, capsys):
         assert all(value is None or math.isfinite(value) for value in numbers.values())
         assert numbers["mae"] is not None
         assert numbers["train_clips_per_second"] > 0
-    assert f"mmcl demo --out {out} --quick" in (out / "report.html").read_text(encoding="utf-8")
+    page = (out / "report.html").read_text(encoding="utf-8")
+    assert "Planted data: the right answer is known" in page
+    assert page == report_page(out, command=f"mmcl report {out}")
 
     mine = out / "notes.txt"
     mine.write_text("mine")

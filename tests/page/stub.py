@@ -9,7 +9,7 @@ from fastapi.responses import JSONResponse, StreamingResponse
 
 from mmcl.corpus.schema import Clip, Task, Word
 from mmcl.evaluation.moments import Moments
-from mmcl.explain.timeline import Timeline
+from mmcl.runs.recordings import Timeline
 from mmcl.serve.page_files import CONTENT_POLICY, page_files
 from mmcl.serve.results import result_of, task_of
 

@@ -52,7 +52,7 @@ def send(client, content, *, name="tone.mp4", wait=30):
 
 
 def test_recording_is_predicted_as_by_the_command(client, talking, recording, tmp_path):
-    from mmcl.explain.timeline import predict_media
+    from mmcl.runs.recordings import predict_media
 
     (tmp_path / "tone.mp4").write_bytes(recording)
     expected = predict_media(talking, tmp_path / "tone.mp4")

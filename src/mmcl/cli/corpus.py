@@ -1,16 +1,18 @@
-"""``mmcl corpus``: bring corpora in, check them, look at them, plant them."""
+"""``mmcl corpus``: convert, check, describe and plant corpora."""
 
 from __future__ import annotations
 
+import json
 import sys
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Literal, Optional
+from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
-from mmcl.types import TaskKind
+from mmcl.types import SPLITS, TaskKind
 
 if TYPE_CHECKING:
     from mmcl.corpus.schema import Card, Clip
@@ -18,14 +20,15 @@ if TYPE_CHECKING:
 __all__ = ["app"]
 
 app = typer.Typer(
-    help="Bring corpora in, check them, look at them, plant them.",
-    no_args_is_help=True,
-    rich_markup_mode=None,
+    help="Convert, check, describe and plant corpora.", no_args_is_help=True, rich_markup_mode=None
 )
 
 _Source = Annotated[Path, typer.Argument(metavar="SRC", help="File to read.")]
 _Target = Annotated[Path, typer.Argument(metavar="DST", help="Corpus file to write.")]
 _Path = Annotated[Path, typer.Argument(metavar="PATH", help="A corpus or a foreign file.")]
+_Precision = Annotated[
+    Literal["float32", "float16"], typer.Option(help="Precision of the features on disk.")
+]
 
 
 @app.command()
@@ -33,18 +36,15 @@ def convert(
     source: _Source,
     target: _Target,
     name: Annotated[
-        Optional[str],  # noqa: UP045 - typer reads it at run time
+        str | None,
         typer.Option(help="Name of the corpus: mosi, mosei, iemocap, sims, simsv2, or yours."),
     ] = None,
-    dtype: Annotated[
-        Literal["float32", "float16"], typer.Option(help="Precision of the features on disk.")
-    ] = "float32",
+    dtype: _Precision = "float32",
     task: Annotated[
-        Optional[TaskKind],  # noqa: UP045
-        typer.Option(help="Labels to take where the file has several kinds."),
+        TaskKind | None, typer.Option(help="Labels to take where the file has several kinds.")
     ] = None,
     label_range: Annotated[
-        Optional[tuple[float, float]],  # noqa: UP045
+        tuple[float, float] | None,
         typer.Option(help="LOW HIGH of regression labels, where the corpus is not known."),
     ] = None,
 ) -> None:
@@ -67,17 +67,10 @@ def convert(
     """
     from mmcl.corpus.readers import convert_corpus
 
-    with _waiting(f"reading {source}") as progress:
-        card = convert_corpus(
-            source,
-            target,
-            name=name,
-            dtype=dtype,
-            task=task,
-            label_range=label_range,
-            progress=progress,
-        )
-    _say(card, target)
+    convert_by = partial(convert_corpus, name=name, dtype=dtype, task=task, label_range=label_range)
+    with _progress(f"reading {source}") as progress:
+        card = convert_by(source, target, progress=progress)
+    _print_card(card, target)
 
 
 @app.command()
@@ -91,41 +84,38 @@ def check(path: _Path) -> None:
     """
     from mmcl.corpus.readers import check_file
 
-    with _waiting(f"checking {path}"):
-        card, found = check_file(path)
-    _notes(card)
-    if not found:
+    with _progress(f"checking {path}"):
+        card, faults = check_file(path)
+    _print_notes(card)
+    if not faults:
         typer.echo(f"{path}: no faults in {sum(card.counts.values())} clips")
         return
-    for fault in found:
+    for fault in faults:
         typer.echo(f"{fault}\n  {fault.expected}")
         if fault.first:
             typer.echo(f"  {fault.first}")
-    typer.echo(f"{path}: {len(found)} fault{'s' if len(found) > 1 else ''}")
+    typer.echo(f"{path}: {len(faults)} fault{'s' if len(faults) > 1 else ''}")
     raise typer.Exit(1)
 
 
 @app.command()
 def describe(
-    path: _Path,
-    as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
+    path: _Path, as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False
 ) -> None:
-    """Show counts, lengths, missing parts, labels, and what a constant would score.
+    """Show counts, lengths, missing parts, labels, and the score of a constant.
 
     \b
     Examples:
       mmcl corpus describe mosi.arrow
       mmcl corpus describe mosi.arrow --json
     """
-    import json
-
     from rich.console import Console
 
     from mmcl.corpus.describe import describe as summarise
     from mmcl.corpus.describe import render
     from mmcl.corpus.readers import read_corpus
 
-    with _waiting(f"reading {path}"):
+    with _progress(f"reading {path}"):
         summary = summarise(read_corpus(path))
     if as_json:
         typer.echo(json.dumps(summary, indent=2, ensure_ascii=False))
@@ -139,25 +129,23 @@ def plant(
     train: Annotated[int, typer.Option(min=1, help="Training clips.")] = 2000,
     valid: Annotated[int, typer.Option(min=1, help="Validation clips.")] = 400,
     test: Annotated[int, typer.Option(min=1, help="Test clips.")] = 600,
-    seed: Annotated[int, typer.Option(min=0, help="Draws the clips.")] = 1,
+    seed: Annotated[int, typer.Option(min=0, help="Seed of the clips.")] = 1,
     heterogeneity: Annotated[
-        float, typer.Option(min=0.0, help="How unlike the modalities are: 0 alike, 1 usual.")
+        float, typer.Option(min=0.0, help="How much modalities differ: 0 not, 1 as usual.")
     ] = 1.0,
     aligned: Annotated[
         bool, typer.Option("--aligned/--unaligned", help="One time line for all modalities.")
     ] = True,
-    task: Annotated[TaskKind, typer.Option(help="What the label is made into.")] = "regression",
+    task: Annotated[TaskKind, typer.Option(help="Kind of label.")] = "regression",
     steps: Annotated[int, typer.Option(min=14, help="Steps of a clip.")] = 20,
     widths: Annotated[
         tuple[int, int, int], typer.Option(min=1, help="Features of a step: TEXT AUDIO VISION.")
     ] = (96, 48, 24),
-    dtype: Annotated[
-        Literal["float32", "float16"], typer.Option(help="Precision of the features on disk.")
-    ] = "float32",
+    dtype: _Precision = "float32",
 ) -> None:
     """Make a corpus whose common and complementary moments are known.
 
-    It goes to disk block by block, so that it may be larger than memory.
+    It is written block by block, so it may be larger than memory.
 
     \b
     Examples:
@@ -181,28 +169,26 @@ def plant(
         widths=widths,
     )
     card = plant_card(settings)
-    with _waiting(f"planting {target}") as progress:
-        write_corpus(
-            target, card, progress(plant_clips(settings), train + valid + test), dtype=dtype
-        )
-    _say(card, target)
+    with _progress(f"planting {target}") as progress:
+        clips = progress(plant_clips(settings), train + valid + test)
+        write_corpus(target, card, clips, dtype=dtype)
+    _print_card(card, target)
 
 
 @contextmanager
-def _waiting(what: str) -> Iterator[Callable[[Iterable[Clip], int], Iterable[Clip]]]:
-    """Show a bar on a terminal's error stream; it fills once clips go to disk."""
+def _progress(title: str) -> Iterator[Callable[[Iterable[Clip], int], Iterable[Clip]]]:
+    """Show a bar on a terminal's error stream; it fills as clips go to disk."""
     from rich.console import Console
     from rich.progress import BarColumn, MofNCompleteColumn, Progress, SpinnerColumn, TextColumn
 
-    columns = (
-        SpinnerColumn(),
-        TextColumn("{task.description}", markup=False),
-        BarColumn(),
-        MofNCompleteColumn(),
-    )
-    console = Console(stderr=True)
-    with Progress(*columns, console=console, transient=True, disable=not _on_terminal()) as bars:
-        bar = bars.add_task(what, total=None)
+    name = TextColumn("{task.description}", markup=False)
+    with Progress(
+        *(SpinnerColumn(), name, BarColumn(), MofNCompleteColumn()),
+        console=Console(stderr=True),
+        transient=True,
+        disable=not sys.stderr.isatty(),
+    ) as bars:
+        bar = bars.add_task(title, total=None)
 
         def count(clips: Iterable[Clip], total: int) -> Iterator[Clip]:
             bars.update(bar, total=total)
@@ -213,17 +199,13 @@ def _waiting(what: str) -> Iterator[Callable[[Iterable[Clip], int], Iterable[Cli
         yield count
 
 
-def _on_terminal() -> bool:
-    return sys.stderr.isatty()
-
-
-def _say(card: Card, target: Path) -> None:
-    counts = "/".join(str(card.counts.get(name, 0)) for name in ("train", "valid", "test"))
+def _print_card(card: Card, target: Path) -> None:
+    counts = "/".join(str(card.counts.get(split, 0)) for split in SPLITS)
     dims = ", ".join(f"{modality} {width}" for modality, width in card.dims.items())
-    _notes(card)
+    _print_notes(card)
     typer.echo(f"{target}: {card.name}, {card.task.kind}, {counts} clips, {dims}")
 
 
-def _notes(card: Card) -> None:
+def _print_notes(card: Card) -> None:
     for note in card.notes:
         typer.echo(f"note: {note}", err=True)

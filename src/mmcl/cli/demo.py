@@ -1,15 +1,16 @@
-"""``mmcl demo``: plant a corpus, train both variants, show what they found."""
+"""``mmcl demo``: plant a corpus, train both variants, and write the report."""
 
 from __future__ import annotations
 
-import shlex
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+import json
+import shutil
+from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, NamedTuple
 
 import typer
 
+from mmcl.cli.report import REPORT, write_report
 from mmcl.errors import DatasetError, RunError
 from mmcl.types import VARIANTS
 
@@ -23,19 +24,14 @@ if TYPE_CHECKING:
 __all__ = ["Plan", "demo_command", "make_plan", "run_demo"]
 
 SEED = 1
-CORPUS, REPORT, METRICS = "planted.arrow", "report.html", "metrics.json"
+CORPUS, METRICS = "planted.arrow", "metrics.json"
 
 
 class Plan(NamedTuple):
-    """What a demo plants and how long it trains.
+    """Settings of a demo."""
 
-    Attributes:
-        settings: Of the planted corpus.
-        overrides: Settings on top of the preset ``planted``, by variant.
-    """
-
-    settings: PlantSettings
-    overrides: Mapping[str, tuple[str, ...]]
+    settings: PlantSettings  # of the planted corpus
+    overrides: Mapping[str, tuple[str, ...]]  # on top of the preset ``planted``, by variant
 
 
 def demo_command(
@@ -46,8 +42,8 @@ def demo_command(
 ) -> None:
     """Plant a corpus, train both variants on it, and write a report.
 
-    Takes up to three minutes on two cores. DIR gets report.html (open it in a browser),
-    metrics.json, planted.arrow and the run folders released and calibrated; those of an
+    This takes up to three minutes on two cores. DIR gets report.html (open it in a browser),
+    metrics.json, planted.arrow and the run folders released and calibrated. Those of an
     earlier demo are replaced.
 
     Examples:
@@ -56,55 +52,43 @@ def demo_command(
 
       mmcl demo --quick --out /tmp/demo
     """
-    command = f"mmcl demo --out {shlex.quote(str(out))}{' --quick' * quick}"
-    run_demo(out, make_plan(quick=quick), command=command)
+    run_demo(out, make_plan(quick=quick))
 
 
 def make_plan(*, quick: bool) -> Plan:
-    """The demo's plan: the default corpus, or less of everything.
-
-    Args:
-        quick: Half a minute in place of three. The architectures stay as they are.
-    """
+    """Return the plan of the demo: half a minute or three, with the same architectures."""
     from mmcl.corpus.plant import PlantSettings
 
-    if quick:
-        return Plan(
-            PlantSettings(train=600, valid=150, test=200),
-            {"released": ("learning.epochs=2",), "calibrated": ("learning.epochs=7",)},
-        )
-    return Plan(
-        PlantSettings(), {"released": ("learning.epochs=5",), "calibrated": ("learning.epochs=13",)}
-    )
+    settings = PlantSettings(train=600, valid=150, test=200) if quick else PlantSettings()
+    epochs = {"released": 2, "calibrated": 7} if quick else {"released": 5, "calibrated": 13}
+    return Plan(settings, {name: (f"learning.epochs={n}",) for name, n in epochs.items()})
 
 
-def run_demo(out: Path, plan: Plan, *, command: str) -> None:
-    """Make the demo in a folder and print its table.
-
-    Args:
-        out: The folder; files of an earlier demo in it are replaced, others are not touched.
-        plan: What to plant and how long to train.
-        command: The command to name in the report.
+def run_demo(out: Path, plan: Plan) -> None:
+    """Make the demo in a folder, in place of an earlier one, and print its table.
 
     Raises:
         RunError: If the folder cannot be written, or holds something under one of the demo's
             names that no demo made; nothing is changed then.
     """
     from mmcl.cli.show import console
-    from mmcl.explain.page import comparison, demo_page, write_page
+    from mmcl.explain.planted_figures import metric_rows
     from mmcl.files import write_json
 
-    _clear(out)
-    with _explained(out):
+    try:
+        _clear(out)
         corpus = _plant(out / CORPUS, plan)
-        runs: dict[str, Run] = {
-            variant: _train(corpus, variant, out / variant, plan) for variant in VARIANTS
-        }
-        rows = comparison(runs)
-        write_page(out / REPORT, demo_page(corpus, runs, command=command))
+        runs = {variant: _train(corpus, variant, out / variant, plan) for variant in VARIANTS}
+        rows = metric_rows(runs)
         write_json(out / METRICS, {variant: rows[variant] for variant in VARIANTS})
+        report = write_report(out)
+    except OSError as fault:
+        raise RunError(
+            f"{out}: cannot be written ({fault.strerror or fault}).\n"
+            "  Give a folder you may write to: mmcl demo --out DIR"
+        ) from None
     console.print(_table(rows))
-    console.print(f"The report: {out / REPORT}", markup=False, highlight=False, soft_wrap=True)
+    console.print(f"The report: {report}", markup=False, highlight=False, soft_wrap=True)
 
 
 def _plant(path: Path, plan: Plan) -> Corpus:
@@ -120,24 +104,21 @@ def _train(corpus: Corpus, variant: str, folder: Path, plan: Plan) -> Run:
     from mmcl.config import resolve_config
     from mmcl.runs.run import train
 
-    config = resolve_config(
-        model=variant, source="planted", overrides=plan.overrides.get(variant, ())
-    )
+    config = resolve_config(model=variant, source="planted", overrides=plan.overrides[variant])
     with training_progress() as tell:
 
-        def name_variant(stage: str, done: int, total: int, numbers: dict[str, float]) -> None:
+        def tell_variant(stage: str, done: int, total: int, numbers: dict[str, float]) -> None:
             tell(f"{variant}, {stage.rpartition(', ')[2]}", done, total, numbers)
 
-        return train(corpus, config, out=folder, seeds=[SEED], progress=name_variant)
+        return train(corpus, config, out=folder, seeds=[SEED], progress=tell_variant)
 
 
 def _table(rows: Mapping[str, Mapping[str, float | None]]) -> Table:
     from rich.table import Table
 
-    from mmcl.explain.page import METRICS as SHOWN
+    from mmcl.explain.planted_figures import SHOWN
 
-    table = Table(title=f"planted data, test split, seed {SEED}")
-    table.add_column("metric")
+    table = Table("metric", title=f"planted data, test split, seed {SEED}")
     for name in rows:
         table.add_column(name, justify="right")
     for metric in SHOWN:
@@ -149,80 +130,44 @@ def _table(rows: Mapping[str, Mapping[str, float | None]]) -> Table:
 
 def _clear(out: Path) -> None:
     """Remove an earlier demo, and refuse to remove anything else."""
-    import shutil
-
-    with _explained(out):
-        if out.exists() and not out.is_dir():
-            raise RunError(
-                f"{out}: is a file, and the demo needs a folder.\n"
-                "  Give another: mmcl demo --out DIR"
-            )
-        in_the_way = [path.name for path in _own_paths(out) if not _is_of_a_demo(path)]
-        if (out / "run.json").exists():  # then its metrics.json is that of a run, too
-            in_the_way.append("run.json")
-        if in_the_way:
-            raise RunError(
-                f"{out}: holds {', '.join(in_the_way)}, which no demo made; nothing was changed.\n"
-                "  Give another folder: mmcl demo --out DIR"
-            )
-        out.mkdir(parents=True, exist_ok=True)
-        for path in _own_paths(out):
-            if path.is_dir():
-                shutil.rmtree(path)
-            else:
-                path.unlink()
-
-
-def _own_paths(out: Path) -> list[Path]:
-    names = (METRICS, REPORT, CORPUS, *VARIANTS)
-    return [out / name for name in names if (out / name).exists() or (out / name).is_symlink()]
+    if out.exists() and not out.is_dir():
+        raise RunError(
+            f"{out}: is a file, and the demo needs a folder.\n  Give another: mmcl demo --out DIR"
+        )
+    paths = [out / name for name in (METRICS, REPORT, CORPUS, *VARIANTS)]
+    paths = [path for path in paths if path.exists() or path.is_symlink()]
+    in_the_way = [path.name for path in paths if not _is_of_a_demo(path)]
+    if (out / "run.json").exists():  # then metrics.json belongs to a run, too
+        in_the_way.append("run.json")
+    if in_the_way:
+        raise RunError(
+            f"{out}: holds {', '.join(in_the_way)}, which no demo made; nothing was changed.\n"
+            "  Give another folder: mmcl demo --out DIR"
+        )
+    out.mkdir(parents=True, exist_ok=True)
+    for path in paths:
+        if path.is_dir():
+            shutil.rmtree(path)
+        else:
+            path.unlink()
 
 
 def _is_of_a_demo(path: Path) -> bool:
-    """Whether a demo can have made what lies under one of its names."""
-    if path.is_symlink() or path.is_dir() != (path.name in VARIANTS):
-        return False
-    checks = {METRICS: _is_metrics, REPORT: _is_report, CORPUS: _is_planted}
-    try:
-        return checks.get(path.name, _is_run)(path)
-    except (DatasetError, OSError, ValueError, KeyError, TypeError):
-        return False
-
-
-def _is_metrics(path: Path) -> bool:
-    import json
-
-    return set(json.loads(path.read_text())) == set(VARIANTS)
-
-
-def _is_report(path: Path) -> bool:
-    with path.open(encoding="utf-8") as page:
-        return '<meta name="generator" content="mmcl">' in page.read(1000)
-
-
-def _is_planted(path: Path) -> bool:
+    """Return whether a demo can have made the file or folder under one of its names."""
     from mmcl.corpus.store import open_corpus
 
-    return "planted" in open_corpus(path).card.recipe
-
-
-def _is_run(folder: Path) -> bool:
-    """A run of one planted corpus with the demo's seed, or one killed before it began."""
-    import json
-
-    if not any(folder.iterdir()):
-        return True
-    described = json.loads((folder / "run.json").read_text())
-    return described["seeds"] == [SEED] and "planted" in described["corpus"]["recipe"]
-
-
-@contextmanager
-def _explained(out: Path) -> Iterator[None]:
-    """Turn a refusal of the file system into a message."""
+    if path.is_symlink() or path.is_dir() != (path.name in VARIANTS):
+        return False
     try:
-        yield
-    except OSError as fault:
-        raise RunError(
-            f"{out}: cannot be written ({fault.strerror or fault}).\n"
-            "  Give a folder you may write to: mmcl demo --out DIR"
-        ) from None
+        if path.name == METRICS:
+            return set(json.loads(path.read_text())) == set(VARIANTS)
+        if path.name == REPORT:  # the pages of earlier versions have no other mark
+            return '<meta name="generator" content="mmcl">' in path.read_text("utf-8")[:1000]
+        if path.name == CORPUS:
+            return "planted" in open_corpus(path).card.recipe
+        if not any(path.iterdir()):  # a run that was killed before it began
+            return True
+        run = json.loads((path / "run.json").read_text())
+        return run["seeds"] == [SEED] and "planted" in run["corpus"]["recipe"]
+    except (DatasetError, OSError, ValueError, KeyError, TypeError):
+        return False

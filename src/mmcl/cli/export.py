@@ -17,22 +17,22 @@ FORMATS = ("onnx",)
 def export_command(
     run: Annotated[Path, typer.Argument(metavar="RUN", help="A run folder.")],
     seed: Annotated[
-        int | None, typer.Option(help="Which of its seeds; the first by default.")
+        int | None, typer.Option(help="Seed to export; the first of the run by default.")
     ] = None,
     out: Annotated[
         Path | None,
         typer.Option(metavar="FILE", help="File to write; by default RUN/seed-N/model.onnx."),
     ] = None,
-    to: Annotated[str, typer.Option("--format", help="Of the file: onnx.")] = "onnx",
+    to: Annotated[str, typer.Option("--format", help="Format of the file: onnx.")] = "onnx",
 ) -> None:
     """Write one seed of a run as a file that runs without torch. It needs the export extra.
 
-    Numbers of clips and of steps are free. Before the file gets its name it is run beside
+    The file takes any number of clips and of steps. Before it gets its name it is run beside
     torch, on random clips in batches of several sizes, and must agree within 1e-4.
 
-    Per modality it takes features, as text, and which steps are real, as text_mask; of
-    an absent modality none is. It returns scores, and the commonality and keep_probability of
-    every step. Its metadata says which task, modalities and feature widths it is for.
+    Its inputs are, per modality, the features (text) and which steps are real (text_mask); an
+    absent modality has no real step. Its outputs are scores, and the commonality and
+    keep_probability of every step. Its metadata names the task, modalities and feature widths.
 
     Examples:
 
@@ -40,7 +40,9 @@ def export_command(
 
       mmcl export runs/mosi --seed 3 --out mosi.onnx --format onnx
     """
-    _check_format(to)
+    if to not in FORMATS:
+        near = did_you_mean(to, FORMATS)
+        raise UsageError(f'--format must be one of {", ".join(FORMATS)}, got "{to}"{near}')
     if out is not None and out.suffix != ".onnx":
         raise UsageError(f'--out must end with .onnx, got "{out.name}"')
     from mmcl.models.export import BATCHES, export_onnx
@@ -50,16 +52,7 @@ def export_command(
     chosen = opened.seeds[0] if seed is None else seed
     if chosen not in opened.seeds:
         raise UsageError(f"--seed must be one of {list(opened.seeds)}, those of {run}, got {seed}")
-    target = run / f"seed-{chosen}" / "model.onnx" if out is None else out
-    written = export_onnx(opened.model(chosen), target)
-    *sizes, last = BATCHES
-    typer.echo(
-        f"{target}: equal to torch within {written.difference:.0e}, "
-        f"in batches of {', '.join(map(str, sizes))} and {last}"
-    )
-
-
-def _check_format(text: str) -> None:
-    if text not in FORMATS:
-        near = did_you_mean(text, FORMATS)
-        raise UsageError(f'--format must be one of {", ".join(FORMATS)}, got "{text}"{near}')
+    target = out or run / f"seed-{chosen}" / "model.onnx"
+    difference = export_onnx(opened.model(chosen), target).difference
+    batches = f"{', '.join(map(str, BATCHES[:-1]))} and {BATCHES[-1]}"
+    typer.echo(f"{target}: equal to torch within {difference:.0e}, in batches of {batches}")

@@ -1,4 +1,4 @@
-"""The ``mmcl`` command: gathers the commands and turns our errors into short messages."""
+"""The ``mmcl`` command: all commands, and short messages in place of tracebacks."""
 
 from __future__ import annotations
 
@@ -25,17 +25,15 @@ from mmcl.errors import MMCLError
 
 __all__ = ["app", "main"]
 
-INTERRUPTED = 130  # what typer makes of Ctrl-C
-STOPPED = (
-    "Stopped. A training goes on where it was with --resume, everything else by the same command.\n"
-)
+INTERRUPTED = 130  # exit code of typer after Ctrl-C
+STOPPED = "A training goes on where it was with --resume, everything else by the same command."
 
 app = typer.Typer(
     name="mmcl",
     help=(
         "Multimodal sentiment from words, voice and face.\n\n"
         "Start with: mmcl demo\n\n"
-        "Exit codes: 0 done, 1 failed, 2 wrong usage. A traceback: mmcl --debug COMMAND"
+        "Exit codes: 0 done, 1 failed, 2 wrong usage. For a traceback: mmcl --debug COMMAND"
     ),
     no_args_is_help=True,
     pretty_exceptions_enable=False,
@@ -67,21 +65,14 @@ def _options(
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Run the command line.
-
-    Args:
-        argv: Words after ``mmcl``; those of the process by default.
-
-    Returns:
-        Exit code: 0 done, 1 failed, 2 wrong usage.
-    """
+    """Run the words after ``mmcl``, by default the process's own; return the exit code."""
     words = list(sys.argv[1:] if argv is None else argv)
     debug = "--debug" in words[:1]
     try:
         app(words, prog_name="mmcl")
-    except SystemExit as stop:  # typer prints wrong usage itself and always ends this way
+    except SystemExit as stop:  # typer always ends this way, and prints wrong usage itself
         if stop.code == INTERRUPTED:
-            sys.stderr.write(STOPPED)
+            sys.stderr.write(f"Stopped. {STOPPED}\n")
             return 1
         return stop.code if isinstance(stop.code, int) else 0
     except MMCLError as fault:

@@ -17,7 +17,7 @@ from mmcl.errors import UsageError
 if TYPE_CHECKING:
     from rich.table import Table
 
-    from mmcl.explain.timeline import Timeline
+    from mmcl.runs.recordings import Timeline
 
 __all__ = ["predict_command"]
 
@@ -138,7 +138,8 @@ def _predict_media(
     _check_ending("--out", out, OUTPUTS)
     _check_ending("--plot", plot, (".png",))
     from mmcl.cli.show import console
-    from mmcl.explain.timeline import draw_timeline, predict_media
+    from mmcl.explain.timeline import draw_timeline
+    from mmcl.runs.recordings import predict_media
     from mmcl.runs.run import Run
 
     with _stages() as stage:

@@ -1,12 +1,12 @@
-"""What a comparison says in words: its numbers as text, its tests as sentences.
+"""The words of a comparison: numbers as text, tests as sentences.
 
-Every sentence follows from a sign and from a p value after Holm's correction; nothing is
+Every sentence follows from a sign and from a p value after Holm's correction. Nothing is
 worded by hand for a model or a metric.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from typing import Any, Literal, NamedTuple
 
 from mmcl.errors import ConfigError
@@ -16,19 +16,19 @@ __all__ = [
     "Answer",
     "Verdict",
     "answer",
-    "diverged_words",
+    "arrow",
     "headline",
     "is_higher_better",
-    "known_direction",
     "metric_name",
     "number",
+    "p_value",
     "probability",
     "signed",
     "verdict",
 ]
 
 Verdict = Literal["better", "worse", "same", "untested"]
-"""What a row is beside the reference; ``same``: no difference was found."""
+"""A row beside the reference; ``same``: no difference was found."""
 
 _NAMES = {
     "mae": "MAE",
@@ -45,23 +45,15 @@ _LEAST_P = 0.001
 
 
 class Answer(NamedTuple):
-    """What an ablation found out about its question from one row.
+    """The answer that one row of an ablation gives to its question."""
 
-    Attributes:
-        name: The row.
-        verdict: What the row is beside the reference.
-        short: The first words: yes, no, or that nothing was found.
-        sentence: The evidence.
-    """
-
-    name: str
     verdict: Verdict
-    short: str
-    sentence: str
+    short: str  # the first words: yes, no, or that nothing was found
+    sentence: str  # the evidence
 
 
 def metric_name(key: str) -> str:
-    """A metric's key as the field writes it.
+    """Return a metric's key as the field writes it.
 
     Example:
         >>> metric_name("acc2_non0"), metric_name("mae"), metric_name("recall_happy")
@@ -71,16 +63,20 @@ def metric_name(key: str) -> str:
 
 
 def is_higher_better(key: str) -> bool:
-    """Say in which direction a metric improves, those of planted moments among them.
-
-    Raises:
-        ConfigError: If no metric is called so.
-    """
+    """Return whether a higher value is better; a metric of unknown name is a ConfigError."""
     return key.endswith("auroc") or higher_is_better(key)
 
 
+def arrow(key: str) -> str:
+    """Return an arrow towards better values; nothing for a metric of unknown direction."""
+    try:
+        return "↑" if is_higher_better(key) else "↓"
+    except ConfigError:
+        return ""
+
+
 def number(value: float | None, decimals: int = 3) -> str:
-    """A number without a leading zero, a dash where there is none.
+    """Return a number without a leading zero, or a dash.
 
     Example:
         >>> number(0.0431), number(-1.2), number(-0.0001), number(None)
@@ -95,7 +91,7 @@ def number(value: float | None, decimals: int = 3) -> str:
 
 
 def signed(value: float | None, decimals: int = 3) -> str:
-    """The same with its sign.
+    """Return a number with its sign and without a leading zero, or a dash.
 
     Example:
         >>> signed(0.0431), signed(-0.2)
@@ -106,7 +102,7 @@ def signed(value: float | None, decimals: int = 3) -> str:
 
 
 def probability(p: float | None) -> str:
-    """A p value as it is written in a text.
+    """Return a p value as a text states it.
 
     Example:
         >>> probability(0.0313), probability(0.0002), probability(None)
@@ -117,12 +113,18 @@ def probability(p: float | None) -> str:
     return f"p < {number(_LEAST_P)}" if p < _LEAST_P else f"p = {number(p)}"
 
 
-def verdict(test: Mapping[str, Any] | None) -> Verdict:
-    """What a row is beside the reference, from its test.
+def p_value(p: float | None) -> str:
+    """Return a p value for a cell of a table.
 
-    Args:
-        test: An entry of ``tests`` in comparison.json; None where there is none.
+    Example:
+        >>> p_value(0.0313), p_value(0.0002), p_value(None)
+        ('.031', '< .001', '–')
     """
+    return "–" if p is None else probability(p).removeprefix("p ").removeprefix("= ")
+
+
+def verdict(test: Mapping[str, Any] | None) -> Verdict:
+    """Judge a row beside the reference by its entry in ``tests`` of comparison.json."""
     if test is None or test["difference"] is None or test["p_holm"] is None:
         return "untested"
     if test["better"] is None:
@@ -135,72 +137,45 @@ def answer(name: str, metric: str, test: Mapping[str, Any] | None) -> Answer:
 
     Questions are put so that *yes* speaks for the reference.
 
-    Args:
-        name: The row.
-        metric: The metric to judge by.
-        test: Of this row and metric; None where there is none.
-
     Example:
         >>> test = {"name": "mean", "difference": 0.043, "low": 0.031, "high": 0.055}
-        >>> found = answer("mean", "mae", {**test, "p_holm": 0.0004, "better": "calibrated"})
-        >>> found.short, found.sentence
+        >>> result = answer("mean", "mae", {**test, "p_holm": 0.0004, "better": "calibrated"})
+        >>> result.short, result.sentence
         ('Yes', 'with “mean” MAE rises by .043 [.031, .055], p < .001')
     """
-    found = verdict(test)
-    if test is None or found == "untested":
+    judged = verdict(test)
+    if test is None or judged == "untested":
         why = f": {'; '.join(test['notes'])}" if test and test["notes"] else ""
-        return Answer(name, "untested", "Not answered", f"“{name}” could not be tested{why}")
-    what, p = metric_name(metric), probability(test["p_holm"])
-    if found == "same":
-        ends = f"{signed(test['low'])}, {signed(test['high'])}"
-        change = f"{signed(test['difference'])} [{ends}]"
-        return Answer(
-            name, found, "No difference was found", f"with “{name}” {what} changes by {change}, {p}"
-        )
-    rises = test["difference"] > 0
-    low, high = (test["low"], test["high"]) if rises else (-test["high"], -test["low"])
-    change = f"{number(abs(test['difference']))} [{number(low)}, {number(high)}]"
-    short = "Yes" if found == "worse" else "No, the other way round"
-    verb = "rises" if rises else "falls"
-    return Answer(name, found, short, f"with “{name}” {what} {verb} by {change}, {p}")
+        return Answer("untested", "Not answered", f"“{name}” could not be tested{why}")
+    difference, low, high = test["difference"], test["low"], test["high"]
+    if judged == "same":
+        short, verb = "No difference was found", "changes"
+        change = f"{signed(difference)} [{signed(low)}, {signed(high)}]"
+    else:
+        short = "Yes" if judged == "worse" else "No, the other way round"
+        verb = "rises" if difference > 0 else "falls"
+        if difference < 0:  # a fall is stated by its size, without a sign
+            low, high = -high, -low
+        change = f"{number(abs(difference))} [{number(low)}, {number(high)}]"
+    evidence = f"{metric_name(metric)} {verb} by {change}, {probability(test['p_holm'])}"
+    return Answer(judged, short, f"with “{name}” {evidence}")
 
 
 def headline(content: Mapping[str, Any]) -> str:
-    """One sentence on who wins by the primary metric, or that nobody does."""
+    """Return one sentence on who wins by the primary metric, or that nobody does."""
     metric = content["metrics"][0]
-    what, best = metric_name(metric), content["best"].get(metric)
-    rows = {row["name"]: row["test"].get(metric) for row in content["rows"]}
-    known = {name: each["mean"] for name, each in rows.items() if each and each["mean"] is not None}
+    title, best = metric_name(metric), content["best"].get(metric)
+    summaries = {row["name"]: row["test"].get(metric) for row in content["rows"]}
+    means = {name: s["mean"] for name, s in summaries.items() if s and s["mean"] is not None}
     if best is not None:
         return (
-            f"{best} has the best {what}, {number(known[best])}, "
+            f"{best} has the best {title}, {number(means[best])}, "
             "significantly better than every other row."
         )
-    if not known:
-        return f"{what} is undefined in every row."
-    first = (max if is_higher_better(metric) else min)(known, key=lambda name: known[name])
+    if not means:
+        return f"{title} is undefined in every row."
+    first = (max if is_higher_better(metric) else min)(means, key=lambda name: means[name])
     return (
-        f"No row is significantly better than every other by {what}; "
-        f"the best mean is that of {first}, {number(known[first])}."
+        f"No row is significantly better than every other by {title}; "
+        f"the best mean is that of {first}, {number(means[first])}."
     )
-
-
-def diverged_words(row: Mapping[str, Any]) -> list[str]:
-    """Which seeds of a row are missing from its numbers, and why.
-
-    Example:
-        >>> diverged_words({"diverged": {"2": "the loss is nan at epoch 3, step 4"}})
-        ['seed 2 diverged: the loss is nan at epoch 3, step 4']
-    """
-    return [f"seed {seed} diverged: {why}" for seed, why in row["diverged"].items()]
-
-
-def known_direction(metrics: Sequence[str]) -> dict[str, bool | None]:
-    """By metric whether higher is better; None for one that has no known direction."""
-    found: dict[str, bool | None] = {}
-    for key in metrics:
-        try:
-            found[key] = is_higher_better(key)
-        except ConfigError:
-            found[key] = None
-    return found

@@ -1,7 +1,7 @@
-"""Figures of an explanation, and the section of a page that holds them.
+"""The section of an explanation and its figures.
 
 They are drawn from what :func:`mmcl.explain.explanation.explain` returns, or from the
-``explanation.json`` made of it, and so need neither a network nor a corpus.
+``explanation.json`` made of it. Neither a network nor a corpus is needed.
 """
 
 from __future__ import annotations
@@ -13,9 +13,9 @@ from typing import Any, NamedTuple
 import plotly.graph_objects as go
 from markupsafe import Markup
 
-from mmcl.explain.figures import COLOURS, figure_html, finish_figure
+from mmcl.explain.figures import COLOURS, NEUTRAL, add_band, error_bars, figure_html, finish_figure
 from mmcl.explain.findings import SIGNIFICANT, probability_text
-from mmcl.explain.page import render_page
+from mmcl.explain.page import render_section
 
 __all__ = [
     "RANKINGS",
@@ -27,8 +27,6 @@ __all__ = [
     "redundancy_figure",
 ]
 
-_NEUTRAL = "rgb(128, 136, 148)"
-_BAND = "rgba(128, 136, 148, 0.25)"
 _CURVE_HEIGHT, _BAR_HEIGHT = 260, 220
 _MARGIN = {"l": 48, "b": 42}
 _MODALITY_COLOURS = {
@@ -39,7 +37,7 @@ _MODALITY_COLOURS = {
 
 
 class Ranking(NamedTuple):
-    """One line of the curves: the key of its score, its name, and how it is drawn."""
+    """A line of the curves: the key of its score, its name, and how it is drawn."""
 
     key: str
     name: str
@@ -51,31 +49,20 @@ RANKINGS: tuple[Ranking, ...] = (
     Ranking("actions", "kept by the policies", COLOURS["complementary"]),
     Ranking("moments", "common or kept", COLOURS["calibrated"]),
     Ranking("integrated_gradients", "integrated gradients", COLOURS["common"], "dash"),
-    Ranking("random", "random", _NEUTRAL, "dot"),
+    Ranking("random", "random", NEUTRAL, "dot"),
 )
 
 
 def error_figure(curves: Mapping[str, Any], direction: str) -> go.Figure:
-    """Draw the error along deletion or insertion, a line per ranking.
+    """Draw the error along ``deletion`` or ``insertion``, a line per ranking.
 
-    Args:
-        curves: ``curves`` of an explanation.
-        direction: ``deletion`` or ``insertion``. The band around ``random`` reaches from the
-            lowest to the highest of its orders.
+    The band around ``random`` reaches from the lowest to the highest of its orders.
     """
     figure = go.Figure()
     shares = [100 * share for share in curves["fractions"]]
-    band = curves[direction]["random"]
-    if "lowest" in band:
-        figure.add_scatter(
-            x=shares + shares[::-1],
-            y=band["highest"] + band["lowest"][::-1],
-            fill="toself",
-            fillcolor=_BAND,
-            line={"width": 0},
-            mode="lines",
-            hoverinfo="skip",
-        )
+    random = curves[direction]["random"]
+    if "lowest" in random:
+        add_band(figure, shares, random["lowest"], random["highest"], colour=NEUTRAL)
     for ranking in RANKINGS:
         figure.add_scatter(
             x=shares,
@@ -86,137 +73,94 @@ def error_figure(curves: Mapping[str, Any], direction: str) -> go.Figure:
             marker={"size": 4},
             hovertemplate=f"{ranking.name}, %{{x:.0f}}%: %{{y:.3f}}<extra></extra>",
         )
-    finish_figure(figure, height=_CURVE_HEIGHT)
-    done = "deleted" if direction == "deletion" else "inserted"
-    figure.update_xaxes(title={"text": f"% of the steps {done}", "standoff": 4}, nticks=6)
-    figure.update_yaxes(title={"text": curves["unit"], "standoff": 4}, nticks=5)
+    x_title = f"% of the steps {'deleted' if direction == 'deletion' else 'inserted'}"
+    finish_figure(figure, height=_CURVE_HEIGHT, x_title=x_title, y_title=curves["unit"])
+    figure.update_xaxes(nticks=6)
     figure.update_layout(margin=_MARGIN)
     return figure
 
 
 def probe_figure(probes: Mapping[str, Any]) -> go.Figure:
-    """Draw what each modality's complementary features add, with 95% intervals.
-
-    Args:
-        probes: ``probes`` of an explanation.
-    """
+    """Draw what each modality's complementary features add, with 95% intervals."""
     rows = probes["modalities"]
-    values = [row["increment"] for row in rows.values()]
+    values, lows, highs = ([r[key] for r in rows.values()] for key in ("increment", "low", "high"))
     figure = go.Figure()
     figure.add_bar(
         x=list(rows),
         y=values,
         width=0.5,
-        marker={"color": [_MODALITY_COLOURS.get(m, _NEUTRAL) for m in rows]},
-        error_y={
-            "type": "data",
-            "symmetric": False,
-            "array": [row["high"] - row["increment"] for row in rows.values()],
-            "arrayminus": [row["increment"] - row["low"] for row in rows.values()],
-            "color": _NEUTRAL,
-        },
+        marker={"color": [_MODALITY_COLOURS.get(modality, NEUTRAL) for modality in rows]},
+        error_y=error_bars(values, lows, highs),
         hovertemplate="%{x}: %{y:+.3f}<extra></extra>",
     )
-    finish_figure(figure, height=_BAR_HEIGHT)
-    figure.update_yaxes(title={"text": f"added {probes['score']}", "standoff": 4}, nticks=5)
-    figure.update_yaxes(zeroline=True, zerolinecolor=_NEUTRAL)
+    finish_figure(figure, height=_BAR_HEIGHT, y_title=f"added {probes['score']}")
+    figure.update_yaxes(zeroline=True, zerolinecolor=NEUTRAL)
     figure.update_layout(margin=_MARGIN)
     return figure
 
 
 def redundancy_figure(redundancy: list[dict[str, Any]]) -> go.Figure:
-    """Draw the alignment of each pair of modalities, and its floor as a mark in each bar.
-
-    Args:
-        redundancy: ``redundancy`` of an explanation.
-    """
+    """Draw the alignment of each pair of modalities, and its floor as a mark in each bar."""
     pairs = [" and ".join(row["pair"]) for row in redundancy]
     figure = go.Figure()
-    for part in ("common", "complementary"):
-        figure.add_bar(
-            x=pairs,
-            y=[row[part]["value"] for row in redundancy],
-            name=part,
-            offsetgroup=part,
-            marker={"color": COLOURS[part]},
-            hovertemplate=f"%{{x}}, {part}: %{{y:.3f}}<extra></extra>",
-        )
-    for part in ("common", "complementary"):
-        figure.add_bar(
-            x=pairs,
-            y=[row[part]["floor"] for row in redundancy],
-            name=f"{part}, clips shuffled",
-            offsetgroup=part,
-            marker={"color": _NEUTRAL},
-            hovertemplate=f"%{{x}}, {part}, clips shuffled: %{{y:.3f}}<extra></extra>",
-        )
-    finish_figure(figure, height=_BAR_HEIGHT)
-    figure.update_yaxes(title={"text": "linear CKA", "standoff": 4}, range=[0, 1], nticks=6)
+    for key, suffix in (("value", ""), ("floor", ", clips shuffled")):
+        for part in ("common", "complementary"):
+            figure.add_bar(
+                x=pairs,
+                y=[row[part][key] for row in redundancy],
+                name=part + suffix,
+                offsetgroup=part,  # the floor lies over the bar of its part
+                marker={"color": NEUTRAL if suffix else COLOURS[part]},
+                hovertemplate=f"%{{x}}, {part}{suffix}: %{{y:.3f}}<extra></extra>",
+            )
+    finish_figure(figure, height=_BAR_HEIGHT, y_title="linear CKA")
+    figure.update_yaxes(range=[0, 1], nticks=6)
     figure.update_layout(margin=_MARGIN, barmode="group", bargap=0.3)
     return figure
 
 
 def histogram_figure(by_modality: Mapping[str, Mapping[str, Any]]) -> go.Figure:
-    """Draw how keep probabilities are distributed, a line per modality.
-
-    Args:
-        by_modality: One group of ``actions`` of an explanation.
-    """
+    """Draw the distribution of keep probabilities in one group of clips, a line per modality."""
     figure = go.Figure()
     for modality, row in by_modality.items():
-        bins = len(row["histogram"])
+        bins, name = len(row["histogram"]), html.escape(modality)
         figure.add_scatter(
-            x=[(at + 0.5) / bins for at in range(bins)],
+            x=[(index + 0.5) / bins for index in range(bins)],
             y=[100 * share for share in row["histogram"]],
             mode="lines+markers",
-            name=html.escape(modality),
-            line={"color": _MODALITY_COLOURS.get(modality, _NEUTRAL), "width": 2, "shape": "hvh"},
+            name=name,
+            line={"color": _MODALITY_COLOURS.get(modality, NEUTRAL), "width": 2, "shape": "hvh"},
             marker={"size": 4},
-            hovertemplate=f"{html.escape(modality)}, around %{{x:.2f}}: %{{y:.1f}}%<extra></extra>",
+            hovertemplate=f"{name}, around %{{x:.2f}}: %{{y:.1f}}%<extra></extra>",
         )
-    finish_figure(figure, height=_BAR_HEIGHT)
-    figure.update_xaxes(title={"text": "keep probability", "standoff": 4}, range=[0, 1])
-    figure.update_yaxes(title={"text": "% of the steps", "standoff": 4}, rangemode="tozero")
+    finish_figure(figure, height=_BAR_HEIGHT, x_title="keep probability", y_title="% of the steps")
+    figure.update_xaxes(range=[0, 1])
+    figure.update_yaxes(rangemode="tozero")
     figure.update_layout(margin=_MARGIN)
     return figure
 
 
 def explanation_section(content: Mapping[str, Any], *, name: str = "explanation") -> Markup:
-    """An explanation as a section of a page that brings plotly.js and the style itself.
-
-    Args:
-        content: What :func:`mmcl.explain.explanation.explain` returned, or the content of
-            ``explanation.json``.
-        name: Start of the ids in the section, unique in the page.
-    """
-    curves, probes = content["curves"], content["probes"]
-    drawn = {
-        direction: figure_html(error_figure(curves, direction), name=f"{name}-{direction}")
-        for direction in ("deletion", "insertion")
-    }
-    histograms = [
-        (group, figure_html(histogram_figure(rows), name=f"{name}-actions-{at}"))
-        for at, (group, rows) in enumerate(content["actions"].items())
-    ]
-    alike = redundancy_figure(content["redundancy"])
-    # Safe to trust: the template escapes all text, and figures escape their own.
-    return Markup(
-        render_page(
-            "section_explanation.html.j2",
-            content=content,
-            name=name,
-            curves=drawn,
-            rankings=RANKINGS,
-            probes=None
-            if probes is None
-            else figure_html(probe_figure(probes), name=f"{name}-probes"),
-            redundancy=figure_html(alike, name=f"{name}-redundancy")
-            if content["redundancy"]
-            else None,
-            histograms=histograms,
-            modality_colours=_MODALITY_COLOURS,
-            colours={**COLOURS, "neutral": _NEUTRAL},
-            probability_text=probability_text,
-            significant=SIGNIFICANT,
-        )
+    """Return the section of an explanation; ``name`` begins the ids in it."""
+    curves, probes, redundancy = content["curves"], content["probes"], content["redundancy"]
+    return render_section(
+        "section_explanation.html.j2",
+        content=content,
+        name=name,
+        curves={
+            direction: figure_html(error_figure(curves, direction), name=f"{name}-{direction}")
+            for direction in ("deletion", "insertion")
+        },
+        rankings=RANKINGS,
+        probes=probes and figure_html(probe_figure(probes), name=f"{name}-probes"),
+        redundancy=redundancy
+        and figure_html(redundancy_figure(redundancy), name=f"{name}-redundancy"),
+        histograms=[
+            (group, figure_html(histogram_figure(rows), name=f"{name}-actions-{index}"))
+            for index, (group, rows) in enumerate(content["actions"].items())
+        ],
+        modality_colours=_MODALITY_COLOURS,
+        colours={**COLOURS, "neutral": NEUTRAL},
+        probability_text=probability_text,
+        significant=SIGNIFICANT,
     )

@@ -1,7 +1,7 @@
 """The section of a single run: its metrics, how each seed trained, and what it predicted.
 
-Read from the files of a run folder as :mod:`mmcl.runs.run` lists them; no network is
-loaded and nothing is predicted again.
+It reads the files of a run folder as :mod:`mmcl.runs.run` lists them. No network is loaded
+and nothing is predicted again.
 """
 
 from __future__ import annotations
@@ -10,6 +10,7 @@ import csv
 import json
 import math
 from collections.abc import Mapping, Sequence
+from itertools import cycle
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -17,13 +18,21 @@ import numpy as np
 from markupsafe import Markup
 from pyarrow import parquet
 
-from mmcl.explain.comparison_words import known_direction, metric_name, number
-from mmcl.explain.figures import Curve, curve_figure, figure_html, scatter_figure
+from mmcl.explain.comparison_words import arrow, metric_name, number
+from mmcl.explain.figures import COLOURS, Curve, curve_figure, figure_html, scatter_figure
 from mmcl.explain.page import environment_facts, render_section
 from mmcl.learning.history import HISTORY
 from mmcl.runs.run import METRICS, PREDICTIONS, RUN
 
-__all__ = ["Confusion", "confusion", "emotion_rates", "read_run", "run_section"]
+__all__ = [
+    "Confusion",
+    "confusion",
+    "emotion_rates",
+    "history_figures",
+    "read_history",
+    "read_run",
+    "run_section",
+]
 
 _CURVES = {
     "task_loss": "Training task loss",
@@ -32,34 +41,21 @@ _CURVES = {
     "reward": "Reward",
 }
 _SEED_COLOURS = (
-    "rgb(41, 121, 232)",
-    "rgb(240, 128, 28)",
-    "rgb(31, 157, 115)",
-    "rgb(176, 84, 170)",
-    "rgb(214, 72, 104)",
+    *(COLOURS[name] for name in ("common", "complementary", "calibrated", "released", "published")),
     "rgb(120, 140, 40)",
 )
 
 
 class Confusion(NamedTuple):
-    """How often each class was taken for each.
-
-    Attributes:
-        names: Of the classes, in the order of rows (truth) and columns (prediction).
-        shares: By row the share predicted as each class, or None for a class without clips.
-        counts: Clips of each class, every seed counted.
-    """
+    """A confusion matrix: truth in rows, prediction in columns."""
 
     names: list[str]
-    shares: list[list[float] | None]
-    counts: list[int]
+    shares: list[list[float] | None]  # of each row; None for a class without clips
+    counts: list[int]  # clips of each class, every seed counted
 
 
 def read_run(path: Path) -> dict[str, Any]:
-    """Gather what the section shows of a run.
-
-    Args:
-        path: Its metrics.json.
+    """Gather what the section shows of a run, given the path of its metrics.json.
 
     Returns:
         ``metrics`` and ``run`` as in their files, ``history`` by seed, and ``predictions`` of
@@ -73,53 +69,82 @@ def read_run(path: Path) -> dict[str, Any]:
     return {
         "metrics": metrics,
         "run": json.loads((folder / RUN).read_text()),
-        "history": {
-            seed: _read_history(folder / f"seed-{seed}" / HISTORY) for seed in metrics["seeds"]
-        },
+        "history": {seed: read_history(folder, seed) for seed in metrics["seeds"]},
         "predictions": [r for r in rows if r["split"] == split and r["truth"] is not None],
     }
 
 
-def run_section(content: Mapping[str, Any]) -> Markup:
-    """A run, as a part of a page.
+def read_history(folder: Path, seed: int) -> list[dict[str, float]]:
+    """Read the history of one seed of a run: a row per epoch, NaN where a cell is empty."""
+    with (folder / f"seed-{seed}" / HISTORY).open(newline="", encoding="utf-8") as file:
+        return [
+            {k: float(v) if v else math.nan for k, v in row.items()} for row in csv.DictReader(file)
+        ]
 
-    Args:
-        content: What :func:`read_run` found.
-    """
-    metrics, run = content["metrics"], content["run"]
+
+def run_section(content: Mapping[str, Any]) -> Markup:
+    """Return the section of a run from what :func:`read_run` gathered."""
+    metrics, run, predictions = content["metrics"], content["run"], content["predictions"]
     task, split = run["corpus"]["task"], "test" if metrics["test"] else "valid"
-    directions = known_direction(list(metrics[split]))
-    kind = task["kind"]
+    kind, names = task["kind"], task["names"]
+    colours = {f"seed {s}": c for s, c in zip(metrics["seeds"], cycle(_SEED_COLOURS), strict=False)}
+    histories = {f"seed {seed}": rows for seed, rows in content["history"].items()}
+    best_epochs = metrics["training"]["best_epochs"]
     return render_section(
         "section_run.html.j2",
         name=metrics["model"],
         corpus=run["corpus"],
         split="test" if split == "test" else "validation",
         seeds=metrics["seeds"],
-        lines=[_line(key, metrics, split, directions[key]) for key in metrics[split]],
+        lines=[
+            (f"{metric_name(key)} {arrow(key)}".strip(), _cells(key, metrics, split))
+            for key in metrics[split]
+        ],
         references=list(metrics["references"]),
-        curves=_curves(content),
-        colours=_seed_colours(metrics["seeds"]),
+        curves=history_figures(
+            histories, dict(zip(histories, best_epochs, strict=True)), colours=colours
+        ),
+        colours=colours,
         scatter=_scatter(content) if kind == "regression" else None,
-        confusion=confusion(content["predictions"], task["names"]) if kind == "classes" else None,
-        rates=emotion_rates(content["predictions"], task["names"]) if kind == "emotions" else None,
+        confusion=confusion(predictions, names) if kind == "classes" else None,
+        rates=emotion_rates(predictions, names) if kind == "emotions" else None,
         number=number,
         notes=metrics["notes"],
         facts=[
             ("corpus checksum", str(run["corpus_checksum"])[:16]),
-            ("chosen epochs", ", ".join(str(at + 1) for at in metrics["training"]["best_epochs"])),
+            ("chosen epochs", ", ".join(str(epoch + 1) for epoch in best_epochs)),
             ("parameters", f"{metrics['training']['parameters']:,}"),
             *environment_facts(run["environment"]),
         ],
     )
 
 
-def confusion(rows: Sequence[Mapping[str, Any]], names: Sequence[str]) -> Confusion:
-    """Count which class was taken for which.
+def history_figures(
+    histories: Mapping[str, Sequence[Mapping[str, float]]],
+    chosen: Mapping[str, int],
+    *,
+    colours: Mapping[str, str],
+) -> list[tuple[str, Markup]]:
+    """Draw several trainings over each other.
 
-    Args:
-        rows: With ``truth`` and ``prediction``, indices of classes.
-        names: Of the classes.
+    ``chosen`` is the index of each one's chosen epoch. Returns title and figure of every
+    quantity that changes at all.
+    """
+    drawn = []
+    for column, title in _CURVES.items():
+        curves = {
+            name: Curve([row.get(column, math.nan) for row in rows], chosen[name])
+            for name, rows in histories.items()
+        }
+        values = {v for curve in curves.values() for v in curve.values if math.isfinite(v)}
+        if len(values) > 1:  # a baseline has no actions, and its reward is constant
+            figure = curve_figure(curves, colours=colours)
+            drawn.append((title, figure_html(figure, name=f"curve-{column}")))
+    return drawn
+
+
+def confusion(rows: Sequence[Mapping[str, Any]], names: Sequence[str]) -> Confusion:
+    """Count which class was taken for which; ``truth`` and ``prediction`` are indices.
 
     Example:
         >>> rows = [{"truth": 0, "prediction": 0}, {"truth": 0, "prediction": 1}]
@@ -127,101 +152,65 @@ def confusion(rows: Sequence[Mapping[str, Any]], names: Sequence[str]) -> Confus
         [[0.5, 0.5], None]
     """
     table = np.zeros((len(names), len(names)), dtype=np.int64)
+    counts = [0] * len(names)
     for row in rows:
-        if row["prediction"] >= 0:
+        counts[row["truth"]] += 1
+        if row["prediction"] >= 0:  # -1: the scores had a nan
             table[row["truth"], row["prediction"]] += 1
-    counts = [sum(row["truth"] == at for row in rows) for at in range(len(names))]
-    shares = [
-        (each / count).tolist() if count else None
-        for each, count in zip(table, counts, strict=True)
-    ]
+    counted = zip(table, counts, strict=True)
+    shares = [(line / count).tolist() if count else None for line, count in counted]
     return Confusion(list(names), shares, counts)
 
 
 def emotion_rates(
     rows: Sequence[Mapping[str, Any]], names: Sequence[str]
 ) -> list[tuple[str, int, float | None, float | None]]:
-    """Of each emotion: how many clips show it, and how often it was said of these and others.
+    """Return how often each emotion was predicted, where it is shown and where it is not.
 
-    Args:
-        rows: With ``truth`` and ``prediction``, a 0 or 1 per emotion.
-        names: Of the emotions.
+    ``truth`` and ``prediction`` of a row hold a 0 or 1 per emotion.
 
     Returns:
-        Name, number of clips that show it, share of them it was said of, and share of the
-        others it was said of; None where there is no such clip.
+        Name, number of clips that show it, share of these that it was predicted for, and
+        share of the others that it was predicted for; None where there is no such clip.
 
     Example:
         >>> emotion_rates([{"truth": [1], "prediction": [1]}], ["sad"])
         [('sad', 1, 1.0, None)]
     """
-    found = []
-    for at, name in enumerate(names):
-        said = {
-            shown: [row["prediction"][at] == 1 for row in rows if row["truth"][at] == shown]
-            for shown in (1, 0)
-        }
-        shares = {shown: sum(each) / len(each) if each else None for shown, each in said.items()}
-        found.append((name, len(said[1]), shares[1], shares[0]))
-    return found
+    truth = np.array([row["truth"] for row in rows]).reshape(-1, len(names))
+    predicted = np.array([row["prediction"] for row in rows]).reshape(-1, len(names)) == 1
+    rates = []
+    for index, name in enumerate(names):
+        hits, alarms = (predicted[truth[:, index] == shown, index] for shown in (1, 0))
+        shares = [float(said.mean()) if len(said) else None for said in (hits, alarms)]
+        rates.append((name, len(hits), shares[0], shares[1]))
+    return rates
 
 
-def _read_history(path: Path) -> list[dict[str, float]]:
-    with path.open(newline="", encoding="utf-8") as file:
-        return [
-            {k: float(v) if v else math.nan for k, v in row.items()} for row in csv.DictReader(file)
-        ]
-
-
-def _line(
-    key: str, metrics: Mapping[str, Any], split: str, higher: bool | None
-) -> tuple[str, list[tuple[str, str]]]:
-    """Name of a metric; on validation, on test and of each reference row its number and spread."""
+def _cells(key: str, metrics: Mapping[str, Any], split: str) -> list[tuple[str, str]]:
+    """Return number and spread of a metric on validation, on test and of each reference row."""
     cells = []
     for part in ("valid", "test"):
         summary = metrics[part].get(key) or {"mean": None, "std": None}
         spread = "" if summary["std"] is None else f"± {number(summary['std'])}"
         cells.append((number(summary["mean"]), spread))
-    for splits in metrics["references"].values():
-        cells.append((number(splits[split].get(key)), ""))
-    arrow = {True: " ↑", False: " ↓", None: ""}[higher]
-    return metric_name(key) + arrow, cells
-
-
-def _seed_colours(seeds: Sequence[int]) -> dict[str, str]:
-    return {f"seed {seed}": _SEED_COLOURS[at % len(_SEED_COLOURS)] for at, seed in enumerate(seeds)}
-
-
-def _curves(content: Mapping[str, Any]) -> list[tuple[str, Markup]]:
-    """Title and figure of every curve that moves in any seed."""
-    chosen = dict(
-        zip(content["history"], content["metrics"]["training"]["best_epochs"], strict=True)
-    )
-    drawn = []
-    for column, title in _CURVES.items():
-        curves = {
-            f"seed {seed}": Curve([row.get(column, math.nan) for row in rows], chosen[seed])
-            for seed, rows in content["history"].items()
-        }
-        values = {v for curve in curves.values() for v in curve.values if math.isfinite(v)}
-        if len(values) > 1:
-            figure = curve_figure(curves, colours=_seed_colours(content["metrics"]["seeds"]))
-            drawn.append((title, figure_html(figure, name=f"curve-{column.replace('_', '-')}")))
-    return drawn
+    references = metrics["references"].values()
+    return [*cells, *((number(splits[split].get(key)), "") for splits in references)]
 
 
 def _scatter(content: Mapping[str, Any]) -> Markup:
-    """Predictions against truth, the mean over seeds of each clip."""
-    by_clip: dict[str, list[Mapping[str, Any]]] = {}
+    """Draw predictions against truth, the mean over seeds of each clip."""
+    truth: dict[str, float] = {}
+    by_clip: dict[str, list[float]] = {}
     for row in content["predictions"]:
-        by_clip.setdefault(row["id"], []).append(row)
-    truth = [rows[0]["truth"] for rows in by_clip.values()]
-    prediction = [math.fsum(r["prediction"] for r in rows) / len(rows) for rows in by_clip.values()]
+        truth[row["id"]] = row["truth"]
+        by_clip.setdefault(row["id"], []).append(row["prediction"])
+    prediction = [math.fsum(scores) / len(scores) for scores in by_clip.values()]
     task = content["run"]["corpus"]["task"]
     figure = scatter_figure(
-        truth,
+        list(truth.values()),
         prediction,
-        ids=list(by_clip),
+        ids=list(truth),
         low=min([task["low"], *prediction]),
         high=max([task["high"], *prediction]),
         name=content["metrics"]["model"],

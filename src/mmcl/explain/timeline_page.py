@@ -1,7 +1,7 @@
-"""The page of a media file: it plays beside its words, and shows what drove each prediction.
+"""The page of a recording: player, words, and what drove each prediction.
 
-One file that asks the network for nothing. A small recording is inside it; a large one is
-linked to, and must stay where it is.
+It is one file that asks the network for nothing. A small recording is inside it; a large one
+is linked to and must stay where it is.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ import mimetypes
 import os
 from collections.abc import Sequence
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any
 from urllib.parse import quote
 
 import numpy as np
@@ -20,108 +20,45 @@ from numpy.typing import NDArray
 
 from mmcl.corpus.schema import Clip, Task, Word
 from mmcl.evaluation.moments import Moments
+from mmcl.explain import sentences
 from mmcl.explain.figures import COLOURS
 from mmcl.explain.page import render_page
-from mmcl.explain.sentences import (
-    NAMES,
-    certainty,
-    ends,
-    hardly,
-    headline,
-    label,
-    level,
-    sentence,
-    shared,
-    signed,
-    tint,
-)
-from mmcl.explain.timeline import LEAST_STRONG, TINTS, Timeline, clock
+from mmcl.explain.timeline import LEAST_STRONG, TINTS, clock
+from mmcl.runs.recordings import Timeline
 from mmcl.types import MODALITIES, Modality
 
 __all__ = ["MOST_EMBEDDED", "timeline_page"]
 
 MOST_EMBEDDED = 25 * 2**20
-"""A larger recording, in bytes, is linked to and not put into the page."""
+"""Size in bytes from which a recording is linked to and not embedded."""
 
-_TOP, _BOTTOM = 6.0, 94.0  # where the ends of the scale lie, in percent of the plot's height
-
-
-class _Player(NamedTuple):
-    kind: str  # video or audio
-    source: str
-    embedded: bool
+_TOP, _BOTTOM = 6.0, 94.0  # ends of the scale, in percent of the plot's height
+_MOST_TICKS = 6
+_TICK_SECONDS = (1, 2, 5, 10, 15, 30, 60, 120, 300, 600, 900, 1800, 3600)
 
 
-class _Cell(NamedTuple):
-    """One modality at one word; None where it was not measured."""
-
-    commonality: float | None
-    action: float | None
-
-
-class _Column(NamedTuple):
-    """A word, and what each modality had in its time."""
-
-    text: str
-    at: float | None  # seconds of the file
-    end: float | None
-    share: float
-    strength: float  # of the share beside the strongest word's, 0..1
-    title: str
-    cells: list[_Cell]
-
-
-class _Bar(NamedTuple):
-    """What one modality changed: a bar to the left or right of the middle."""
-
-    name: str
-    share: float
-    text: str
-    width: float  # percent of half the bar
-
-
-class _Utterance(NamedTuple):
-    number: int
-    start: float
-    end: float
-    clock: str
-    label: str
-    tint: str
-    certainty: str
-    sentence: str
-    bars: list[_Bar]
-    columns: list[_Column]
-    left: float  # percent of the timeline's width
-    width: float
-    middle: float  # percent of its height
-    band: tuple[float, float]  # top and height
-    whisker: tuple[float, float] | None
-
-
-class _Tick(NamedTuple):
-    at: float  # percent
-    text: str
+_Span = tuple[float, float]  # start and end in seconds
+_Cell = tuple[float | None, float | None]  # commonality and action; None: not measured
 
 
 def timeline_page(
     timeline: Timeline, *, media: Path | None = None, beside: Path | None = None
 ) -> str:
-    """A timeline as one self-contained page.
+    """Return a timeline as one self-contained page.
 
     Args:
-        timeline: What to show.
-        media: The recording to play; none is played without it.
-        beside: Folder the page will lie in, from which a large recording is linked to; the
-            recording's own by default.
+        timeline: The timeline to show.
+        media: The recording to play; without it the page has no player.
+        beside: Folder of the page, from which a large recording is linked to; by default the
+            recording's own.
     """
-    player = None if media is None else _player(media, beside or media.parent)
-    used = [m for m in MODALITIES if any(m in each.share for each in timeline.moments)]
+    used = [m for m in MODALITIES if any(m in moments.share for moments in timeline.moments)]
     return render_page(
         "timeline.html.j2",
         timeline=timeline,
-        player=player,
-        lead=headline(timeline.task, timeline.moments),
-        rows=[NAMES[m] for m in used],
+        player=None if media is None else _player(media, beside or media.parent),
+        lead=sentences.headline(timeline.task, timeline.moments),
+        rows=[sentences.NAMES[m] for m in used],
         utterances=_utterances(timeline, used),
         colours=COLOURS,
         tints=TINTS,
@@ -132,118 +69,120 @@ def timeline_page(
     )
 
 
-def _player(media: Path, beside: Path) -> _Player:
+def _player(media: Path, beside: Path) -> dict[str, Any]:
+    """Return the player's element and source: the recording itself, or a link if it is large."""
     mime = mimetypes.guess_type(media.name)[0] or "video/mp4"
+    embedded = media.stat().st_size <= MOST_EMBEDDED
+    if embedded:
+        source = f"data:{mime};base64,{base64.b64encode(media.read_bytes()).decode()}"
+    else:
+        source = quote(Path(os.path.relpath(media.resolve(), beside.resolve())).as_posix())
     kind = "audio" if mime.startswith("audio/") else "video"
-    if media.stat().st_size <= MOST_EMBEDDED:
-        content = base64.b64encode(media.read_bytes()).decode()
-        return _Player(kind, f"data:{mime};base64,{content}", embedded=True)
-    relative = os.path.relpath(media.resolve(), beside.resolve())
-    return _Player(kind, quote(Path(relative).as_posix()), embedded=False)
+    return {"kind": kind, "source": source, "embedded": embedded}
 
 
-def _utterances(timeline: Timeline, used: Sequence[Modality]) -> list[_Utterance]:
-    total = _total(timeline)
-    words = [abs(share) for each in timeline.moments for share in each.word_share.tolist()]
-    shares = [abs(share) for each in timeline.moments for share in each.share.values()]
-    least = LEAST_STRONG * hardly(timeline.task)
-    most = max([least, *words]), max([least, *shares])
+def _utterances(timeline: Timeline, used: Sequence[Modality]) -> list[dict[str, Any]]:
+    """Return the utterances as the template shows them; places are percent of the plot."""
+    task, total = timeline.task, _duration(timeline)
+    # Colours and bars are relative to the strongest effect of the whole recording.
+    least = LEAST_STRONG * sentences.hardly(task)
+    strongest_word = max([least, *(abs(x) for m in timeline.moments for x in m.word_share)])
+    strongest = max([least, *(abs(x) for m in timeline.moments for x in m.share.values())])
     rows = zip(timeline.clips, timeline.spans, timeline.moments, strict=True)
-    shown = []
+    utterances = []
     for number, (clip, (start, end), moments) in enumerate(rows, start=1):
-        middle, error = level(moments), timeline.error or 0.0
-        spread = moments.spread
-        shown.append(
-            _Utterance(
-                number=number,
-                start=start,
-                end=end,
-                clock=clock(start),
-                label=label(timeline.task, moments),
-                tint=tint(timeline.task, moments.prediction),
-                certainty=certainty(moments, timeline.error),
-                sentence=sentence(timeline.task, clip, moments),
-                bars=_bars(timeline.task, moments, used, most[1]),
-                columns=_columns(timeline.task, clip, (start, end), moments, used, most[0]),
-                left=100 * start / total,
-                width=100 * (end - start) / total,
-                middle=_height(timeline.task, middle),
-                band=_stretch(timeline.task, middle, error),
-                whisker=None if spread is None else _stretch(timeline.task, middle, spread),
-            )
+        value, spread = sentences.level(moments), moments.spread
+        utterances.append(
+            {
+                "number": number,
+                "start": start,
+                "end": end,
+                "clock": clock(start),
+                "label": sentences.label(task, moments),
+                "tint": sentences.tint(task, moments.prediction),
+                "certainty": sentences.certainty(moments, timeline.error),
+                "sentence": sentences.sentence(task, clip, moments),
+                "bars": _bars(task, moments, used, strongest),
+                "columns": _columns(task, clip, (start, end), moments, used, strongest_word),
+                "left": 100 * start / total,
+                "width": 100 * (end - start) / total,
+                "middle": _height(task, value),
+                "band": _stretch(task, value, timeline.error or 0.0),
+                "whisker": None if spread is None else _stretch(task, value, spread),
+            }
         )
-    return shown
+    return utterances
 
 
-def _bars(task: Task, moments: Moments, used: Sequence[Modality], most: float) -> list[_Bar]:
+def _bars(
+    task: Task, moments: Moments, used: Sequence[Modality], strongest: float
+) -> list[dict[str, Any]]:
+    """Return the effect of each modality; widths are percent of half the bar."""
     bars = []
     for modality in used:
         share = moments.share.get(modality, 0.0)
-        there = modality in moments.present
-        text = shared(task, share) if there else "none"
-        bars.append(_Bar(NAMES[modality], share, text, 100 * abs(share) / most))
+        text = sentences.shared(task, share) if modality in moments.present else "none"
+        bar = {"name": sentences.NAMES[modality], "share": share, "text": text}
+        bars.append({**bar, "width": 100 * abs(share) / strongest})
     return bars
 
 
 def _columns(
     task: Task,
     clip: Clip,
-    span: tuple[float, float],
+    span: _Span,
     moments: Moments,
     used: Sequence[Modality],
-    most: float,
-) -> list[_Column]:
-    """A column per word; per second where no word is known."""
-    words = clip.words or _seconds(span)
-    by_modality = {m: _by_word(m, moments, words, span) for m in used}
+    strongest: float,
+) -> list[dict[str, Any]]:
+    """Return a column per word, or per second where no word is known."""
+    words = clip.words or tuple(
+        Word(text="", start=second, end=second + 1)
+        for second in range(max(1, math.ceil(span[1] - span[0])))
+    )
+    cells = {m: _cells(m, moments, words, span) for m in used}
     shares = moments.word_share.tolist()
-    shares = shares if len(shares) == len(words) else [0.0] * len(words)
+    if len(shares) != len(words):  # the steps of the text are not its words
+        shares = [0.0] * len(words)
     columns = []
-    for at, (word, share) in enumerate(zip(words, shares, strict=True)):
-        cells = [by_modality[m][at] for m in used]
+    for index, (word, share) in enumerate(zip(words, shares, strict=True)):
+        start = None if word.start is None else span[0] + word.start
         columns.append(
-            _Column(
-                text=word.text or (clock(span[0] + word.start) if word.start is not None else "·"),
-                at=None if word.start is None else span[0] + word.start,
-                end=None if word.end is None else span[0] + word.end,
-                share=share,
-                strength=abs(share) / most,
-                title=_title(task, word, share, dict(zip(used, cells, strict=True))),
-                cells=cells,
-            )
+            {
+                "text": word.text or ("·" if start is None else clock(start)),
+                "at": start,
+                "end": None if word.end is None else span[0] + word.end,
+                "share": share,
+                "strength": abs(share) / strongest,
+                "title": _title(task, word, share, {m: cells[m][index] for m in used}),
+                "cells": [cells[m][index] for m in used],
+            }
         )
     return columns
 
 
-def _seconds(span: tuple[float, float]) -> tuple[Word, ...]:
-    count = max(1, math.ceil(span[1] - span[0]))
-    return tuple(Word(text="", start=at, end=at + 1) for at in range(count))
-
-
-def _by_word(
-    modality: Modality, moments: Moments, words: Sequence[Word], span: tuple[float, float]
-) -> list[_Cell]:
-    """Means of a modality's steps in the time of each word; its own step where it has one."""
+def _cells(modality: Modality, moments: Moments, words: Sequence[Word], span: _Span) -> list[_Cell]:
+    """Average the measured steps of a modality during each word."""
     if modality not in moments.found:
-        return [_Cell(None, None)] * len(words)
+        return [(None, None)] * len(words)
     found = moments.found[modality]
-    masks = _step_masks(len(found), words, span)
-    arrays = (moments.commonality[modality], moments.action[modality])
-    return [_Cell(*(_mean(values, mask & found) for values in arrays)) for mask in masks]
+    commonality, action = moments.commonality[modality], moments.action[modality]
+    return [
+        (_mean(commonality, mask & found), _mean(action, mask & found))
+        for mask in _step_masks(len(found), words, span)
+    ]
 
 
-def _step_masks(
-    count: int, words: Sequence[Word], span: tuple[float, float]
-) -> list[NDArray[np.bool_]]:
-    """Which of a modality's steps lie in each word: bool ``[n]`` per word."""
-    at = np.arange(count)
-    if count == len(words):
-        return [at == each for each in at]
-    times = (at + 0.5) / count * (span[1] - span[0])  # the middle of each step
+def _step_masks(num_steps: int, words: Sequence[Word], span: _Span) -> list[NDArray[np.bool_]]:
+    """Return the steps of a modality that lie in each word: bool ``[n]`` per word."""
+    steps = np.arange(num_steps)
+    if num_steps == len(words):  # a step per word
+        return [steps == index for index in steps]
+    times = (steps + 0.5) / num_steps * (span[1] - span[0])  # the middle of each step
     return [
         (times >= word.start) & (times < word.end)
         if word.start is not None and word.end is not None
-        else np.zeros(count, dtype=np.bool_)
+        else np.zeros(num_steps, dtype=np.bool_)
         for word in words
     ]
 
@@ -253,47 +192,50 @@ def _mean(values: NDArray[np.float32], mask: NDArray[np.bool_]) -> float | None:
 
 
 def _title(task: Task, word: Word, share: float, cells: dict[Modality, _Cell]) -> str:
-    """What is shown on pointing at a word."""
-    lines = [f"moved it by {shared(task, share)}"] if word.text else []
-    for modality, cell in cells.items():
-        if cell.commonality is None or cell.action is None:
-            lines.append(f"{NAMES[modality]}: not measured")
-        else:
-            lines.append(
-                f"{NAMES[modality]}: common {cell.commonality:.2f}, kept {cell.action:.2f}"
-            )
+    """Return the text shown when a reader points at a word."""
+    lines = [f"moved it by {sentences.shared(task, share)}"] if word.text else []
+    for modality, (common, kept) in cells.items():
+        measured = common is not None and kept is not None
+        values = f"common {common:.2f}, kept {kept:.2f}" if measured else "not measured"
+        lines.append(f"{sentences.NAMES[modality]}: {values}")
     return "\n".join(lines)
 
 
-def _total(timeline: Timeline) -> float:
+def _duration(timeline: Timeline) -> float:
     return max((end for _, end in timeline.spans), default=0.0) or 1.0
 
 
 def _height(task: Task, value: float) -> float:
-    """Where a value lies, in percent from the top of the plot."""
-    low, high = ends(task)
+    """Return the place of a value, in percent from the top of the plot."""
+    low, high = sentences.ends(task)
     share = (high - min(max(value, low), high)) / (high - low)
     return _TOP + share * (_BOTTOM - _TOP)
 
 
 def _stretch(task: Task, middle: float, around: float) -> tuple[float, float]:
+    """Return top and height of an interval, in percent."""
     top = _height(task, middle + around)
     return top, _height(task, middle - around) - top
 
 
-def _levels(task: Task) -> list[_Tick]:
-    """Lines across the plot: both ends of the scale and its middle."""
-    low, high = ends(task)
-    if task.kind != "regression":
-        return [_Tick(_height(task, value), f"{value:.0%}") for value in (high, 0.5, low)]
+def _levels(task: Task) -> list[dict[str, Any]]:
+    """Return the horizontal lines: both ends of the scale and its middle."""
+    low, high = sentences.ends(task)
     middle = 0.0 if low < 0 < high else (low + high) / 2
     decimals = 0 if high - low >= 4 else 1
-    return [_Tick(_height(task, value), signed(value, decimals)) for value in (high, middle, low)]
+    is_score = task.kind == "regression"
+    return [
+        {
+            "at": _height(task, value),
+            "text": sentences.signed(value, decimals) if is_score else f"{value:.0%}",
+        }
+        for value in (high, middle, low)
+    ]
 
 
-def _times(timeline: Timeline) -> list[_Tick]:
-    """Some six round times along the plot."""
-    total = _total(timeline)
-    steps = (1, 2, 5, 10, 15, 30, 60, 120, 300, 600, 900, 1800, 3600)
-    step = next((each for each in steps if total / each <= 6), 3600)
-    return [_Tick(100 * at / total, clock(at)) for at in range(0, math.ceil(total), step)]
+def _times(timeline: Timeline) -> list[dict[str, Any]]:
+    """Return round times along the plot."""
+    total = _duration(timeline)
+    step = next((s for s in _TICK_SECONDS if total / s <= _MOST_TICKS), _TICK_SECONDS[-1])
+    times = range(0, math.ceil(total), step)
+    return [{"at": 100 * time / total, "text": clock(time)} for time in times]

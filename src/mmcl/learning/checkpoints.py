@@ -77,6 +77,3 @@ def _unflatten(node: Any, tensors: Mapping[str, Tensor]) -> Any:
     return node
 
 
-def replace_atomically(unfinished: Path, path: Path) -> None:
-    """Move a finished file to its name."""
-    unfinished.replace(path)

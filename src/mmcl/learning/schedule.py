@@ -18,6 +18,7 @@ class Schedule:
         self.factor, self.best, self.waited = 1.0, math.inf, 0
 
     def start_epoch(self, epoch: int) -> float:
+        """Set and return the step size of an epoch, counted from 0."""
         factor = self.factor
         if self.learning.schedule == "cosine":
             factor = 0.5 * (1 + math.cos(math.pi * epoch / self.learning.epochs))
@@ -27,13 +28,16 @@ class Schedule:
         return rate
 
     def end_epoch(self, valid_loss: float) -> None:
+        """Lower the step size where the validation loss has not improved for long enough."""
         self.waited = 0 if valid_loss < self.best else self.waited + 1
         self.best = min(self.best, valid_loss)
         if self.learning.schedule == "plateau" and self.waited > self.learning.plateau_patience:
             self.factor, self.waited = self.factor * self.learning.plateau_factor, 0
 
     def state_dict(self) -> dict[str, Any]:
+        """Everything needed to go on."""
         return {"factor": self.factor, "best": self.best, "waited": self.waited}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Go on from what :meth:`state_dict` returned."""
         self.factor, self.best, self.waited = state["factor"], state["best"], state["waited"]

@@ -12,11 +12,11 @@ from contextlib import suppress
 from pathlib import Path
 
 from mmcl.errors import MediaError, MMCLError
-from mmcl.explain.timeline import Timeline, predict_media, recipe_of
 from mmcl.media.damage import check_whole
 from mmcl.media.decode import probe
 from mmcl.media.extract import Extractor, Models
 from mmcl.media.recipe import Recipe
+from mmcl.runs.recordings import Timeline, predict_media, recipe_of
 from mmcl.runs.run import Run
 from mmcl.serve.jobs import STAGES, Job
 from mmcl.serve.limits import Limits

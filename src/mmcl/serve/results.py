@@ -16,8 +16,9 @@ from mmcl.corpus.schema import Clip, Task, Word
 from mmcl.evaluation.moments import Moments
 from mmcl.evaluation.tables import write_table
 from mmcl.explain.sentences import certainty, headline, label, sentence, tint
-from mmcl.explain.timeline import Timeline, subtitles, timeline_table
+from mmcl.explain.timeline import subtitles, timeline_table
 from mmcl.explain.timeline_page import timeline_page
+from mmcl.runs.recordings import Timeline
 from mmcl.types import MODALITIES, Modality
 
 __all__ = ["FORMATS", "result_of", "task_of", "write_results"]

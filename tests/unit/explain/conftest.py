@@ -5,7 +5,7 @@ import pytest
 
 from mmcl.corpus.schema import Clip, Task, Word
 from mmcl.evaluation.moments import Moments
-from mmcl.explain.timeline import Timeline
+from mmcl.runs.recordings import Timeline
 
 SCORES = Task(kind="regression", low=-3, high=3)
 

@@ -12,22 +12,22 @@ from fakes.comparisons import DIVERGED, HOSTILE, METRICS, comparison, summary
 from mmcl.errors import ConfigError
 from mmcl.explain.comparison_figures import (
     VERDICT_COLOURS,
-    comparison_section,
-    cost_figure,
     forest_figure,
     seeds_figure,
 )
+from mmcl.explain.comparison_section import comparison_section
 from mmcl.explain.comparison_words import (
     answer,
+    arrow,
     headline,
     is_higher_better,
-    known_direction,
     metric_name,
     number,
     probability,
     signed,
     verdict,
 )
+from mmcl.explain.cost_figure import cost_figure
 
 
 class _Published(NamedTuple):
@@ -233,11 +233,7 @@ def test_numbers_are_written_without_a_leading_zero():
 def test_direction_is_known_of_planted_moments_too():
     assert is_higher_better("common_auroc")
     assert not is_higher_better("mae")
-    assert known_direction(["mae", "acc7", "made_up"]) == {
-        "mae": False,
-        "acc7": True,
-        "made_up": None,
-    }
+    assert [arrow(key) for key in ("mae", "acc7", "made_up")] == ["↓", "↑", ""]
     with pytest.raises(ConfigError):
         is_higher_better("made_up")
     assert metric_name("common_auroc") == "common AUROC"

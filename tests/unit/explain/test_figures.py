@@ -75,8 +75,9 @@ def test_role_strip_gives_each_role_its_colour_and_sign():
 
     drawn = [colour(value) for value in strip.values["vision"]]
     assert (drawn[0], drawn[2]) == (COLOURS["complementary"], COLOURS["common"])
-    assert strip.signs["vision"] == ["+", "", "C"]
-    assert strip.labels["vision"] == ["complementary", "distractor", "common"]
+    (shown,) = steps_figure([strip]).data
+    assert list(shown.text[0]) == ["+", "", "C"]
+    assert [label for _, label in shown.customdata[0]] == ["complementary", "distractor", "common"]
     assert strip.outlined["vision"].tolist() == [True, False, True]
 
 

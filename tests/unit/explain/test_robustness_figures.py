@@ -4,7 +4,6 @@ import pytest
 
 from mmcl.explain.figures import COLOURS
 from mmcl.explain.robustness_figures import (
-    Measured,
     rate_figure,
     robustness_section,
     subset_figure,
@@ -46,8 +45,9 @@ def content():
 
 
 def test_rate_figure_draws_the_band_the_line_and_the_means():
-    curve = [Measured(0.5, 0.25, 0.75), Measured(None), Measured(1.0, 0.5, 2.0)]
-    figure = rate_figure([0.0, 0.4, 0.8], curve, line=1.5, line_name="constant", name="released")
+    curve = [_summary(0.5, 0.25, 0.75), _summary(None), _summary(1.0, 0.5, 2.0)]
+    line = {"row": "constant", "value": 1.5}
+    figure = rate_figure([0.0, 0.4, 0.8], curve, line=line, name="released")
     band, line, means = figure.data
     assert (list(band.x), list(band.y)) == ([0.0, 0.8, 0.8, 0.0], [0.75, 2.0, 0.5, 0.25])
     assert (list(line.x), list(line.y)) == ([0.0, 0.8], [1.5, 1.5])
@@ -57,15 +57,14 @@ def test_rate_figure_draws_the_band_the_line_and_the_means():
 
 
 def test_one_seed_has_no_band_and_an_undefined_line_is_not_drawn():
-    figure = rate_figure([0.0, 0.5], [Measured(1.0)] * 2, line=None, line_name="", name="tfn")
+    figure = rate_figure([0.0, 0.5], [_summary(1.0)] * 2, line=None, name="tfn")
     assert len(figure.data) == 1
 
 
 def test_subset_figure_draws_bars_whiskers_and_the_line():
     figure = subset_figure(
-        {"text": Measured(1.0, 0.75, 1.5), "text+<b>": Measured(0.5)},
-        line=1.25,
-        line_name="constant",
+        {"text": _summary(1.0, 0.75, 1.5), "text+<b>": _summary(0.5)},
+        line={"row": "constant", "value": 1.25},
         name="calibrated",
     )
     bars, line = figure.data

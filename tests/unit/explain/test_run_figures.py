@@ -64,9 +64,11 @@ def test_section_draws_a_curve_per_seed_and_the_mean_prediction(content):
     ("kind", "answers", "shown", "hidden"),
     [
         pytest.param(
-            "classes", (0, 1), "happy taken for sad: 100.0%", "said of these", id="classes"
+            "classes", (0, 1), "happy taken for sad: 100.0%", "predicted for these", id="classes"
         ),
-        pytest.param("emotions", ([1, 0], [1, 1]), "said of these", "taken for", id="emotions"),
+        pytest.param(
+            "emotions", ([1, 0], [1, 1]), "predicted for these", "taken for", id="emotions"
+        ),
     ],
 )
 def test_section_of_other_tasks(content, kind, answers, shown, hidden):

@@ -1,0 +1,132 @@
+"""Prediction of recordings: a video or sound file through a trained run."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import TYPE_CHECKING, NamedTuple
+
+from pydantic import ValidationError
+
+from mmcl.corpus.schema import Clip, Task
+from mmcl.corpus.store import Corpus, pack_corpus
+from mmcl.errors import MediaError, RunError
+from mmcl.evaluation.moments import Moments
+from mmcl.media.recipe import Recipe
+from mmcl.runs.run import Run
+
+if TYPE_CHECKING:
+    from mmcl.media.extract import Extractor
+
+__all__ = ["Timeline", "predict_media", "recipe_of"]
+
+
+class Timeline(NamedTuple):
+    """Predictions for the utterances of a recording."""
+
+    name: str  # of the file
+    task: Task
+    clips: tuple[Clip, ...]  # the utterances
+    spans: tuple[tuple[float, float], ...]  # start and end of each, in seconds of the file
+    moments: tuple[Moments, ...]  # prediction of each and what drove it
+    error: float | None  # mean absolute error of the run on validation, where it has one
+    notes: tuple[str, ...]  # for the reader
+
+
+def predict_media(
+    run: Run,
+    path: Path,
+    *,
+    transcript: Path | str | None = None,
+    language: str | None = None,
+    extractor: Extractor | None = None,
+    progress: Callable[[str], None] | None = None,
+) -> Timeline:
+    """Extract a file by the run's own recipe and predict each of its utterances.
+
+    Args:
+        run: A run on a corpus that ``mmcl extract`` made.
+        path: A video or sound file.
+        transcript: A transcript file, or the spoken text; without it speech is recognised.
+        language: Two letters; the run's own language by default.
+        extractor: An extractor of the run's recipe that is already loaded.
+        progress: Called with the name of each stage.
+
+    Raises:
+        RunError: If the run's features were not extracted by this package.
+        MediaError: If the file cannot be read or holds no utterance.
+        MissingExtraError: If the extra ``media`` is not installed.
+    """
+    tell = progress or (lambda stage: None)
+    recipe = recipe_of(run, path)
+    if language is not None:
+        recipe = recipe.model_copy(update={"language": language})
+    if extractor is None:
+        from mmcl.media.extract import Extractor
+
+        extractor = Extractor(recipe)
+    tell("extracting words, voice and face")
+    extracted = extractor.extract(path, transcript=transcript)
+    if not extracted.clips:
+        raise MediaError(
+            f'"{path.name}": no utterance was found in it, so there is none to predict.'
+        )
+    tell("predicting")
+    corpus = _as_corpus(run, path, extracted.clips)
+    moments = tuple(run.moments(corpus))
+    notes = (*extracted.notes, *_version_notes(run, extractor), *run.notes(corpus))
+    return Timeline(
+        path.name,
+        run.card.task,
+        tuple(extracted.clips),
+        tuple(extracted.spans),
+        moments,
+        run.validation_error,
+        tuple(dict.fromkeys(notes)),
+    )
+
+
+def recipe_of(run: Run, path: Path) -> Recipe:
+    """Return the recipe that made the features a run was trained on.
+
+    Raises:
+        RunError: If there is no recipe to read ``path`` by, or another version wrote it.
+    """
+    if "extraction" not in run.card.recipe:
+        raise RunError(
+            f"{run.folder}: was trained on features that mmcl did not extract, so it cannot "
+            f'read "{path.name}".\n'
+            "  Train on a corpus made by mmcl extract, or give a corpus with features like its own"
+        )
+    try:
+        return Recipe.model_validate(run.card.recipe["extraction"])
+    except ValidationError as fault:
+        raise RunError(
+            f"{run.folder}: its recipe of extraction has {fault.error_count()} problems, so "
+            "another version wrote it.\n"
+            "  Make its corpus again with mmcl extract, and train again"
+        ) from None
+
+
+def _as_corpus(run: Run, path: Path, clips: list[Clip]) -> Corpus:
+    """Pack the clips as a corpus like the run's own."""
+    # The widths are those of the clips, so that Run.check_fits sees where they differ.
+    widths = {m: steps.shape[1] for clip in clips for m, steps in clip.features.items()}
+    changes = {
+        "name": path.name,
+        "dims": {m: widths.get(m, width) for m, width in run.card.dims.items()},
+        "counts": {},
+        "notes": (),
+    }
+    return pack_corpus(run.card.model_copy(update=changes), clips)
+
+
+def _version_notes(run: Run, extractor: Extractor) -> list[str]:
+    """Name the tools whose version differs from the one that extracted the run's corpus."""
+    then = run.card.recipe["extraction"].get("versions", {})
+    now = extractor.recipe.versions
+    return [
+        f"extracted with {name} {now[name]}, the corpus of the run with {then[name]}"
+        for name in sorted(then.keys() & now.keys())
+        if then[name] != now[name]
+    ]
