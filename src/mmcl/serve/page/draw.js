@@ -51,7 +51,7 @@ export function unplayable(player) {
     el("p", { class: "soft silent", hidden: true },
       "This browser cannot play this recording; the rest of the page works without."),
     el("p", { class: "soft blind", hidden: true },
-      picture ? "This browser shows no picture of this recording, and plays its sound alone." : ""),
+      picture ? "This browser plays the sound of this recording, but cannot show its picture." : ""),
   ];
 }
 
@@ -195,10 +195,10 @@ function drawBars(result, each) {
 function captions(result) {
   const lines = [];
   if (result.task.kind !== "regression") {
-    lines.push("Height: the probability of what is predicted.");
+    lines.push("Height: the probability of the prediction.");
   } else if (result.error !== null) {
-    lines.push("Band: how far predictions were off on average on the validation clips of the training " +
-      `corpus, ±${result.error.toFixed(2)}; another recording may be harder.`);
+    lines.push("Band: the mean error of predictions on the validation clips of the training corpus, " +
+      `±${result.error.toFixed(2)}. Another recording may be harder.`);
   }
   if (result.utterances.some((each) => each.spread !== null)) {
     lines.push("Thin line: how far networks of other seeds are apart, ± one standard deviation.");
