@@ -7,19 +7,11 @@ import pytest
 
 from mmcl.corpus.schema import Task
 from mmcl.errors import ConfigError, DatasetError, ShapeError
+from mmcl.evaluation.bootstrap import paired_bootstrap, resampled_values
 from mmcl.evaluation.item_sums import item_sums
 from mmcl.evaluation.metrics import task_metrics
-from mmcl.evaluation.significance import (
-    Predictions,
-    binomial_floor,
-    check_same_items,
-    compare_rows,
-    holm,
-    mcnemar,
-    paired_bootstrap,
-    resampled_values,
-    wilcoxon_over_seeds,
-)
+from mmcl.evaluation.paired_tests import binomial_floor, holm, mcnemar, wilcoxon_over_seeds
+from mmcl.evaluation.significance import Predictions, check_same_items, compare_rows
 
 # Means of a few float64 numbers of size one.
 EXACT = 1e-12
