@@ -34,6 +34,7 @@ from mmcl.evaluation.choices import (
 
 __all__ = [
     "PRESETS",
+    "ClassCounts",
     "ItemSums",
     "Metric",
     "class_definitions",
@@ -96,7 +97,7 @@ class Metric(NamedTuple):
 # ---------------------------------------------------------------- accuracy, F1 and recall
 
 
-def _divide(above: _Floats, below: _Floats) -> _Floats:
+def _divide(above: NDArray[Any], below: NDArray[Any]) -> _Floats:
     with np.errstate(invalid="ignore", divide="ignore"):
         return np.where(below == 0, np.nan, above / below)
 
@@ -111,38 +112,42 @@ def _mean(values: _Floats, weights: NDArray[Any]) -> _Floats:
     return _divide((np.nan_to_num(values) * weights).sum(axis=-1), weights.sum(axis=-1))
 
 
-class _Counts(NamedTuple):
+class ClassCounts(NamedTuple):
     """Items of each class that are right, in the truth, and predicted, each ``[..., c]``."""
 
-    right: _Floats
-    in_truth: _Floats
-    predicted: _Floats
+    right: NDArray[Any]
+    in_truth: NDArray[Any]
+    predicted: NDArray[Any]
 
     def f1(self) -> _Floats:
         """Return 0 for a class only missed or only invented, nan for one that nobody has."""
         return _divide(2 * self.right, self.in_truth + self.predicted)
 
     def recall(self) -> _Floats:
+        """Return nan for a class that the truth does not have."""
         return _divide(self.right, self.in_truth)
 
     def weighted_f1(self) -> _Floats:
+        """Weigh each class by its items in the truth."""
         return _mean(self.f1(), self.in_truth)
 
     def swapped_f1(self) -> _Floats:
-        """Weigh by the predictions: MulT hands truth and prediction over swapped."""
+        """Weigh each class by its predictions: MulT hands F1 its arguments swapped."""
         return _mean(self.f1(), self.predicted)
 
     def macro_f1(self) -> _Floats:
+        """Average over the classes found in the truth or among the predictions."""
         return _mean(self.f1(), ~np.isnan(self.f1()))
 
     def mean_recall(self) -> _Floats:
+        """Average over the classes found in the truth: UAR."""
         return _mean(self.recall(), self.in_truth > 0)
 
 
-def _counts(sums: _Floats) -> _Counts:
+def _counts(sums: _Floats) -> ClassCounts:
     """Split ``[..., 3 c]``, as :func:`_count_items` lays them side by side."""
     parts = sums.reshape(*sums.shape[:-1], 3, -1)
-    return _Counts(parts[..., 0, :], parts[..., 1, :], parts[..., 2, :])
+    return ClassCounts(parts[..., 0, :], parts[..., 1, :], parts[..., 2, :])
 
 
 def _right_items(choices: Choices) -> _Floats:
@@ -164,7 +169,7 @@ def _accuracy(choose: Callable[..., Choices], **settings: Any) -> Metric:
 
 
 def _by_class(
-    value: Callable[[_Counts], _Floats], choose: Callable[..., Choices], **settings: Any
+    value: Callable[[ClassCounts], _Floats], choose: Callable[..., Choices], **settings: Any
 ) -> Metric:
     """Define a metric by the counts of each class."""
     choose = partial(choose, **settings)
@@ -247,9 +252,9 @@ def _is_flat(values: _Floats, size: float) -> bool:
 
 # ---------------------------------------------------------------- definitions
 
-_f1 = partial(_by_class, _Counts.weighted_f1)
-_swapped_f1 = partial(_by_class, _Counts.swapped_f1)
-_macro_f1 = partial(_by_class, _Counts.macro_f1)
+_f1 = partial(_by_class, ClassCounts.weighted_f1)
+_swapped_f1 = partial(_by_class, ClassCounts.swapped_f1)
+_macro_f1 = partial(_by_class, ClassCounts.macro_f1)
 
 _DISTANCES = {"mae": Metric(_distance_items, _ratio), "corr": Metric(_moment_items, _pearson)}
 
@@ -314,7 +319,7 @@ def class_definitions(keys: Sequence[str]) -> dict[str, Metric]:
         "accuracy": _accuracy(class_choices),
         "f1_weighted": _f1(class_choices),
         "f1_macro": _macro_f1(class_choices),
-        "uar": _by_class(_Counts.mean_recall, class_choices),
+        "uar": _by_class(ClassCounts.mean_recall, class_choices),
         **{f"recall_{key}": recall_of(index) for index, key in enumerate(keys)},
     }
 
