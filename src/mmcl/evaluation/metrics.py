@@ -107,7 +107,9 @@ def higher_is_better(key: str) -> bool:
 def _values(
     definitions: Mapping[str, Metric], labels: NDArray[Any], scores: NDArray[np.float64]
 ) -> dict[str, float]:
-    return {key: each.sums(labels, scores).of_all() for key, each in definitions.items()}
+    values = {key: metric.sums(labels, scores).of_all() for key, metric in definitions.items()}
+    # One and the same nan: two equal reports then compare as equal.
+    return {key: math.nan if math.isnan(value) else value for key, value in values.items()}
 
 
 def _left_out_warning(known: NDArray[np.bool_]) -> list[str]:
