@@ -139,11 +139,6 @@ def resampled_values(sums: Sequence[ItemSums], *, samples: int, seed: int) -> _F
     Every metric sees the same draws, also in another call with the same seed, number of
     samples and number of clips: models resampled apart are still paired.
 
-    Args:
-        sums: Metrics of ``n`` clips, one per model, metric and seed.
-        samples: Number of resamples.
-        seed: Seed of the draws.
-
     Returns:
         Float64 ``[len(sums), samples]``; nan where a resample leaves the metric undefined.
     """

@@ -22,19 +22,19 @@ __all__ = [
     "binned",
     "check_shapes",
     "chosen_class",
-    "class_choices",
     "class_indices",
     "class_inputs",
-    "emotion_choices",
     "emotion_inputs",
     "has_one_emotion_each",
+    "largest_logit",
+    "largest_margin",
     "name_keys",
     "non_negative",
     "positive",
     "positive_without_zeros",
+    "present_or_absent",
     "regression_inputs",
     "rounded",
-    "single_emotion_choices",
 ]
 
 LABEL_DECIMALS = 6
@@ -237,14 +237,14 @@ def chosen_class(scores: _Floats) -> _Integers:
     return np.where(has_nan, UNKNOWN, scores.argmax(axis=-1)).astype(np.int64)
 
 
-def class_choices(labels: _Integers, logits: _Floats) -> Choices:
+def largest_logit(labels: _Integers, logits: _Floats) -> Choices:
     """Compare class indices ``[n]`` with the largest of logits ``[n, c]``."""
     return Choices(labels, chosen_class(logits), labels != UNKNOWN, logits.shape[1])
 
 
-def emotion_choices(labels: _Integers, logits: _Floats, *, index: int) -> Choices:
+def present_or_absent(labels: _Integers, logits: _Floats, *, index: int) -> Choices:
     """Compare the judgements of one emotion, present or absent."""
-    return class_choices(labels[:, index], logits[:, index])
+    return largest_logit(labels[:, index], logits[:, index])
 
 
 def has_one_emotion_each(labels: _Integers) -> bool:
@@ -253,7 +253,7 @@ def has_one_emotion_each(labels: _Integers) -> bool:
     return bool((labels[known].sum(axis=1) == 1).all())
 
 
-def single_emotion_choices(labels: _Integers, logits: _Floats) -> Choices:
+def largest_margin(labels: _Integers, logits: _Floats) -> Choices:
     """Choose the emotion with the largest margin of present over absent.
 
     No clip is counted where a clip shows several emotions, or none.

@@ -16,21 +16,8 @@ from numpy.typing import ArrayLike, NDArray
 
 from mmcl.corpus.schema import Task
 from mmcl.errors import ConfigError, did_you_mean
-from mmcl.evaluation.choices import (
-    Choices,
-    binned,
-    class_choices,
-    class_inputs,
-    emotion_choices,
-    emotion_inputs,
-    name_keys,
-    non_negative,
-    positive,
-    positive_without_zeros,
-    regression_inputs,
-    rounded,
-    single_emotion_choices,
-)
+from mmcl.evaluation import choices
+from mmcl.evaluation.choices import Choices
 
 __all__ = [
     "PRESETS",
@@ -150,15 +137,15 @@ def _counts(sums: _Floats) -> ClassCounts:
     return ClassCounts(parts[..., 0, :], parts[..., 1, :], parts[..., 2, :])
 
 
-def _right_items(choices: Choices) -> _Floats:
-    right = (choices.truth == choices.prediction) & choices.counted
-    return np.stack([right, choices.counted], axis=1).astype(np.float64)  # [n, 2]
+def _right_items(compared: Choices) -> _Floats:
+    right = (compared.truth == compared.prediction) & compared.counted
+    return np.stack([right, compared.counted], axis=1).astype(np.float64)  # [n, 2]
 
 
-def _count_items(choices: Choices) -> _Floats:
-    classes = np.arange(choices.num_classes)
-    truth = (choices.truth[:, None] == classes) & choices.counted[:, None]
-    predicted = (choices.prediction[:, None] == classes) & choices.counted[:, None]
+def _count_items(compared: Choices) -> _Floats:
+    classes = np.arange(compared.num_classes)
+    truth = (compared.truth[:, None] == classes) & compared.counted[:, None]
+    predicted = (compared.prediction[:, None] == classes) & compared.counted[:, None]
     parts = [truth & predicted, truth, predicted]
     return np.concatenate(parts, axis=1).astype(np.float64)  # [n, 3 c]
 
@@ -261,37 +248,37 @@ _DISTANCES = {"mae": Metric(_distance_items, _ratio), "corr": Metric(_moment_ite
 _PRESET_TO_METRICS: dict[str, dict[str, Metric]] = {
     "mmsa": {
         **_DISTANCES,
-        "acc7": _accuracy(rounded, limit=3),
-        "acc5": _accuracy(rounded, limit=2),
-        "acc3": _accuracy(rounded, limit=1),
-        "acc2_has0": _accuracy(non_negative),
-        "f1_has0": _f1(non_negative),
-        "acc2_non0": _accuracy(positive_without_zeros),
-        "f1_non0": _f1(positive_without_zeros),
+        "acc7": _accuracy(choices.rounded, limit=3),
+        "acc5": _accuracy(choices.rounded, limit=2),
+        "acc3": _accuracy(choices.rounded, limit=1),
+        "acc2_has0": _accuracy(choices.non_negative),
+        "f1_has0": _f1(choices.non_negative),
+        "acc2_non0": _accuracy(choices.positive_without_zeros),
+        "f1_non0": _f1(choices.positive_without_zeros),
     },
     "sims": {
-        "acc2": _accuracy(binned, edges=(0.0,)),
-        "acc3": _accuracy(binned, edges=(-0.1, 0.1)),
-        "acc5": _accuracy(binned, edges=(-0.7, -0.1, 0.1, 0.7)),
-        "f1": _f1(binned, edges=(0.0,)),
+        "acc2": _accuracy(choices.binned, edges=(0.0,)),
+        "acc3": _accuracy(choices.binned, edges=(-0.1, 0.1)),
+        "acc5": _accuracy(choices.binned, edges=(-0.7, -0.1, 0.1, 0.7)),
+        "f1": _f1(choices.binned, edges=(0.0,)),
         **_DISTANCES,
     },
     "mult": {
         **_DISTANCES,
-        "acc7": _accuracy(rounded, limit=3),
-        "acc5": _accuracy(rounded, limit=2),
-        "acc2_has0": _accuracy(positive),
-        "f1_has0": _f1(positive),
-        "f1_has0_swapped": _swapped_f1(positive),
-        "acc2_non0": _accuracy(positive_without_zeros),
-        "f1_non0": _f1(positive_without_zeros),
-        "f1_non0_swapped": _swapped_f1(positive_without_zeros),
+        "acc7": _accuracy(choices.rounded, limit=3),
+        "acc5": _accuracy(choices.rounded, limit=2),
+        "acc2_has0": _accuracy(choices.positive),
+        "f1_has0": _f1(choices.positive),
+        "f1_has0_swapped": _swapped_f1(choices.positive),
+        "acc2_non0": _accuracy(choices.positive_without_zeros),
+        "f1_non0": _f1(choices.positive_without_zeros),
+        "f1_non0_swapped": _swapped_f1(choices.positive_without_zeros),
     },
     "magbert": {
         **_DISTANCES,
-        "acc7": _accuracy(rounded, limit=3),
-        "acc2_non0": _accuracy(non_negative),
-        "f1_non0": _f1(non_negative),
+        "acc7": _accuracy(choices.rounded, limit=3),
+        "acc2_non0": _accuracy(choices.non_negative),
+        "f1_non0": _f1(choices.non_negative),
     },
 }
 
@@ -313,13 +300,13 @@ def class_definitions(keys: Sequence[str]) -> dict[str, Metric]:
     """Return the metrics of a choice among classes, with a recall per key."""
 
     def recall_of(index: int) -> Metric:
-        return _by_class(lambda counts: counts.recall()[..., index], class_choices)
+        return _by_class(lambda counts: counts.recall()[..., index], choices.largest_logit)
 
     return {
-        "accuracy": _accuracy(class_choices),
-        "f1_weighted": _f1(class_choices),
-        "f1_macro": _macro_f1(class_choices),
-        "uar": _by_class(ClassCounts.mean_recall, class_choices),
+        "accuracy": _accuracy(choices.largest_logit),
+        "f1_weighted": _f1(choices.largest_logit),
+        "f1_macro": _macro_f1(choices.largest_logit),
+        "uar": _by_class(ClassCounts.mean_recall, choices.largest_logit),
         **{f"recall_{key}": recall_of(index) for index, key in enumerate(keys)},
     }
 
@@ -329,7 +316,9 @@ def emotion_definitions(keys: Sequence[str]) -> dict[str, Metric]:
 
     # Every emotion is judged on the same clips, so a mean over emotions has sums, too.
     def by_emotion(items: Callable[[Choices], _Floats], *arrays: NDArray[Any]) -> list[_Floats]:
-        return [items(emotion_choices(*arrays, index=index)) for index in range(len(keys))]
+        return [
+            items(choices.present_or_absent(*arrays, index=index)) for index in range(len(keys))
+        ]
 
     def mean_f1(sums: _Floats) -> _Floats:
         per_emotion = sums.reshape(*sums.shape[:-1], len(keys), -1)  # [..., e, 3 * 2]
@@ -338,8 +327,8 @@ def emotion_definitions(keys: Sequence[str]) -> dict[str, Metric]:
 
     metrics: dict[str, Metric] = {}
     for index, key in enumerate(keys):
-        metrics[f"accuracy_{key}"] = _accuracy(emotion_choices, index=index)
-        metrics[f"f1_{key}"] = _f1(emotion_choices, index=index)
+        metrics[f"accuracy_{key}"] = _accuracy(choices.present_or_absent, index=index)
+        metrics[f"f1_{key}"] = _f1(choices.present_or_absent, index=index)
     metrics["accuracy_mean"] = Metric(
         lambda *arrays: np.mean(by_emotion(_right_items, *arrays), axis=0), _ratio
     )
@@ -347,8 +336,8 @@ def emotion_definitions(keys: Sequence[str]) -> dict[str, Metric]:
         lambda *arrays: np.concatenate(by_emotion(_count_items, *arrays), axis=1), mean_f1
     )
     if len(keys) > 1:
-        metrics["accuracy_single"] = _accuracy(single_emotion_choices)
-        metrics["f1_macro_single"] = _macro_f1(single_emotion_choices)
+        metrics["accuracy_single"] = _accuracy(choices.largest_margin)
+        metrics["f1_macro_single"] = _macro_f1(choices.largest_margin)
     return metrics
 
 
@@ -366,9 +355,10 @@ def _inputs(
     task: Task, truth: ArrayLike, scores: ArrayLike, preset: str
 ) -> tuple[_Labels, _Floats]:
     if task.kind == "regression":
-        return regression_inputs(truth, scores, preset)
-    labels, logits = (class_inputs if task.kind == "classes" else emotion_inputs)(truth, scores)
-    name_keys(task.names, task.kind, logits)
+        return choices.regression_inputs(truth, scores, preset)
+    check = choices.class_inputs if task.kind == "classes" else choices.emotion_inputs
+    labels, logits = check(truth, scores)
+    choices.name_keys(task.names, task.kind, logits)
     return labels, logits
 
 

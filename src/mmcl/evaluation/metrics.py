@@ -14,7 +14,8 @@ preset      with zero labels (``has0``)  without them (``non0``)      MAE, Corr,
 
 Every value is a fraction, not a percentage, and is never rounded here. What cannot be
 computed is nan, with the reason in :attr:`Metrics.warnings`; nothing is averaged around it.
-The definitions themselves are in :mod:`mmcl.evaluation.item_sums`.
+The definitions themselves are in :mod:`mmcl.evaluation.item_sums`. In shapes, ``n`` are clips,
+``k`` classes and ``e`` emotions that are judged one by one.
 """
 
 from __future__ import annotations
@@ -65,6 +66,8 @@ __all__ = [
 ]
 
 NOTHING_LEFT = "no item is left to score: every metric is undefined"
+NO_TRUTH = "items have no truth and were left out"
+NAN_IS_WRONG = "predictions are nan and count as wrong"
 _STEMS = ("mae", "corr", "acc2", "acc3", "acc5", "acc7", "accuracy", "f1", "uar", "recall", "auroc")
 
 
@@ -88,11 +91,8 @@ class Metrics(NamedTuple):
 def higher_is_better(key: str) -> bool:
     """Return False for ``mae`` and True for every other metric.
 
-    Args:
-        key: A key of :attr:`Metrics.values`, ``"f1_happy"`` for example.
-
     Raises:
-        ConfigError: If there is no such metric.
+        ConfigError: If no key of :attr:`Metrics.values` is called so.
 
     Example:
         >>> higher_is_better("mae"), higher_is_better("acc2_non0")
@@ -112,24 +112,16 @@ def _values(
     return {key: math.nan if math.isnan(value) else value for key, value in values.items()}
 
 
-def _left_out_warning(known: NDArray[np.bool_]) -> list[str]:
-    num_unknown = int((~known).sum())
-    if not num_unknown:
-        return []
-    return [f"{num_unknown} of {known.size} items have no truth and were left out"]
-
-
-def _nan_warning(is_nan: NDArray[np.bool_]) -> list[str]:
-    if not is_nan.any():
-        return []
-    return [f"{int(is_nan.sum())} of {is_nan.size} predictions are nan and count as wrong"]
+def _count_warning(is_affected: NDArray[np.bool_], remark: str) -> list[str]:
+    count = int(is_affected.sum())
+    return [f"{count} of {is_affected.size} {remark}"] if count else []
 
 
 def regression_metrics(truth: ArrayLike, prediction: ArrayLike, *, preset: str = "mmsa") -> Metrics:
     """Score real-valued predictions the way one family of published code does.
 
-    The value depends on the pairs alone: shuffling truth and prediction together changes
-    nothing, and predicting the truth scores 1 on every accuracy and F1.
+    Shuffling truth and prediction together changes nothing, and predicting the truth scores 1
+    on every accuracy and F1.
 
     Args:
         truth: Labels, float, shape ``[n]``, -3…3 (``sims``: -1…1); nan where unknown.
@@ -156,9 +148,6 @@ def regression_metrics(truth: ArrayLike, prediction: ArrayLike, *, preset: str =
         ConfigError: If no preset is called so.
         ShapeError: If ``truth`` is not ``[n]`` or ``prediction`` has another shape.
 
-    Shapes:
-        ``n`` clips.
-
     Source:
         MMSA's metricsTop.py (``mmsa``, ``sims``), MulT and MAG-BERT as the field's
         literature describes them. Differs on purpose: labels are rounded to 1e-6 before
@@ -175,7 +164,7 @@ def regression_metrics(truth: ArrayLike, prediction: ArrayLike, *, preset: str =
     labels, scores = regression_inputs(truth, prediction, preset)
     values = _values(definitions, labels, scores)
     scored = ~np.isnan(labels)
-    warnings = _left_out_warning(np.isfinite(np.asarray(truth, dtype=np.float64)))
+    warnings = _count_warning(~np.isfinite(np.asarray(truth, dtype=np.float64)), NO_TRUTH)
     warnings += _undefined(values, labels[scored], scores[scored])
     return Metrics(values, tuple(warnings), preset, int(scored.sum()))
 
@@ -186,12 +175,10 @@ def _undefined(
     """Say which regression metrics are undefined, and why."""
     if not truth.size:
         return [NOTHING_LEFT]
-    warnings = []
-    num_broken = int((~np.isfinite(prediction)).sum())
-    if num_broken:
-        count = f"{num_broken} of {prediction.size} predictions"
-        warnings.append(f"{count} are not finite: mae and corr are undefined")
-    elif fault := corr_fault(truth, prediction):
+    warnings = _count_warning(
+        ~np.isfinite(prediction), "predictions are not finite: mae and corr are undefined"
+    )
+    if not warnings and (fault := corr_fault(truth, prediction)):
         warnings.append(f"corr is undefined: {fault}")
     if math.isnan(values.get("acc2_non0", 0.0)):
         warnings.append("acc2_non0 and f1_non0 are undefined: every label is zero")
@@ -221,9 +208,6 @@ def class_metrics(
         ConfigError: If two names are the same.
         DatasetError: If ``truth`` holds something other than class indices.
 
-    Shapes:
-        ``n`` clips, ``k`` classes.
-
     Example:
         >>> metrics = class_metrics([0, 1, 1], [[2.0, 1.0], [0.0, 1.0], [3.0, 1.0]])
         >>> round(metrics.values["accuracy"], 3), metrics.values["uar"]
@@ -233,9 +217,9 @@ def class_metrics(
     keys = [] if names is None else name_keys(names, "classes", logits)
     values = _values(class_definitions(keys), labels, logits)
     known = labels != UNKNOWN
-    warnings = _left_out_warning(known)
+    warnings = _count_warning(~known, NO_TRUTH)
     if known.any():
-        warnings += _nan_warning(chosen_class(logits[known]) == UNKNOWN)
+        warnings += _count_warning(chosen_class(logits[known]) == UNKNOWN, NAN_IS_WRONG)
         absent = sorted(set(range(logits.shape[1])) - set(labels.tolist()))
         if absent:
             warnings.append(f"classes {absent} never occur in the truth and do not count in uar")
@@ -265,18 +249,13 @@ def emotion_metrics(truth: ArrayLike, scores: ArrayLike, names: Sequence[str]) -
         ConfigError: If two names are the same, or one is "mean" or "single".
         DatasetError: If ``truth`` holds something other than 0, 1 and -1.
 
-    Shapes:
-        ``n`` clips, ``e`` emotions judged one by one.
-
     Source:
         The IEMOCAP protocol of MulT. Adds the choice among the emotions, because four
         judgements about one and the same label are not independent.
 
     Example:
-        >>> absent = [[[1.0, 0.0], [1.0, 0.0]]] * 4
-        >>> emotion_metrics([[0, 1], [1, 0], [0, 1], [0, 1]], absent, ["Sad", "Happy"]).values[
-        ...     "accuracy_sad"
-        ... ]
+        >>> absent = [[[1.0, 0.0]]] * 4
+        >>> emotion_metrics([[0], [1], [0], [0]], absent, ["Sad"]).values["accuracy_sad"]
         0.75
     """
     labels, logits = emotion_inputs(truth, scores)
@@ -285,9 +264,10 @@ def emotion_metrics(truth: ArrayLike, scores: ArrayLike, names: Sequence[str]) -
         definitions = {k: v for k, v in definitions.items() if not k.endswith("_single")}
     values = _values(definitions, labels, logits)
     known = labels[:, 0] != UNKNOWN
-    warnings = _left_out_warning(known)
+    warnings = _count_warning(~known, NO_TRUTH)
     if known.any():
-        warnings += _nan_warning((chosen_class(logits[known]) == UNKNOWN).any(axis=1))
+        is_nan = (chosen_class(logits[known]) == UNKNOWN).any(axis=1)
+        warnings += _count_warning(is_nan, NAN_IS_WRONG)
     else:
         warnings.append(NOTHING_LEFT)
     return Metrics(values, tuple(warnings), "emotions", int(known.sum()))
@@ -306,16 +286,8 @@ def task_metrics(
         preset: One of :data:`PRESETS`; without effect on classes and emotions, but checked.
 
     Returns:
-        The metrics of the clips with a truth. ``warnings`` counts the others; where no
-        clip is left every value is nan.
-
-    Raises:
-        ConfigError: If no preset is called so.
-        ShapeError: If the shapes do not fit each other or the task.
-        DatasetError: If ``truth`` holds something that is not a label of the task.
-
-    Shapes:
-        ``n`` clips, ``k`` classes, ``e`` emotions.
+        Metrics of the clips with a truth, as :func:`regression_metrics`, :func:`class_metrics`
+        and :func:`emotion_metrics` return and raise; every value is nan where no clip is left.
 
     Example:
         >>> task = Task(kind="regression", low=-3.0, high=3.0)
@@ -336,18 +308,15 @@ def auroc(positive: ArrayLike, score: ArrayLike) -> float:
     Only the order of the scores matters, so infinite scores are welcome.
 
     Args:
-        positive: True where an item is positive, bool, shape ``[k]``.
-        score: Larger means more positive, float, shape ``[k]``.
+        positive: True where an item is positive, bool, shape ``[n]``.
+        score: Larger means more positive, float, shape ``[n]``.
 
     Returns:
         Area under the ROC curve in 0…1; nan where one of the two kinds of items is absent
         or a score is nan.
 
     Raises:
-        ShapeError: If ``positive`` is not ``[k]`` or ``score`` has another shape.
-
-    Shapes:
-        ``k`` items of any sort.
+        ShapeError: If ``positive`` is not ``[n]`` or ``score`` has another shape.
 
     Example:
         >>> auroc([False, True, True], [0.1, 0.1, 0.7])

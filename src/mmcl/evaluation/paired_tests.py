@@ -31,13 +31,8 @@ class PValue(NamedTuple):
 def wilcoxon_over_seeds(reference: Sequence[float], other: Sequence[float]) -> PValue:
     """Test one metric over pairs of seeds by signed ranks, two-sided.
 
-    Args:
-        reference: A value per seed.
-        other: A value per seed, paired.
-
-    Returns:
-        The p-value: 1 where no pair differs, None for fewer than six pairs or where a value is
-        undefined.
+    The p-value is 1 where no pair differs, None for fewer than six pairs or where a value is
+    undefined.
 
     Example:
         >>> wilcoxon_over_seeds([0.8, 0.7], [0.9, 0.8])
@@ -57,13 +52,8 @@ def wilcoxon_over_seeds(reference: Sequence[float], other: Sequence[float]) -> P
 def mcnemar(reference_right: _Bools, other_right: _Bools) -> PValue:
     """Test one pair of checkpoints, exactly, by the clips that only one of them gets right.
 
-    Args:
-        reference_right: True where the reference is right about a clip, bool, shape ``[n]``.
-        other_right: The same of the other model.
-
-    Returns:
-        The two-sided binomial p-value: 1 where no clip tells them apart, None for fewer than
-        two clips.
+    Both arguments are bool ``[n]``, True where a clip is right. The two-sided binomial p-value
+    is 1 where no clip tells the models apart, None for fewer than two clips.
 
     Raises:
         ShapeError: If the shapes differ.
@@ -85,13 +75,9 @@ def mcnemar(reference_right: _Bools, other_right: _Bools) -> PValue:
 
 
 def holm(p_values: Sequence[float | None]) -> list[float | None]:
-    """Adjust p-values for their number, step by step from the least.
+    """Adjust p-values for their number, step by step from the least; the order stays.
 
-    Args:
-        p_values: None (or nan) where a test could not be made; it counts for nothing.
-
-    Returns:
-        Adjusted values in the same order, at most 1.
+    None (or nan) stands for a test that could not be made. It does not count and stays None.
 
     Source:
         Holm, A simple sequentially rejective multiple test procedure (1979).
