@@ -26,7 +26,6 @@ __all__ = [
     "Metric",
     "class_definitions",
     "corr_fault",
-    "counted_choices",
     "emotion_definitions",
     "item_sums",
     "regression_definitions",
@@ -51,10 +50,13 @@ class ItemSums(NamedTuple):
         items: What every item adds, float64 ``[n, k]``: zeros where it does not count, nan
             where it makes the metric undefined.
         value: The metric from sums over items, ``[..., k]`` -> ``[...]``; nan where undefined.
+        choices: The two classes that the metric compares; None for ``mae``, ``corr`` and means
+            over emotions, which do not come from a single choice per item.
     """
 
     items: _Floats
     value: _Value
+    choices: Choices | None = None
 
     def of_all(self) -> float:
         """Return the metric over all items, each counted once."""
@@ -62,23 +64,8 @@ class ItemSums(NamedTuple):
             return float(self.value(self.items.sum(axis=0)))
 
 
-class Metric(NamedTuple):
-    """Definition of one metric.
-
-    Attributes:
-        items: Checked labels and scores -> what every item adds, ``[n, k]``.
-        value: Sums over items -> the metric.
-        choose: Labels and scores -> the two classes compared; None where there is no single
-            choice per item (``mae``, ``corr``, means over emotions).
-    """
-
-    items: Callable[[_Labels, _Floats], _Floats]
-    value: _Value
-    choose: Callable[[_Labels, _Floats], Choices] | None = None
-
-    def sums(self, labels: _Labels, scores: _Floats) -> ItemSums:
-        """Apply the definition to checked labels and scores."""
-        return ItemSums(self.items(labels, scores), self.value)
+Metric = Callable[[_Labels, _Floats], ItemSums]
+"""Definition of a metric: checked labels and scores -> what they add up to."""
 
 
 # ---------------------------------------------------------------- accuracy, F1 and recall
@@ -151,54 +138,55 @@ def _count_items(compared: Choices) -> _Floats:
 
 
 def _accuracy(choose: Callable[..., Choices], **settings: Any) -> Metric:
-    choose = partial(choose, **settings)
-    return Metric(lambda labels, scores: _right_items(choose(labels, scores)), _ratio, choose)
+    def accuracy(labels: _Labels, scores: _Floats) -> ItemSums:
+        compared = choose(labels, scores, **settings)
+        return ItemSums(_right_items(compared), _ratio, compared)
+
+    return accuracy
 
 
 def _by_class(
     value: Callable[[ClassCounts], _Floats], choose: Callable[..., Choices], **settings: Any
 ) -> Metric:
-    """Define a metric by the counts of each class."""
-    choose = partial(choose, **settings)
-    return Metric(
-        lambda labels, scores: _count_items(choose(labels, scores)),
-        lambda sums: value(_counts(sums)),
-        choose,
-    )
+    def metric(labels: _Labels, scores: _Floats) -> ItemSums:
+        compared = choose(labels, scores, **settings)
+        return ItemSums(_count_items(compared), lambda sums: value(_counts(sums)), compared)
+
+    return metric
 
 
 # ---------------------------------------------------------------- MAE and correlation
 
 
-def _only_counted(
-    items: Callable[[_Floats, _Floats], _Floats],
-) -> Callable[[_Labels, _Floats], _Floats]:
-    """Compute rows from the items with a label and finite or nan scores; the others add zeros."""
-
-    def all_items(labels: _Floats, scores: _Floats) -> _Floats:
-        counted = ~np.isnan(labels)
-        finite = np.where(np.isfinite(scores), scores, np.nan)
-        rows = items(labels[counted], finite[counted])
-        spread = np.zeros((len(labels), rows.shape[1]))
-        spread[counted] = rows
-        return spread
-
-    return all_items
+def _only_counted(labels: _Floats, scores: _Floats) -> tuple[_Floats, _Floats]:
+    """Drop the items without a label, and turn infinite scores into nan."""
+    counted = ~np.isnan(labels)
+    return labels[counted], np.where(np.isfinite(scores), scores, np.nan)[counted]
 
 
-@_only_counted
-def _distance_items(truth: _Floats, prediction: _Floats) -> _Floats:
+def _spread_out(rows: _Floats, labels: _Floats) -> _Floats:
+    """Give the items without a label a row of zeros."""
+    items = np.zeros((len(labels), rows.shape[1]))
+    items[~np.isnan(labels)] = rows
+    return items
+
+
+def _mae(labels: _Floats, scores: _Floats) -> ItemSums:
+    truth, prediction = _only_counted(labels, scores)
     with np.errstate(over="ignore"):
         distance = np.abs(prediction - truth)
-    return np.stack([distance, np.ones_like(distance)], axis=1)
+    rows = np.stack([distance, np.ones_like(distance)], axis=1)
+    return ItemSums(_spread_out(rows, labels), _ratio)
 
 
-@_only_counted
-def _moment_items(truth: _Floats, prediction: _Floats) -> _Floats:
+def _corr(labels: _Floats, scores: _Floats) -> ItemSums:
+    truth, prediction = _only_counted(labels, scores)
     if not truth.size or np.isnan(prediction).any() or corr_fault(truth, prediction):
-        return np.full((len(truth), 6), np.nan)
-    t, p = _standardised(truth), _standardised(prediction)
-    return np.stack([np.ones_like(t), t, p, t * t, p * p, t * p], axis=1)
+        rows = np.full((len(truth), 6), np.nan)
+    else:
+        t, p = _standardised(truth), _standardised(prediction)
+        rows = np.stack([np.ones_like(t), t, p, t * t, p * p, t * p], axis=1)
+    return ItemSums(_spread_out(rows, labels), _pearson)
 
 
 def _standardised(values: _Floats) -> _Floats:
@@ -210,7 +198,7 @@ def _standardised(values: _Floats) -> _Floats:
 
 
 def _pearson(sums: _Floats) -> _Floats:
-    """Correlate, from the sums of :func:`_moment_items`, ``[..., 6]``."""
+    """Correlate, from the sums of :func:`_corr`, ``[..., 6]``."""
     count = np.where(sums[..., 0] == 0, np.nan, sums[..., 0])
     t, p, tt, pp, tp = (sums[..., i] / count for i in range(1, 6))
     spread_t, spread_p = tt - t * t, pp - p * p
@@ -243,7 +231,7 @@ _f1 = partial(_by_class, ClassCounts.weighted_f1)
 _swapped_f1 = partial(_by_class, ClassCounts.swapped_f1)
 _macro_f1 = partial(_by_class, ClassCounts.macro_f1)
 
-_DISTANCES = {"mae": Metric(_distance_items, _ratio), "corr": Metric(_moment_items, _pearson)}
+_DISTANCES: dict[str, Metric] = {"mae": _mae, "corr": _corr}
 
 _PRESET_TO_METRICS: dict[str, dict[str, Metric]] = {
     "mmsa": {
@@ -315,26 +303,28 @@ def emotion_definitions(keys: Sequence[str]) -> dict[str, Metric]:
     """Return the metrics of yes/no judgements, and of the choice among several emotions."""
 
     # Every emotion is judged on the same clips, so a mean over emotions has sums, too.
-    def by_emotion(items: Callable[[Choices], _Floats], *arrays: NDArray[Any]) -> list[_Floats]:
-        return [
-            items(choices.present_or_absent(*arrays, index=index)) for index in range(len(keys))
-        ]
+    def judgements(labels: _Labels, scores: _Floats) -> list[Choices]:
+        indices = range(len(keys))
+        return [choices.present_or_absent(labels, scores, index=index) for index in indices]
 
-    def mean_f1(sums: _Floats) -> _Floats:
-        per_emotion = sums.reshape(*sums.shape[:-1], len(keys), -1)  # [..., e, 3 * 2]
-        mean: _Floats = _counts(per_emotion).weighted_f1().mean(axis=-1)
+    def mean_accuracy(labels: _Labels, scores: _Floats) -> ItemSums:
+        rows = [_right_items(compared) for compared in judgements(labels, scores)]
+        return ItemSums(np.mean(rows, axis=0), _ratio)
+
+    def mean_f1(labels: _Labels, scores: _Floats) -> ItemSums:
+        rows = [_count_items(compared) for compared in judgements(labels, scores)]
+        return ItemSums(np.concatenate(rows, axis=1), mean_of_f1)
+
+    def mean_of_f1(sums: _Floats) -> _Floats:
+        by_emotion = sums.reshape(*sums.shape[:-1], len(keys), -1)  # [..., e, 3 * 2]
+        mean: _Floats = _counts(by_emotion).weighted_f1().mean(axis=-1)
         return mean
 
     metrics: dict[str, Metric] = {}
     for index, key in enumerate(keys):
         metrics[f"accuracy_{key}"] = _accuracy(choices.present_or_absent, index=index)
         metrics[f"f1_{key}"] = _f1(choices.present_or_absent, index=index)
-    metrics["accuracy_mean"] = Metric(
-        lambda *arrays: np.mean(by_emotion(_right_items, *arrays), axis=0), _ratio
-    )
-    metrics["f1_mean"] = Metric(
-        lambda *arrays: np.concatenate(by_emotion(_count_items, *arrays), axis=1), mean_f1
-    )
+    metrics |= {"accuracy_mean": mean_accuracy, "f1_mean": mean_f1}
     if len(keys) > 1:
         metrics["accuracy_single"] = _accuracy(choices.largest_margin)
         metrics["f1_macro_single"] = _macro_f1(choices.largest_margin)
@@ -349,17 +339,6 @@ def _definitions(task: Task, preset: str) -> dict[str, Metric]:
         return regression_definitions(preset)
     keys = [name.lower() for name in task.names]
     return class_definitions(keys) if task.kind == "classes" else emotion_definitions(keys)
-
-
-def _inputs(
-    task: Task, truth: ArrayLike, scores: ArrayLike, preset: str
-) -> tuple[_Labels, _Floats]:
-    if task.kind == "regression":
-        return choices.regression_inputs(truth, scores, preset)
-    check = choices.class_inputs if task.kind == "classes" else choices.emotion_inputs
-    labels, logits = check(truth, scores)
-    choices.name_keys(task.names, task.kind, logits)
-    return labels, logits
 
 
 def summable_metrics(task: Task, *, preset: str = "mmsa") -> tuple[str, ...]:
@@ -404,15 +383,9 @@ def item_sums(
             f'no metric "{key}" of {task.kind} is a function of sums over clips'
             f"{did_you_mean(key, definitions)}\n  Those that are: {', '.join(definitions)}"
         )
-    return definitions[key].sums(*_inputs(task, truth, scores, preset))
-
-
-def counted_choices(
-    key: str, task: Task, truth: ArrayLike, scores: ArrayLike, *, preset: str = "mmsa"
-) -> Choices | None:
-    """Return the two classes that a metric compares, of all items; arguments as above.
-
-    None for ``mae``, ``corr`` and the means over emotions, which compare no single choice.
-    """
-    choose = _definitions(task, preset)[key].choose
-    return None if choose is None else choose(*_inputs(task, truth, scores, preset))
+    if task.kind == "regression":
+        return definitions[key](*choices.regression_inputs(truth, scores, preset))
+    check = choices.class_inputs if task.kind == "classes" else choices.emotion_inputs
+    labels, logits = check(truth, scores)
+    choices.name_keys(task.names, task.kind, logits)
+    return definitions[key](labels, logits)

@@ -107,7 +107,7 @@ def higher_is_better(key: str) -> bool:
 def _values(
     definitions: Mapping[str, Metric], labels: NDArray[Any], scores: NDArray[np.float64]
 ) -> dict[str, float]:
-    values = {key: metric.sums(labels, scores).of_all() for key, metric in definitions.items()}
+    values = {key: metric(labels, scores).of_all() for key, metric in definitions.items()}
     # One and the same nan: two equal reports then compare as equal.
     return {key: math.nan if math.isnan(value) else value for key, value in values.items()}
 

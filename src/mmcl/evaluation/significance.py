@@ -26,7 +26,7 @@ from mmcl.evaluation.bootstrap import (
     resample,
 )
 from mmcl.evaluation.choices import Choices
-from mmcl.evaluation.item_sums import counted_choices, item_sums
+from mmcl.evaluation.item_sums import item_sums
 from mmcl.evaluation.metrics import higher_is_better, task_metrics
 from mmcl.evaluation.paired_tests import (
     PValue,
@@ -169,7 +169,8 @@ class _Row(NamedTuple):
     def choices(self, key: str, index: int, setting: _Setting) -> Choices | None:
         """Return the classes that a metric compares, for the seed at ``index``."""
         clips, scores = self.predictions, self.predictions.scores[index]
-        return counted_choices(key, setting.task, clips.truth, scores, preset=setting.preset)
+        sums = item_sums(key, setting.task, clips.truth, scores, preset=setting.preset)
+        return sums.choices
 
 
 class _SeedPairs(NamedTuple):
