@@ -26,7 +26,6 @@ __all__ = [
     "bootstrap_difference",
     "paired_bootstrap",
     "resample",
-    "resampled_values",
 ]
 
 ALPHA = 0.05
@@ -48,14 +47,11 @@ _Floats = NDArray[np.float64]
 
 
 class Bootstrap(NamedTuple):
-    """A difference of two means over seeds.
+    """A difference of two means over seeds, with its 95% percentile interval.
 
-    Attributes:
-        difference: Other minus reference, in the metric's unit.
-        low: Lower end of the 95% percentile interval.
-        high: Its upper end.
-        p: Two-sided; never below ``2 / (samples + 1)``. All four are nan where undefined.
-        undefined: Share of resamples that left the metric undefined and do not count.
+    ``difference`` is other minus reference in the metric's unit, ``p`` is two-sided and never
+    below ``2 / (samples + 1)``. All are nan where undefined, apart from ``undefined``: the share
+    of resamples that leave the metric undefined and do not count.
     """
 
     difference: float
@@ -87,16 +83,9 @@ def paired_bootstrap(
 
     Exchanging the models flips every sign and leaves the p-value.
 
-    Args:
-        reference: One metric per seed.
-        other: The same metric on the same clips, seed by seed; a list of one is held against
-            every seed of the other list.
-        samples: Number of resamples.
-        seed: Seed of the draws.
-
-    Returns:
-        Difference of the means over seeds, with its interval. With one seed only the clips are
-        resampled, and the interval says nothing about another seed.
+    Both arguments list the same metric on the same clips, seed by seed; a list of one is held
+    against every seed of the other list. With one seed only the clips are resampled, and the
+    interval says nothing about another seed.
 
     Raises:
         ShapeError: If the seeds do not pair up.
@@ -128,32 +117,24 @@ def paired_bootstrap(
 
 
 def resample(sums: Sequence[ItemSums], *, samples: int, seed: int) -> Resampled:
-    """Return values over all clips, and those of :func:`resampled_values`."""
-    values = np.array([metric.of_all() for metric in sums])
-    return Resampled(values, resampled_values(sums, samples=samples, seed=seed))
-
-
-def resampled_values(sums: Sequence[ItemSums], *, samples: int, seed: int) -> _Floats:
-    """Compute metrics on the same resamples of the clips.
+    """Compute metrics over all clips and on the same resamples of the clips.
 
     Every metric sees the same draws, also in another call with the same seed, number of
-    samples and number of clips: models resampled apart are still paired.
-
-    Returns:
-        Float64 ``[len(sums), samples]``; nan where a resample leaves the metric undefined.
+    samples and number of clips: models resampled apart are still paired. A value is nan where a
+    resample leaves the metric undefined.
     """
     # All metrics side by side, so that a block of resamples is one matrix product.
     matrix = np.concatenate([metric.items for metric in sums], axis=1)  # [n, all statistics]
     ends = np.cumsum([metric.items.shape[1] for metric in sums])[:-1]
-    values = np.empty((len(sums), samples))
+    resampled = np.empty((len(sums), samples))
     start = 0
     for counts in _item_counts(len(matrix), samples, seed):
         stop = start + len(counts)
         totals = np.split(counts @ matrix, ends, axis=1)
         for row, (metric, total) in enumerate(zip(sums, totals, strict=True)):
-            values[row, start:stop] = metric.value(total)
+            resampled[row, start:stop] = metric.value(total)
         start = stop
-    return values
+    return Resampled(np.array([metric.of_all() for metric in sums]), resampled)
 
 
 def _item_counts(num_items: int, samples: int, seed: int) -> Iterator[_Floats]:

@@ -49,22 +49,12 @@ _Bools = NDArray[np.bool_]
 
 
 class Choices(NamedTuple):
-    """Right and predicted class of every item.
-
-    Attributes:
-        truth: Right class, int64 from 0 on, shape ``[n]``.
-        prediction: Predicted class, or :data:`UNKNOWN`, shape ``[n]``.
-        counted: True where the metric counts the item, bool, shape ``[n]``.
-        num_classes: Number of classes.
-    """
+    """Right and predicted class of every item, from 0 on or :data:`UNKNOWN`, each ``[n]``."""
 
     truth: _Integers
     prediction: _Integers
-    counted: _Bools
+    counted: _Bools  # True where the metric counts the item
     num_classes: int
-
-
-# ---------------------------------------------------------------- checked truths and scores
 
 
 def check_shapes(
@@ -83,15 +73,10 @@ def check_shapes(
 
 
 def class_indices(truth: ArrayLike, num_classes: int, name: str = "truth") -> _Integers:
-    """Read labels that are class indices.
+    """Read labels that are class indices, as int64 of the same shape.
 
-    Args:
-        truth: Integers, or floats without a fraction, any shape; -1 or nan where unknown.
-        num_classes: Number of classes.
-        name: Name of ``truth`` in the error message.
-
-    Returns:
-        int64 of the same shape, :data:`UNKNOWN` where unknown.
+    ``truth`` holds integers, or floats without a fraction; -1 or nan where unknown, which comes
+    out as :data:`UNKNOWN`. ``name`` is its name in the error message.
 
     Raises:
         DatasetError: If a value is not the index of a class.
@@ -114,11 +99,7 @@ def class_indices(truth: ArrayLike, num_classes: int, name: str = "truth") -> _I
 def regression_inputs(
     truth: ArrayLike, prediction: ArrayLike, preset: str
 ) -> tuple[_Floats, _Floats]:
-    """Check real-valued truths and scores, both ``[n]``, and apply what a preset leaves out.
-
-    Returns:
-        Labels, nan where the preset does not score the item, and scores; both float64 ``[n]``.
-    """
+    """Check real-valued labels and scores, ``[n]``; labels become nan where a preset skips them."""
     labels = np.asarray(truth, dtype=np.float64)
     scores = np.asarray(prediction, dtype=np.float64)
     check_shapes("truth", labels, "clips", "prediction", scores, "clips")
@@ -140,10 +121,7 @@ def class_inputs(truth: ArrayLike, scores: ArrayLike) -> tuple[_Integers, _Float
 
 
 def emotion_inputs(truth: ArrayLike, scores: ArrayLike) -> tuple[_Integers, _Floats]:
-    """Check judgements ``[n, e]`` and logits ``[n, e, 2]``.
-
-    A clip with one unknown judgement comes out unknown in all of them.
-    """
+    """Check judgements ``[n, e]``, all unknown where one of a clip is, and logits ``[n, e, 2]``."""
     logits, given = np.asarray(scores, dtype=np.float64), np.asarray(truth)
     check_shapes("scores", logits, "clips, emotions, 2", "truth", given, "clips, emotions")
     if logits.shape[2] != 2:
@@ -157,12 +135,7 @@ def emotion_inputs(truth: ArrayLike, scores: ArrayLike) -> tuple[_Integers, _Flo
 
 
 def name_keys(names: Sequence[str], kind: str, scores: NDArray[Any]) -> list[str]:
-    """Return the names of classes or emotions in lower case, as in metric keys.
-
-    Raises:
-        ShapeError: If ``scores`` has not a column per name.
-        ConfigError: If two names are the same, or an emotion is called "mean" or "single".
-    """
+    """Check the names of classes or emotions, and return them as metric keys: in lower case."""
     if len(names) != scores.shape[1]:
         raise ShapeError(
             f"names must list {scores.shape[1]} {kind} to match scores {list(scores.shape)}, "
@@ -174,9 +147,6 @@ def name_keys(names: Sequence[str], kind: str, scores: NDArray[Any]) -> list[str
             raise ConfigError(f'the name "{name}" of {kind} is taken already')
         taken.add(name.lower())
     return [name.lower() for name in names]
-
-
-# ---------------------------------------------------------------- real-valued scores to classes
 
 
 def _is_zero(labels: _Floats) -> _Bools:
@@ -228,9 +198,6 @@ def _bins(
     return Choices(truth, prediction, known, count)
 
 
-# ---------------------------------------------------------------- logits to classes
-
-
 def chosen_class(scores: _Floats) -> _Integers:
     """Return the index of the largest score on the last axis, the first of equals; -1 for nan."""
     has_nan = np.isnan(scores).any(axis=-1)
@@ -254,10 +221,7 @@ def has_one_emotion_each(labels: _Integers) -> bool:
 
 
 def largest_margin(labels: _Integers, logits: _Floats) -> Choices:
-    """Choose the emotion with the largest margin of present over absent.
-
-    No clip is counted where a clip shows several emotions, or none.
-    """
+    """Choose the emotion most present; no clip counts where one shows several emotions or none."""
     with np.errstate(invalid="ignore"):  # two infinite logits: a nan margin, counted as wrong
         margins = logits[:, :, 1] - logits[:, :, 0]  # [n, e]
     counted = (labels[:, 0] != UNKNOWN) & has_one_emotion_each(labels)

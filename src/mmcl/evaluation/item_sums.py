@@ -47,11 +47,10 @@ class ItemSums(NamedTuple):
     """One metric of one prediction.
 
     Attributes:
-        items: What every item adds, float64 ``[n, k]``: zeros where it does not count, nan
-            where it makes the metric undefined.
-        value: The metric from sums over items, ``[..., k]`` -> ``[...]``; nan where undefined.
-        choices: The two classes that the metric compares; None for ``mae``, ``corr`` and means
-            over emotions, which do not come from a single choice per item.
+        items: Row of every item, float64 ``[n, k]``: zeros where it does not count, nan where
+            it makes the metric undefined.
+        value: The metric from sums of rows, ``[..., k]`` -> ``[...]``; nan where undefined.
+        choices: The classes that are compared; None for ``mae``, ``corr`` and means over emotions.
     """
 
     items: _Floats
@@ -356,20 +355,11 @@ def item_sums(
 ) -> ItemSums:
     """Return what every item adds to a metric, and the metric as a function of the sums.
 
-    Args:
-        key: A metric of :func:`summable_metrics`.
-        task: What was predicted.
-        truth: ``[n]`` scores, ``[n]`` class indices or ``[n, e]`` judgements.
-        scores: ``[n]``, ``[n, c]`` logits or ``[n, e, 2]`` logits.
-        preset: Definition of the regression metrics.
-
-    Returns:
-        The rows of all ``n`` items; an item without a truth adds zeros.
+    ``key`` is one of :func:`summable_metrics`; the other arguments, and what they raise, are
+    those of :func:`~mmcl.evaluation.metrics.task_metrics`. An item without a truth adds zeros.
 
     Raises:
         ConfigError: If the task has no such metric, or it is no function of sums.
-        ShapeError: If the shapes do not fit each other.
-        DatasetError: If ``truth`` holds something that is not a label of the task.
 
     Example:
         >>> task = Task(kind="regression", low=-3, high=3)

@@ -190,8 +190,6 @@ def class_metrics(
 ) -> Metrics:
     """Score a choice of one class out of ``k``.
 
-    Adding the same number to all scores of a clip changes nothing.
-
     Args:
         truth: Right classes, integer, shape ``[n]``, values in ``[0, k)``; -1 where unknown.
         scores: Logits, or any scores that grow with the belief, float, shape ``[n, k]``.

@@ -67,8 +67,7 @@ def reference_scores(
         train_features: Clips to fit on, float, finite, shape ``[n, f]``, any scale.
         train_truth: Their labels; clips without one are dropped.
         test_features: Clips to predict, shape ``[n_test, f]``.
-        valid_features: Clips to choose the penalty on, shape ``[n_valid, f]``.
-        valid_truth: Their labels.
+        valid_features: Clips to choose the penalty on, with ``valid_truth``.
 
     Returns:
         Scores by row: ``[n]``, ``[n, k]`` or ``[n, e, 2]`` by the kind of task.
@@ -95,7 +94,12 @@ def reference_scores(
         ``n`` clips, ``f`` features of a clip, ``k`` classes, ``e`` emotions.
     """
     train = _labelled(task, "train", train_features, train_truth)
-    valid = _labelled_or_none(task, valid_features, valid_truth)
+    if (valid_features is None) != (valid_truth is None):
+        raise ConfigError("valid_features and valid_truth must be given together")
+    valid = None
+    if valid_features is not None and valid_truth is not None:
+        labelled = _labelled(task, "valid", valid_features, valid_truth)
+        valid = labelled if len(labelled.truth) else None
     test = _checked_features("test_features", test_features)
     if not len(train.truth):
         raise DatasetError(
@@ -112,9 +116,6 @@ def reference_scores(
     if task.kind == "classes":
         return _class_scores(len(task.names), train, test, valid)
     return _emotion_scores(task, train, test, valid)
-
-
-# ---------------------------------------------------------------- input
 
 
 def _checked_features(name: str, features: ArrayLike) -> _Floats:
@@ -147,20 +148,6 @@ def _labelled(task: Task, split: str, features: ArrayLike, truth: ArrayLike) -> 
         known = (truths != UNKNOWN).reshape(len(array), -1).all(axis=1)
     # No copy of the features where no clip is dropped: they may be large.
     return _Split(array if known.all() else array[known], truths[known])
-
-
-def _labelled_or_none(
-    task: Task, features: ArrayLike | None, truth: ArrayLike | None
-) -> _Split | None:
-    if features is None and truth is None:
-        return None
-    if features is None or truth is None:
-        raise ConfigError("valid_features and valid_truth must be given together")
-    valid = _labelled(task, "valid", features, truth)
-    return valid if len(valid.truth) else None
-
-
-# ---------------------------------------------------------------- regression
 
 
 def _regression_scores(
@@ -196,9 +183,6 @@ def _ridge(
         return Reference(np.zeros(0))
     scores = np.asarray(model.predict(scaler.transform(test)), dtype=np.float64)
     return Reference(np.clip(scores, task.low, task.high))
-
-
-# ---------------------------------------------------------------- classes and emotions
 
 
 def _emotion_scores(

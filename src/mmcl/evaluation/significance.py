@@ -66,23 +66,12 @@ class Predictions(NamedTuple):
 
 
 class Comparison(NamedTuple):
-    """Every row of a table against its reference.
-
-    Attributes:
-        tests: A dictionary per row and metric, see :func:`compare_rows`.
-        best: Per metric the row that is significantly better than every other, or None.
-        floor: Per accuracy the binomial standard error of the reference's mean, which the
-            choice of the test clips alone causes.
-        notes: Remarks on the whole table.
-    """
+    """Every row of a table against its reference, see :func:`compare_rows`."""
 
     tests: list[dict[str, Any]]
     best: dict[str, str | None]
     floor: dict[str, float]
     notes: list[str]
-
-
-# ---------------------------------------------------------------- the same clips
 
 
 def check_same_items(
@@ -145,9 +134,6 @@ def _label_difference(ids: Sequence[str], labels: _Floats, other_labels: _Floats
     )
 
 
-# ---------------------------------------------------------------- a table
-
-
 class _Setting(NamedTuple):
     task: Task
     preset: str
@@ -174,13 +160,10 @@ class _Row(NamedTuple):
 
 
 class _SeedPairs(NamedTuple):
-    """Seeds of two models that are held against each other.
+    """Indices of the seeds of two models that are held against each other.
 
-    Attributes:
-        reference: Indices of the reference's seeds.
-        other: Indices of the other's; one of the two may be a single index for all.
-        label: The first pair's seed, in words; empty where there is no pair.
-        notes: Remarks for the reader.
+    A single index is held against all of the other. ``label`` names the first pair's seed, and
+    is empty where there is no pair.
     """
 
     reference: list[int]
@@ -215,13 +198,16 @@ def compare_rows(
         seed: Seed of the resamples.
 
     Returns:
-        Tests, one per other model and metric: ``name``, ``metric``, ``difference`` (of the
-        means over common seeds, model minus reference), ``low`` and ``high`` (95%),
-        ``p_bootstrap``, ``p_wilcoxon`` (over seeds), ``p_mcnemar`` (accuracies only, of the
-        first common seed), ``p_holm`` (of ``p_bootstrap``, over all tests), ``better`` (the
-        significantly better of the two, or None) and ``notes``; None where a number is
-        undefined. And the best row of every metric: the one with the best mean, where it is
-        significantly better than every other row that has a value (Holm again).
+        * ``tests``, one per other model and metric: ``name``, ``metric``, ``difference`` (of
+          the means over common seeds, model minus reference), ``low`` and ``high`` (95%),
+          ``p_bootstrap``, ``p_wilcoxon`` (over seeds), ``p_mcnemar`` (accuracies only, of the
+          first common seed), ``p_holm`` (of ``p_bootstrap``, over all tests), ``better`` (the
+          significantly better of the two, or None) and ``notes``; None where undefined.
+        * ``best`` row of every metric: the one with the best mean, where it is significantly
+          better than every other row that has a value (Holm again); None otherwise.
+        * ``floor`` of every accuracy: binomial standard error of the reference's mean, which
+          the choice of the test clips alone causes.
+        * ``notes`` on the whole table.
 
     Raises:
         ConfigError: If there is no such reference or metric.
@@ -356,9 +342,6 @@ def _mcnemar_of_first(
     return p_value
 
 
-# ---------------------------------------------------------------- notes
-
-
 def _too_few(reference: _Row, key: str, setting: _Setting) -> str:
     """Say why the labels are too few, or too much alike, for a test; empty where they are not."""
     num_clips = len(reference.predictions.ids)
@@ -407,9 +390,6 @@ def _table_notes(tests: Sequence[Mapping[str, Any]], samples: int) -> list[str]:
         f"with {samples} resamples and {num_made} tests no p-value can fall below "
         f"{min(least, 1.0):.3g} after Holm: nothing can be significant here"
     ]
-
-
-# ---------------------------------------------------------------- verdicts
 
 
 def _name_the_better(tests: list[dict[str, Any]], reference: str) -> None:

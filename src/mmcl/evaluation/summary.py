@@ -21,8 +21,7 @@ class Summary(NamedTuple):
     Attributes:
         mean: Mean of the valid seeds; nan where there is none.
         std: Their standard deviation with ddof 1; nan for fewer than two.
-        low: Lower end of the 95% t interval of the mean; nan for fewer than two.
-        high: Its upper end.
+        low: Lower end of the 95% t interval of the mean, up to ``high``; nan for fewer than two.
         values: Every seed as given, nan included, in the order given.
         num_valid: Seeds with a finite value.
     """
@@ -42,10 +41,7 @@ class Summary(NamedTuple):
             True
         """
         return {
-            "mean": _finite_or_none(self.mean),
-            "std": _finite_or_none(self.std),
-            "low": _finite_or_none(self.low),
-            "high": _finite_or_none(self.high),
+            **{key: _finite_or_none(getattr(self, key)) for key in ("mean", "std", "low", "high")},
             "values": [_finite_or_none(value) for value in self.values],
             "num_valid": self.num_valid,
         }

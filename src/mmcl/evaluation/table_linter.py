@@ -231,9 +231,6 @@ def lint_row(counts: Counts, accuracy: Printed, f1: Printed, *, single: bool = F
     return Finding(False, interval, hint)
 
 
-# ---------------------------------------------------------------- one run
-
-
 def _num_clips(percent: Fraction, counts: Counts) -> Fraction:
     return percent * sum(counts) / 100
 
@@ -248,9 +245,6 @@ def _f1_of_runs(counts: Counts, accuracy: Printed, *, swapped: bool) -> _Floats:
         positives = np.arange(fewest, most + 1)
         values.append(weighted_f1(positives, num_right - positives, counts, swapped=swapped))
     return np.concatenate(values)
-
-
-# ---------------------------------------------------------------- a mean over runs
 
 
 class _Side(NamedTuple):

@@ -134,9 +134,6 @@ def _no_table(path: Path, tables: Sequence[_Table]) -> str:
     return "\n".join([f"{path}: no table in it can be checked.", *lines, expected])
 
 
-# ---------------------------------------------------------------- layouts
-
-
 def _clean(cell: str) -> str:
     return cell.replace("\\|", "|").replace("**", "").replace("`", "").strip()
 
@@ -183,9 +180,6 @@ def _markdown_tables(text: str) -> list[_Table]:
 def _cells(line: str) -> list[str]:
     inner = re.sub(r"(?<!\\)\|$", "", line.strip().removeprefix("|"))
     return re.split(r"(?<!\\)\|", inner)
-
-
-# ---------------------------------------------------------------- a row
 
 
 def _row(line: int, cell: Mapping[str, str], problems: list[str]) -> PublishedRow | None:

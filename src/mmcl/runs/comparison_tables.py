@@ -138,9 +138,6 @@ def csv_table(
     return text.getvalue()
 
 
-# ---------------------------------------------------------------- content
-
-
 def _table(content: Mapping[str, Any], published: Sequence[PublishedResult]) -> _Table:
     metrics: list[str] = content["metrics"]
     # A column that no row has anything for is left out.
@@ -235,9 +232,6 @@ def _notes(content: Mapping[str, Any]) -> list[str]:
     return [*notes, *content["notes"]]
 
 
-# ---------------------------------------------------------------- the numbers of others
-
-
 def _published_rows(
     metrics: Sequence[str], published: Sequence[PublishedResult]
 ) -> list[list[_Cell]]:
@@ -256,9 +250,6 @@ def _published_rows(
         values = [_number(key, results[key].value if key in results else None) for key in metrics]
         rows.append([_Cell(text) for text in (model, *values, about)])
     return rows
-
-
-# ---------------------------------------------------------------- markdown and LaTeX
 
 
 def _pipes(cells: Iterable[str]) -> str:
@@ -309,9 +300,6 @@ def _latex_published(row: Sequence[_Cell], width: int) -> str:
     *cells, source = (_escape(cell.text) for cell in row)
     left = max(width - len(cells), 1)
     return _ampersands([*cells, rf"\multicolumn{{{left}}}{{l}}{{{source}}}"])
-
-
-# ---------------------------------------------------------------- csv
 
 
 def _csv_line(
