@@ -42,6 +42,7 @@ def wilcoxon_over_seeds(reference: Sequence[float], other: Sequence[float]) -> P
     if count < LEAST_SEED_PAIRS:
         there = "there is 1" if count == 1 else f"there are {count}"
         return PValue(None, f"Wilcoxon needs {LEAST_SEED_PAIRS} pairs of seeds, {there}")
+    # Rounded, so that equal differences tie; scipy refuses differences that are all zero.
     differences = np.round(np.subtract(other, reference), SEED_DECIMALS)
     if not np.isfinite(differences).all():
         return PValue(None, "Wilcoxon: a seed has no value")
@@ -89,6 +90,7 @@ def holm(p_values: Sequence[float | None]) -> list[float | None]:
     made = [(p, i) for i, p in enumerate(p_values) if p is not None and not math.isnan(p)]
     adjusted: list[float | None] = [None] * len(p_values)
     largest = 0.0
+    # The least p times the number of tests, the next times one fewer, never falling.
     for rank, (p, i) in enumerate(sorted(made)):
         largest = max(largest, min(1.0, p * (len(made) - rank)))
         adjusted[i] = largest

@@ -146,6 +146,7 @@ def pooled_features(
         pooled = np.zeros((len(rows), split.card.dims[modality]))
         for index in np.flatnonzero(split.lengths(modality)[rows]):
             steps = split.steps(modality, int(rows[index]))
+            # In such a corpus a step of zeros is a missing one.
             if split.card.missing_as_zero and steps.any():
                 steps = steps[steps.any(axis=1)]
             pooled[index] = steps.mean(axis=0, dtype=np.float64)
@@ -167,6 +168,7 @@ def prediction_table(judged: Judged, seed: int) -> pa.Table:
     task = judged.split.card.task
     scores = judged.scored.scores
     kind = {"regression": pa.float64(), "classes": pa.int64()}.get(task.kind, pa.list_(pa.int64()))
+    # Without a truth: nan, -1, or a -1 among the emotions.
     unknown = np.isnan if task.kind == "regression" else lambda value: np.min(value) < 0
     truth = [None if unknown(value) else value for value in judged.split.labels().tolist()]
     count = len(judged.split)

@@ -177,7 +177,7 @@ def _ridge(
     else:
         models = [Ridge(alpha=alpha).fit(features, train.truth) for alpha in ALPHAS]
         judged = scaler.transform(valid.features)
-        losses = [np.mean((each.predict(judged) - valid.truth) ** 2) for each in models]
+        losses = [np.mean((fitted.predict(judged) - valid.truth) ** 2) for fitted in models]
         model = models[int(np.argmin(losses))]
     if not len(test):  # scikit-learn refuses to predict no clip at all
         return Reference(np.zeros(0))
@@ -236,8 +236,8 @@ def _logistic(
         clips = np.arange(len(valid.truth))
         # A class that the training split lacks costs every model the same.
         losses = [
-            -float(_log_probability(each, judged, num_classes)[clips, valid.truth].mean())
-            for each in models
+            -float(_log_probability(fitted, judged, num_classes)[clips, valid.truth].mean())
+            for fitted in models
         ]
         model = models[int(np.argmin(losses))]  # the first of equals: the strongest penalty
     notes: tuple[str, ...] = ()

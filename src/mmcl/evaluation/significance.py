@@ -222,10 +222,9 @@ def compare_rows(
         )
     for name, scored in predictions.items():
         check_same_items(reference, predictions[reference], name, scored)
-    if samples is None:
-        # So many that the least p, 2 / samples, times the number of tests is a quarter of ALPHA.
-        num_tests = len(metrics) * (len(predictions) - 1)
-        samples = min(max(SAMPLES, round(8 * num_tests / ALPHA)), MOST_SAMPLES)
+    # So many that the least p, 2 / samples, times the number of tests is a quarter of ALPHA.
+    num_tests = len(metrics) * (len(predictions) - 1)
+    samples = samples or min(max(SAMPLES, round(8 * num_tests / ALPHA)), MOST_SAMPLES)
     setting = _Setting(task, preset, samples, seed)
     rows = {name: _row(name, scored, metrics, setting) for name, scored in predictions.items()}
     others = [row for name, row in rows.items() if name != reference]
@@ -239,7 +238,7 @@ def compare_rows(
 def _row(name: str, given: Predictions, metrics: Sequence[str], setting: _Setting) -> _Row:
     scored = _labelled(given, setting.task)
     num_seeds = len(scored.scores)
-    if not scored.ids:
+    if not scored.ids:  # nothing to draw from
         nothing = np.full((num_seeds, 1), math.nan)
         return _Row(name, scored, {key: Resampled(nothing[:, 0], nothing) for key in metrics})
     sums = [
@@ -247,6 +246,7 @@ def _row(name: str, given: Predictions, metrics: Sequence[str], setting: _Settin
         for key in metrics
         for scores in scored.scores
     ]
+    # All metrics of all seeds see the same draws of clips.
     values = resample(sums, samples=setting.samples, seed=setting.seed)
     blocks = {key: range(i * num_seeds, (i + 1) * num_seeds) for i, key in enumerate(metrics)}
     return _Row(name, scored, {key: values.of_seeds(block) for key, block in blocks.items()})
@@ -273,9 +273,9 @@ def _pair_seeds(reference: _Row, other: _Row) -> _SeedPairs:
     common = [seed for seed in seeds if seed in other_seeds]
     notes = []
     if set(seeds) != set(other_seeds):
-        what = f"compared over seeds {common}" if common else "no seed in common"
+        result = f"compared over seeds {common}" if common else "no seed in common"
         lists = f"{reference.name} has {list(seeds)}, {other.name} {list(other_seeds)}"
-        notes = [f"{what}: {lists}"]
+        notes = [f"{result}: {lists}"]
     if len(common) == 1:
         notes.append(_ONE_SEED)
     label = f"seed {common[0]}" if common else ""
@@ -294,6 +294,7 @@ def _test(reference: _Row, other: _Row, key: str, setting: _Setting) -> dict[str
         **dict.fromkeys(("p_bootstrap", "p_wilcoxon", "p_mcnemar", "p_holm", "better")),
         "notes": notes,
     }
+    # Without enough labels, or a common seed, every number stays None.
     too_few = _too_few(reference, key, setting)
     if too_few:
         notes.append(too_few)
@@ -308,14 +309,15 @@ def _test(reference: _Row, other: _Row, key: str, setting: _Setting) -> dict[str
         for note in _undefined_notes(row, key, setting)
     ]
     notes += undefined
+    # The bootstrap over clips and seeds; then Wilcoxon over seeds and McNemar over clips.
     result = bootstrap_difference(first, second, seed=setting.seed)
     if result.undefined and not undefined:
         notes.append(_resample_note(key, result, setting.samples))
     for name, number in zip(("difference", "low", "high", "p_bootstrap"), result, strict=False):
         test[name] = None if math.isnan(number) else number
-    values = (each.tolist() for each in np.broadcast_arrays(first.values, second.values))
+    values = np.broadcast_arrays(first.values, second.values)
     for name, p_value in (
-        ("p_wilcoxon", wilcoxon_over_seeds(*values)),
+        ("p_wilcoxon", wilcoxon_over_seeds(*(value.tolist() for value in values))),
         ("p_mcnemar", _mcnemar_of_first(reference, other, pairs, key, setting)),
     ):
         test[name] = p_value.p
@@ -347,7 +349,7 @@ def _too_few(reference: _Row, key: str, setting: _Setting) -> str:
     num_clips = len(reference.predictions.ids)
     if num_clips < 2:
         return f"{key}: a test needs 2 clips with a label, there {_are(num_clips)}"
-    choices = reference.choices(key, 0, setting)
+    choices = reference.choices(key, 0, setting)  # the labels are the same for every seed
     if choices is None:
         return ""
     counted = choices.truth[choices.counted]

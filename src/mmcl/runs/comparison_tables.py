@@ -180,6 +180,7 @@ def _metric_cell(content: Mapping[str, Any], row: Mapping[str, Any], key: str) -
         return _Cell(NOTHING)
     spread = f" ± {_number(key, std)}" if std is not None else ""
     test = _find_test(content, row["name"], key)
+    # A seed without a value must not go unseen.
     valid = summary["num_valid"]
     fewer = f" ({valid} of {row['seeds_done']} seeds)" if valid < row["seeds_done"] else ""
     return _Cell(
@@ -217,6 +218,7 @@ def _notes(content: Mapping[str, Any]) -> list[str]:
         f"{DAGGER} significantly different from {content['reference']} (p < .05 after Holm)",
         "bold: significantly better than every other row",
     ]
+    # The title without its arrow and unit.
     floors = [
         f"{_title(key)[:-2].removesuffix(' (%)')} {100 * floor:.2f}"
         for key, floor in content["floor"].items()
@@ -242,7 +244,7 @@ def _published_rows(
             by_model.setdefault((result.model, result.source), {})[result.metric] = result
     rows = []
     for (model, source), results in by_model.items():
-        first = next(iter(results.values()))
+        first = next(iter(results.values()))  # text and alignment belong to the model
         settings = [setting for setting in (first.text, first.alignment) if setting != "-"]
         selections = dict.fromkeys(_SELECTIONS[result.selection] for result in results.values())
         remarks = dict.fromkeys(result.note for result in results.values() if result.note)
@@ -322,7 +324,7 @@ def _csv_line(
         "reference": content["reference"],
         "note": "; ".join(f"seed {s} diverged: {w}" for s, w in row.get("diverged", {}).items()),
     }
-    if split == "test":
+    if split == "test":  # nothing is tested on the validation split
         test = _find_test(content, row["name"], metric)
         line |= {"difference": test.get("difference"), "better": test.get("better")}
         line |= {f"difference_{end}": test.get(end) for end in ("low", "high")}
