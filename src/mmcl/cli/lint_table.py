@@ -1,4 +1,4 @@
-"""``mmcl lint-table``: which rows of a published table cannot occur."""
+"""``mmcl lint-table``: find rows of a published table that cannot occur."""
 
 from __future__ import annotations
 
@@ -29,11 +29,11 @@ def lint_table_command(
     """Find results that cannot occur: an F1 that no model can have at its accuracy.
 
     FILE has the columns model, dataset, metric, accuracy, f1 (in percent), in any order and
-    case; in markdown, tables without them are passed over. The metrics: has0 and non0 of mosi
-    and mosei, acc2 of sims, and neutral, happy, sad, angry of iemocap.
+    case; in markdown, tables without them are passed over. The metrics are has0 and non0 of
+    mosi and mosei, acc2 of sims, and neutral, happy, sad, angry of iemocap.
 
-    A row may be a mean over runs, unless a column runs or --runs says 1: then there must be
-    one confusion matrix that rounds to both numbers. Exit 1 if any row is infeasible.
+    A row may be a mean over runs, unless a column runs or --runs says 1. Then there must be
+    one confusion matrix that rounds to both numbers. Exit code 1 if any row is infeasible.
 
     Examples:
 
@@ -50,12 +50,11 @@ def lint_table_command(
     from mmcl.evaluation.table_reader import read_published
 
     published = read_published(file)
-    findings = [
-        lint_row(row.counts, row.accuracy, row.f1, single=(row.runs or runs) == 1)
+    judged = [
+        (row, lint_row(row.counts, row.accuracy, row.f1, single=(row.runs or runs) == 1))
         for row in published.rows
     ]
-    judged = list(zip(published.rows, findings, strict=True))
-    num_infeasible = sum(not finding.feasible for finding in findings)
+    num_infeasible = sum(not finding.feasible for _, finding in judged)
     left_out = {"incomplete": published.incomplete, "other_tables": published.other_tables}
     if as_json:
         summary = {"rows": len(judged), "infeasible": num_infeasible, **left_out}
@@ -74,10 +73,7 @@ def lint_table_command(
 
 def _as_json(row: PublishedRow, finding: Finding, runs: int | None) -> dict[str, Any]:
     return {
-        "line": row.line,
-        "model": row.model,
-        "dataset": row.dataset,
-        "metric": row.metric,
+        **{key: getattr(row, key) for key in ("line", "model", "dataset", "metric")},
         "runs": runs,
         "accuracy": row.accuracy.text,
         "f1": row.f1.text,
@@ -112,11 +108,10 @@ def _table(name: str, judged: list[tuple[PublishedRow, Finding]]) -> Table:
 
 
 def _interval(row: PublishedRow, finding: Finding) -> str:
-    """Bounds with a digit more than the printed F1."""
+    """Write the bounds with a digit more than the printed F1."""
     if finding.interval is None:
         return "none"
-    low, high = (f"{bound:.{row.f1.decimals + 1}f}" for bound in finding.interval)
-    return f"{low}–{high}"
+    return "–".join(f"{bound:.{row.f1.decimals + 1}f}" for bound in finding.interval)
 
 
 def _summary(file: Path, rows: int, infeasible: int, *, incomplete: int, other_tables: int) -> str:

@@ -1,4 +1,4 @@
-"""``mmcl report``: everything a folder holds, on one page."""
+"""``mmcl report``: all results of a folder on one page."""
 
 from __future__ import annotations
 
@@ -23,8 +23,8 @@ def report_command(
 ) -> None:
     """Put every result in a folder on one page: tables, interactive figures, answers.
 
-    Looks in DIR and in the folders directly in it. The page is one file that asks the
-    network for nothing; open it in a browser.
+    Looks in DIR and in the folders directly in it. The page is one file that needs no
+    connection to the internet; open it in a browser.
 
     Examples:
 
@@ -35,15 +35,15 @@ def report_command(
     from mmcl.explain.report import find_results
 
     target = write_report(folder, out)
-    names = ", ".join(str(each.path.relative_to(folder)) for each in find_results(folder))
+    names = ", ".join(str(result.path.relative_to(folder)) for result in find_results(folder))
     typer.echo(f"{target}: {names}")
 
 
 def write_report(folder: Path, out: Path | None = None) -> Path:
-    """Write the page on a folder, in the folder itself by default; what other commands do too.
+    """Write the page on a folder, by default into it; other commands call this, too.
 
     Raises:
-        RunError: If the folder holds no result, or something else bears the page's name.
+        RunError: If the folder holds no result, or the page would replace another file.
     """
     from mmcl.explain.page import write_page
     from mmcl.explain.report import find_results, is_report, report_page

@@ -1,4 +1,4 @@
-"""What the commands share: a progress bar, tables of metrics, whole files or none."""
+"""Output that the commands share: a progress bar, and tables of metrics."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ _SHORT = {"mean_action": "action", "valid_loss": "valid", "clips_per_second": "c
 
 @contextmanager
 def training_progress() -> Iterator[Tell]:
-    """A bar per stage on stderr, with losses, reward, mean action and clips per second."""
+    """Show a bar per stage on stderr, with losses, reward, mean action and clips per second."""
     columns = (
         TextColumn("{task.description}"),
         BarColumn(),
@@ -45,21 +45,19 @@ def training_progress() -> Iterator[Tell]:
 
         def tell(stage: str, done: int, total: int, numbers: Mapping[str, float]) -> None:
             label, _, inner = stage.rpartition(", ")
+            # One bar for the epochs, one for the steps within an epoch.
             kind = "epochs" if inner == "epochs" else "steps"
-            description = f"{label} {inner}".strip()
-            shown = [k for k in _SHOWN if k in numbers]
-            text = "  ".join(f"{_SHORT.get(k, k)} {numbers[k]:.3g}" for k in shown)
+            text = "  ".join(f"{_SHORT.get(k, k)} {numbers[k]:.3g}" for k in _SHOWN if k in numbers)
+            state: dict[str, Any] = {"description": f"{label} {inner}".strip(), "numbers": text}
             if kind not in tasks:
-                tasks[kind] = bar.add_task(description, total=total, numbers=text)
-            bar.update(
-                tasks[kind], description=description, completed=done, total=total, numbers=text
-            )
+                tasks[kind] = bar.add_task(**state, total=total)
+            bar.update(tasks[kind], completed=done, total=total, **state)
 
         yield tell
 
 
 def format_summary(summary: Mapping[str, Any] | None) -> str:
-    """``.312 ± .008`` of a metric's summary over seeds; a dash where it is undefined."""
+    """Write a metric's summary over seeds as ``0.312 ± 0.008``; a dash where it is undefined."""
     if not summary or summary.get("mean") is None:
         return "-"
     mean, std = summary["mean"], summary.get("std")
@@ -67,7 +65,7 @@ def format_summary(summary: Mapping[str, Any] | None) -> str:
 
 
 def metrics_table(report: Mapping[str, Any]) -> Table:
-    """A row per metric: validation, test, and the reference rows on the test split."""
+    """Return a row per metric: validation, test, and the reference rows on the test split."""
     split = "test" if report["test"] else "valid"
     references = report["references"]
     count = len(report["seeds"])

@@ -1,8 +1,8 @@
-"""The protocol, and the only door to the test split.
+"""The protocol of scoring, and the only door to the test split.
 
-A network is chosen on validation data alone, by its learner; here it is scored on the
-validation and the test split with the same code, once. Outside ``corpus/`` no other module
-asks a corpus for its test clips, and a test of this project reads the sources to prove it.
+A learner chooses a network on validation data alone. Here the network is scored once on the
+validation and once on the test split, with the same code. Outside ``corpus/`` no other module
+asks a corpus for its test clips; a test of this project reads the sources to prove it.
 """
 
 from __future__ import annotations
@@ -43,19 +43,14 @@ __all__ = [
 JudgedSplit = Literal["valid", "test"]
 JUDGED: tuple[JudgedSplit, ...] = ("valid", "test")
 MOST_VALUES_FOR_REFERENCES = 1 << 24
-"""Clips times features that the reference rows are fitted on, at most: fitting takes several
-times the 128 MiB these are."""
+"""Most clips times features to fit the reference rows on: fitting takes several times the
+128 MiB that these are."""
+
 _FITTED: WeakKeyDictionary[Corpus, dict[str, dict[str, Reference]]] = WeakKeyDictionary()
 
 
 class Judged(NamedTuple):
-    """One network on one split.
-
-    Attributes:
-        split: The clips.
-        scored: Scores, actions and commonality of every clip.
-        metrics: What they come to; planted corpora add their AUROCs.
-    """
+    """Clips of a split, a network's output for each, and the metrics (with AUROCs if planted)."""
 
     split: Split
     scored: Scored
@@ -63,21 +58,16 @@ class Judged(NamedTuple):
 
 
 def judged_split(corpus: Corpus, name: JudgedSplit) -> Split:
-    """The validation or the test split, for scoring."""
+    """Return the validation or the test split, for scoring."""
     return corpus.open_test_split() if name == "test" else corpus.split("valid")
 
 
 def judge(
     model: Network, corpus: Corpus, name: JudgedSplit, *, preset: str, batch_size: int
 ) -> Judged:
-    """Score a trained network on a split.
+    """Score a network, already chosen, on a split; clips without a label do not count.
 
-    Args:
-        model: The network, already chosen.
-        corpus: The corpus; clips without a label are predicted and not counted.
-        name: ``valid`` or ``test``.
-        preset: Definition of the regression metrics.
-        batch_size: Clips per step.
+    ``preset`` defines the regression metrics, ``batch_size`` is in clips per step.
     """
     split = judged_split(corpus, name)
     scored = score_split(model, split, batch_size=batch_size)
@@ -88,7 +78,7 @@ def judge(
 
 
 def reference_metrics(corpus: Corpus, name: JudgedSplit, *, preset: str) -> dict[str, Metrics]:
-    """The rows every result carries: constant, majority and ridge, on the same clips.
+    """Score constant, majority and ridge, the rows that every result carries, on the same clips.
 
     Ridge (logistic regression for classes and emotions) sees the mean over time of every
     modality; its penalty is chosen on the validation split.
@@ -96,16 +86,14 @@ def reference_metrics(corpus: Corpus, name: JudgedSplit, *, preset: str) -> dict
     labels = judged_split(corpus, name).labels()
     rows = {}
     for row, reference in reference_predictions(corpus, name).items():
-        found = task_metrics(corpus.card.task, labels, reference.scores, preset=preset)
-        rows[row] = found._replace(warnings=reference.warnings + found.warnings)
+        metrics = task_metrics(corpus.card.task, labels, reference.scores, preset=preset)
+        rows[row] = metrics._replace(warnings=reference.warnings + metrics.warnings)
     return rows
 
 
 def reference_predictions(corpus: Corpus, name: JudgedSplit) -> dict[str, Reference]:
-    """The scores behind :func:`reference_metrics`; no label of the split is looked at.
-
-    They are fitted once per corpus: a comparison asks for them with every row.
-    """
+    """Return the scores behind :func:`reference_metrics`, without looking at the split's labels."""
+    # Fitted once per corpus: a comparison asks for them with every row.
     fitted = _FITTED.setdefault(corpus, {})
     if name not in fitted:
         train, valid = corpus.split("train"), corpus.split("valid")
@@ -123,7 +111,7 @@ def reference_predictions(corpus: Corpus, name: JudgedSplit) -> dict[str, Refere
 
 
 def reference_notes(corpus: Corpus) -> list[str]:
-    """That the reference rows did not see every training clip, where they did not."""
+    """Say so if the reference rows are fitted on fewer than all training clips."""
     train = corpus.split("train")
     fitted, labelled = len(_rows_for_references(train)), len(labelled_rows(train))
     if fitted == labelled:
@@ -134,10 +122,11 @@ def reference_notes(corpus: Corpus) -> list[str]:
 
 
 def _rows_for_references(train: Split) -> NDArray[np.int64]:
-    """All labelled training clips, or as many as can be fitted on, evenly spaced."""
+    """Return all labelled training clips, or as many as can be fitted on, evenly spaced."""
     rows = labelled_rows(train)
-    most = max(1, MOST_VALUES_FOR_REFERENCES // sum(train.card.dims[m] for m in train.modalities))
-    return rows if len(rows) <= most else rows[np.arange(most) * len(rows) // most]
+    num_features = sum(train.card.dims[modality] for modality in train.modalities)
+    limit = max(1, MOST_VALUES_FOR_REFERENCES // num_features)
+    return rows if len(rows) <= limit else rows[np.arange(limit) * len(rows) // limit]
 
 
 def pooled_features(
@@ -146,33 +135,27 @@ def pooled_features(
     *,
     rows: NDArray[np.int64] | None = None,
 ) -> NDArray[np.float64]:
-    """Mean over time of every modality, side by side; zeros where one is absent.
+    """Return the mean over time of every modality, side by side: float64 ``[clips, sum of d_m]``.
 
-    Steps that are missing do not count.
-
-    Args:
-        split: The clips.
-        modalities: Those wanted, the split's own by default.
-        rows: Clips wanted, all by default.
-
-    Returns:
-        float64 ``[clips, sum of d_m]``.
+    Missing steps do not count, and an absent modality is zeros. By default all clips (``rows``)
+    and the split's own modalities are taken.
     """
     rows = np.arange(len(split)) if rows is None else rows
     columns = []
     for modality in modalities or split.modalities:
         pooled = np.zeros((len(rows), split.card.dims[modality]))
-        for at in np.flatnonzero(split.lengths(modality)[rows]):
-            steps = split.steps(modality, int(rows[at]))
+        for index in np.flatnonzero(split.lengths(modality)[rows]):
+            steps = split.steps(modality, int(rows[index]))
+            # In such a corpus a step of zeros is a missing one.
             if split.card.missing_as_zero and steps.any():
                 steps = steps[steps.any(axis=1)]
-            pooled[at] = steps.mean(axis=0, dtype=np.float64)
+            pooled[index] = steps.mean(axis=0, dtype=np.float64)
         columns.append(pooled)
     return np.concatenate(columns, axis=1)
 
 
 def answers(task: Task, scores: NDArray[np.float64]) -> list[Any]:
-    """What scores say: a number, a class index, or 0/1 per emotion."""
+    """Turn scores into answers: a number, a class index, or 0/1 per emotion."""
     if task.kind == "regression":
         return [float(score) for score in scores]
     if task.kind == "classes":
@@ -181,15 +164,13 @@ def answers(task: Task, scores: NDArray[np.float64]) -> list[Any]:
 
 
 def prediction_table(judged: Judged, seed: int) -> pa.Table:
-    """Per-item predictions: seed, id, split, truth, prediction, and the raw scores."""
+    """Return a row per clip: seed, id, split, truth (null if unknown), prediction, raw scores."""
     task = judged.split.card.task
     scores = judged.scored.scores
     kind = {"regression": pa.float64(), "classes": pa.int64()}.get(task.kind, pa.list_(pa.int64()))
-    truth = judged.split.labels().tolist()
-    if task.kind == "regression":
-        truth = [None if np.isnan(value) else value for value in truth]
-    else:
-        truth = [None if np.min(value) < 0 else value for value in truth]
+    # Without a truth: nan, -1, or a -1 among the emotions.
+    unknown = np.isnan if task.kind == "regression" else lambda value: np.min(value) < 0
+    truth = [None if unknown(value) else value for value in judged.split.labels().tolist()]
     count = len(judged.split)
     return pa.table(
         {

@@ -1,8 +1,7 @@
-"""Numbers that others have published, to be put beside our own and never among them.
+"""Numbers that others have published, to be shown beside ours and never counted among them.
 
-They were read from papers, repositories and tables that quote them; nothing here was computed
-again. A row says how its epoch was chosen, since a number chosen on the test split is no
-estimate of anything, and has a note where it cannot be what it says.
+They were read from papers, repositories and tables that quote them; nothing was computed again.
+(:mod:`mmcl.evaluation.table_reader` is something else: it reads a table of yours to check it.)
 """
 
 from __future__ import annotations
@@ -26,16 +25,16 @@ class PublishedResult(NamedTuple):
         dataset: ``mosi``, ``mosei``, ``sims``, ``simsv2`` or ``iemocap``.
         model: As printed.
         metric: Our key, of the preset ``mmsa`` (``sims`` and ``simsv2``: of ``sims``);
-            ``acc2`` and ``f1`` of MOSI and MOSEI where the source does not say what becomes of
-            zero labels.
+            ``acc2`` and ``f1`` of MOSI and MOSEI where the source does not say how zero labels
+            count.
         value: A fraction; ``mae`` in the label's own unit.
         text: ``glove``, ``bert`` or ``-`` where it is not known.
         alignment: ``aligned``, ``unaligned`` or ``-``.
-        selection: What chose the epoch: ``V`` validation, ``T`` test, ``?`` not known, ``-``
-            nothing to choose.
+        selection: Split that the epoch was chosen on: ``V`` validation, ``T`` test (so that the
+            number estimates nothing), ``?`` not known, ``-`` nothing to choose.
         source: Where it was printed; ``its paper, as quoted`` is the model's own paper, read in
             another.
-        note: What a reader must know; often empty.
+        note: Why the number cannot be what it says, for example; often empty.
     """
 
     dataset: str
@@ -50,17 +49,14 @@ class PublishedResult(NamedTuple):
 
 
 def published_results(dataset: str) -> list[PublishedResult]:
-    """Numbers published for a data set.
-
-    Args:
-        dataset: One of :func:`published_datasets`.
+    """Return the numbers published for one of :func:`published_datasets`.
 
     Raises:
         ConfigError: If there are none for it.
 
     Example:
-        >>> found = published_results("mosi")
-        >>> next(r.value for r in found if (r.model, r.metric) == ("MISA", "mae"))
+        >>> results = published_results("mosi")
+        >>> next(r.value for r in results if (r.model, r.metric) == ("MISA", "mae"))
         0.7765
     """
     known = published_datasets()
@@ -69,16 +65,16 @@ def published_results(dataset: str) -> list[PublishedResult]:
             f'no published results of "{dataset}"{did_you_mean(dataset, known)}\n'
             f"  There are some of: {', '.join(known)}"
         )
-    return [each for each in _everything() if each.dataset == dataset]
+    return [result for result in _all_results() if result.dataset == dataset]
 
 
 def published_datasets() -> tuple[str, ...]:
-    """Data sets with published numbers, in the order of the table."""
-    return tuple(dict.fromkeys(each.dataset for each in _everything()))
+    """Return the data sets with published numbers, in the order of the table."""
+    return tuple(dict.fromkeys(result.dataset for result in _all_results()))
 
 
 @lru_cache(maxsize=1)
-def _everything() -> tuple[PublishedResult, ...]:
+def _all_results() -> tuple[PublishedResult, ...]:
     text = files("mmcl.evaluation").joinpath(TABLE).read_text(encoding="utf-8")
     _, *lines = csv.reader(text.splitlines())
     return tuple(

@@ -1,4 +1,4 @@
-"""The rows every result is read against: what costs nothing, and what a line can do.
+"""Reference rows: a constant, the majority, and a linear model on features averaged over time.
 
 A model that does not beat them has learnt nothing from its modalities. They are fitted on
 the training split, tuned on the validation split where one is given, and
@@ -8,7 +8,6 @@ the training split, tuned on the validation split where one is given, and
 from __future__ import annotations
 
 import warnings
-from collections.abc import Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -19,11 +18,7 @@ from sklearn.preprocessing import StandardScaler
 
 from mmcl.corpus.schema import Task
 from mmcl.errors import ConfigError, DatasetError, ShapeError
-from mmcl.evaluation.metrics import (
-    LABEL_DECIMALS,
-    UNKNOWN,
-    class_indices,
-)
+from mmcl.evaluation.choices import LABEL_DECIMALS, UNKNOWN, class_indices
 
 __all__ = ["Reference", "reference_scores"]
 
@@ -43,12 +38,7 @@ _Floats = NDArray[np.float64]
 
 
 class Reference(NamedTuple):
-    """What a reference row predicts.
-
-    Attributes:
-        scores: Like a model's: ``[n]``, ``[n, k]`` or ``[n, e, 2]`` by the kind of task.
-        warnings: What went wrong while it was fitted.
-    """
+    """Scores of a reference row, shaped like a model's, and warnings from fitting it."""
 
     scores: _Floats
     warnings: tuple[str, ...] = ()
@@ -77,25 +67,23 @@ def reference_scores(
         train_features: Clips to fit on, float, finite, shape ``[n, f]``, any scale.
         train_truth: Their labels; clips without one are dropped.
         test_features: Clips to predict, shape ``[n_test, f]``.
-        valid_features: Clips to choose the penalty on, shape ``[n_valid, f]``.
-        valid_truth: Their labels.
+        valid_features: Clips to choose the penalty on, with ``valid_truth``.
 
     Returns:
-        By row its scores, in the shape a model returns them.
+        Scores by row: ``[n]``, ``[n, k]`` or ``[n, e, 2]`` by the kind of task.
 
         * ``constant`` (regression only): the training median, which no other constant
           beats on the training MAE.
         * ``majority``: the most frequent training class, of each emotion its more frequent
-          side (the first of equals). For regression the more frequent sign among the
-          training labels, zeros not voting and positive winning a draw, as the median of
-          the training labels of that sign; 0 where all are zero.
-        * ``ridge``: for regression ridge regression on standardised features, its penalty
-          chosen by the mean squared error on the validation clips, or by leaving one out on
-          the training clips where there are none, its predictions clipped to the task's
-          range. For classes and emotions logistic regression, C chosen by the mean
-          validation log loss (an emotion at a time), or :data:`DEFAULT_COST`. Never refitted
-          on the validation clips. Where the training labels leave nothing to fit it
-          repeats ``majority`` (regression: ``constant``), with a warning.
+          side (the first of equals). For regression the median of the training labels of the
+          more frequent sign; zeros do not vote, positive wins a draw, 0 where all are zero.
+        * ``ridge``: for regression ridge regression on standardised features, clipped to the
+          task's range; its penalty is chosen by the mean squared error on the validation
+          clips, or by leaving one training clip out. For classes and emotions logistic
+          regression; C is chosen by the mean validation log loss (an emotion at a time), or is
+          :data:`DEFAULT_COST`. Never refitted on the validation clips. Where the training
+          labels are all the same it repeats ``majority`` (regression: ``constant``), with a
+          warning.
 
     Raises:
         ShapeError: If the shapes do not fit each other or the task.
@@ -106,7 +94,12 @@ def reference_scores(
         ``n`` clips, ``f`` features of a clip, ``k`` classes, ``e`` emotions.
     """
     train = _labelled(task, "train", train_features, train_truth)
-    valid = _labelled_or_none(task, valid_features, valid_truth)
+    if (valid_features is None) != (valid_truth is None):
+        raise ConfigError("valid_features and valid_truth must be given together")
+    valid = None
+    if valid_features is not None and valid_truth is not None:
+        labelled = _labelled(task, "valid", valid_features, valid_truth)
+        valid = labelled if len(labelled.truth) else None
     test = _checked_features("test_features", test_features)
     if not len(train.truth):
         raise DatasetError(
@@ -123,9 +116,6 @@ def reference_scores(
     if task.kind == "classes":
         return _class_scores(len(task.names), train, test, valid)
     return _emotion_scores(task, train, test, valid)
-
-
-# ---------------------------------------------------------------- input
 
 
 def _checked_features(name: str, features: ArrayLike) -> _Floats:
@@ -149,47 +139,29 @@ def _labelled(task: Task, split: str, features: ArrayLike, truth: ArrayLike) -> 
             f"{split}_truth must have shape {expected} [{axes}] to match {split}_features "
             f"{list(array.shape)}, got {list(labels.shape)}"
         )
+    truths: NDArray[Any]
     if task.kind == "regression":
-        known = np.isfinite(labels)
-        return _Split(
-            array if known.all() else array[known], np.round(labels[known], LABEL_DECIMALS)
-        )
-    num_choices = 2 if task.kind == "emotions" else len(task.names)
-    indices = class_indices(labels, num_choices, f"{split}_truth")
-    known = (indices != UNKNOWN).reshape(len(array), -1).all(axis=1)
-    return _Split(array if known.all() else array[known], indices[known])
-
-
-def _labelled_or_none(
-    task: Task, features: ArrayLike | None, truth: ArrayLike | None
-) -> _Split | None:
-    if features is None and truth is None:
-        return None
-    if features is None or truth is None:
-        raise ConfigError("valid_features and valid_truth must be given together")
-    valid = _labelled(task, "valid", features, truth)
-    return valid if len(valid.truth) else None
-
-
-# ---------------------------------------------------------------- regression
+        known, truths = np.isfinite(labels), np.round(labels, LABEL_DECIMALS)
+    else:
+        num_choices = 2 if task.kind == "emotions" else len(task.names)
+        truths = class_indices(labels, num_choices, f"{split}_truth")
+        known = (truths != UNKNOWN).reshape(len(array), -1).all(axis=1)
+    # No copy of the features where no clip is dropped: they may be large.
+    return _Split(array if known.all() else array[known], truths[known])
 
 
 def _regression_scores(
     task: Task, train: _Split, test: _Floats, valid: _Split | None
 ) -> dict[str, Reference]:
-    median = float(np.median(train.truth))
-    constant = Reference(np.full(len(test), median))
+    positive, negative = train.truth[train.truth > 0.0], train.truth[train.truth < 0.0]
+    larger = positive if len(positive) >= len(negative) else negative
+    majority = float(np.median(larger)) if len(larger) else 0.0
+    constant = Reference(np.full(len(test), float(np.median(train.truth))))
     return {
         "constant": constant,
-        "majority": Reference(np.full(len(test), _majority_median(train.truth))),
+        "majority": Reference(np.full(len(test), majority)),
         "ridge": _ridge(task, train, test, valid, constant),
     }
-
-
-def _majority_median(truth: _Floats) -> float:
-    positive, negative = truth[truth > 0.0], truth[truth < 0.0]
-    larger = positive if len(positive) >= len(negative) else negative
-    return float(np.median(larger)) if len(larger) else 0.0
 
 
 def _ridge(
@@ -203,54 +175,35 @@ def _ridge(
     if valid is None:
         model = RidgeCV(alphas=ALPHAS).fit(features, train.truth)
     else:
-        model = _ridge_by_validation(
-            features, train.truth, scaler.transform(valid.features), valid.truth
-        )
-    predicted = _predict(model, _standardised(scaler, test))
-    return Reference(np.clip(predicted, task.low, task.high))
-
-
-def _standardised(scaler: Any, features: _Floats) -> _Floats:
-    if not len(features):  # scikit-learn refuses to work on no clip at all
-        return features
-    return np.asarray(scaler.transform(features), dtype=np.float64)
-
-
-def _predict(model: Any, features: _Floats) -> _Floats:
-    if not len(features):
-        return np.zeros(0)
-    return np.asarray(model.predict(features), dtype=np.float64)
-
-
-def _ridge_by_validation(
-    features: _Floats, truth: _Floats, valid_features: _Floats, valid_truth: _Floats
-) -> Any:
-    models = [Ridge(alpha=alpha).fit(features, truth) for alpha in ALPHAS]
-    losses = [np.mean((model.predict(valid_features) - valid_truth) ** 2) for model in models]
-    return models[int(np.argmin(losses))]
-
-
-# ---------------------------------------------------------------- classes and emotions
+        models = [Ridge(alpha=alpha).fit(features, train.truth) for alpha in ALPHAS]
+        judged = scaler.transform(valid.features)
+        losses = [np.mean((fitted.predict(judged) - valid.truth) ** 2) for fitted in models]
+        model = models[int(np.argmin(losses))]
+    if not len(test):  # scikit-learn refuses to predict no clip at all
+        return Reference(np.zeros(0))
+    scores = np.asarray(model.predict(scaler.transform(test)), dtype=np.float64)
+    return Reference(np.clip(scores, task.low, task.high))
 
 
 def _emotion_scores(
     task: Task, train: _Split, test: _Floats, valid: _Split | None
 ) -> dict[str, Reference]:
-    """Judge every emotion as a problem of its own: absent or present."""
+    """Predict every emotion as a problem of its own: absent or present."""
+
+    def column(split: _Split, index: int) -> _Split:
+        return split._replace(truth=split.truth[:, index])
+
     problems = [
-        _class_scores(2, _column(train, i), test, valid and _column(valid, i), f" ({name})")
+        _class_scores(2, column(train, i), test, valid and column(valid, i), f" ({name})")
         for i, name in enumerate(task.names)
     ]
-    return {row: _stacked([problem[row] for problem in problems]) for row in problems[0]}
-
-
-def _column(split: _Split, i: int) -> _Split:
-    return split._replace(truth=split.truth[:, i])
-
-
-def _stacked(problems: Sequence[Reference]) -> Reference:
-    scores = np.stack([problem.scores for problem in problems], axis=1)  # [n, e, 2]
-    return Reference(scores, tuple(text for problem in problems for text in problem.warnings))
+    return {
+        row: Reference(
+            np.stack([problem[row].scores for problem in problems], axis=1),  # [n, e, 2]
+            tuple(text for problem in problems for text in problem[row].warnings),
+        )
+        for row in problems[0]
+    }
 
 
 def _class_scores(
@@ -270,23 +223,29 @@ def _logistic(
 ) -> Reference:
     scaler = StandardScaler().fit(train.features)
     features = scaler.transform(train.features)
-    if valid is None:
-        model = _fit_logistic(features, train.truth, DEFAULT_COST)
-    else:
-        models = [_fit_logistic(features, train.truth, cost) for cost in COSTS]
-        valid_features = scaler.transform(valid.features)
-        losses = [_log_loss(each, valid_features, valid.truth, num_classes) for each in models]
+    costs = (DEFAULT_COST,) if valid is None else COSTS
+    with warnings.catch_warnings():  # said in the row's own warnings instead
+        warnings.simplefilter("ignore", ConvergenceWarning)
+        models = [
+            LogisticRegression(C=cost, max_iter=MAX_ITERATIONS).fit(features, train.truth)
+            for cost in costs
+        ]
+    model = models[0]
+    if valid is not None:
+        judged = scaler.transform(valid.features)
+        clips = np.arange(len(valid.truth))
+        # A class that the training split lacks costs every model the same.
+        losses = [
+            -float(_log_probability(fitted, judged, num_classes)[clips, valid.truth].mean())
+            for fitted in models
+        ]
         model = models[int(np.argmin(losses))]  # the first of equals: the strongest penalty
     notes: tuple[str, ...] = ()
     if int(np.max(model.n_iter_)) >= MAX_ITERATIONS:
         notes = (f"ridge{label} did not converge in {MAX_ITERATIONS} iterations",)
-    return Reference(_log_probability(model, _standardised(scaler, test), num_classes), notes)
-
-
-def _fit_logistic(features: _Floats, truth: NDArray[Any], cost: float) -> Any:
-    with warnings.catch_warnings():  # said in the row's own warnings instead
-        warnings.simplefilter("ignore", ConvergenceWarning)
-        return LogisticRegression(C=cost, max_iter=MAX_ITERATIONS).fit(features, truth)
+    # scikit-learn refuses to transform no clip at all.
+    features = scaler.transform(test) if len(test) else test
+    return Reference(_log_probability(model, features, num_classes), notes)
 
 
 def _log_probability(model: Any, features: _Floats, num_classes: int) -> _Floats:
@@ -295,9 +254,3 @@ def _log_probability(model: Any, features: _Floats, num_classes: int) -> _Floats
     if len(features):
         probability[:, model.classes_] = model.predict_proba(features)
     return np.log(np.maximum(probability, SMALLEST_PROBABILITY))
-
-
-def _log_loss(model: Any, features: _Floats, truth: NDArray[Any], num_classes: int) -> float:
-    """Mean over items; a class the training split lacks costs every model the same."""
-    log_probability = _log_probability(model, features, num_classes)
-    return -float(log_probability[np.arange(len(truth)), truth].mean())

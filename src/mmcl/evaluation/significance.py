@@ -1,68 +1,54 @@
-"""Whether two models differ, or only the draw of clips and seeds.
+"""Tests of every model of a table against one of them: do they differ beyond chance?
 
-In come the predictions of several models on the same clips; out go intervals and p-values.
-The clips are the same for every seed, so a resample of the bootstrap draws clips once and uses
-them for all seeds of both models, and draws the seeds beside them. What is too small for a
-statistic is left undefined, with the reason in words.
+In come the predictions of several models on the same clips. Out go intervals and p-values that
+account for the choice of clips and of seeds. What is too small for a statistic is left
+undefined, with the reason in words.
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy.stats import binomtest, wilcoxon
 
 from mmcl.corpus.schema import Task
 from mmcl.errors import ConfigError, DatasetError, ShapeError, did_you_mean
-from mmcl.evaluation.item_sums import ItemSums, counted_choices, item_sums
+from mmcl.evaluation.bootstrap import (
+    ALPHA,
+    MOST_UNDEFINED,
+    SAMPLES,
+    Bootstrap,
+    Resampled,
+    bootstrap_difference,
+    resample,
+)
+from mmcl.evaluation.choices import Choices
+from mmcl.evaluation.item_sums import item_sums
 from mmcl.evaluation.metrics import higher_is_better, task_metrics
+from mmcl.evaluation.paired_tests import (
+    PValue,
+    binomial_floor,
+    holm,
+    mcnemar,
+    wilcoxon_over_seeds,
+)
 
-__all__ = [
-    "ALPHA",
-    "Answer",
-    "Bootstrap",
-    "Comparison",
-    "Predictions",
-    "binomial_floor",
-    "check_same_items",
-    "compare_rows",
-    "holm",
-    "mcnemar",
-    "paired_bootstrap",
-    "resampled_values",
-    "wilcoxon_over_seeds",
-]
-
-ALPHA = 0.05
-"""A difference counts where its p-value, after Holm, is below this."""
-
-SAMPLES = 2000
-"""Resamples of a single comparison, and the fewest of a table."""
+__all__ = ["Comparison", "Predictions", "check_same_items", "compare_rows"]
 
 MOST_SAMPLES = 20_000
-LEAST_SEED_PAIRS = 6
-"""With five pairs the least two-sided p of Wilcoxon's test is .0625."""
-
-MOST_UNDEFINED = 0.05
-"""Share of resamples that may leave a metric undefined before the interval is given up."""
-
-BLOCK = 256
-SEED_DECIMALS = 12
-"""Differences of seeds are rounded to this before they are ranked: .3 - .2 ties with .2 - .1."""
+"""Resamples of the largest table."""
 
 _ONE_SEED = "one seed: the interval is of the choice of clips alone, not of another seed"
 _NO_SEED = "neither depends on a seed: the interval is of the choice of clips alone"
 
 _Floats = NDArray[np.float64]
-_Bools = NDArray[np.bool_]
 
 
 class Predictions(NamedTuple):
-    """What one model says of every clip.
+    """Scores that one model gives to every clip.
 
     Attributes:
         ids: Clip ids, in order.
@@ -79,42 +65,13 @@ class Predictions(NamedTuple):
     seeds: tuple[int, ...]
 
 
-class Bootstrap(NamedTuple):
-    """A difference of two means over seeds.
-
-    Attributes:
-        difference: Other minus reference, in the metric's unit.
-        low: Lower end of the 95% percentile interval.
-        high: Its upper end.
-        p: Two-sided; never below ``2 / (samples + 1)``. All four are nan where undefined.
-        undefined: Share of resamples that left the metric undefined and do not count.
-    """
-
-    difference: float
-    low: float
-    high: float
-    p: float
-    undefined: float
-
-
 class Comparison(NamedTuple):
-    """Every row of a table against its reference.
-
-    Attributes:
-        tests: A dictionary per row and metric, see :func:`compare_rows`.
-        best: Per metric the row that is significantly better than every other, or None.
-        floor: Per accuracy what the choice of the test clips alone does to the reference: the
-            binomial standard error of its mean accuracy.
-        notes: What concerns the whole table.
-    """
+    """Every row of a table against its reference, see :func:`compare_rows`."""
 
     tests: list[dict[str, Any]]
     best: dict[str, str | None]
     floor: dict[str, float]
     notes: list[str]
-
-
-# ---------------------------------------------------------------- the same clips
 
 
 def check_same_items(
@@ -126,306 +83,55 @@ def check_same_items(
         DatasetError: If clips or their labels differ, or stand in another order.
         ShapeError: If the scores of a model do not fit its clips and seeds.
     """
-    for label, each in ((reference_name, reference), (name, other)):
-        _check_shape(label, each)
+    _check_shape(reference_name, reference)
+    _check_shape(name, other)
     hint = (
         "\n  Every row of a comparison must be scored on the same clips in the same order."
         "\n  See what a corpus holds: mmcl corpus describe CORPUS"
     )
     if reference.ids != other.ids:
-        differs = _first_difference(reference.ids, other.ids)
         raise DatasetError(
             f"{reference_name} and {name} predict different clips "
-            f"({len(reference.ids)} and {len(other.ids)}).\n  {differs}{hint}"
+            f"({len(reference.ids)} and {len(other.ids)}).\n"
+            f"  {_first_difference(reference.ids, other.ids)}{hint}"
         )
-    mine, theirs = (np.asarray(p.truth, dtype=np.float64) for p in (reference, other))
-    if mine.shape != theirs.shape or not np.array_equal(mine, theirs, equal_nan=True):
+    labels, other_labels = (np.asarray(p.truth, dtype=np.float64) for p in (reference, other))
+    if not np.array_equal(labels, other_labels, equal_nan=True):
         raise DatasetError(
             f"{reference_name} and {name} were scored against different labels.\n"
-            f"  {_label_difference(reference.ids, mine, theirs)}{hint}"
+            f"  {_label_difference(reference.ids, labels, other_labels)}{hint}"
         )
 
 
 def _check_shape(name: str, predictions: Predictions) -> None:
     expected = [max(len(predictions.seeds), 1), len(predictions.ids)]
-    found = list(predictions.scores.shape)
-    if found[:2] != expected or len(predictions.truth) != expected[1]:
+    shape = list(predictions.scores.shape)
+    if shape[:2] != expected or len(predictions.truth) != expected[1]:
         raise ShapeError(
             f"scores of {name} must begin with {expected} [seeds, clips] and its truth with "
-            f"{expected[1:]}, got {found} and {list(predictions.truth.shape)}"
+            f"{expected[1:]}, got {shape} and {list(predictions.truth.shape)}"
         )
 
 
-def _first_difference(mine: Sequence[str], theirs: Sequence[str]) -> str:
-    for at, (left, right) in enumerate(zip(mine, theirs, strict=False)):
+def _first_difference(ids: Sequence[str], other_ids: Sequence[str]) -> str:
+    for index, (left, right) in enumerate(zip(ids, other_ids, strict=False)):
         if left != right:
-            return f'The first that differs is clip {at}: "{left}" and "{right}".'
-    at = min(len(mine), len(theirs))
-    longer = mine if len(mine) > at else theirs
-    return f'The first that only one of them has is clip {at}: "{longer[at]}".'
+            return f'The first that differs is clip {index}: "{left}" and "{right}".'
+    index = min(len(ids), len(other_ids))
+    longer = max(ids, other_ids, key=len)
+    return f'The first that only one of them has is clip {index}: "{longer[index]}".'
 
 
-def _label_difference(ids: Sequence[str], mine: _Floats, theirs: _Floats) -> str:
-    if mine.shape != theirs.shape:
-        return f"Labels have shape {list(mine.shape)} and {list(theirs.shape)}."
-    unequal = ~((mine == theirs) | (np.isnan(mine) & np.isnan(theirs)))
+def _label_difference(ids: Sequence[str], labels: _Floats, other_labels: _Floats) -> str:
+    if labels.shape != other_labels.shape:
+        return f"Labels have shape {list(labels.shape)} and {list(other_labels.shape)}."
+    unequal = ~((labels == other_labels) | (np.isnan(labels) & np.isnan(other_labels)))
     rows = np.flatnonzero(unequal.reshape(len(ids), -1).any(axis=1))
-    at = int(rows[0])
+    first = int(rows[0])
     return (
-        f'The first of {len(rows)} that differ is clip {at}, "{ids[at]}": '
-        f"{mine[at].tolist()} and {theirs[at].tolist()}."
+        f'The first of {len(rows)} that differ is clip {first}, "{ids[first]}": '
+        f"{labels[first].tolist()} and {other_labels[first].tolist()}."
     )
-
-
-# ---------------------------------------------------------------- the bootstrap
-
-
-def resampled_values(sums: Sequence[ItemSums], *, samples: int, seed: int) -> _Floats:
-    """Values of metrics on the same resamples of the clips.
-
-    Every metric sees the same draws, also in another call with the same seed, number of
-    samples and number of clips: models resampled apart are still paired.
-
-    Args:
-        sums: Metrics of ``n`` clips, one per model, metric and seed.
-        samples: How many resamples.
-        seed: Of the draws.
-
-    Returns:
-        Float64 ``[len(sums), samples]``; nan where a resample leaves the metric undefined.
-    """
-    matrix = np.concatenate([each.items for each in sums], axis=1)  # [n, all statistics]
-    ends = np.cumsum([each.items.shape[1] for each in sums])[:-1]
-    found = np.empty((len(sums), samples))
-    done = 0
-    for counts in _item_counts(len(matrix), samples, seed):
-        totals = np.split(counts @ matrix, ends, axis=1)
-        for row, (each, total) in enumerate(zip(sums, totals, strict=True)):
-            found[row, done : done + len(counts)] = each.value(total)
-        done += len(counts)
-    return found
-
-
-def _item_counts(num_items: int, samples: int, seed: int) -> Iterator[_Floats]:
-    """How often every item is drawn, ``[up to BLOCK, n]`` at a time."""
-    generator = np.random.default_rng([seed, 0])
-    for start in range(0, samples, BLOCK):
-        size = min(BLOCK, samples - start)
-        drawn = generator.integers(0, num_items, (size, num_items))
-        drawn += num_items * np.arange(size)[:, None]
-        counts = np.bincount(drawn.ravel(), minlength=size * num_items)
-        yield counts.reshape(size, num_items).astype(np.float64)
-
-
-def _seed_weights(num_seeds: int, samples: int, seed: int) -> _Floats:
-    """Weight of every seed in every resample, ``[s, samples]``.
-
-    One seed fewer than there are is drawn. With all of them the spread of the mean comes out
-    short by ``(s - 1) / s``, a third for three seeds (Rao and Wu, 1988).
-    """
-    if num_seeds == 1:
-        return np.ones((1, samples))
-    generator = np.random.default_rng([seed, num_seeds])
-    draws = num_seeds - 1
-    counts = generator.multinomial(draws, np.full(num_seeds, 1 / num_seeds), size=samples)
-    weights: _Floats = counts.T / draws
-    return weights
-
-
-class _Resampled(NamedTuple):
-    """One metric of one model.
-
-    Attributes:
-        values: Over all clips, ``[s]``.
-        samples: Over resampled clips, ``[s, samples]``.
-    """
-
-    values: _Floats
-    samples: _Floats
-
-    def of(self, rows: Sequence[int]) -> _Resampled:
-        return _Resampled(self.values[list(rows)], self.samples[list(rows)])
-
-
-def paired_bootstrap(
-    reference: Sequence[ItemSums],
-    other: Sequence[ItemSums],
-    *,
-    samples: int = SAMPLES,
-    seed: int = 0,
-) -> Bootstrap:
-    """Resample clips and seeds, the same ones for both models.
-
-    Exchanging the models flips every sign and leaves the p-value.
-
-    Args:
-        reference: One metric per seed.
-        other: The same metric on the same clips, seed by seed; a list of one is held against
-            every seed of the other list.
-        samples: How many resamples.
-        seed: Of the draws.
-
-    Returns:
-        Difference of the means over seeds, with its interval. With one seed only the clips are
-        resampled, and the interval says nothing about another seed.
-
-    Raises:
-        ShapeError: If the seeds do not pair up.
-
-    Source:
-        FIELD's protocol of a bootstrap over items and seeds. Differs on purpose from items
-        nested in seeds, drawn anew for every seed: the test clips are the same for all
-        seeds, so an easy clip is easy ten times over, and drawing it anew for each seed would
-        average out what the choice of clips does. Clips and seeds are crossed here
-        (Owen, The pigeonhole bootstrap, 2007).
-
-    Example:
-        >>> def of(prediction):
-        ...     return item_sums("mae", Task(kind="regression", low=-3, high=3), truth, prediction)
-        >>> truth = np.array([-1.0, 0.5, 2.0, 3.0])
-        >>> paired_bootstrap([of(truth + 0.5)], [of(truth - 0.75)]).difference
-        0.25
-    """
-    if len(reference) != len(other) and 1 not in (len(reference), len(other)):
-        raise ShapeError(
-            "reference and other must list as many seeds as each other, or one, got "
-            f"{len(reference)} and {len(other)}"
-        )
-    first, second = (_resample(list(sums), samples, seed) for sums in (reference, other))
-    return _bootstrap(first, second, seed)
-
-
-def _resample(sums: list[ItemSums], samples: int, seed: int) -> _Resampled:
-    values = np.array([each.of_all() for each in sums])
-    return _Resampled(values, resampled_values(sums, samples=samples, seed=seed))
-
-
-def _bootstrap(reference: _Resampled, other: _Resampled, seed: int) -> Bootstrap:
-    difference = float((other.values - reference.values).mean())
-    by_seed = other.samples - reference.samples  # [s, samples]
-    weights = _seed_weights(len(by_seed), by_seed.shape[1], seed)
-    drawn = np.round((weights * by_seed).sum(axis=0), SEED_DECIMALS)
-    defined = drawn[np.isfinite(drawn)]
-    undefined = 1.0 - defined.size / drawn.size
-    if not math.isfinite(difference) or undefined > MOST_UNDEFINED:
-        return Bootstrap(math.nan, math.nan, math.nan, math.nan, undefined)
-    low, high = np.quantile(defined, [ALPHA / 2, 1 - ALPHA / 2]).tolist()
-    fewer = min(int((defined <= 0).sum()), int((defined >= 0).sum()))
-    p = min(1.0, 2 * (fewer + 1) / (defined.size + 1))
-    return Bootstrap(difference, low, high, p, undefined)
-
-
-# ---------------------------------------------------------------- classical tests
-
-
-class Answer(NamedTuple):
-    """A p-value, or why there is none."""
-
-    p: float | None
-    note: str
-
-
-def wilcoxon_over_seeds(reference: Sequence[float], other: Sequence[float]) -> Answer:
-    """Signed-rank test of one metric over pairs of seeds, two-sided.
-
-    Args:
-        reference: A value per seed.
-        other: A value per seed, paired.
-
-    Returns:
-        The p-value: 1 where no pair differs, None for fewer than six pairs or where a value is
-        undefined.
-
-    Example:
-        >>> wilcoxon_over_seeds([0.8, 0.7], [0.9, 0.8])
-        Answer(p=None, note='Wilcoxon needs 6 pairs of seeds, there are 2')
-    """
-    count = len(reference)
-    if count < LEAST_SEED_PAIRS:
-        there = "there is 1" if count == 1 else f"there are {count}"
-        return Answer(None, f"Wilcoxon needs {LEAST_SEED_PAIRS} pairs of seeds, {there}")
-    differences = np.round(np.subtract(other, reference), SEED_DECIMALS)
-    if not np.isfinite(differences).all():
-        return Answer(None, "Wilcoxon: a seed has no value")
-    differences = differences[differences != 0]
-    return Answer(float(wilcoxon(differences).pvalue) if differences.size else 1.0, "")
-
-
-def mcnemar(reference_right: _Bools, other_right: _Bools) -> Answer:
-    """Exact test of one pair of checkpoints by the clips that only one of them gets right.
-
-    Args:
-        reference_right: Whether each clip is right, bool, shape ``[n]``.
-        other_right: The same of the other model.
-
-    Returns:
-        The two-sided binomial p-value: 1 where no clip tells them apart, None for fewer than
-        two clips.
-
-    Raises:
-        ShapeError: If the shapes differ.
-
-    Example:
-        >>> mcnemar(np.array([True] * 5 + [False]), np.array([False] * 6)).p
-        0.0625
-    """
-    if reference_right.shape != other_right.shape:
-        raise ShapeError(
-            f"other_right must have shape {list(reference_right.shape)} [clips] to match "
-            f"reference_right, got {list(other_right.shape)}"
-        )
-    if reference_right.size < 2:
-        return Answer(None, f"McNemar needs 2 clips with a label, there are {reference_right.size}")
-    only_reference = int((reference_right & ~other_right).sum())
-    unequal = int((reference_right != other_right).sum())
-    return Answer(float(binomtest(only_reference, unequal).pvalue) if unequal else 1.0, "")
-
-
-def holm(p_values: Sequence[float | None]) -> list[float | None]:
-    """Adjust p-values for how many there are, step by step from the least.
-
-    Args:
-        p_values: None (or nan) where a test could not be made; it counts for nothing.
-
-    Returns:
-        Adjusted values in the same order, at most 1.
-
-    Source:
-        Holm, A simple sequentially rejective multiple test procedure (1979).
-
-    Example:
-        >>> holm([0.04, 0.01, None, 0.03])
-        [0.06, 0.03, None, 0.06]
-    """
-    made = [(p, at) for at, p in enumerate(p_values) if p is not None and not math.isnan(p)]
-    adjusted: list[float | None] = [None] * len(p_values)
-    largest = 0.0
-    for rank, (p, at) in enumerate(sorted(made)):
-        largest = max(largest, min(1.0, p * (len(made) - rank)))
-        adjusted[at] = largest
-    return adjusted
-
-
-def binomial_floor(accuracy: float, count: int) -> float:
-    """Standard error of an accuracy that the choice of the test clips alone causes.
-
-    Args:
-        accuracy: A fraction.
-        count: Clips it is of.
-
-    Returns:
-        A fraction; nan where there is no clip or no accuracy.
-
-    Example:
-        >>> round(binomial_floor(0.8, 400), 6)
-        0.02
-    """
-    if count < 1 or math.isnan(accuracy):
-        return math.nan
-    return math.sqrt(accuracy * (1.0 - accuracy) / count)
-
-
-# ---------------------------------------------------------------- a table
 
 
 class _Setting(NamedTuple):
@@ -436,22 +142,28 @@ class _Setting(NamedTuple):
 
 
 class _Row(NamedTuple):
+    """One model of the table, on the clips with a label."""
+
     name: str
     predictions: Predictions
-    metrics: dict[str, _Resampled]
+    metrics: dict[str, Resampled]
 
     def mean(self, key: str) -> float:
+        """Return a metric's mean over the seeds; nan where a seed has none."""
         return float(self.metrics[key].values.mean())
 
+    def choices(self, key: str, index: int, setting: _Setting) -> Choices | None:
+        """Return the classes that a metric compares, for the seed at ``index``."""
+        clips, scores = self.predictions, self.predictions.scores[index]
+        sums = item_sums(key, setting.task, clips.truth, scores, preset=setting.preset)
+        return sums.choices
 
-class _SeedPair(NamedTuple):
-    """Which seeds of two models are held against each other.
 
-    Attributes:
-        reference: Rows of the reference's scores.
-        other: Rows of the other's; one of the two may be a single row for all.
-        label: The first pair's seed, in words.
-        notes: What a reader should know of them.
+class _SeedPairs(NamedTuple):
+    """Indices of the seeds of two models that are held against each other.
+
+    A single index is held against all of the other. ``label`` names the first pair's seed, and
+    is empty where there is no pair.
     """
 
     reference: list[int]
@@ -483,16 +195,19 @@ def compare_rows(
         preset: Definition of the regression metrics.
         samples: Resamples of the bootstrap; by default 2000, and more for a large table, so
             that the least p-value there can be survives Holm.
-        seed: Of the resamples.
+        seed: Seed of the resamples.
 
     Returns:
-        Tests, one per other model and metric: ``name``, ``metric``, ``difference`` (of the
-        means over common seeds, model minus reference), ``low`` and ``high`` (95%),
-        ``p_bootstrap``, ``p_wilcoxon`` (over seeds), ``p_mcnemar`` (accuracies only, of the
-        first common seed), ``p_holm`` (of ``p_bootstrap``, over all tests), ``better`` (the
-        significantly better of the two, or None) and ``notes``; None where a number is
-        undefined. And the best row of every metric: the one with the best mean, where it is
-        significantly better than every other row that has a value (Holm again).
+        * ``tests``, one per other model and metric: ``name``, ``metric``, ``difference`` (of
+          the means over common seeds, model minus reference), ``low`` and ``high`` (95%),
+          ``p_bootstrap``, ``p_wilcoxon`` (over seeds), ``p_mcnemar`` (accuracies only, of the
+          first common seed), ``p_holm`` (of ``p_bootstrap``, over all tests), ``better`` (the
+          significantly better of the two, or None) and ``notes``; None where undefined.
+        * ``best`` row of every metric: the one with the best mean, where it is significantly
+          better than every other row that has a value (Holm again); None otherwise.
+        * ``floor`` of every accuracy: binomial standard error of the reference's mean, which
+          the choice of the test clips alone causes.
+        * ``notes`` on the whole table.
 
     Raises:
         ConfigError: If there is no such reference or metric.
@@ -505,91 +220,73 @@ def compare_rows(
             f'no row is called "{reference}"{did_you_mean(reference, predictions)}\n'
             f"  Rows: {', '.join(predictions)}"
         )
-    for name, each in predictions.items():
-        check_same_items(reference, predictions[reference], name, each)
-    count = len(metrics) * (len(predictions) - 1)
-    setting = _Setting(task, preset, samples or _enough_samples(count), seed)
-    rows = {name: _row(name, each, metrics, setting) for name, each in predictions.items()}
+    for name, scored in predictions.items():
+        check_same_items(reference, predictions[reference], name, scored)
+    # So many that the least p, 2 / samples, times the number of tests is a quarter of ALPHA.
+    num_tests = len(metrics) * (len(predictions) - 1)
+    samples = samples or min(max(SAMPLES, round(8 * num_tests / ALPHA)), MOST_SAMPLES)
+    setting = _Setting(task, preset, samples, seed)
+    rows = {name: _row(name, scored, metrics, setting) for name, scored in predictions.items()}
     others = [row for name, row in rows.items() if name != reference]
     tests = [_test(rows[reference], row, key, setting) for row in others for key in metrics]
-    _judge(tests, reference)
+    _name_the_better(tests, reference)
     floor = _floors(rows[reference], metrics, setting)
-    best = _best(rows, reference, metrics, tests, setting)
-    return Comparison(tests, best, floor, _table_notes(tests, setting))
-
-
-def _enough_samples(num_tests: int) -> int:
-    """So many that the least p, ``2 / samples``, times all tests is a quarter of ALPHA."""
-    return min(max(SAMPLES, round(8 * num_tests / ALPHA)), MOST_SAMPLES)
-
-
-def _table_notes(tests: Sequence[Mapping[str, Any]], setting: _Setting) -> list[str]:
-    num_made = sum(test["p_bootstrap"] is not None for test in tests)
-    least = 2 * num_made / (setting.samples + 1)
-    if least < ALPHA:
-        return []
-    return [
-        f"with {setting.samples} resamples and {num_made} tests no p-value can fall below "
-        f"{min(least, 1.0):.3g} after Holm: nothing can be significant here"
-    ]
+    best = _best(rows, metrics, tests, setting)
+    return Comparison(tests, best, floor, _table_notes(tests, samples))
 
 
 def _row(name: str, given: Predictions, metrics: Sequence[str], setting: _Setting) -> _Row:
-    kept = _labelled(given, setting.task)
-    if not kept.ids:
-        nothing = np.full((len(kept.scores), 1), math.nan)
-        return _Row(name, kept, {key: _Resampled(nothing[:, 0], nothing) for key in metrics})
+    scored = _labelled(given, setting.task)
+    num_seeds = len(scored.scores)
+    if not scored.ids:  # nothing to draw from
+        nothing = np.full((num_seeds, 1), math.nan)
+        return _Row(name, scored, {key: Resampled(nothing[:, 0], nothing) for key in metrics})
     sums = [
-        item_sums(key, setting.task, kept.truth, scores, preset=setting.preset)
+        item_sums(key, setting.task, scored.truth, scores, preset=setting.preset)
         for key in metrics
-        for scores in kept.scores
+        for scores in scored.scores
     ]
-    values = _resample(sums, setting.samples, setting.seed)
-    num_seeds = len(kept.scores)
+    # All metrics of all seeds see the same draws of clips.
+    values = resample(sums, samples=setting.samples, seed=setting.seed)
     blocks = {key: range(i * num_seeds, (i + 1) * num_seeds) for i, key in enumerate(metrics)}
-    return _Row(name, kept, {key: values.of(block) for key, block in blocks.items()})
+    return _Row(name, scored, {key: values.of_seeds(block) for key, block in blocks.items()})
 
 
 def _labelled(given: Predictions, task: Task) -> Predictions:
     """Leave out the clips without a truth: a resample is of the clips that count."""
     truth = np.asarray(given.truth, dtype=np.float64)
     unknown = np.where(task.kind == "regression", ~np.isfinite(truth), truth < 0)
-    rows: list[bool] = [not clip.any() for clip in unknown]
-    ids = tuple(each for each, kept in zip(given.ids, rows, strict=True) if kept)
-    return Predictions(ids, given.truth[rows], given.scores[:, rows], given.seeds)
+    kept = ~unknown.reshape(len(truth), -1).any(axis=1)
+    ids = tuple(np.array(given.ids, dtype=object)[kept])
+    return Predictions(ids, given.truth[kept], given.scores[:, kept], given.seeds)
 
 
-def _pair_seeds(reference: _Row, other: _Row) -> _SeedPair:
-    mine, theirs = reference.predictions.seeds, other.predictions.seeds
-    if not mine or not theirs:
-        seeds = mine or theirs
-        rows = list(range(len(seeds))) or [0]
-        notes = [] if len(rows) > 1 else [_ONE_SEED if seeds else _NO_SEED]
-        label = f"seed {seeds[0]}" if seeds else "the one prediction"
-        return _SeedPair(rows if mine else [0], rows if theirs else [0], label, notes)
-    common = [seed for seed in mine if seed in theirs]
+def _pair_seeds(reference: _Row, other: _Row) -> _SeedPairs:
+    seeds, other_seeds = reference.predictions.seeds, other.predictions.seeds
+    # A model that no seed changes meets every seed of the other.
+    if not seeds or not other_seeds:
+        all_seeds = seeds or other_seeds
+        rows = list(range(len(all_seeds))) or [0]
+        notes = [] if len(rows) > 1 else [_ONE_SEED if all_seeds else _NO_SEED]
+        label = f"seed {all_seeds[0]}" if all_seeds else "the one prediction"
+        return _SeedPairs(rows if seeds else [0], rows if other_seeds else [0], label, notes)
+    common = [seed for seed in seeds if seed in other_seeds]
     notes = []
-    if not common:
-        notes = [
-            f"no seed in common: {reference.name} has {list(mine)}, {other.name} {list(theirs)}"
-        ]
-    elif set(mine) != set(theirs):
-        notes = [
-            f"compared over seeds {common}: {reference.name} has {list(mine)}, "
-            f"{other.name} {list(theirs)}"
-        ]
+    if set(seeds) != set(other_seeds):
+        result = f"compared over seeds {common}" if common else "no seed in common"
+        lists = f"{reference.name} has {list(seeds)}, {other.name} {list(other_seeds)}"
+        notes = [f"{result}: {lists}"]
     if len(common) == 1:
         notes.append(_ONE_SEED)
     label = f"seed {common[0]}" if common else ""
-    first, second = ([seeds.index(seed) for seed in common] for seeds in (mine, theirs))
-    return _SeedPair(first, second, label, notes)
+    first, second = ([known.index(seed) for seed in common] for known in (seeds, other_seeds))
+    return _SeedPairs(first, second, label, notes)
 
 
 def _test(reference: _Row, other: _Row, key: str, setting: _Setting) -> dict[str, Any]:
-    """One line of the table, before it is adjusted."""
-    pair = _pair_seeds(reference, other)
-    notes = list(pair.notes)
-    missing = _missing(reference, key, setting)
+    """Compare two rows by one metric; Holm's adjustment comes later."""
+    pairs = _pair_seeds(reference, other)
+    notes = list(pairs.notes)
     test: dict[str, Any] = {
         "name": other.name,
         "metric": key,
@@ -597,40 +294,62 @@ def _test(reference: _Row, other: _Row, key: str, setting: _Setting) -> dict[str
         **dict.fromkeys(("p_bootstrap", "p_wilcoxon", "p_mcnemar", "p_holm", "better")),
         "notes": notes,
     }
-    if missing:
-        notes.append(missing)
-    if missing or not pair.label:
+    # Without enough labels, or a common seed, every number stays None.
+    too_few = _too_few(reference, key, setting)
+    if too_few:
+        notes.append(too_few)
+    if too_few or not pairs.label:
         return test
-    first, second = reference.metrics[key].of(pair.reference), other.metrics[key].of(pair.other)
-    for row, values in ((reference, first.values), (other, second.values)):
-        notes += _undefined_notes(row, key, values, setting)
-    found = _bootstrap(first, second, setting.seed)
-    if found.undefined and np.isfinite(first.values).all() and np.isfinite(second.values).all():
-        notes.append(_resample_note(key, found, setting))
-    numbers = (found.difference, found.low, found.high, found.p)
-    for name, number in zip(("difference", "low", "high", "p_bootstrap"), numbers, strict=True):
+    first = reference.metrics[key].of_seeds(pairs.reference)
+    second = other.metrics[key].of_seeds(pairs.other)
+    undefined = [
+        note
+        for row, values in ((reference, first.values), (other, second.values))
+        if not np.isfinite(values).all()
+        for note in _undefined_notes(row, key, setting)
+    ]
+    notes += undefined
+    # The bootstrap over clips and seeds; then Wilcoxon over seeds and McNemar over clips.
+    result = bootstrap_difference(first, second, seed=setting.seed)
+    if result.undefined and not undefined:
+        notes.append(_resample_note(key, result, setting.samples))
+    for name, number in zip(("difference", "low", "high", "p_bootstrap"), result, strict=False):
         test[name] = None if math.isnan(number) else number
-    for name, tested in (
-        ("p_wilcoxon", wilcoxon_over_seeds(*_paired(first.values, second.values))),
-        ("p_mcnemar", _mcnemar_of_first(reference, other, pair, key, setting)),
+    values = np.broadcast_arrays(first.values, second.values)
+    for name, p_value in (
+        ("p_wilcoxon", wilcoxon_over_seeds(*(value.tolist() for value in values))),
+        ("p_mcnemar", _mcnemar_of_first(reference, other, pairs, key, setting)),
     ):
-        test[name] = tested.p
-        notes += [tested.note] * bool(tested.note)
+        test[name] = p_value.p
+        notes += [p_value.note] * bool(p_value.note)
     return test
 
 
-def _paired(first: _Floats, second: _Floats) -> tuple[list[float], list[float]]:
-    mine, theirs = np.broadcast_arrays(first, second)
-    return mine.tolist(), theirs.tolist()
+def _mcnemar_of_first(
+    reference: _Row, other: _Row, pairs: _SeedPairs, key: str, setting: _Setting
+) -> PValue:
+    """Test the first common seed; accuracies only."""
+    if not key.startswith("acc"):
+        return PValue(None, "")
+    right = []
+    for row, index in ((reference, pairs.reference[0]), (other, pairs.other[0])):
+        choices = row.choices(key, index, setting)
+        if choices is None:
+            return PValue(None, f"McNemar: {key} is no single choice per clip")
+        right.append((choices.truth == choices.prediction)[choices.counted])
+    p_value = mcnemar(*right)
+    several = max(len(pairs.reference), len(pairs.other)) > 1
+    if several and not p_value.note:
+        return p_value._replace(note=f"McNemar compares {pairs.label} alone")
+    return p_value
 
 
-def _missing(reference: _Row, key: str, setting: _Setting) -> str:
-    """Why the labels are too few, or too much alike, for a test; empty where they are not."""
-    kept = reference.predictions
-    if len(kept.ids) < 2:
-        return f"{key}: a test needs 2 clips with a label, there {_are(len(kept.ids))}"
-    first = kept.scores[0]
-    choices = counted_choices(key, setting.task, kept.truth, first, preset=setting.preset)
+def _too_few(reference: _Row, key: str, setting: _Setting) -> str:
+    """Say why the labels are too few, or too much alike, for a test; empty where they are not."""
+    num_clips = len(reference.predictions.ids)
+    if num_clips < 2:
+        return f"{key}: a test needs 2 clips with a label, there {_are(num_clips)}"
+    choices = reference.choices(key, 0, setting)  # the labels are the same for every seed
     if choices is None:
         return ""
     counted = choices.truth[choices.counted]
@@ -645,87 +364,67 @@ def _are(count: int) -> str:
     return "is 1" if count == 1 else f"are {count}"
 
 
-def _undefined_notes(row: _Row, key: str, values: _Floats, setting: _Setting) -> list[str]:
-    """Say of which seeds a metric is undefined, and why."""
-    if np.isfinite(values).all():
-        return []
-    kept = row.predictions
+def _undefined_notes(row: _Row, key: str, setting: _Setting) -> list[str]:
+    """Name the seeds for which a metric is undefined, and say why."""
+    scored = row.predictions
     notes = []
-    for at, value in enumerate(row.metrics[key].values.tolist()):
-        if math.isfinite(value):
-            continue
-        scored = task_metrics(setting.task, kept.truth, kept.scores[at], preset=setting.preset)
-        why = next((each for each in scored.warnings if key.split("_")[0] in each), "undefined")
-        seed = f", seed {kept.seeds[at]}" if kept.seeds else ""
+    for index in np.flatnonzero(~np.isfinite(row.metrics[key].values)):
+        scores = scored.scores[index]
+        warnings = task_metrics(setting.task, scored.truth, scores, preset=setting.preset).warnings
+        why = next((warning for warning in warnings if key.split("_")[0] in warning), "undefined")
+        seed = f", seed {scored.seeds[index]}" if scored.seeds else ""
         notes.append(f"{key} of {row.name}{seed}: {why}")
     return notes
 
 
-def _resample_note(key: str, found: Bootstrap, setting: _Setting) -> str:
-    count = round(found.undefined * setting.samples)
-    fate = "were left out" if found.undefined <= MOST_UNDEFINED else "are too many for an interval"
-    return f"{key}: {count} of {setting.samples} resamples leave it undefined and {fate}"
+def _resample_note(key: str, result: Bootstrap, samples: int) -> str:
+    count = round(result.undefined * samples)
+    fate = "were left out" if result.undefined <= MOST_UNDEFINED else "are too many for an interval"
+    return f"{key}: {count} of {samples} resamples leave it undefined and {fate}"
 
 
-def _mcnemar_of_first(
-    reference: _Row, other: _Row, pair: _SeedPair, key: str, setting: _Setting
-) -> Answer:
-    """McNemar's test of the first common seed; accuracies only."""
-    if not key.startswith("acc"):
-        return Answer(None, "")
-    right = []
-    for row, at in ((reference, pair.reference[0]), (other, pair.other[0])):
-        kept = row.predictions
-        scores = kept.scores[at]
-        choices = counted_choices(key, setting.task, kept.truth, scores, preset=setting.preset)
-        if choices is None:
-            return Answer(None, f"McNemar: {key} is no single choice per clip")
-        right.append((choices.truth == choices.prediction)[choices.counted])
-    found = mcnemar(*right)
-    several = max(len(pair.reference), len(pair.other)) > 1
-    note = f"McNemar compares {pair.label} alone" if several and not found.note else found.note
-    return Answer(found.p, note)
+def _table_notes(tests: Sequence[Mapping[str, Any]], samples: int) -> list[str]:
+    num_made = sum(test["p_bootstrap"] is not None for test in tests)
+    least = 2 * num_made / (samples + 1)
+    if least < ALPHA:
+        return []
+    return [
+        f"with {samples} resamples and {num_made} tests no p-value can fall below "
+        f"{min(least, 1.0):.3g} after Holm: nothing can be significant here"
+    ]
 
 
-# ---------------------------------------------------------------- verdicts
-
-
-def _judge(tests: list[dict[str, Any]], reference: str) -> None:
-    """Adjust the p-values together and name the better one, in place."""
+def _name_the_better(tests: list[dict[str, Any]], reference: str) -> None:
+    """Adjust the p-values together and name the better of each pair, in place."""
     for test, p in zip(tests, holm([test["p_bootstrap"] for test in tests]), strict=True):
         test["p_holm"] = p
         if p is not None and p < ALPHA:
-            up = (test["difference"] > 0) == higher_is_better(test["metric"])
-            test["better"] = test["name"] if up else reference
+            is_better = (test["difference"] > 0) == higher_is_better(test["metric"])
+            test["better"] = test["name"] if is_better else reference
 
 
 def _best(
     rows: Mapping[str, _Row],
-    reference: str,
     metrics: Sequence[str],
     tests: Sequence[Mapping[str, Any]],
     setting: _Setting,
 ) -> dict[str, str | None]:
-    """The leader of each metric, where every other row is significantly worse."""
-    leaders = {key: _leader(rows, key) for key in metrics}
-    duels: list[dict[str, Any]] = []
-    for key, leader in leaders.items():
-        if leader is not None:
-            duels += [
-                {**_test(rows[leader], row, key, setting), "leader": leader}
-                for name, row in rows.items()
-                if name != leader and math.isfinite(row.mean(key))
-            ]
+    """Return the leader of each metric, where every other row is significantly worse."""
     best: dict[str, str | None] = dict.fromkeys(metrics)
-    for key, leader in leaders.items():
-        others = [duel for duel in duels if duel["metric"] == key]
-        if leader is not None and others:
+    duels: list[dict[str, Any]] = []
+    for key in metrics:
+        means = {name: row.mean(key) for name, row in rows.items()}
+        means = {name: mean for name, mean in means.items() if math.isfinite(mean)}
+        if len(means) > 1:
+            leader = (max if higher_is_better(key) else min)(means, key=means.__getitem__)
             best[key] = leader
-    for duel, p in zip(duels, holm([duel["p_bootstrap"] for duel in duels]), strict=True):
-        worse = duel["difference"] is not None and (
-            (duel["difference"] < 0) == higher_is_better(duel["metric"])
-        )
-        if p is None or p >= ALPHA or not worse:
+            duels += [
+                _test(rows[leader], rows[name], key, setting) for name in means if name != leader
+            ]
+    # A leader that may be equal to any other row is not bold.
+    _name_the_better(duels, reference="")
+    for duel in duels:
+        if duel["better"] != "":
             best[duel["metric"]] = None
     for test in tests:  # no bold number without its dagger
         if test["name"] == best.get(test["metric"]) and test["better"] != test["name"]:
@@ -733,22 +432,12 @@ def _best(
     return best
 
 
-def _leader(rows: Mapping[str, _Row], key: str) -> str | None:
-    means = {name: row.mean(key) for name, row in rows.items() if math.isfinite(row.mean(key))}
-    if not means:
-        return None
-    return (max if higher_is_better(key) else min)(means, key=lambda name: means[name])
-
-
 def _floors(reference: _Row, metrics: Sequence[str], setting: _Setting) -> dict[str, float]:
-    kept = reference.predictions
     floors = {}
-    for key in (each for each in metrics if each.startswith("acc")):
+    for key in metrics:
         mean = reference.mean(key)
-        if not math.isfinite(mean):
-            continue
-        scores = kept.scores[0]
-        choices = counted_choices(key, setting.task, kept.truth, scores, preset=setting.preset)
-        if choices is not None:
-            floors[key] = binomial_floor(mean, int(choices.counted.sum()))
+        if key.startswith("acc") and math.isfinite(mean):
+            choices = reference.choices(key, 0, setting)
+            if choices is not None:
+                floors[key] = binomial_floor(mean, int(choices.counted.sum()))
     return floors

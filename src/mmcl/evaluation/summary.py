@@ -1,4 +1,4 @@
-"""Several seeds become one row: mean, spread and interval, and how many seeds counted."""
+"""Mean, spread and interval of a metric over several seeds, and how many seeds counted."""
 
 from __future__ import annotations
 
@@ -21,9 +21,8 @@ class Summary(NamedTuple):
     Attributes:
         mean: Mean of the valid seeds; nan where there is none.
         std: Their standard deviation with ddof 1; nan for fewer than two.
-        low: Lower end of the 95% t interval of the mean; nan for fewer than two.
-        high: Its upper end.
-        values: Every seed as it came, nan included, in the order given.
+        low: Lower end of the 95% t interval of the mean, up to ``high``; nan for fewer than two.
+        values: Every seed as given, nan included, in the order given.
         num_valid: Seeds with a finite value.
     """
 
@@ -35,17 +34,14 @@ class Summary(NamedTuple):
     num_valid: int
 
     def as_dict(self) -> dict[str, float | int | list[float | None] | None]:
-        """Return what a result file holds: JSON has no nan, so that becomes None.
+        """Return the content of a result file, where None stands for nan: JSON has none.
 
         Example:
             >>> summarise([0.5]).as_dict()["std"] is None
             True
         """
         return {
-            "mean": _finite_or_none(self.mean),
-            "std": _finite_or_none(self.std),
-            "low": _finite_or_none(self.low),
-            "high": _finite_or_none(self.high),
+            **{key: _finite_or_none(getattr(self, key)) for key in ("mean", "std", "low", "high")},
             "values": [_finite_or_none(value) for value in self.values],
             "num_valid": self.num_valid,
         }
@@ -56,22 +52,16 @@ def _finite_or_none(value: float) -> float | None:
 
 
 def summarise(values: Sequence[float]) -> Summary:
-    """Summarise one metric over seeds without hiding the seeds that failed.
+    """Summarise one metric over seeds; a seed that is nan or infinite counts as not valid.
 
     The order of the seeds changes nothing but the order of :attr:`Summary.values`.
-
-    Args:
-        values: One value per seed, in any unit; nan or infinite where the seed has none.
-
-    Returns:
-        Mean, s.d. and interval of the finite values, and how many there are.
 
     Source:
         Differs on purpose from MMSA, which takes ddof 0 of values rounded before.
 
     Example:
-        >>> found = summarise([1.0, 3.0, float("nan")])
-        >>> found.mean, round(found.std, 3), found.num_valid
+        >>> summary = summarise([1.0, 3.0, float("nan")])
+        >>> summary.mean, round(summary.std, 3), summary.num_valid
         (2.0, 1.414, 2)
     """
     given = tuple(float(value) for value in values)
@@ -86,13 +76,7 @@ def summarise(values: Sequence[float]) -> Summary:
 
 
 def summarise_seeds(seeds: Sequence[Mapping[str, float]]) -> dict[str, Summary]:
-    """Summarise every metric of several seeds.
-
-    Args:
-        seeds: Per seed its metrics by key; a key one seed lacks counts as nan there.
-
-    Returns:
-        A summary by key, keys in the order of their first appearance.
+    """Summarise every metric of several seeds; a key that one seed lacks is nan there.
 
     Example:
         >>> summarise_seeds([{"mae": 1.0}, {"mae": 2.0}])["mae"].mean

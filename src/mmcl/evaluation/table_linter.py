@@ -1,12 +1,10 @@
-"""Which pairs of accuracy and weighted F1 a test set allows.
+"""Check of published results: the pairs of accuracy and weighted F1 that a test set allows.
 
-Accuracy fixes how many clips are right; how they spread over the two classes is all that is
-left for F1 to say. With the label counts of the test set every confusion matrix of an accuracy
-can be listed, so that a printed F1 above the largest or below the least of them is no result of
-that test set, whatever the model. The bound is tight where the classes are nearly balanced: on
-MOSI no F1 is more than a fifth of a point above an accuracy of 80.
-
-Everything here is in percent, as results are printed.
+Accuracy fixes how many clips are right, and only their spread over the two classes is left for
+F1. From the label counts of a test set every confusion matrix of an accuracy can be listed. A
+printed F1 above the largest or below the least of them is no result of that test set, whatever
+the model. The bound is tight where the classes are nearly balanced: on MOSI no F1 is more than
+a fifth of a point above an accuracy of 80. All numbers are in percent, as results are printed.
 """
 
 from __future__ import annotations
@@ -20,6 +18,8 @@ from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
+
+from mmcl.evaluation.item_sums import ClassCounts
 
 __all__ = [
     "SEED_ROUNDING",
@@ -35,11 +35,11 @@ __all__ = [
 ]
 
 SEED_ROUNDING = Fraction(1, 200)
-"""Points by which a mean may be off on top of its own rounding: MMSA rounds the fraction of
-every seed to four decimals before it averages."""
+"""Points by which a mean may be off besides its own rounding: MMSA rounds every seed's fraction
+to four decimals before it averages."""
 
 MARGIN = 1e-9
-"""Points granted to the floating point of an F1 (its error is near 1e-13), for the row."""
+"""Points granted to floating point, whose error in an F1 is near 1e-13."""
 
 _Floats = NDArray[np.float64]
 _Integers = NDArray[np.int64]
@@ -85,29 +85,19 @@ Source:
 
 
 class Printed(NamedTuple):
-    """A percentage as it stands in a table.
-
-    Attributes:
-        value: Its exact value.
-        decimals: Digits after the point; it may be off by half a unit of the last one.
-    """
+    """A percentage in a table: its exact value, and the number of digits after the point."""
 
     value: Fraction
     decimals: int
 
     @property
     def half_unit(self) -> Fraction:
-        """Half a unit of the last digit, in points."""
+        """Return half a unit of the last digit, in points: the value may be off by so much."""
         return Fraction(1, 2 * 10**self.decimals)
 
     @property
     def text(self) -> str:
-        """The number as it was printed.
-
-        Example:
-            >>> Printed(Fraction(421, 5), 2).text
-            '84.20'
-        """
+        """Return the number as it was printed, ``"84.20"``."""
         return f"{float(self.value):.{self.decimals}f}"
 
 
@@ -119,13 +109,12 @@ class Interval(NamedTuple):
 
 
 class Finding(NamedTuple):
-    """What is known of a row.
+    """Verdict on a row.
 
     Attributes:
-        feasible: Whether its accuracy and its F1 can belong together.
+        feasible: True if its accuracy and its F1 can belong together.
         interval: F1 at that accuracy; None where no run has that accuracy.
-        hint: What would explain an infeasible row, or that nothing tried here does; empty for a
-            feasible one.
+        hint: Explanation of an infeasible row, or that none was found; empty for a feasible one.
     """
 
     feasible: bool
@@ -136,20 +125,17 @@ class Finding(NamedTuple):
 def weighted_f1(
     true_positives: _Integers, true_negatives: _Integers, counts: Counts, *, swapped: bool = False
 ) -> _Floats:
-    """Weighted F1 of confusion matrices of one test set.
+    """Return the weighted F1 of ``k`` confusion matrices of one test set.
 
     Args:
         true_positives: Positive clips called positive, int64, shape ``[k]`` or a scalar.
         true_negatives: Negative clips called negative, int64, of a shape that broadcasts.
         counts: Clips of either class, at least one of each.
-        swapped: Weigh the classes by how often they were predicted, which is what comes out
-            where truth and prediction are handed over in the wrong order.
+        swapped: Weigh the classes by how often they were predicted: the result of handing
+            over truth and prediction in the wrong order.
 
     Returns:
         F1 in percent, float64, shape ``[k]``.
-
-    Shapes:
-        ``k`` confusion matrices.
 
     Example:
         >>> majority = np.array([0]), np.array([317]), Counts(140, 317)
@@ -157,27 +143,23 @@ def weighted_f1(
         [[56.82], [81.91]]
     """
     positives, negatives = counts
-    called_positive = true_positives + negatives - true_negatives  # [k]
-    called_negative = true_negatives + positives - true_positives  # [k]
-    f1_positive = 2 * true_positives / (called_positive + positives)
-    f1_negative = 2 * true_negatives / (called_negative + negatives)
-    weights = (called_positive, called_negative) if swapped else counts
-    mean = (weights[0] * f1_positive + weights[1] * f1_negative) / sum(counts)
-    return np.asarray(100 * mean, dtype=np.float64)
+    right = np.stack(np.broadcast_arrays(true_positives, true_negatives), axis=-1)  # [k, 2]
+    called_positive = right[..., 0] + negatives - right[..., 1]
+    called = np.stack([called_positive, positives + negatives - called_positive], axis=-1)
+    by_class = ClassCounts(right, np.array(counts), called)
+    return 100 * (by_class.swapped_f1() if swapped else by_class.weighted_f1())
 
 
 def f1_interval(
     counts: Counts, accuracy: Printed, *, single: bool = False, swapped: bool = False
 ) -> Interval | None:
-    """Least and largest weighted F1 that go with a printed accuracy.
-
-    The interval of means holds that of a single run, which is one of them.
+    """Return the least and largest weighted F1 that go with a printed accuracy.
 
     Args:
         counts: Clips of either class in the test set.
         accuracy: As printed.
-        single: Whether the row is one run. Otherwise it may be a mean over any number of runs:
-            a point of the convex hull of what single runs can have.
+        single: True for one run. Otherwise the row may be a mean over any number of runs: a
+            point of the convex hull of what single runs can have.
         swapped: See :func:`weighted_f1`.
 
     Returns:
@@ -191,8 +173,8 @@ def f1_interval(
     """
     if not single:
         return _mean_interval(counts, accuracy, swapped=swapped)
-    f1 = _f1_of_runs(counts, accuracy, swapped=swapped)
-    return Interval(float(f1.min()), float(f1.max())) if f1.size else None
+    values = _f1_of_runs(counts, accuracy, swapped=swapped)
+    return Interval(float(values.min()), float(values.max())) if values.size else None
 
 
 def can_occur(
@@ -203,18 +185,10 @@ def can_occur(
     single: bool = False,
     swapped: bool = False,
 ) -> bool:
-    """Whether a printed accuracy and a printed F1 can belong together.
+    """Return False if a printed accuracy and a printed F1 cannot belong together.
 
-    Args:
-        counts: Clips of either class in the test set.
-        accuracy: As printed.
-        f1: As printed.
-        single: See :func:`f1_interval`. A single run needs a confusion matrix that rounds to
-            both numbers; to lie within the interval is not enough.
-        swapped: See :func:`weighted_f1`.
-
-    Returns:
-        False only where it is impossible.
+    The arguments are those of :func:`f1_interval`. A single run needs a confusion matrix that
+    rounds to both numbers; to lie within the interval is not enough.
 
     Example:
         >>> sims = TEST_COUNTS["sims"]["acc2"]
@@ -231,16 +205,9 @@ def can_occur(
 
 
 def lint_row(counts: Counts, accuracy: Printed, f1: Printed, *, single: bool = False) -> Finding:
-    """Judge a row of a table.
+    """Judge a row of a table, and look for an explanation of an infeasible one.
 
-    Args:
-        counts: Clips of either class in the test set.
-        accuracy: As printed.
-        f1: As printed.
-        single: Whether the row is one run rather than a mean over runs.
-
-    Returns:
-        The verdict, the interval, and what would explain an infeasible row.
+    The arguments are those of :func:`f1_interval`.
 
     Source:
         LNLN's MOSI row is one that swapped arguments explain; its authors say so of CH-SIMS.
@@ -264,75 +231,65 @@ def lint_row(counts: Counts, accuracy: Printed, f1: Printed, *, single: bool = F
     return Finding(False, interval, hint)
 
 
-# ---------------------------------------------------------------- one run
-
-
-def _clips(percent: Fraction, counts: Counts) -> Fraction:
+def _num_clips(percent: Fraction, counts: Counts) -> Fraction:
     return percent * sum(counts) / 100
 
 
 def _f1_of_runs(counts: Counts, accuracy: Printed, *, swapped: bool) -> _Floats:
-    """F1 of every confusion matrix whose accuracy rounds to the printed one, ``[k]``."""
-    first = max(0, math.ceil(_clips(accuracy.value - accuracy.half_unit, counts)))
-    last = min(sum(counts), math.floor(_clips(accuracy.value + accuracy.half_unit, counts)))
-    found = []
+    """Return F1 of every confusion matrix whose accuracy rounds to the printed one, ``[k]``."""
+    first = max(0, math.ceil(_num_clips(accuracy.value - accuracy.half_unit, counts)))
+    last = min(sum(counts), math.floor(_num_clips(accuracy.value + accuracy.half_unit, counts)))
+    values = [np.empty(0)]
     for num_right in range(first, last + 1):
         fewest, most = max(0, num_right - counts.negatives), min(counts.positives, num_right)
-        right_positive = np.arange(fewest, most + 1)
-        found.append(
-            weighted_f1(right_positive, num_right - right_positive, counts, swapped=swapped)
-        )
-    return np.concatenate(found) if found else np.empty(0)
+        positives = np.arange(fewest, most + 1)
+        values.append(weighted_f1(positives, num_right - positives, counts, swapped=swapped))
+    return np.concatenate(values)
 
 
-# ---------------------------------------------------------------- a mean over runs
+class _Side(NamedTuple):
+    """Corners of one side of a convex hull: number of right clips, and F1, each ``[v]``."""
+
+    num_right: _Floats
+    f1: _Floats
 
 
 def _mean_interval(counts: Counts, accuracy: Printed, *, swapped: bool) -> Interval:
-    """F1 of means: from the lower side at the least accuracy to the upper side at the largest.
-
-    Both sides rise, since the hull's lowest point is its first (nothing right, F1 0) and its
-    highest its last; beyond them ``interp`` stays at the end.
-    """
     slack = accuracy.half_unit + SEED_ROUNDING
-    lowest = float(_clips(accuracy.value - slack, counts))
-    highest = float(_clips(accuracy.value + slack, counts))
+    least = float(_num_clips(accuracy.value - slack, counts))
+    largest = float(_num_clips(accuracy.value + slack, counts))
+    # Both sides rise: the hull's lowest point is its first (nothing right, F1 0) and its highest
+    # the last. So the least F1 is at the least accuracy; beyond the ends interp stays there.
     lower, upper = _hull(counts, swapped=swapped)
-    return Interval(float(np.interp(lowest, *lower)), float(np.interp(highest, *upper)))
-
-
-class _Chain(NamedTuple):
-    """A side of the hull: its corners, by number of right clips."""
-
-    num_right: _Floats  # [v]
-    f1: _Floats  # [v]
+    return Interval(float(np.interp(least, *lower)), float(np.interp(largest, *upper)))
 
 
 @lru_cache(maxsize=32)
-def _hull(counts: Counts, *, swapped: bool) -> tuple[_Chain, _Chain]:
-    """Lower and upper side of the convex hull of (right clips, F1) over all matrices."""
+def _hull(counts: Counts, *, swapped: bool) -> tuple[_Side, _Side]:
+    """Return the lower and upper side of the hull of (right clips, F1) over all matrices."""
     positives, negatives = counts
     least = np.full(positives + negatives + 1, np.inf)
     largest = np.full(positives + negatives + 1, -np.inf)
     true_negatives = np.arange(negatives + 1)
     for true_positives in range(positives + 1):
         f1 = weighted_f1(np.array(true_positives), true_negatives, counts, swapped=swapped)
-        here = slice(true_positives, true_positives + negatives + 1)  # by number of right clips
-        least[here] = np.minimum(least[here], f1)
-        largest[here] = np.maximum(largest[here], f1)
-    above = _lower_side(-largest)
-    return _lower_side(least), _Chain(above.num_right, -above.f1)
+        num_right = slice(true_positives, true_positives + negatives + 1)
+        least[num_right] = np.minimum(least[num_right], f1)
+        largest[num_right] = np.maximum(largest[num_right], f1)
+    upper = _lower_side(-largest)
+    return _lower_side(least), _Side(upper.num_right, -upper.f1)
 
 
-def _lower_side(values: _Floats) -> _Chain:
-    """Lower convex hull of the points (index, value), from left to right."""
+def _lower_side(values: _Floats) -> _Side:
+    """Return the lower convex hull of the points (index, value), from left to right."""
     corners: list[tuple[float, float]] = []
     for x, y in enumerate(values.tolist()):
+        # A corner on or above the line from the one before it to the new point is none.
         while len(corners) > 1:
             (x0, y0), (x1, y1) = corners[-2:]
             if (y1 - y0) * (x - x0) < (y - y0) * (x1 - x0):
                 break
             corners.pop()
         corners.append((x, y))
-    found = np.array(corners)
-    return _Chain(found[:, 0], found[:, 1])
+    array = np.array(corners)
+    return _Side(array[:, 0], array[:, 1])

@@ -1,4 +1,7 @@
-"""Tables of published results, read from csv or from the pipe tables of a markdown file."""
+"""Reader of a table to be checked: a csv file, or the pipe tables of a markdown file.
+
+(:mod:`mmcl.evaluation.published_results` is something else: numbers that come with this package.)
+"""
 
 from __future__ import annotations
 
@@ -28,16 +31,16 @@ _NUMBER = re.compile(r"(\d+)(?:\.(\d*))?\s*%?(?:\s*(?:±|\+-|\+/-|\()\s*[\d.]+\s
 
 
 class PublishedRow(NamedTuple):
-    """A row whose two numbers can be held against each other.
+    """A row with an accuracy and an F1.
 
     Attributes:
-        line: Where it begins in the file, from 1.
+        line: Line of the file, from 1.
         model: As printed.
         dataset: Name of the corpus, as in :data:`~mmcl.evaluation.table_linter.TEST_COUNTS`.
         metric: Name of the metric there.
         accuracy: In percent.
         f1: In percent.
-        runs: Runs behind it; None where it does not say.
+        runs: Number of runs behind it; None where it does not say.
     """
 
     line: int
@@ -50,18 +53,12 @@ class PublishedRow(NamedTuple):
 
     @property
     def counts(self) -> Counts:
-        """Label counts of its test set."""
+        """Return the label counts of its test set."""
         return TEST_COUNTS[self.dataset][self.metric]
 
 
 class PublishedRows(NamedTuple):
-    """What a file holds.
-
-    Attributes:
-        rows: Rows with an accuracy and an F1.
-        incomplete: Rows without one of them.
-        other_tables: Tables without the columns of :data:`COLUMNS`.
-    """
+    """Rows of a file, the number of rows without an accuracy or F1, and of unfit tables."""
 
     rows: tuple[PublishedRow, ...]
     incomplete: int
@@ -69,16 +66,16 @@ class PublishedRows(NamedTuple):
 
 
 class _Table(NamedTuple):
-    header: tuple[str, ...]
-    lines: tuple[tuple[int, tuple[str, ...]], ...]  # line in the file, cells
+    header: list[str]
+    rows: list[tuple[int, dict[str, str]]]  # line in the file, cells by column
 
     def faults(self) -> list[str]:
-        """What keeps the table from being checked."""
-        others = [name for name in self.header if name not in COLUMNS]
+        """Name what keeps the table from being checked."""
+        unknown = [name for name in self.header if name not in COLUMNS]
         missing = [name for name in COLUMNS if name not in self.header]
         repeated = [name for name in (*COLUMNS, "runs") if self.header.count(name) > 1]
         return [
-            *(f'no column "{name}"{did_you_mean(name, others)}' for name in missing),
+            *(f'no column "{name}"{did_you_mean(name, unknown)}' for name in missing),
             *(f'more than one column "{name}"' for name in repeated),
         ]
 
@@ -87,21 +84,17 @@ def read_published(path: Path) -> PublishedRows:
     """Read the tables of a file that have the columns of :data:`COLUMNS`.
 
     A number may carry a percent sign, a spread (``84.2 ± .3``, ``84.2 (.3)``) and the stars of
-    bold print; the digits after its point say how it was rounded, so that 84.2 for 84.20 is
-    judged more leniently. A row without an accuracy or an F1 (a dash, nothing) is counted,
-    not read.
+    bold print. The digits after its point say how it was rounded, so that 84.2 for 84.20 is
+    judged more leniently. A row without an accuracy or an F1 (a dash, nothing) is only counted.
 
     Args:
         path: A ``.csv`` file, or a ``.md`` or ``.markdown`` file with any number of tables.
 
-    Returns:
-        The rows, and how much was left out.
-
     Raises:
         UsageError: If the file's name ends in something else.
         DatasetError: If the file cannot be read, or no table in it has the columns.
-        ConfigError: If rows name an unknown data set or metric or hold what is no percentage:
-            all of them at once.
+        ConfigError: If rows name an unknown data set or metric, or hold no percentage; it
+            lists all of them.
     """
     if path.suffix.lower() not in ENDINGS:
         raise UsageError(f'FILE must end in {", ".join(ENDINGS)}, got "{path.name}"')
@@ -111,27 +104,20 @@ def read_published(path: Path) -> PublishedRows:
     if not fitting:
         raise DatasetError(_no_table(path, tables))
     problems: list[str] = []
-    rows: list[PublishedRow] = []
-    num_rows = 0
-    for table in fitting:
-        for line, cells in table.lines:
-            num_rows += 1
-            cell = dict(zip(table.header, (*cells, *[""] * len(table.header)), strict=False))
-            row = _row(line, cell, problems)
-            if row is not None:
-                rows.append(row)
+    read = [_row(line, cell, problems) for table in fitting for line, cell in table.rows]
     if problems:
         count = f"{len(problems)} problem{'s' * (len(problems) > 1)}"
         raise ConfigError("\n  ".join([f"{path} has {count}", *problems]))
-    return PublishedRows(tuple(rows), num_rows - len(rows), len(tables) - len(fitting))
+    rows = tuple(row for row in read if row is not None)
+    return PublishedRows(rows, len(read) - len(rows), len(tables) - len(fitting))
 
 
 def _text(path: Path) -> str:
     try:
         return path.read_text(encoding="utf-8-sig")
     except FileNotFoundError:
-        beside = [each.name for each in path.parent.glob("*") if each.suffix.lower() in ENDINGS]
-        hint = did_you_mean(path.name, sorted(beside))
+        names = [file.name for file in path.parent.glob("*") if file.suffix.lower() in ENDINGS]
+        hint = did_you_mean(path.name, sorted(names))
         raise DatasetError(f"{path}: no such file{hint}") from None
     except OSError as fault:
         raise DatasetError(f"{path}: cannot be read ({fault.strerror or fault}).") from None
@@ -143,12 +129,9 @@ def _no_table(path: Path, tables: Sequence[_Table]) -> str:
     expected = f"  Expected columns, in any order: {', '.join(COLUMNS)}; runs is welcome."
     if not tables:
         return f"{path}: no table in it.\n{expected}"
-    faults = min((table.faults() for table in tables), key=len)
-    lines = [f"  {fault}" for fault in faults]
+    # The table that lacks least is the one that was meant.
+    lines = [f"  {fault}" for fault in min((table.faults() for table in tables), key=len)]
     return "\n".join([f"{path}: no table in it can be checked.", *lines, expected])
-
-
-# ---------------------------------------------------------------- layouts
 
 
 def _clean(cell: str) -> str:
@@ -156,10 +139,14 @@ def _clean(cell: str) -> str:
 
 
 def _table(header: Sequence[str], lines: Sequence[tuple[int, Sequence[str]]]) -> _Table:
-    return _Table(
-        tuple(_clean(name).lower() for name in header),
-        tuple((line, tuple(map(_clean, cells))) for line, cells in lines if any(cells)),
-    )
+    names = [_clean(name).lower() for name in header]
+    blank = [""] * len(names)  # a line may have fewer cells than the header
+    rows = [
+        (line, dict(zip(names, [*map(_clean, cells), *blank], strict=False)))
+        for line, cells in lines
+        if any(cells)
+    ]
+    return _Table(names, rows)
 
 
 def _csv_tables(text: str, path: Path) -> list[_Table]:
@@ -172,11 +159,11 @@ def _csv_tables(text: str, path: Path) -> list[_Table]:
 
 
 def _markdown_tables(text: str) -> list[_Table]:
-    """Pipe tables: a line of names, a line of dashes, and lines up to one without a pipe."""
+    """Find pipe tables: a line of names, a line of dashes, and lines up to one without a pipe."""
     tables: list[tuple[list[str], list[tuple[int, Sequence[str]]]]] = []
     before, fenced, within = "", False, False
     for number, line in enumerate(text.splitlines(), start=1):
-        if _FENCE.match(line):
+        if _FENCE.match(line):  # a table within a block of code is an example
             fenced = not fenced
         if fenced or "|" not in line:
             within, before = False, ""
@@ -195,11 +182,8 @@ def _cells(line: str) -> list[str]:
     return re.split(r"(?<!\\)\|", inner)
 
 
-# ---------------------------------------------------------------- a row
-
-
 def _row(line: int, cell: Mapping[str, str], problems: list[str]) -> PublishedRow | None:
-    """Read a row; None where there is nothing to check, or where a problem was noted."""
+    """Read a row; None where there is nothing to check, or after noting a problem."""
     if cell["accuracy"].lower() in NOTHING or cell["f1"].lower() in NOTHING:
         return None
     faults: list[str] = []
@@ -216,13 +200,12 @@ def _row(line: int, cell: Mapping[str, str], problems: list[str]) -> PublishedRo
 
 def _dataset(text: str, faults: list[str]) -> str | None:
     known = find_known(text)
-    name = next((name for name, each in KNOWN.items() if each is known), None)
+    name = next((name for name, corpus in KNOWN.items() if corpus is known), None)
     if name in TEST_COUNTS:
         return name
-    like = text.lower()
-    nearest = sorted(TEST_COUNTS, key=lambda each: -SequenceMatcher(None, like, each).ratio())
-    what = "unknown data set" if name is None else "no label counts are known of"
-    faults.append(f'dataset: {what} "{text}"; known: {", ".join(nearest)}')
+    names = sorted(TEST_COUNTS, key=lambda name: -SequenceMatcher(None, text.lower(), name).ratio())
+    problem = "unknown data set" if name is None else "no label counts are known of"
+    faults.append(f'dataset: {problem} "{text}"; known: {", ".join(names)}')
     return None
 
 
@@ -242,6 +225,7 @@ def _percentage(name: str, text: str, faults: list[str]) -> Printed | None:
         return None
     decimals = match[2] or ""
     value = Fraction(f"{match[1]}.{decimals or 0}")
+    # A number up to 1 is a fraction, most likely, and would be judged as a percentage.
     if not (value == 0 or 1 < value <= 100):
         faults.append(f'{name}: expected a percentage above 1 and up to 100, got "{text}"')
         return None

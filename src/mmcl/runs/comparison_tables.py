@@ -1,9 +1,9 @@
-"""A comparison as a table to read, to typeset or to work with: markdown, LaTeX, csv.
+"""Tables of a comparison in markdown, LaTeX and csv.
 
-In comes the content of ``comparison.json``; every number of a table comes from it. Bold is only
-what is significantly better than every other row, a dagger what differs significantly from the
-reference, and a seed that diverged is counted before the reader's eyes. Accuracies, F1 and
-areas are printed in percent, errors and correlations as they are; csv rounds nothing.
+In comes the content of ``comparison.json``. Bold marks a row that is significantly better than
+every other, a dagger one that differs significantly from the reference; seeds that diverged are
+counted in their row. Accuracies, F1 and areas are printed in percent, errors and correlations as
+they are; csv rounds nothing.
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ from __future__ import annotations
 import csv
 import io
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, NamedTuple
 
 from mmcl.evaluation.metrics import higher_is_better
@@ -72,36 +72,27 @@ class _Table(NamedTuple):
 
 
 def markdown_table(content: Mapping[str, Any], *, published: Sequence[PublishedResult] = ()) -> str:
-    """Write a comparison as a pipe table with its notes below.
+    """Return a comparison as a pipe table with its notes below.
 
-    Args:
-        content: What ``comparison.json`` holds.
-        published: Numbers of others, a block of their own that is never bold.
-
-    Returns:
-        The text, with a line feed at its end.
+    ``published`` are numbers of others, a block of their own that is never bold.
     """
     table = _table(content, published)
     lines = [_pipes(table.header), _pipes(["---", *["---:"] * (len(table.header) - 1)])]
-    lines += [_pipes([_markdown(cell) for cell in row]) for row in table.rows]
+    lines += [_pipes(map(_markdown, row)) for row in table.rows]
     if table.published:
+        titles = [title for title in table.header if title.endswith(("↑", "↓"))]
+        header = ["model", *titles, "source"]
         lines += ["", "Published by others, not run here:", ""]
-        lines += [_pipes(_published_header(table.header))]
-        lines += [_pipes(["---"] * len(_published_header(table.header)))]
-        lines += [_pipes([_markdown(cell) for cell in row]) for row in table.published]
+        lines += [_pipes(header), _pipes(["---"] * len(header))]
+        lines += [_pipes(map(_markdown, row)) for row in table.published]
     lines += ["", *(f"- {note}" for note in table.notes)]
     return "\n".join(lines) + "\n"
 
 
 def latex_table(content: Mapping[str, Any], *, published: Sequence[PublishedResult] = ()) -> str:
-    r"""Write a comparison as a LaTeX table; it needs the package ``booktabs``.
+    """Return a comparison as a LaTeX table, which needs the package ``booktabs``.
 
-    Args:
-        content: What ``comparison.json`` holds.
-        published: Numbers of others, below a rule of their own and never bold.
-
-    Returns:
-        A ``table`` environment; every text in it is escaped.
+    ``published`` are numbers of others, below a rule of their own and never bold.
     """
     table = _table(content, published)
     width = len(table.header)
@@ -129,15 +120,12 @@ def csv_table(
     split: str = "test",
     published: Sequence[PublishedResult] = (),
 ) -> str:
-    """Write a comparison as csv, a line per model and metric, nothing rounded.
+    """Return a comparison as csv, a line per model and metric, nothing rounded.
 
     Args:
-        content: What ``comparison.json`` holds.
+        content: Content of ``comparison.json``.
         split: ``test`` or ``valid``; tests, best rows and costs belong to ``test`` alone.
-        published: Numbers of others: lines of the kind ``published``.
-
-    Returns:
-        The text with a header, see :data:`CSV_COLUMNS`.
+        published: Numbers of others, in lines of the kind ``published``.
     """
     text = io.StringIO()
     writer = csv.DictWriter(text, CSV_COLUMNS, restval="", lineterminator="\n")
@@ -145,30 +133,30 @@ def csv_table(
     for row in content["rows"]:
         for metric in row[split]:
             writer.writerow(_csv_line(content, row, metric, split))
-    for each in published:
-        writer.writerow(_published_line(each))
+    for result in published:
+        writer.writerow(_published_line(result))
     return text.getvalue()
-
-
-# ---------------------------------------------------------------- what the table says
 
 
 def _table(content: Mapping[str, Any], published: Sequence[PublishedResult]) -> _Table:
     metrics: list[str] = content["metrics"]
+    # A column that no row has anything for is left out.
     asks = any(row.get("question") for row in content["rows"])
-    costs = [
-        key
-        for key in COSTS
-        if any((row.get("cost") or {}).get(key) is not None for row in content["rows"])
-    ]
+    paid = [row.get("cost") or {} for row in content["rows"]]
+    costs = [key for key in COSTS if any(cost.get(key) is not None for cost in paid)]
     header = ["model", *["question"] * asks, *map(_title, metrics), "seeds"]
     header += [COSTS[key] for key in costs]
-    rows = [_row(content, row, asks=asks, costs=costs) for row in content["rows"]]
+    rows = []
+    for row, cost in zip(content["rows"], paid, strict=True):
+        texts = [row["name"], *[row.get("question") or ""] * asks]
+        values = [_metric_cell(content, row, key) for key in metrics]
+        ends = [_seeds(content, row), *(_cost(key, cost.get(key)) for key in costs)]
+        rows.append([*map(_Cell, texts), *values, *map(_Cell, ends)])
     return _Table(header, rows, _published_rows(metrics, published), _notes(content))
 
 
 def _title(key: str) -> str:
-    """``acc2_non0`` as ``Acc-2 non0 (%) ↑``."""
+    """Write ``acc2_non0`` as ``Acc-2 non0 (%) ↑``."""
     stem, *rest = key.split("_")
     words = [_STEM_NAMES.get(stem, stem), *("AUROC" if word == "auroc" else word for word in rest)]
     unit = ["(%)"] if _percent(key) else []
@@ -185,17 +173,6 @@ def _number(key: str, value: float | None) -> str:
     return f"{100 * value:.2f}" if _percent(key) else f"{value:.3f}"
 
 
-def _row(
-    content: Mapping[str, Any], row: Mapping[str, Any], *, asks: bool, costs: Sequence[str]
-) -> list[_Cell]:
-    cells = [_Cell(row["name"])]
-    cells += [_Cell(row.get("question") or "")] * asks
-    cells += [_metric_cell(content, row, key) for key in content["metrics"]]
-    cells.append(_Cell(_seeds(content, row)))
-    cost = row.get("cost") or {}
-    return cells + [_Cell(_cost(key, cost.get(key))) for key in costs]
-
-
 def _metric_cell(content: Mapping[str, Any], row: Mapping[str, Any], key: str) -> _Cell:
     summary = row["test"].get(key) or {}
     mean, std = summary.get("mean"), summary.get("std")
@@ -203,6 +180,7 @@ def _metric_cell(content: Mapping[str, Any], row: Mapping[str, Any], key: str) -
         return _Cell(NOTHING)
     spread = f" ± {_number(key, std)}" if std is not None else ""
     test = _find_test(content, row["name"], key)
+    # A seed without a value must not go unseen.
     valid = summary["num_valid"]
     fewer = f" ({valid} of {row['seeds_done']} seeds)" if valid < row["seeds_done"] else ""
     return _Cell(
@@ -213,12 +191,12 @@ def _metric_cell(content: Mapping[str, Any], row: Mapping[str, Any], key: str) -
 
 
 def _find_test(content: Mapping[str, Any], name: str, key: str) -> Mapping[str, Any]:
-    found: list[Mapping[str, Any]] = content["tests"]
-    return next((test for test in found if (test["name"], test["metric"]) == (name, key)), {})
+    tests: list[Mapping[str, Any]] = content["tests"]
+    return next((test for test in tests if (test["name"], test["metric"]) == (name, key)), {})
 
 
 def _seeds(content: Mapping[str, Any], row: Mapping[str, Any]) -> str:
-    """How many seeds the row is of: ``2 of 3 seeds`` where one diverged."""
+    """Return the number of seeds, or ``2 of 3 seeds`` where one diverged."""
     if row["kind"] == "reference":
         return NOTHING
     asked, done = len(content["seeds"]), row["seeds_done"]
@@ -240,6 +218,7 @@ def _notes(content: Mapping[str, Any]) -> list[str]:
         f"{DAGGER} significantly different from {content['reference']} (p < .05 after Holm)",
         "bold: significantly better than every other row",
     ]
+    # The title without its arrow and unit.
     floors = [
         f"{_title(key)[:-2].removesuffix(' (%)')} {100 * floor:.2f}"
         for key, floor in content["floor"].items()
@@ -250,54 +229,44 @@ def _notes(content: Mapping[str, Any]) -> list[str]:
             f"s.e. that the choice of test clips alone causes, points: {', '.join(floors)}"
         )
     for row in content["rows"]:
-        for seed, why in row.get("diverged", {}).items():
-            notes.append(f"{row['name']}, seed {seed} diverged and is not in its row: {why}")
+        for seed, reason in row.get("diverged", {}).items():
+            notes.append(f"{row['name']}, seed {seed} diverged and is not in its row: {reason}")
     return [*notes, *content["notes"]]
-
-
-# ---------------------------------------------------------------- the numbers of others
 
 
 def _published_rows(
     metrics: Sequence[str], published: Sequence[PublishedResult]
 ) -> list[list[_Cell]]:
-    """A row per model and source that has one of the metrics."""
-    found: dict[tuple[str, str], dict[str, PublishedResult]] = {}
-    for each in published:
-        if each.metric in metrics:
-            found.setdefault((each.model, each.source), {})[each.metric] = each
+    """Return a row per model and source that has one of the metrics."""
+    by_model: dict[tuple[str, str], dict[str, PublishedResult]] = {}
+    for result in published:
+        if result.metric in metrics:
+            by_model.setdefault((result.model, result.source), {})[result.metric] = result
     rows = []
-    for (model, source), cells in found.items():
-        first = next(iter(cells.values()))
-        selections = ", ".join(dict.fromkeys(_SELECTIONS[c.selection] for c in cells.values()))
-        remarks = dict.fromkeys(cell.note for cell in cells.values() if cell.note)
-        settings = [each for each in (first.text, first.alignment) if each != "-"]
-        about = "; ".join([source, *settings, selections, *remarks])
-        values = [_number(key, cells[key].value) if key in cells else NOTHING for key in metrics]
-        rows.append([_Cell(model), *map(_Cell, values), _Cell(about)])
+    for (model, source), results in by_model.items():
+        first = next(iter(results.values()))  # text and alignment belong to the model
+        settings = [setting for setting in (first.text, first.alignment) if setting != "-"]
+        selections = dict.fromkeys(_SELECTIONS[result.selection] for result in results.values())
+        remarks = dict.fromkeys(result.note for result in results.values() if result.note)
+        about = "; ".join([source, *settings, ", ".join(selections), *remarks])
+        values = [_number(key, results[key].value if key in results else None) for key in metrics]
+        rows.append([_Cell(text) for text in (model, *values, about)])
     return rows
 
 
-def _published_header(header: Sequence[str]) -> list[str]:
-    titles = [each for each in header if each.endswith(("↑", "↓"))]
-    return ["model", *titles, "source"]
-
-
-# ---------------------------------------------------------------- markdown and LaTeX
-
-
-def _pipes(cells: Sequence[str]) -> str:
+def _pipes(cells: Iterable[str]) -> str:
     return f"| {' | '.join(cells)} |"
 
 
+_MARKDOWN = str.maketrans({"|": "\\|", "*": "\\*", "_": "\\_", "\n": " "})
+
+
 def _markdown(cell: _Cell) -> str:
-    text = cell.text.replace("|", "\\|").replace("\n", " ")
-    text = text.replace("*", "\\*").replace("_", "\\_")
-    text = f"**{text}**" if cell.bold else text
-    return text + DAGGER * cell.dagger
+    text = cell.text.translate(_MARKDOWN)
+    return (f"**{text}**" if cell.bold else text) + DAGGER * cell.dagger
 
 
-def _ampersands(cells: Any) -> str:
+def _ampersands(cells: Iterable[str]) -> str:
     return " & ".join(cells) + r" \\"
 
 
@@ -325,18 +294,14 @@ def _escape(text: str) -> str:
 
 def _latex(cell: _Cell) -> str:
     text = _escape(cell.text)
-    text = rf"\textbf{{{text}}}" if cell.bold else text
-    return text + _escape(DAGGER) * cell.dagger
+    return (rf"\textbf{{{text}}}" if cell.bold else text) + _escape(DAGGER) * cell.dagger
 
 
 def _latex_published(row: Sequence[_Cell], width: int) -> str:
-    """Values below the metrics they belong to; the source in the columns that are left."""
+    """Put values below their metrics, and the source into the columns that are left."""
     *cells, source = (_escape(cell.text) for cell in row)
     left = max(width - len(cells), 1)
     return _ampersands([*cells, rf"\multicolumn{{{left}}}{{l}}{{{source}}}"])
-
-
-# ---------------------------------------------------------------- csv
 
 
 def _csv_line(
@@ -359,10 +324,10 @@ def _csv_line(
         "reference": content["reference"],
         "note": "; ".join(f"seed {s} diverged: {w}" for s, w in row.get("diverged", {}).items()),
     }
-    if split == "test":
+    if split == "test":  # nothing is tested on the validation split
         test = _find_test(content, row["name"], metric)
-        line |= {"difference": test.get("difference"), "difference_low": test.get("low")}
-        line |= {"difference_high": test.get("high"), "better": test.get("better")}
+        line |= {"difference": test.get("difference"), "better": test.get("better")}
+        line |= {f"difference_{end}": test.get(end) for end in ("low", "high")}
         line |= {key: value for key, value in test.items() if key.startswith("p_")}
         line["best"] = content["best"].get(metric) == row["name"]
         line |= {key: (row.get("cost") or {}).get(key) for key in COSTS}
@@ -370,15 +335,11 @@ def _csv_line(
 
 
 def _published_line(result: PublishedResult) -> dict[str, Any]:
-    return {
+    copied = ("model", "metric", "selection", "source", "note")
+    return {key: getattr(result, key) for key in copied} | {
         "kind": "published",
         "corpus": result.dataset,
         "split": "test",
-        "model": result.model,
-        "metric": result.metric,
         "higher_is_better": higher_is_better(result.metric),
         "mean": result.value,
-        "selection": result.selection,
-        "source": result.source,
-        "note": result.note,
     }

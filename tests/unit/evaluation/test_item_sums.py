@@ -7,7 +7,7 @@ import pytest
 
 from mmcl.corpus.schema import Task
 from mmcl.errors import ConfigError
-from mmcl.evaluation.item_sums import counted_choices, item_sums, summable_metrics
+from mmcl.evaluation.item_sums import item_sums, summable_metrics
 from mmcl.evaluation.metrics import PRESETS, task_metrics
 
 # Quotients of sums of a few hundred float64 terms; corr subtracts squares of size one.
@@ -156,11 +156,13 @@ def test_single_emotion_is_undefined_where_clips_show_several(generator):
 
 
 def test_choices_lie_over_all_items():
-    found = counted_choices("acc2_non0", REGRESSION, [np.nan, 1.0, 0.0, -2.0], [1.0, 2.0, 3.0, 4.0])
+    sums = item_sums("acc2_non0", REGRESSION, [np.nan, 1.0, 0.0, -2.0], [1.0, 2.0, 3.0, 4.0])
+    found = sums.choices
     assert found.counted.tolist() == [False, True, False, True]
     assert (found.truth == found.prediction)[found.counted].tolist() == [True, False]
-    assert counted_choices("mae", REGRESSION, [1.0], [1.0]) is None
-    assert counted_choices("accuracy_mean", FOUR, [[1, 0, 0, 0]], np.zeros((1, 4, 2))) is None
+    assert item_sums("mae", REGRESSION, [1.0], [1.0]).choices is None
+    emotions = [[1, 0, 0, 0]], np.zeros((1, 4, 2))
+    assert item_sums("accuracy_mean", FOUR, *emotions).choices is None
 
 
 def test_unknown_metric_is_refused():

@@ -7,19 +7,11 @@ import pytest
 
 from mmcl.corpus.schema import Task
 from mmcl.errors import ConfigError, DatasetError, ShapeError
+from mmcl.evaluation.bootstrap import paired_bootstrap, resample
 from mmcl.evaluation.item_sums import item_sums
 from mmcl.evaluation.metrics import task_metrics
-from mmcl.evaluation.significance import (
-    Predictions,
-    binomial_floor,
-    check_same_items,
-    compare_rows,
-    holm,
-    mcnemar,
-    paired_bootstrap,
-    resampled_values,
-    wilcoxon_over_seeds,
-)
+from mmcl.evaluation.paired_tests import binomial_floor, holm, mcnemar, wilcoxon_over_seeds
+from mmcl.evaluation.significance import Predictions, check_same_items, compare_rows
 
 # Means of a few float64 numbers of size one.
 EXACT = 1e-12
@@ -128,7 +120,7 @@ def test_bootstrap_worked_by_hand():
     # difference of the means 3, 4.5, 4.5 or 6.
     truth = np.zeros(2)
     first, second = (sums_of("mae", truth, [np.array(p)]) for p in ([1.0, -2.0], [4.0, 8.0]))
-    values = resampled_values([*first, *second], samples=4000, seed=3)
+    values = resample([*first, *second], samples=4000, seed=3).samples
     found, counts = np.unique(np.round(values[1] - values[0], 9), return_counts=True)
     assert found.tolist() == [3.0, 4.5, 6.0]
     # Four thousand draws of a share of 1/4: five standard errors are .034.
@@ -199,8 +191,8 @@ def test_same_seed_same_result_and_another_seed_another(truth, generator):
 
 def test_models_resampled_apart_see_the_same_draws(truth, generator):
     sums = sums_of("mae", truth, noisy(truth, generator, 1.0).scores)
-    together = resampled_values(sums, samples=300, seed=2)
-    alone = resampled_values(sums[1:2], samples=300, seed=2)
+    together = resample(sums, samples=300, seed=2).samples
+    alone = resample(sums[1:2], samples=300, seed=2).samples
     np.testing.assert_allclose(together[1:2], alone, rtol=0, atol=EXACT)
 
 
@@ -208,7 +200,7 @@ def test_spread_of_clips_is_the_textbook_standard_error(generator):
     # Mean absolute error of 400 clips: standard error s / sqrt(n), from 4000 resamples (1%).
     errors = generator.exponential(1.0, 400)
     sums = sums_of("mae", np.zeros(400), errors[None])
-    values = resampled_values(sums, samples=4000, seed=1)[0]
+    values = resample(sums, samples=4000, seed=1).samples[0]
     assert values.std() == pytest.approx(errors.std() / 20, rel=0.05)
 
 

@@ -8,7 +8,6 @@ import pytest
 from pyarrow import parquet
 
 from mmcl.errors import DatasetError
-from mmcl.evaluation import tables
 from mmcl.evaluation.tables import write_table
 
 
@@ -76,7 +75,7 @@ def test_failure_leaves_the_old_file(tmp_path, table, monkeypatch):
     def full(*_):
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr(tables, "replace_atomically", full)
+    monkeypatch.setattr(os, "fsync", full)
     with pytest.raises(DatasetError) as caught:
         write_table(table.slice(0, 1), path)
     assert str(caught.value) == f"{path}: cannot be written (No space left on device)."
