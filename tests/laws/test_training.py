@@ -48,7 +48,7 @@ def error_of_constant(split, reference):
 # ---------------------------------------------------------------- one step
 
 
-class Stopped(Exception):
+class StoppedError(Exception):
     """Raised in place of the step that follows a loss."""
 
 
@@ -58,12 +58,13 @@ def gradients(model, learner, batch):
     def differentiate(loss, module, optimizer):
         assert loss.isfinite()
         learner.fabric.backward(loss)
-        raise Stopped
+        raise StoppedError
 
     model.zero_grad()
-    with pytest.MonkeyPatch.context() as patch, pytest.raises(Stopped):
+    with pytest.MonkeyPatch.context() as patch:
         patch.setattr(learner, "descend", differentiate)
-        learner.step(batch)
+        with pytest.raises(StoppedError):
+            learner.step(batch)
     return {key: p.grad.clone() for key, p in model.named_parameters() if p.grad is not None}
 
 

@@ -75,5 +75,3 @@ def _unflatten(node: Any, tensors: Mapping[str, Tensor]) -> Any:
     if isinstance(node, list):
         return [_unflatten(value, tensors) for value in node]
     return node
-
-
