@@ -216,7 +216,7 @@ def test_a_run_of_an_earlier_version_is_gone_on_with(corpus, finished):
     run = finished / "run.json"
     description = json.loads(run.read_text())
     runtime = description["config"]["runtime"]
-    runtime["devices"] = runtime.pop("processes")
+    runtime["processes"] = runtime.pop("devices")  # its name before
     run.write_text(json.dumps(description))
     assert main(_words(corpus, "run", "--resume", learning__epochs=1)) == 0
 
