@@ -21,7 +21,8 @@ from mmcl.explain.comparison_words import known_direction, metric_name, number
 from mmcl.explain.figures import Curve, curve_figure, figure_html, scatter_figure
 from mmcl.explain.page import environment_facts, render_section
 from mmcl.learning.loop import HISTORY
-from mmcl.runs.run import METRICS, PREDICTIONS, RUN
+from mmcl.runs.run import METRICS, PREDICTIONS
+from mmcl.runs.run_folder import RUN
 
 __all__ = ["Confusion", "confusion", "emotion_rates", "read_run", "run_section"]
 
