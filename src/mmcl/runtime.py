@@ -43,9 +43,11 @@ def prepare_process(settings: RuntimeSettings) -> None:
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
     if settings.threads is not None:
         torch.set_num_threads(settings.threads)
-    elif settings.devices > 1:
-        # Processes of one machine share its cores.
-        torch.set_num_threads(max(1, (os.cpu_count() or 1) // settings.devices))
+    else:
+        # Processes that train together on one machine share its cores.
+        processes = int(os.environ.get("LOCAL_WORLD_SIZE", settings.devices))
+        if processes > 1:
+            torch.set_num_threads(max(1, (os.cpu_count() or 1) // processes))
     keep_freed_memory()
 
 

@@ -19,7 +19,8 @@ from mmcl.learning.loop import DONE, build_model
 from mmcl.runs import comparison
 from mmcl.runs.ablation import ABLATIONS, ablation_entries
 from mmcl.runs.comparison import Entry, compare, model_entries, prepare_corpus
-from mmcl.runs.run import DIVERGED, Run
+from mmcl.runs.jobs import DIVERGED
+from mmcl.runs.run import Run
 
 LONGEST_WAIT = 120
 SIZES = {"train": 24, "valid": 8, "test": 12}

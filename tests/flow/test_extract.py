@@ -94,16 +94,16 @@ def test_failures_are_named_and_the_rest_is_kept(fake, corpus_of, run, folder):
 def test_engine_is_the_one_that_was_asked_for(fake, corpus_of, run, monkeypatch):
     asked = []
 
-    def over_ray(work, tasks, **how):
+    def run_tasks(work, tasks, **how):
         asked.append(how)
         for task in tasks:
             yield task, work(task, 1)
 
-    monkeypatch.setattr(home, "over_ray", over_ray)
+    monkeypatch.setattr(home, "run_tasks", run_tasks)
     corpus_of("a,1,yes no,1.5,train")
     code, out, _ = run("src", "--out", "mine.arrow", "--engine", "ray", "--workers", "3")
     assert (code, out) == (0, "mine.arrow: mine, regression, 1/0/0 clips, text 2, audio 2\n")
-    assert asked == [{"workers": 3}]
+    assert asked == [{"workers": 3, "engine": "ray"}]
 
 
 def test_too_many_failures_end_it(fake, corpus_of, run):

@@ -195,9 +195,9 @@ def test_predictions_do_not_depend_on_the_output(folder, run):
             id="corpus-transcript",
         ),
         pytest.param(
-            ["extracted", "planted.arrow", "--out", "new.csv", "--workers", "2"],
+            ["extracted", "film.MP4", "--workers", "2"],
             2,
-            "UsageError: --workers is of --engine ray: without it one process predicts\n",
+            'UsageError: --workers is of a corpus, and "film.MP4" is a recording\n',
             id="workers-of-one-process",
         ),
         pytest.param(

@@ -15,17 +15,17 @@ from safetensors.torch import load_file
 
 from fakes.extractors import FakeExtractor
 from fakes.tasks import fail, scale
-from mmcl import engines
+from mmcl import pool_ray
 from mmcl.corpus.plant import plant_card, plant_clips
 from mmcl.corpus.store import open_corpus, write_corpus
-from mmcl.engines import over_ray
 from mmcl.errors import DatasetError
 from mmcl.learning.loop import fit
 from mmcl.media import batch
 from mmcl.media.folder import gather
 from mmcl.media.recipe import Recipe
+from mmcl.pool import run_tasks
 from mmcl.runs.jobs import Job, train_jobs
-from mmcl.runs.prediction_pool import predict_over_ray
+from mmcl.runs.prediction_blocks import predict_in_blocks
 from mmcl.runs.run import Run, train
 
 pytestmark = [
@@ -41,7 +41,7 @@ def two_workers():
     with pytest.MonkeyPatch.context() as patch:
         patch.delenv("RAY_ADDRESS", raising=False)
         patch.setenv("PYTHONPATH", os.pathsep.join(filter(None, sys.path)))
-        with engines._session(engines._load_ray(), 2):
+        with pool_ray._session(pool_ray._load_ray(), 2):
             yield
 
 
@@ -97,7 +97,7 @@ def test_extraction_is_that_of_one_process_though_a_worker_is_killed(tmp_path, m
 
     def kill(done, total, failed):
         if done == total - 1:  # all but the one that stalls
-            _kill_busy("extract_there")
+            _kill_busy("extract")
             (folder / "a.mp4").write_text(said["a"])
 
     monkeypatch.chdir(tmp_path)
@@ -142,11 +142,11 @@ def test_prediction_is_that_of_one_process_though_workers_are_killed(run_folder)
     def kill(clips):
         told.append(clips)
         if not killed:
-            killed.extend(_busy("score_there"))
+            killed.extend(_busy("score_block"))
             for pid in killed:
                 os.kill(pid, signal.SIGKILL)
 
-    there = predict_over_ray(run, corpus, path, workers=2, advance=kill)
+    there = predict_in_blocks(run, corpus, path, workers=2, engine="ray", advance=kill)
 
     assert killed
     assert sum(told) == 2 * 40
@@ -163,13 +163,13 @@ def test_killed_training_goes_on_from_its_checkpoint(run_folder, tiny_config, tm
     job = Job(path, config, 3, tmp_path / "there")
     before = []
 
-    def kill():
+    def kill(_):
         history = job.folder / "history.csv"
         if not before and history.exists():
-            _kill_busy("train_there")
+            _kill_busy("train_job")
             before.extend(_rows(history))
 
-    train_jobs([job], workers=2, engine="ray", look=kill)
+    train_jobs([job], workers=2, engine="ray", tell=kill)
 
     runtime = config.runtime.model_copy(update={"threads": threads})
     config = config.model_copy(update={"runtime": runtime})
@@ -193,18 +193,18 @@ def _rows(path):
 
 def test_fault_of_a_task_is_raised_as_it_was_there():
     with pytest.raises(DatasetError) as caught:
-        list(over_ray(scale, ["much"], workers=2))
+        list(run_tasks(scale, ["much"], workers=2, engine="ray"))
     assert type(caught.value) is DatasetError
     assert str(caught.value) == '"much" is no number.\n  Give a number.'
     with pytest.raises(RuntimeError, match="one: a library has a fault"):
-        list(over_ray(fail, ["one"], workers=2))
+        list(run_tasks(fail, ["one"], workers=2, engine="ray"))
 
 
 def test_ray_is_begun_and_ended_in_silence(tmp_path):
     script = (
         "from fakes.tasks import scale\n"
-        "from mmcl.engines import over_ray\n"
-        "print(sorted(over_ray(scale, [1, 2, 3], workers=2)))\n"
+        "from mmcl.pool import run_tasks\n"
+        "print(sorted(run_tasks(scale, [1, 2, 3], workers=2, engine='ray')))\n"
         "import ray\n"
         "print(ray.is_initialized())\n"
     )

@@ -21,6 +21,8 @@ from mmcl.cli.main import main
 from mmcl.corpus.plant import PlantSettings, plant_card, plant_clips
 from mmcl.corpus.store import write_corpus
 from mmcl.learning.checkpoints import load_state
+from mmcl.runs import jobs
+from mmcl.runs.jobs import _train_job as jobs_train
 
 EPOCHS = 24
 SMALL = {
@@ -177,10 +179,84 @@ def test_killed_between_the_last_epoch_and_the_end_is_finished(folder, corpus):
     assert (run / "predictions.parquet").exists()
 
 
+# ---------------------------------------------------------------- seeds side by side
+
+
+def _files(run):
+    return sorted(str(path.relative_to(run)) for path in run.rglob("*") if path.is_file())
+
+
+def test_seeds_side_by_side_are_those_one_after_the_other(folder, corpus, capsys):
+    for name, workers in (("one", "1"), ("two", "2")):
+        _train(corpus, folder / name, "--seeds", "1,2", "--workers", workers, learning__epochs=2)
+        lines = capsys.readouterr().err.splitlines()
+        ends = [f"seed {n}: best validation loss " for n in (1, 2)] if workers == "2" else []
+        assert sorted(line.rpartition(" ")[0] + " " for line in lines) == ends
+    one, two = folder / "one", folder / "two"
+    assert _files(two) == _files(one)
+    for seed in (1, 2):
+        assert _model(two, seed) == _model(one, seed)
+        assert _history(two, seed) == _history(one, seed)
+    assert (two / "predictions.parquet").read_bytes() == (one / "predictions.parquet").read_bytes()
+
+
+def test_seeds_side_by_side_killed_and_resumed(folder, corpus):
+    given = ("--seeds", "7,8", "--workers", "2")
+    killed, whole = folder / "killed", folder / "whole"
+    checkpoints = [killed / f"seed-{seed}" / "checkpoint.safetensors" for seed in (7, 8)]
+    process = _Process(_words(corpus, killed, *given, learning__epochs=10))
+    process.wait_until(lambda: all(path.exists() for path in checkpoints))
+    process.kill()
+    _wait_until_quiet(killed)
+    assert not any((killed / f"seed-{seed}" / "done.json").exists() for seed in (7, 8))
+
+    _train(corpus, killed, *given, "--resume", learning__epochs=10)
+
+    _train(corpus, whole, *given, learning__epochs=10)
+    for seed in (7, 8):
+        assert _model(killed, seed) == _model(whole, seed)
+        assert _history(killed, seed) == _history(whole, seed)
+
+
+def _wait_until_quiet(run):
+    """Nobody trains on: the workers end with the process that began them."""
+    end = time.monotonic() + LONGEST_WAIT
+    before = None
+    while before != (now := {p: p.stat().st_mtime_ns for p in run.rglob("checkpoint.*")}):
+        assert time.monotonic() < end
+        before = now
+        time.sleep(1)
+
+
+def _die_of_seed_2(for_comparison, over_machines, job, threads):
+    if job.seed == 2:
+        os.kill(os.getpid(), signal.SIGKILL)
+    jobs_train(for_comparison, over_machines, job, threads)
+
+
+def test_seed_whose_process_dies_says_so_and_goes_on_with_resume(
+    folder, corpus, monkeypatch, capsys
+):
+    words = _words(corpus, "run", "--seeds", "1,2", "--workers", "2", learning__epochs=1)
+    with monkeypatch.context() as patch:
+        patch.setattr(jobs, "_train_job", _die_of_seed_2)
+        assert main(words) == 1
+    assert capsys.readouterr().err.endswith(
+        "TrainingError: 1 of 2 trainings died before they ended; the others are done.\n"
+        "  run/seed-2: its process died (signal SIGKILL; memory may have run out)\n"
+        "  Go on with fewer at a time: the same command with --workers 1, "
+        "mmcl train also with --resume\n"
+    )
+    done = (folder / "run/seed-1/done.json").stat().st_mtime_ns
+    assert main([*words, "--resume"]) == 0
+    assert (folder / "run/seed-1/done.json").stat().st_mtime_ns == done
+    assert json.loads((folder / "run/metrics.json").read_text())["seeds"] == [1, 2]
+
+
 @pytest.fixture
 def finished(folder, corpus, capsys):
     run = folder / "run"
-    _train(corpus, run, "--seeds", "1,2", learning__epochs=1)
+    _train(corpus, run, "--seeds", "1,2", "--workers", "1", learning__epochs=1)
     capsys.readouterr()
     return run
 
@@ -239,7 +315,7 @@ def test_resume_refuses_a_damaged_checkpoint(corpus, finished, capsys):
     message = _refused(
         capsys, _words(corpus, "run", "--resume", "--seeds", "1,2", learning__epochs=1)
     )
-    assert message.startswith("RunError: run/seed-2/checkpoint.safetensors: not a readable ")
+    assert "RunError: run/seed-2/checkpoint.safetensors: not a readable " in message
     assert message.endswith("\n  Remove it and start again without --resume.\n")
 
 

@@ -15,7 +15,7 @@ SOURCE = Path(mmcl.__file__).parent
 ROOMS = ("corpus", "media", "models", "learning", "evaluation", "runs", "explain", "serve", "cli")
 GROUND_FLOOR = {
     *("errors", "types", "config", "runtime", "files", "extras", "pool", "pool_ray"),
-    *("engines", "processes", "threads"),
+    *("processes", "threads"),
 }
 FILES = sorted(SOURCE.rglob("*.py"))
 MODULES = sorted(m.name for m in pkgutil.walk_packages([str(SOURCE)], prefix="mmcl."))
@@ -26,14 +26,14 @@ def _room(path: Path) -> str | None:
     return first if first in ROOMS else None
 
 
-def _imports(path: Path) -> set[str]:
+def _imports(path: Path, *, all_packages: bool = False) -> set[str]:
     found = set()
     for node in ast.walk(ast.parse(path.read_text())):
         if isinstance(node, ast.ImportFrom) and node.module:
             found.add(node.module)
         elif isinstance(node, ast.Import):
             found |= {alias.name for alias in node.names}
-    return {name for name in found if name.split(".")[0] == "mmcl"}
+    return {name for name in found if all_packages or name.split(".")[0] == "mmcl"}
 
 
 def test_every_file_has_its_place():
@@ -52,6 +52,19 @@ def test_imports_go_from_right_to_left_only(path):
         allowed |= {f"mmcl.{name}" for name in ROOMS[: ROOMS.index(room) + 1]}
     for name in _imports(path):
         assert ".".join(name.split(".")[:2]) in allowed, f"{path} imports {name}"
+
+
+def test_processes_are_begun_in_two_places_alone():
+    """The pool, and the service's supervisor, which limits a worker's time and memory."""
+    allowed = {"pool.py", "serve/supervisor.py"}
+    libraries = {"multiprocessing", "concurrent.futures.process", "pebble", "torch.multiprocessing"}
+    for path in FILES:
+        if str(path.relative_to(SOURCE)) not in allowed:
+            text = path.read_text()
+            assert "ProcessPoolExecutor" not in text, path
+            names = _imports(path, all_packages=True)
+            used = {n for n in names for lib in libraries if f"{n}.".startswith(f"{lib}.")}
+            assert not used, f"{path} imports {used}"
 
 
 def test_only_the_protocol_opens_the_test_split():

@@ -1,24 +1,19 @@
-"""``mmcl compare`` and ``mmcl ablate``: many trainings, one table, and what can be said of it."""
+"""``mmcl compare`` and ``mmcl ablate``: many trainings, one table, and tests of differences."""
 
 from __future__ import annotations
 
+import os
+import shlex
 import sys
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import Annotated, Any
 
 import typer
 
 from mmcl.cli.report import write_report
-from mmcl.cli.train import preset_for, read_seeds
-from mmcl.engines import Engine, check_workers
+from mmcl.cli.train import live_table, preset_for, read_seeds
 from mmcl.errors import UsageError
-
-if TYPE_CHECKING:
-    from rich.table import Table
-
-    from mmcl.runs.comparison import Status, Tell
+from mmcl.pool import Engine, check_workers
 
 __all__ = ["ablate_command", "compare_command"]
 
@@ -80,7 +75,7 @@ def compare_command(
     entries, notes = model_entries(
         _words(models), loaded.card, source=source, overrides=overrides or []
     )
-    with _live_table() as tell:
+    with live_table("model") as tell:
         content = compare(
             path,
             entries,
@@ -129,7 +124,7 @@ def ablate_command(
         loaded.card, source=source, overrides=overrides or [], names=_words(only)
     )
     rescored = [] if only else modalities_left_out(entries[0].config, loaded.card)
-    with _live_table() as tell:
+    with live_table("model") as tell:
         content = compare(
             path,
             entries,
@@ -151,7 +146,7 @@ def _words(text: str) -> list[str]:
 
 
 def _seeds(text: str) -> list[int]:
-    """``3`` is three seeds, ``4,7`` are these two."""
+    """Read seeds as typed: ``3`` is three seeds, ``4,7`` are these two."""
     seeds = read_seeds(text)
     if "," in text:
         return seeds
@@ -161,57 +156,17 @@ def _seeds(text: str) -> list[int]:
 
 
 def _checked(workers: int | None, engine: Engine) -> int:
-    """As many as were asked for, or as there are cores."""
+    """Return the workers that were asked for, or one for each core."""
     check_workers(workers or 1, engine)
-    return workers or _cores()
-
-
-def _cores() -> int:
-    import os
-
-    return os.cpu_count() or 1
+    return workers or os.cpu_count() or 1
 
 
 def _typed() -> str:
-    import shlex
-
     return shlex.join(["mmcl", *sys.argv[1:]])
 
 
-@contextmanager
-def _live_table() -> Iterator[Tell]:
-    """A table on stderr that follows the trainings; silent where there is no terminal."""
-    from rich.console import Console
-    from rich.live import Live
-
-    screen = Console(file=sys.stderr)
-    if not screen.is_terminal:
-        yield lambda states: None
-        return
-    with Live(console=screen, transient=True, auto_refresh=False) as live:
-        yield lambda states: live.update(_status_table(states), refresh=True)
-
-
-def _status_table(states: list[Status]) -> Table:
-    from rich.table import Table
-
-    done = sum(state.done + state.diverged for state in states)
-    table = Table(title=f"{done} of {sum(state.seeds for state in states)} trainings are over")
-    for column in ("model", "seeds", "diverged", "epoch", "best validation loss"):
-        table.add_column(column, justify="left" if column == "model" else "right")
-    for state in states:
-        table.add_row(
-            state.name,
-            f"{state.done} of {state.seeds}",
-            str(state.diverged or ""),
-            "" if state.epoch is None else str(state.epoch),
-            "" if state.valid_loss is None else f"{state.valid_loss:.3f}",
-        )
-    return table
-
-
 def _show(content: dict[str, Any], out: Path) -> None:
-    """The table, the notes and where everything lies."""
+    """Print the table, the notes and where everything lies."""
     from rich import box
     from rich.table import Table
 

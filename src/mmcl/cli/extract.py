@@ -2,18 +2,16 @@
 
 from __future__ import annotations
 
-import sys
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
-from mmcl.engines import Engine, check_workers
+from mmcl.errors import UsageError
+from mmcl.pool import Engine, check_workers
 
 if TYPE_CHECKING:
-    from mmcl.media.batch import Outcome, Progress
+    from mmcl.media.batch import Outcome
     from mmcl.media.recipe import Recipe
 
 __all__ = ["extract_command"]
@@ -26,7 +24,9 @@ def extract_command(
         list[Path], typer.Argument(metavar="SRC...", help="Media files, or folders of them.")
     ],
     out: Annotated[Path, typer.Option(metavar="CORPUS", help="Corpus file to write.")],
-    name: Annotated[str | None, typer.Option(help="Of the corpus; CORPUS without ending.")] = None,
+    name: Annotated[
+        str | None, typer.Option(help="Name of the corpus; by default that of the file.")
+    ] = None,
     task: Annotated[
         Literal["regression", "classes"], typer.Option(help="What the labels are.")
     ] = "regression",
@@ -41,7 +41,7 @@ def extract_command(
         Literal["mfcc", "egemaps"],
         typer.Option(help="Features of the voice; egemaps needs openSMILE (research licence)."),
     ] = "mfcc",
-    language: Annotated[str | None, typer.Option(help="Of the speech, as en.")] = None,
+    language: Annotated[str | None, typer.Option(help="Language of the speech, as en.")] = None,
     text_model: Annotated[str | None, typer.Option(help="Hub id or folder.")] = None,
     speech_model: Annotated[str | None, typer.Option(help="Hub id or folder.")] = None,
     face_model: Annotated[str | None, typer.Option(help="A face_landmarker.task.")] = None,
@@ -72,6 +72,7 @@ def extract_command(
 
       mmcl extract RAVDESS --out ravdess.arrow --task classes --alignment native --timings
     """
+    from mmcl.cli.show import training_progress
     from mmcl.media.batch import extract_batch
     from mmcl.media.folder import gather
 
@@ -86,7 +87,12 @@ def extract_command(
     )
     check_workers(workers, engine)
     gathered = gather(sources, kind=task, label_range=_checked_range(label_range))
-    with _bar() as progress:
+    with training_progress() as progress:
+
+        def tell(done: int, total: int, failed: int) -> None:
+            stage = f"extracting, {failed} failed" if failed else "extracting"
+            progress(stage, done, total, {})
+
         outcome = extract_batch(
             gathered,
             out,
@@ -95,7 +101,7 @@ def extract_command(
             workers=workers,
             engine=engine,
             max_failures=max_failures,
-            progress=progress,
+            progress=tell,
         )
     _say(outcome, out)
     if timings:
@@ -105,7 +111,6 @@ def extract_command(
 def _recipe(**settings: object) -> Recipe:
     from pydantic import ValidationError
 
-    from mmcl.errors import UsageError
     from mmcl.media.recipe import Recipe
 
     try:
@@ -117,42 +122,10 @@ def _recipe(**settings: object) -> Recipe:
 
 
 def _checked_range(label_range: tuple[float, float] | None) -> tuple[float, float] | None:
-    from mmcl.errors import UsageError
-
     if label_range is not None and not label_range[0] < label_range[1]:
         low, high = label_range
         raise UsageError(f"--label-range takes LOW HIGH, low below high, got {low:g} {high:g}")
     return label_range
-
-
-@contextmanager
-def _bar() -> Iterator[Progress]:
-    """A bar of items on a terminal's error stream."""
-    from rich.console import Console
-    from rich.progress import (
-        BarColumn,
-        MofNCompleteColumn,
-        Progress,
-        TextColumn,
-        TimeRemainingColumn,
-    )
-
-    columns = (
-        TextColumn("{task.description}"),
-        BarColumn(),
-        MofNCompleteColumn(),
-        TimeRemainingColumn(),
-    )
-    console = Console(file=sys.stderr)
-    hidden = not console.is_terminal
-    with Progress(*columns, console=console, transient=True, disable=hidden) as bars:
-        bar = bars.add_task("extracting", total=None)
-
-        def tell(done: int, total: int, failed: int) -> None:
-            description = f"extracting, {failed} failed" if failed else "extracting"
-            bars.update(bar, completed=done, total=total, description=description)
-
-        yield tell
 
 
 def _say(outcome: Outcome, out: Path) -> None:

@@ -4,15 +4,15 @@ from __future__ import annotations
 
 import os
 import sys
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, NamedTuple
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from mmcl.engines import Engine
 from mmcl.errors import UsageError
+from mmcl.pool import Engine, check_workers
 
 if TYPE_CHECKING:
     from rich.table import Table
@@ -46,10 +46,11 @@ def predict_command(
         str | None, typer.Option(help="Of a recording's speech, as es; the run's by default.")
     ] = None,
     engine: Annotated[
-        Engine, typer.Option(help="Of a corpus: this process, or those of Ray, also over machines.")
+        Engine, typer.Option(help="Of a corpus: its own processes or Ray's, also over machines.")
     ] = "local",
     workers: Annotated[
-        int | None, typer.Option(help="Of --engine ray: processes; one per core.", min=1)
+        int | None,
+        typer.Option(help="Of a corpus: processes; this one alone, with Ray one per core.", min=1),
     ] = None,
 ) -> None:
     """Predict a recording, utterance by utterance, or every clip of a corpus.
@@ -71,41 +72,31 @@ def predict_command(
     """
     from mmcl.media.folder import MEDIA_ENDINGS
 
-    if workers is not None and engine == "local":
-        raise UsageError("--workers is of --engine ray: without it one process predicts")
     if source.suffix.lower() in MEDIA_ENDINGS:
-        if engine == "ray":
-            raise UsageError(f'--engine ray is of a corpus, and "{source.name}" is a recording')
+        if engine == "ray" or workers is not None:
+            option = "--engine ray" if engine == "ray" else "--workers"
+            raise UsageError(f'{option} is of a corpus, and "{source.name}" is a recording')
         _predict_media(run, source, out, plot, transcript, language)
-    else:
-        of_recordings = {"--plot": plot, "--transcript": transcript, "--language": language}
-        _predict_corpus(run, source, out, of_recordings, _Processes(engine, workers))
-
-
-class _Processes(NamedTuple):
-    """Who predicts a corpus, and how many of them."""
-
-    engine: Engine
-    workers: int | None
+        return
+    of_recordings = {"--plot": plot, "--transcript": transcript, "--language": language}
+    for option, given in of_recordings.items():
+        if given is not None:
+            raise UsageError(f'{option} is of a recording, and "{source.name}" is none')
+    check_workers(workers or 1, engine)
+    count = workers or (1 if engine == "local" else os.cpu_count() or 1)
+    _predict_corpus(run, source, out, engine, count)
 
 
 def _predict_corpus(
-    run: Path,
-    corpus: Path,
-    out: Path | None,
-    of_recordings: Mapping[str, object],
-    processes: _Processes,
+    run: Path, corpus: Path, out: Path | None, engine: Engine, workers: int
 ) -> None:
-    for option, given in of_recordings.items():
-        if given is not None:
-            raise UsageError(f'{option} is of a recording, and "{corpus.name}" is none')
     if out is None:
         raise UsageError(f"predictions of a corpus need a file: --out with {', '.join(ENDINGS)}")
     _check_ending("--out", out, ENDINGS)
     from mmcl.cli.show import training_progress
     from mmcl.corpus.readers import read_corpus
     from mmcl.evaluation.tables import write_table
-    from mmcl.runs.prediction_pool import predict_over_ray
+    from mmcl.runs.prediction_blocks import predict_in_blocks
     from mmcl.runs.run import Run
 
     opened, loaded = Run.load(run), read_corpus(corpus)
@@ -118,11 +109,12 @@ def _predict_corpus(
             done += clips
             progress("predicting", done, total, {})
 
-        if processes.engine == "ray":
-            workers = processes.workers or os.cpu_count() or 1
-            table = predict_over_ray(opened, loaded, corpus, workers=workers, advance=advance)
-        else:
+        if engine == "local" and workers == 1:
             table = opened.predict(loaded, advance=advance)
+        else:
+            table = predict_in_blocks(
+                opened, loaded, corpus, workers=workers, engine=engine, advance=advance
+            )
     write_table(table, out)
     typer.echo(f"{table.num_rows} predictions in {out}")
 
@@ -168,7 +160,7 @@ def _check_ending(option: str, path: Path | None, endings: tuple[str, ...]) -> N
 
 @contextmanager
 def _stages() -> Iterator[Callable[[str], None]]:
-    """What is being done, on a terminal's error stream."""
+    """Show on a terminal's error stream what is being done."""
     from rich.console import Console
 
     console = Console(file=sys.stderr)
@@ -193,7 +185,7 @@ def _write(timeline: Timeline, out: Path, media: Path) -> None:
 
 
 def _table(timeline: Timeline) -> Table:
-    """An utterance per row: when, what, how positive, and what drove it."""
+    """Return a table with a row per utterance: time, text, prediction, and what drove it."""
     from rich.markup import escape
     from rich.table import Table
 

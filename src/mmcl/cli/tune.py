@@ -3,22 +3,17 @@
 from __future__ import annotations
 
 import shlex
-import sys
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from mmcl.cli.report import write_report
-from mmcl.engines import check_workers
+from mmcl.pool import Engine, check_workers
 
 if TYPE_CHECKING:
     from rich.table import Table
-
-    from mmcl.learning.loop import Progress
-    from mmcl.runs.search import Told
 
 __all__ = ["tune_command"]
 
@@ -31,6 +26,9 @@ def tune_command(
     model: Annotated[str, typer.Option(help="calibrated, released or a baseline.")] = "calibrated",
     trials: Annotated[int, typer.Option(min=1, help="Trainings in all.")] = 30,
     workers: Annotated[int, typer.Option(min=1, help="Processes that search together.")] = 1,
+    engine: Annotated[
+        Engine, typer.Option(help="Search in processes of its own, or of Ray, also over machines.")
+    ] = "local",
     seeds: Annotated[
         int, typer.Option(min=1, help="Fresh seeds to train the best settings with.")
     ] = 3,
@@ -62,29 +60,38 @@ def tune_command(
 
       mmcl train mosi.arrow --out runs/mosi --config tuned/mosi/best.toml --seeds 1,2,3
     """
-    from mmcl.cli.show import console
+    from mmcl.cli.show import console, training_progress
     from mmcl.cli.train import preset_for
     from mmcl.config import resolve_config
     from mmcl.corpus.readers import read_corpus
     from mmcl.runs.tuning import tune
 
-    check_workers(workers)
+    check_workers(workers, engine)
     loaded = read_corpus(corpus)
     settings = resolve_config(
         model=model, source=config or preset_for(loaded.card), overrides=overrides or []
     )
-    with _watching(trials) as (told, progress):
+    with training_progress() as progress:
+
+        def tell_trials(done: int, total: int, best: float | None) -> None:
+            progress("trials", done, total, {} if best is None else {"valid_loss": best})
+
+        def tell_epochs(stage: str, done: int, total: int, numbers: dict[str, float]) -> None:
+            if stage.endswith("epochs"):
+                progress(stage, done, total, numbers)
+
         content = tune(
             loaded,
             settings,
             out=out,
             trials=trials,
             workers=workers,
+            engine=engine,
             seeds=seeds,
             fixed=[override.partition("=")[0].strip() for override in overrides or []],
             command=shlex.join(["mmcl", *_words(corpus, out, model, config, overrides or [])]),
-            told=told,
-            progress=progress,
+            told=tell_trials,
+            progress=tell_epochs,
         )
     console.print(_table(content))
     typer.echo(_summary(content))
@@ -98,46 +105,15 @@ def tune_command(
 def _words(
     corpus: Path, out: Path, model: str, config: str | None, overrides: Sequence[str]
 ) -> list[str]:
-    """What decides the result; trials and workers are told by the result itself."""
+    """Return the words that decide the result; it says itself how many trials it had."""
     words = ["tune", str(corpus), "--out", str(out)]
     words += [] if model == "calibrated" else ["--model", model]
     words += [] if config is None else ["--config", config]
     return words + [word for override in overrides for word in ("--set", override)]
 
 
-@contextmanager
-def _watching(trials: int) -> Iterator[tuple[Told, Progress]]:
-    """A bar of the trials and one of the training under way, on a terminal's error stream."""
-    from rich.console import Console
-    from rich.progress import BarColumn, MofNCompleteColumn, TextColumn
-    from rich.progress import Progress as Bars
-
-    columns = (
-        TextColumn("{task.description}", markup=False),
-        BarColumn(),
-        MofNCompleteColumn(),
-        TextColumn("{task.fields[numbers]}", markup=False),
-    )
-    errors = Console(file=sys.stderr)
-    hidden = not errors.is_terminal
-    with Bars(*columns, console=errors, transient=True, disable=hidden) as bars:
-        search = bars.add_task("trials", total=trials, numbers="")
-        inner = bars.add_task("training", total=None, numbers="")
-
-        def told(done: int, total: int, best: float | None) -> None:
-            numbers = "" if best is None else f"best {best:.4g}"
-            bars.update(search, completed=done, total=total, numbers=numbers)
-
-        def progress(stage: str, done: int, total: int, numbers: Mapping[str, float]) -> None:
-            valid = f"valid {numbers['valid_loss']:.3g}" if "valid_loss" in numbers else ""
-            if stage.endswith("epochs"):
-                bars.update(inner, description=stage, completed=done, total=total, numbers=valid)
-
-        yield told, progress
-
-
 def _table(content: Mapping[str, Any]) -> Table:
-    """What was searched, what the best trial has, and how much it mattered."""
+    """Return a table of the settings of the best trial and their importance."""
     from rich.table import Table
 
     shares = content["importance"] or {}
@@ -147,14 +123,14 @@ def _table(content: Mapping[str, Any]) -> Table:
     table.add_column("value", justify="right", no_wrap=True)
     if shares:
         table.add_column("importance", justify="right", no_wrap=True)
-    for key in sorted(best["params"], key=lambda each: -shares.get(each, 0.0)):
+    for key in sorted(best["params"], key=lambda key: -shares.get(key, 0.0)):
         cells = [key, f"{best['params'][key]:.4g}"]
         table.add_row(*cells, *([f"{shares[key]:.2f}"] if shares else []))
     return table
 
 
 def _summary(content: Mapping[str, Any]) -> str:
-    """How many trials ended how, and what the best settings are worth."""
+    """Return how the trials ended, and the validation losses of the best settings."""
     from mmcl.cli.show import format_summary
 
     states = [trial["state"] for trial in content["trials"]]

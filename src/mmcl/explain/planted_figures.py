@@ -23,7 +23,8 @@ from mmcl.explain.figures import COLOURS, figure_html, role_strip, steps_figure,
 from mmcl.explain.page import render_section
 from mmcl.explain.run_figures import history_figures, read_history
 from mmcl.explain.sentences import signed
-from mmcl.runs.run import METRICS, RUN, Run
+from mmcl.runs.run import METRICS, Run
+from mmcl.runs.run_folder import RUN
 from mmcl.types import VARIANTS
 
 __all__ = ["SHOWN", "Metric", "metric_rows", "pick_clips", "planted_section", "read_planted"]

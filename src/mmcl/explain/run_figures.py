@@ -22,7 +22,8 @@ from mmcl.explain.comparison_words import arrow, metric_name, number
 from mmcl.explain.figures import COLOURS, Curve, curve_figure, figure_html, scatter_figure
 from mmcl.explain.page import environment_facts, render_section
 from mmcl.learning.history import HISTORY
-from mmcl.runs.run import METRICS, PREDICTIONS, RUN
+from mmcl.runs.run import METRICS, PREDICTIONS
+from mmcl.runs.run_folder import RUN
 
 __all__ = [
     "Confusion",

@@ -1,9 +1,8 @@
-"""Many files into one corpus: by several processes, each file once, whatever happens.
+"""Extraction of many files into one corpus, by several processes; what is done stays done.
 
-Every finished file is a part beside the corpus, ``CORPUS.parts/<key>.arrow``, written whole or
-not at all; its key is a hash of the file's path, size and time, of what is said in it, and of
-the recipe. A batch that was killed redoes none of them. When all are done they become one
-corpus, and the parts are removed.
+Every finished file is a part beside the corpus, ``CORPUS.parts/<key>.arrow``, complete or absent.
+Its key is a hash of the file's path, size and time, of its transcript, and of the recipe. A batch
+that was killed redoes none of them. When all are done, the parts become one corpus and are removed.
 """
 
 from __future__ import annotations
@@ -11,27 +10,25 @@ from __future__ import annotations
 import csv
 import hashlib
 import json
-import os
 import shutil
-import signal
 import socket
 from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
 from contextlib import closing
-from functools import cache, lru_cache, partial
+from functools import lru_cache, partial
 from itertools import islice
-from multiprocessing import get_context
-from multiprocessing.connection import Connection, wait
 from pathlib import Path
 from typing import Any, NamedTuple, Protocol
 
 from mmcl.corpus.schema import Card, Clip, Task
 from mmcl.corpus.store import open_corpus, write_corpus
-from mmcl.engines import Died, Engine, await_shared, check_shared, over_ray
 from mmcl.errors import DatasetError, MediaError, MissingExtraError, MMCLError
+from mmcl.files import complete_file
 from mmcl.media.extract import STAGES, Extracted, Extractor, card_of, with_versions
 from mmcl.media.folder import Failure, Gathered, Item
 from mmcl.media.recipe import Recipe
 from mmcl.media.transcripts import find_transcript
+from mmcl.pool import Died, Engine, run_tasks
+from mmcl.pool_ray import await_shared, check_shared
 from mmcl.types import SPLITS, Modality
 
 __all__ = ["ERRORS", "Extracts", "Outcome", "extract_batch"]
@@ -39,9 +36,7 @@ __all__ = ["ERRORS", "Extracts", "Outcome", "extract_batch"]
 ERRORS = "errors.csv"
 HEADER = ",".join(Failure._fields)
 FEWEST = 5
-"""A batch is not given up before so many files were tried."""
-PATIENCE = 5.0
-"""Seconds an idle process has to end by itself."""
+"""Files that must have been tried before a batch is given up."""
 SHOWN = 5
 MOST_NOTES = 20
 _UNLABELLED = Task(kind="regression", low=-1.0, high=1.0)
@@ -51,7 +46,7 @@ Progress = Callable[[int, int, int], None]
 
 
 class Extracts(Protocol):
-    """What a batch needs of an extractor; see :class:`~mmcl.media.extract.Extractor`."""
+    """An extractor as a batch uses it; see :class:`~mmcl.media.extract.Extractor`."""
 
     recipe: Recipe
 
@@ -67,11 +62,11 @@ class Extracts(Protocol):
 
 
 class Outcome(NamedTuple):
-    """What a batch came to.
+    """Result of a batch.
 
     Attributes:
-        card: Of the corpus that was written.
-        failures: Items that came to nothing.
+        card: Card of the corpus that was written.
+        failures: Items that could not be extracted.
         timings: Seconds per stage, over all files and processes.
         duration: Seconds of media in the corpus.
     """
@@ -103,23 +98,23 @@ def extract_batch(
     """Extract everything into one corpus, or go on where an earlier call was stopped.
 
     A file that fails is a line of ``errors.csv`` beside the corpus, also when its process
-    dies with it; the rest goes on.
+    dies with it. The other files are still extracted.
 
     Args:
-        gathered: What to extract.
-        out: The corpus to write; an existing one is replaced, when all is done.
-        recipe: How.
-        name: Of the corpus; that of the file by default.
+        gathered: Files to extract, with their labels.
+        out: The corpus to write. An existing one is replaced when all is done.
+        recipe: How to extract.
+        name: Name of the corpus; that of the file by default.
         workers: Processes; each holds the models.
         engine: Whose processes: our own, or those of Ray, on one machine or many.
         max_failures: Share of items that may fail, 0..1.
-        progress: Told how far it is.
-        make: Makes the extractor of a process, from the recipe.
+        progress: Called after every item.
+        make: Makes the extractor of a process from the recipe.
 
     Raises:
-        MediaError: If a larger share fails, of the first five files or of more, or in the
-            end; or if nothing was extracted. Finished parts are kept. Of a single item it is
-            the item's own.
+        MediaError: If a larger share fails, of the first five files or of more, or at the
+            end; or if nothing was extracted. Finished parts are kept. A single item raises
+            its own error.
         MissingExtraError: If a package is not installed.
         DatasetError: If the corpus cannot be written, or a machine of a cluster does not see
             the files.
@@ -128,10 +123,10 @@ def extract_batch(
     batch = _Batch(gathered, out, recipe, max_failures, progress)
     batch.check_end()  # rows at fault may be too many already
     tasks = batch.tasks()
-    run = _run_over_ray if engine == "ray" else _run
     try:
-        with closing(run(batch.remaining(tasks), workers, recipe, make)) as ended:
-            for task, cause in ended:
+        causes = _extract_all(batch.remaining(tasks), workers, engine, recipe, make)
+        with closing(causes):
+            for task, cause in causes:
                 batch.note(task, cause)
     finally:
         _write_errors(out.with_name(ERRORS), batch.failures)
@@ -144,7 +139,7 @@ def extract_batch(
 
 
 class _Batch:
-    """How far a batch is, and what failed."""
+    """Count of the items that are done and of those that failed."""
 
     def __init__(
         self,
@@ -158,14 +153,11 @@ class _Batch:
         self.max_failures, self.progress = max_failures, progress
         self.parts = out.with_name(f"{out.name}.parts")
         self.failures = list(gathered.failures)
+        self.total = len(gathered.items) + len(gathered.failures)
         self.tried = self.failed = 0
 
-    @property
-    def total(self) -> int:
-        return len(self.gathered.items) + len(self.gathered.failures)
-
     def tasks(self) -> list[_Task]:
-        """Every item with its part; one whose file is gone fails here."""
+        """Return every item with its part and its transcript."""
         try:
             self.parts.mkdir(parents=True, exist_ok=True)
         except OSError as fault:
@@ -183,70 +175,64 @@ class _Batch:
         return _Task(item, self.parts / f"{key}.arrow", transcript)
 
     def remaining(self, tasks: Sequence[_Task]) -> list[_Task]:
-        """Those without a part; the others are counted as done."""
+        """Return the tasks without a part; the others are counted as done."""
         rest = [task for task in tasks if not task.part.exists()]
         self.tried = len(tasks) - len(rest)
-        self._tell()
+        self._report_progress()
         return rest
 
     def note(self, task: _Task, cause: str | None) -> None:
-        """Count an item that was tried, and give up where too many fail."""
+        """Count an item that was tried, and give up when too many fail."""
         self.tried += 1
         if cause is not None:
             self.failed += 1
             self.failures.append(Failure(task.item.name, cause))
-        self._tell()
+        self._report_progress()
         if self.tried >= FEWEST and self.failed > self.max_failures * self.tried:
             tried = self.failures[len(self.gathered.failures) :]
-            raise MediaError(self._given_up(tried, self.tried, "files tried", "stopped early"))
+            raise MediaError(self._describe(tried, self.tried, "files tried", "stopped early"))
 
     def check_end(self) -> None:
-        """Refuse a result of which too much is missing."""
+        """Refuse a result in which too much is missing."""
         failed = len(self.failures)
         if failed == self.total or failed > self.max_failures * self.total:
             _write_errors(self.out.with_name(ERRORS), self.failures)
             if self.total == 1:
                 raise MediaError(self.failures[0].cause)
-            what = "no corpus was written"
-            raise MediaError(self._given_up(self.failures, self.total, "items", what))
+            end = "no corpus was written"
+            raise MediaError(self._describe(self.failures, self.total, "items", end))
 
-    def _tell(self) -> None:
+    def _report_progress(self) -> None:
         if self.progress is not None:
             known = len(self.gathered.failures)
             self.progress(known + self.tried, self.total, known + self.failed)
 
-    def _given_up(self, failures: Sequence[Failure], of: int, kind: str, what: str) -> str:
+    def _describe(self, failures: Sequence[Failure], count: int, kind: str, end: str) -> str:
+        """Return the text of the error that ends a batch."""
         failed = len(failures)
-        beyond = f", more than {self.max_failures:.0%}" if failed > self.max_failures * of else ""
-        enough = "0.9" if failed <= 0.9 * of else "1"
-        fix = (
+        beyond = (
+            f", more than {self.max_failures:.0%}" if failed > self.max_failures * count else ""
+        )
+        enough = "0.9" if failed <= 0.9 * count else "1"
+        advice = (
             "What is done is kept; the same command goes on. "
             f"To allow more: --max-failures {enough}"
         )
         if len(self.failures) == self.total:
-            fix = "Mend one of them at least, and give the same command again."
-        return "\n".join(
-            [
-                f"{failed} of {of} {kind} failed{beyond}: {what}.",
-                *(f"  {line}" for line in _summary(failures)),
-                f"  All of them: {self.out.with_name(ERRORS)}",
-                f"  {fix}",
-            ]
-        )
-
-
-def _summary(failures: Sequence[Failure]) -> list[str]:
-    lines = [f"{failure.item}: {failure.cause.splitlines()[0]}" for failure in failures[:SHOWN]]
-    if len(failures) > SHOWN:
-        lines.append(f"and {len(failures) - SHOWN} more")
-    return lines
+            advice = "Mend one of them at least, and give the same command again."
+        causes = [f"  {f.item}: {f.cause.splitlines()[0]}" for f in failures[:SHOWN]]
+        if failed > SHOWN:
+            causes.append(f"  and {failed - SHOWN} more")
+        first = f"{failed} of {count} {kind} failed{beyond}: {end}."
+        where = f"  All of them: {self.out.with_name(ERRORS)}"
+        return "\n".join([first, *causes, where, f"  {advice}"])
 
 
 def _key(item: Item, transcript: Path | str | None, recipe: Recipe) -> str:
-    """Everything the features of an item depend on; its label and split are none of it."""
-    said = _stamp(transcript) if isinstance(transcript, Path) else transcript
-    whole = item.clip_id is not None
-    parts = [_stamp(item.path), said, item.video_id, whole, recipe.model_dump(mode="json")]
+    """Return a hash of all that an item's features depend on; not of its label and split."""
+    text = _stamp(transcript) if isinstance(transcript, Path) else transcript
+    is_cut = item.clip_id is not None
+    parts = [_stamp(item.path), text, item.video_id, is_cut, recipe.model_dump(mode="json")]
     return hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()[:32]
 
 
@@ -259,177 +245,91 @@ def _stamp(path: Path) -> list[str | int]:
 
 
 def _write_errors(path: Path, failures: Sequence[Failure]) -> None:
-    """One line per failure; where there is none, the list of an earlier batch goes."""
+    """Write one line per failure; without any, remove the list of an earlier batch."""
     if not failures:
         if path.is_file() and path.read_text(encoding="utf-8", errors="replace").startswith(HEADER):
             path.unlink()
         return
-    path.parent.mkdir(parents=True, exist_ok=True)
-    unfinished = path.with_name(f".{path.name}.unfinished")
-    with unfinished.open("w", newline="", encoding="utf-8", errors="backslashreplace") as file:
-        writer = csv.writer(file, lineterminator="\n")
+    with (
+        complete_file(path) as unfinished,
+        unfinished.open("w", newline="", encoding="utf-8", errors="backslashreplace") as file,
+    ):
         file.write(f"{HEADER}\n")
-        writer.writerows((f.item, " ".join(f.cause.split())) for f in failures)
-    unfinished.replace(path)
+        rows = ((failure.item, " ".join(failure.cause.split())) for failure in failures)
+        csv.writer(file, lineterminator="\n").writerows(rows)
 
 
-# ---------------------------------------------------------------- processes
+# ---------------------------------------------------------------- in the workers
 
 
-class _Worker:
-    """A process that extracts one item at a time, and may die with it."""
-
-    def __init__(self, recipe: Recipe, make: Callable[[Recipe], Extracts]) -> None:
-        context = get_context("spawn")  # a fork would share the models' threads and locks
-        self.connection, theirs = context.Pipe()
-        self.process = context.Process(target=_serve, args=(theirs, recipe, make), daemon=True)
-        self.process.start()
-        theirs.close()
-        self.task: _Task | None = None
-
-    def give(self, task: _Task) -> None:
-        self.task = task
-        self.connection.send(task)
-
-    def answer(self) -> tuple[str | None, bool]:
-        """The cause of a failure or None, and whether the process lives on."""
-        try:
-            answer = self.connection.recv()
-        except (EOFError, OSError):
-            self.process.join()
-            return _death(self.process.exitcode), False
-        self.task = None
-        if isinstance(answer, MMCLError):
-            raise answer
-        return answer, True
-
-    def stop(self) -> None:
-        """End the process: an idle one by itself, one that is at work at once."""
-        self.connection.close()
-        if self.task is not None:
-            self.process.terminate()
-        self.process.join(PATIENCE)
-        self.process.kill()
-        self.process.join()
-
-
-def _death(code: int | None) -> str:
-    if code is not None and code < 0:
-        name = signal.Signals(-code).name
-        hint = "; memory may have run out" if name == "SIGKILL" else ""
-        return f"its process died (signal {name}{hint})"
-    return f"its process died (exit code {code})"
-
-
-def _run(
+def _extract_all(
     tasks: Sequence[_Task],
     workers: int,
+    engine: Engine,
     recipe: Recipe,
     make: Callable[[Recipe], Extracts],
 ) -> Generator[tuple[_Task, str | None]]:
-    """Every task with the cause of its failure or None, as they end."""
-    waiting = list(reversed(tasks))
-    count = min(workers, len(tasks))
-    _share_cores(count)
-    busy: dict[Any, _Worker] = {}
-    idle = [_Worker(recipe, make) for _ in range(count)]
-    try:
-        while waiting or busy:
-            while waiting and idle:
-                worker = idle.pop()
-                worker.give(waiting.pop())
-                busy[worker.connection] = worker
-            for ready in wait(list(busy)):
-                worker = busy.pop(ready)
-                task, (cause, lives) = worker.task, worker.answer()
-                if lives:
-                    idle.append(worker)
-                elif waiting:
-                    idle.append(_Worker(recipe, make))
-                if task is not None:
-                    yield task, cause
-    finally:
-        for worker in [*idle, *busy.values()]:
-            worker.stop()
-
-
-def _share_cores(workers: int) -> None:
-    """Give each process its share of the cores, unless the user has said something else."""
-    share = max(1, (os.cpu_count() or 1) // max(workers, 1))
-    os.environ.setdefault("OMP_NUM_THREADS", str(share))
-    os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
-
-
-def _serve(connection: Connection, recipe: Recipe, make: Callable[[Recipe], Extracts]) -> None:
-    """The life of a worker: a task in, None or the cause of its failure out."""
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is for the parent, which ends us
-    extractor = cache(partial(make, recipe))
-    while True:
-        try:
-            task = connection.recv()
-        except EOFError:  # the parent is gone
-            return
-        answer: str | MMCLError | None
-        try:
-            answer = _cause(task, extractor)
-        except MMCLError as fault:
-            answer = fault
-        try:
-            connection.send(answer)
-        except BrokenPipeError:  # likewise
-            return
-
-
-# ---------------------------------------------------------------- processes of Ray
-
-
-def _run_over_ray(
-    tasks: Sequence[_Task],
-    workers: int,
-    recipe: Recipe,
-    make: Callable[[Recipe], Extracts],
-) -> Generator[tuple[_Task, str | None]]:
-    """As :func:`_run`, and a file whose process dies is tried again in another."""
-    work = partial(_extract_there, recipe.model_dump_json(), make)
-    with closing(over_ray(work, [_absolute(task) for task in tasks], workers=workers)) as ended:
-        for task, answer in ended:
-            if isinstance(answer, Died):
-                yield task, answer.cause
-                continue
-            if answer is None:
+    """Yield every task with the cause of its failure, or None, in the order they end."""
+    over_machines = engine == "ray"
+    if over_machines:
+        tasks = [_absolute(task) for task in tasks]
+    work = partial(_extract, recipe.model_dump_json(), make, over_machines)
+    # With fewer files than workers each process has more cores.
+    count = workers if over_machines else max(1, min(workers, len(tasks)))
+    with closing(run_tasks(work, tasks, workers=count, engine=engine)) as answers:
+        for task, cause in answers:
+            if over_machines and cause is None:
                 await_shared(task.part)
-            yield task, answer
+            yield task, cause.cause if isinstance(cause, Died) else cause
 
 
 def _absolute(task: _Task) -> _Task:
-    said = task.transcript
+    transcript = task.transcript
     return _Task(
         task.item._replace(path=task.item.path.absolute()),
         task.part.absolute(),
-        said.absolute() if isinstance(said, Path) else said,
+        transcript.absolute() if isinstance(transcript, Path) else transcript,
     )
 
 
-def _extract_there(
-    recipe: str, make: Callable[[Recipe], Extracts], task: _Task, threads: int
+def _extract(
+    recipe: str,
+    make: Callable[[Recipe], Extracts],
+    over_machines: bool,
+    task: _Task,
+    threads: int,
 ) -> str | None:
-    """The cause of a failure, or None; Ray has told the libraries how many threads to take."""
-    check_shared(task.item.path)
-    check_shared(task.part.parent)
-    return _cause(task, partial(_extractor_there, recipe, make))
+    """Extract one item in a worker; return the cause of its failure, or None.
+
+    Raises:
+        MissingExtraError: If a package is not installed.
+        DatasetError: If a part cannot be written, or a file is not seen on this machine. Both
+            would stop every other item, too.
+    """
+    if over_machines:
+        check_shared(task.item.path, task.part.parent)
+    try:
+        _extract_part(task, _extractor(recipe, make, over_machines))
+    except (MissingExtraError, DatasetError):
+        raise
+    except MMCLError as fault:
+        return str(fault)
+    except Exception as fault:  # a fault of ours or of a library: one item, not the batch
+        return f"{type(fault).__name__}: {fault}"
+    return None
 
 
 @lru_cache(maxsize=1)
-def _extractor_there(recipe: str, make: Callable[[Recipe], Extracts]) -> Extracts:
-    """The extractor that a process keeps from one task to the next."""
+def _extractor(recipe: str, make: Callable[[Recipe], Extracts], over_machines: bool) -> Extracts:
+    """Return the extractor, which a process keeps from one task to the next."""
     wanted = Recipe.model_validate_json(recipe)
-    if wanted.versions:
+    if over_machines and wanted.versions:
         _check_versions(wanted.versions, with_versions(wanted).versions)
     return make(wanted)
 
 
 def _check_versions(wanted: Mapping[str, str], here: Mapping[str, str]) -> None:
-    """The card names one version of everything, so that every machine must have it."""
+    """Refuse a machine with other versions: the card names one version of everything."""
     for name, version in wanted.items():
         if here.get(name) != version:
             raise DatasetError(
@@ -440,31 +340,6 @@ def _check_versions(wanted: Mapping[str, str], here: Mapping[str, str]) -> None:
             )
 
 
-# ---------------------------------------------------------------- one item
-
-
-def _cause(task: _Task, extractor: Callable[[], Extracts]) -> str | None:
-    """Extract one item, and say why it failed.
-
-    Args:
-        task: The item.
-        extractor: Gives the extractor of this process, which the first call makes.
-
-    Raises:
-        MissingExtraError: If a package is not installed.
-        DatasetError: If a part cannot be written; either would stop every other item, too.
-    """
-    try:
-        _extract_part(task, extractor())
-    except (MissingExtraError, DatasetError):
-        raise
-    except MMCLError as fault:
-        return str(fault)
-    except Exception as fault:  # a fault of ours or of a library: one item, not the batch
-        return f"{type(fault).__name__}: {fault}"
-    return None
-
-
 def _extract_part(task: _Task, extractor: Extracts) -> None:
     item = task.item
     extracted = extractor.extract(
@@ -473,11 +348,10 @@ def _extract_part(task: _Task, extractor: Extracts) -> None:
         video_id=item.video_id,
         span=None if item.clip_id is None else (0.0, float("inf")),
     )
-    dims = _dims(extracted.clips)
     card = Card(
         name=item.video_id,
         task=_UNLABELLED,
-        dims=dims,
+        dims={m: s.shape[1] for clip in extracted.clips for m, s in clip.features.items()},
         counts={"test": len(extracted.clips)},
         aligned=extractor.recipe.alignment == "word",
         missing_as_zero=True,
@@ -494,10 +368,6 @@ def _extract_part(task: _Task, extractor: Extracts) -> None:
     write_corpus(task.part, card, clips)
 
 
-def _dims(clips: Sequence[Clip]) -> dict[Modality, int]:
-    return {m: steps.shape[1] for clip in clips for m, steps in clip.features.items()}
-
-
 # ---------------------------------------------------------------- one corpus of all parts
 
 
@@ -511,10 +381,11 @@ def _merge(batch: _Batch, tasks: Sequence[_Task], name: str) -> Outcome:
     notes = [*batch.gathered.notes, *_joined_notes(ordered, cards)]
     if batch.failures:
         notes.append(f"{len(batch.failures)} of {batch.total} items failed and are not in it")
+    dims: dict[Modality, int] = {m: width for card in cards for m, width in card.dims.items()}
     languages = {card.language for card in cards if card.language}
     merged = card_of(
         Recipe.model_validate(cards[0].recipe["extraction"]),
-        {m: width for card in cards for m, width in card.dims.items()},
+        dims,
         task=batch.gathered.task,
         counts={split: count for split, count in counts.items() if count},
         name=name,
@@ -543,19 +414,19 @@ def _clips(tasks: Sequence[_Task]) -> Iterator[Clip]:
 
 
 def _spans(tasks: Sequence[_Task], cards: Sequence[Card]) -> dict[str, tuple[float, float]]:
-    """Where in its file each utterance lies, for files that were cut."""
-    return {
-        name: (start, end)
-        for task, card in zip(tasks, cards, strict=True)
-        if task.item.clip_id is None
-        for name, (start, end) in zip(
-            open_corpus(task.part).every_clip().ids, card.recipe["spans"], strict=True
-        )
-    }
+    """Return where in its file each utterance lies, for files that were cut."""
+    spans: dict[str, tuple[float, float]] = {}
+    for task, card in zip(tasks, cards, strict=True):
+        if task.item.clip_id is None:
+            ids = open_corpus(task.part).every_clip().ids
+            spans |= {
+                i: (start, end) for i, (start, end) in zip(ids, card.recipe["spans"], strict=True)
+            }
+    return spans
 
 
 def _joined_notes(tasks: Sequence[_Task], cards: Sequence[Card]) -> Iterator[str]:
-    """The notes of all files; one that many have is one note."""
+    """Yield the notes of all files; a note that many of them have comes once."""
     noted: dict[str, list[str]] = {}
     for task, card in zip(tasks, cards, strict=True):
         for note in card.notes:

@@ -1,4 +1,4 @@
-"""What every part of MMCL earns: ``calibrated`` with one thing changed at a time (METHOD 5)."""
+"""Ablations: ``calibrated`` with one thing changed at a time (METHOD 5)."""
 
 from __future__ import annotations
 
@@ -17,12 +17,9 @@ REFERENCE = "calibrated"
 
 
 class Ablation(NamedTuple):
-    """One change.
+    """One change, as ``section.key=value``.
 
-    Attributes:
-        name: Of the row.
-        question: What it answers; rows with the same question answer it together.
-        settings: ``section.key=value``.
+    Rows with the same question answer it together.
     """
 
     name: str
@@ -63,10 +60,10 @@ row that all others are held against."""
 def ablation_entries(
     card: Card, *, source: str | None, overrides: Sequence[str] = (), names: Sequence[str] = ()
 ) -> list[Entry]:
-    """The reference, every ablation, each modality left out in training, and ``released``.
+    """Return the reference, every ablation, each modality left out in training, and ``released``.
 
     Args:
-        card: Of the corpus.
+        card: Card of the corpus.
         source: Preset or file.
         overrides: Settings of every row.
         names: Only these ablations, beside the reference; all of them where empty.
@@ -81,48 +78,38 @@ def ablation_entries(
 
     plain = settle()
     entries = [
-        Entry(each.name, settle(*each.settings), each.settings, each.question)
-        for each in (*ABLATIONS, *_without_in_training(plain, card))
+        Entry(ablation.name, settle(*ablation.settings), ablation.settings, ablation.question)
+        for ablation in (*ABLATIONS, *_without_in_training(plain, card))
     ]
-    whole = "Is the repair better than the method as released?"
+    question = "Is the repair better than the method as released?"
     released = resolve_config(model="released", source=source, overrides=overrides)
-    entries.append(Entry("released", released, ("model.name=released",), whole))
-    _check_names(names, [entry.name for entry in entries])
-    return [Entry(REFERENCE, plain), *(e for e in entries if not names or e.name in names)]
-
-
-def modalities_left_out(config: Config, card: Card) -> list[Rescored]:
-    """Rows that show what a trained network loses with each modality taken away at test."""
-    used = _used(config, card)
-    if len(used) < 2:
-        return []
-    return [
-        Rescored(f"tested without {modality}", REFERENCE, modality, _TESTED_WITHOUT)
-        for modality in used
-    ]
-
-
-def _without_in_training(config: Config, card: Card) -> list[Ablation]:
-    used = _used(config, card)
-    if len(used) < 2:
-        return []
-    kept = {m: [f'"{other}"' for other in used if other != m] for m in used}
-    return [
-        Ablation(
-            f"trained without {m}", _TRAINED_WITHOUT, (f"model.modalities=[{', '.join(kept[m])}]",)
-        )
-        for m in used
-    ]
-
-
-def _used(config: Config, card: Card) -> list[Modality]:
-    return [m for m in MODALITIES if m in card.dims and m in config.model.modalities]
-
-
-def _check_names(names: Sequence[str], known: Sequence[str]) -> None:
+    entries.append(Entry("released", released, ("model.name=released",), question))
+    known = [entry.name for entry in entries]
     for name in names:
         if name not in known:
             raise UsageError(
                 f'--only: unknown ablation "{name}"{did_you_mean(name, known)}\n'
                 f"  Ablations: {', '.join(known)}"
             )
+    return [Entry(REFERENCE, plain), *(e for e in entries if not names or e.name in names)]
+
+
+def modalities_left_out(config: Config, card: Card) -> list[Rescored]:
+    """Return rows that show what a trained network loses with each modality taken away at test."""
+    removable = _removable(config, card)
+    return [Rescored(f"tested without {m}", REFERENCE, m, _TESTED_WITHOUT) for m in removable]
+
+
+def _without_in_training(config: Config, card: Card) -> list[Ablation]:
+    ablations = []
+    for modality in (removable := _removable(config, card)):
+        kept = ", ".join(f'"{other}"' for other in removable if other != modality)
+        setting = f"model.modalities=[{kept}]"
+        ablations.append(Ablation(f"trained without {modality}", _TRAINED_WITHOUT, (setting,)))
+    return ablations
+
+
+def _removable(config: Config, card: Card) -> list[Modality]:
+    """Return the modalities in use, if there are several."""
+    used = [m for m in MODALITIES if m in card.dims and m in config.model.modalities]
+    return used if len(used) > 1 else []

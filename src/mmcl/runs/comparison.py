@@ -1,38 +1,30 @@
-"""Many models on one corpus with the same seeds: trained side by side, scored once, compared.
+"""Comparison of many models on one corpus with the same seeds.
 
 ::
 
     OUT/corpus.arrow              the corpus, where it was given in a foreign layout
-    OUT/models/NAME/              a run folder each, see mmcl.runs.run
+    OUT/models/NAME/              one run folder per row, see mmcl.runs.run
     OUT/models/NAME/seed-N/cost.json
     OUT/comparison.json           every row, every test, what they cost
     OUT/comparison.{md,tex,csv}   the table
 
-Every training is a job of its own, in a process of its own. The same call again goes on where
-the last one stopped: a seed that has finished is not trained again.
+The models are trained side by side, each training in a process of its own, and scored once. The
+same call again goes on where the last one stopped: a finished seed is not trained again.
 """
 
 from __future__ import annotations
 
 import hashlib
-import json
-import re
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
-import numpy as np
-from pyarrow import compute as pc
-from pyarrow import parquet
-
-from mmcl.config import Config, model_names, resolve_config
+from mmcl.config import model_names, resolve_config
 from mmcl.corpus.readers import convert_corpus
 from mmcl.corpus.schema import Card
 from mmcl.corpus.store import Corpus, is_corpus_file, open_corpus
-from mmcl.engines import Engine
 from mmcl.errors import (
     ConfigError,
-    DatasetError,
     RunError,
     ShapeError,
     TrainingError,
@@ -40,36 +32,32 @@ from mmcl.errors import (
     did_you_mean,
 )
 from mmcl.evaluation.item_sums import summable_metrics
-from mmcl.evaluation.metrics import task_metrics
-from mmcl.evaluation.moments import without_modality
 from mmcl.evaluation.planted import ROLE_METRICS
-from mmcl.evaluation.protocol import (
-    JUDGED,
-    judged_split,
-    reference_metrics,
-    reference_predictions,
-)
 from mmcl.evaluation.published_results import published_datasets, published_results
 from mmcl.evaluation.significance import Predictions, compare_rows
-from mmcl.evaluation.summary import summarise_seeds
 from mmcl.evaluation.tables import write_text
 from mmcl.files import write_json
-from mmcl.learning.history import read_history
-from mmcl.learning.inference import score_split
-from mmcl.learning.loop import DONE
 from mmcl.models.registry import build_network, network_class
+from mmcl.pool import Engine
+from mmcl.runs.comparison_rows import (
+    Entry,
+    Rescored,
+    reference_rows,
+    rescored_row,
+    row_folder,
+    trained_row,
+)
 from mmcl.runs.comparison_tables import csv_table, latex_table, markdown_table
-from mmcl.runs.jobs import COST, Job, train_jobs
-from mmcl.runs.run import DIVERGED, METRICS, PREDICTIONS, Run, finish_run, open_run
+from mmcl.runs.jobs import Job, Tell, train_jobs
+from mmcl.runs.run_folder import open_run
 from mmcl.runtime import environment
-from mmcl.types import BASELINES, VARIANTS, Modality
+from mmcl.types import BASELINES, VARIANTS
 
 __all__ = [
     "COMPARISON",
     "REFERENCES",
     "Entry",
     "Rescored",
-    "Status",
     "compare",
     "default_metrics",
     "model_entries",
@@ -88,75 +76,18 @@ DEFAULT_METRICS = {
 """The first one is primary: it stands first in every table and picture."""
 
 
-class Entry(NamedTuple):
-    """A row that is trained, or scored again with something taken away.
-
-    Attributes:
-        name: Shown, and the name of its folder.
-        config: All settings.
-        settings: Those that make it different from the row it is compared with.
-        question: What it answers, in an ablation.
-    """
-
-    name: str
-    config: Config
-    settings: tuple[str, ...] = ()
-    question: str | None = None
-
-
-class Rescored(NamedTuple):
-    """A row that is not trained: another row's networks, on clips without a modality.
-
-    Attributes:
-        name: Shown.
-        of: The row whose networks are scored.
-        without: What the clips have lost.
-        question: What it answers.
-    """
-
-    name: str
-    of: str
-    without: Modality
-    question: str | None = None
-
-
-class Status(NamedTuple):
-    """How far one row is, for a live table.
-
-    Attributes:
-        name: Of the row.
-        done: Seeds that have finished.
-        diverged: Seeds whose loss stopped being finite.
-        seeds: All of them.
-        epoch: Latest epoch of the seeds in training, counted from 1; None before the first.
-        valid_loss: Mean over seeds of the best validation loss so far.
-    """
-
-    name: str
-    done: int
-    diverged: int
-    seeds: int
-    epoch: int | None
-    valid_loss: float | None
-
-
-Tell = Callable[[list[Status]], None]
-
-
 def model_entries(
     names: Sequence[str], card: Card, *, source: str | None, overrides: Sequence[str] = ()
 ) -> tuple[list[Entry], list[str]]:
-    """Settings of the models to compare, by name.
+    """Return a row for each model to compare, and notes on models that were left out.
+
+    Without names all models are compared, but for those that use no modality of the corpus.
 
     Args:
-        names: Names of models; none at all means every model there is.
-        card: Of the corpus.
+        names: Names of models.
+        card: Card of the corpus.
         source: Preset or file, for every model.
         overrides: ``section.key=value``, for every model.
-
-    Returns:
-        An entry per model, and notes on models that were left out: of "every model" those
-        that use no modality of the corpus.
 
     Raises:
         UsageError: If a name is unknown or given twice.
@@ -175,21 +106,15 @@ def model_entries(
     notes = []
     chosen = asked or [*reversed(VARIANTS), *BASELINES]
     if not asked:
-        able = [name for name in chosen if set(network_class(name).takes) & set(card.dims)]
-        notes = [
-            f"{name} was left out: the corpus has none of its modalities"
-            for name in chosen
-            if name not in able
-        ]
-        chosen = able
-    return [
-        Entry(name, resolve_config(model=name, source=source, overrides=overrides))
-        for name in chosen
-    ], notes
+        unable = [name for name in chosen if not set(network_class(name).takes) & set(card.dims)]
+        notes = [f"{name} was left out: the corpus has none of its modalities" for name in unable]
+        chosen = [name for name in chosen if name not in unable]
+    configs = [resolve_config(model=n, source=source, overrides=overrides) for n in chosen]
+    return [Entry(name, config) for name, config in zip(chosen, configs, strict=True)], notes
 
 
 def default_metrics(task_kind: str, asked: Sequence[str], known: Sequence[str]) -> list[str]:
-    """The metrics to compare by: those asked for, or the usual ones of the task.
+    """Return the metrics to compare by: those asked for, or the usual ones of the task.
 
     Raises:
         ConfigError: If the corpus has no metric of that name.
@@ -219,33 +144,30 @@ def compare(
     rescored: Sequence[Rescored] = (),
     tell: Tell | None = None,
 ) -> dict[str, Any]:
-    """Train what is not trained yet, score it, test it and write it down.
+    """Train what is not trained yet, score and test it; write comparison.json and return it.
 
     Args:
         corpus: A corpus file, or a foreign one.
-        entries: What to train.
+        entries: The rows to train.
         seeds: One training of every entry each.
-        out: Where everything goes; see above.
-        metrics: To compare by; those usual for the task by default.
-        reference: The row that the others are held against; by default ``calibrated``, or
+        out: The folder described above.
+        metrics: Metrics to compare by; those usual for the task by default.
+        reference: The row that the others are tested against; by default ``calibrated``, or
             the first.
         kind: ``comparison`` or ``ablation``.
         command: As typed, to be kept with the result.
         workers: Trainings at a time.
-        engine: Whose processes train: our own, or those of Ray, on one machine or many.
+        engine: Whose processes train: our own, or those of Ray.
         notes: To be kept with the result.
         rescored: Rows that are not trained, but scored with something taken away.
-        tell: Told about once a second how far every row is.
-
-    Returns:
-        What comparison.json holds.
+        tell: Called about once a second with the state of every row.
 
     Raises:
         UsageError: If the reference is not among the rows.
         ConfigError: If the corpus has no metric of that name.
         DatasetError: If there is nothing to train on or to score.
         RunError: If the folder holds runs with other settings or of another corpus.
-        TrainingError: If a training was killed, or every seed of the reference diverged.
+        TrainingError: If a process died, or every seed of the reference diverged.
     """
     names = [entry.name for entry in entries]
     held_against = reference or ("calibrated" if "calibrated" in names else names[0])
@@ -255,30 +177,35 @@ def compare(
     loaded, path = prepare_corpus(corpus, out)
     _check_settings(entries, loaded)
     preset = entries[0].config.evaluation.preset
-    judged = _references(loaded, preset)
+    # References come first: they are quick, and refuse a corpus that cannot be scored.
+    predictions: dict[str, Predictions] = {}
+    references = reference_rows(loaded, preset, predictions)
     known = summable_metrics(loaded.card.task, preset=preset)
     chosen = default_metrics(loaded.card.task.kind, metrics, known)
-    _train_all(loaded, path, entries, seeds, out, workers, engine, tell)
-    rows = [_trained_row(entry, loaded, seeds, out, judged) for entry in entries]
-    rows += [_rescored_row(each, loaded, out, judged) for each in rescored]
-    rows += [judged.rows[name] for name in REFERENCES if name in judged.rows]
-    if held_against not in judged.predictions:
+    for entry in entries:
+        folder = row_folder(out, entry.name)
+        open_run(folder, loaded, entry.config, seeds=seeds, resume=True)
+    jobs = [
+        Job(path, entry.config, seed, row_folder(out, entry.name) / f"seed-{seed}", entry.name)
+        for seed in seeds  # every row has its first seed before any has its second
+        for entry in entries
+    ]
+    train_jobs(jobs, workers=workers, engine=engine, tell=tell)
+    rows = [trained_row(entry, loaded, seeds, out, predictions) for entry in entries]
+    rows += [rescored_row(entry, loaded, out, predictions) for entry in rescored]
+    rows += [references[name] for name in REFERENCES if name in references]
+    if held_against not in predictions:
         raise TrainingError(
             f"every seed of {held_against} diverged, and the others were to be held against it.\n"
             "  Hold them against another: --reference ridge"
         )
-    tested = compare_rows(
-        held_against,
-        judged.predictions,
-        task=loaded.card.task,
-        metrics=chosen,
-        preset=preset,
-    )
+    task = loaded.card.task
+    tested = compare_rows(held_against, predictions, task=task, metrics=chosen, preset=preset)
     content = {
         "kind": kind,
         "command": command,
         "corpus": _about(loaded),
-        "preset": preset if loaded.card.task.kind == "regression" else None,
+        "preset": preset if task.kind == "regression" else None,
         "metrics": [*chosen, *_only_shown(rows)],
         "reference": held_against,
         "seeds": list(seeds),
@@ -296,16 +223,12 @@ def compare(
 
 
 def _only_shown(rows: Sequence[Mapping[str, Any]]) -> list[str]:
-    """Metrics that no test is made of: the areas of planted corpora."""
+    """Return the metrics that are shown and not tested: the areas of planted corpora."""
     return [key for key in ROLE_METRICS if any(row["test"].get(key) for row in rows)]
 
 
 def _check_settings(entries: Sequence[Entry], corpus: Corpus) -> None:
-    """Build every network once, so that a setting that is wrong is known before the first hour.
-
-    Raises:
-        ConfigError: If one is.
-    """
+    """Build every network once, so that a wrong setting is known before the first training."""
     card = corpus.card
     dims = {str(m): d for m, d in card.dims.items()}
     for entry in entries:
@@ -316,192 +239,9 @@ def _check_settings(entries: Sequence[Entry], corpus: Corpus) -> None:
             raise ConfigError(f"{entry.name}: {fault}") from None
 
 
-class _Judged(NamedTuple):
-    """Rows and predictions of the test split, filled as rows are scored."""
-
-    rows: dict[str, dict[str, Any]]
-    predictions: dict[str, Predictions]
-
-
 def _about(corpus: Corpus) -> dict[str, Any]:
-    card = corpus.card
-    return {
-        "name": card.name,
-        "task": card.task.model_dump(mode="json"),
-        "counts": card.counts,
-        "aligned": card.aligned,
-        "checksum": corpus.checksum(),
-    }
-
-
-def _train_all(
-    corpus: Corpus,
-    path: Path,
-    entries: Sequence[Entry],
-    seeds: Sequence[int],
-    out: Path,
-    workers: int,
-    engine: Engine,
-    tell: Tell | None,
-) -> None:
-    for entry in entries:
-        open_run(_folder(out, entry.name), corpus, entry.config, seeds=seeds, resume=True)
-    jobs = [
-        Job(path, entry.config, seed, _folder(out, entry.name) / f"seed-{seed}")
-        for seed in seeds  # every row has its first seed before any has its second
-        for entry in entries
-    ]
-
-    def look() -> None:
-        if tell is not None:
-            tell([_status(entry.name, _folder(out, entry.name), seeds) for entry in entries])
-
-    train_jobs(jobs, workers=workers, engine=engine, look=look)
-
-
-def _folder(out: Path, name: str) -> Path:
-    return out / "models" / re.sub(r"[^\w.=-]+", "-", name)
-
-
-def _status(name: str, folder: Path, seeds: Sequence[int]) -> Status:
-    places = [folder / f"seed-{seed}" for seed in seeds]
-    done = [place for place in places if (place / DONE).exists()]
-    diverged = [place for place in places if (place / DIVERGED).exists()]
-    epochs, losses = [], []
-    for place in places:
-        history = read_history(place)
-        if history:
-            losses.append(min(row.valid_loss for row in history))
-            if place not in done:
-                epochs.append(len(history))
-    loss = sum(losses) / len(losses) if losses else None
-    return Status(name, len(done), len(diverged), len(places), max(epochs, default=None), loss)
-
-
-def _references(corpus: Corpus, preset: str) -> _Judged:
-    """Rows that are not trained, and the predictions behind them."""
-    if not corpus.card.counts.get("test"):
-        raise DatasetError(
-            f"{corpus.card.name}: no test clips to compare on.\n"
-            "  See what there is: mmcl corpus describe CORPUS"
-        )
-    split = judged_split(corpus, "test")
-    judged = _Judged({}, {})
-    metrics = {s: reference_metrics(corpus, s, preset=preset) for s in JUDGED}
-    for name, reference in reference_predictions(corpus, "test").items():
-        judged.predictions[name] = Predictions(
-            tuple(split.ids), split.labels(), reference.scores[None], ()
-        )
-        judged.rows[name] = {
-            "name": name,
-            "question": None,
-            "kind": "reference",
-            "settings": [],
-            "seeds_done": 1,
-            "diverged": {},
-            **{s: _summaries([metrics[s][name].values]) for s in JUDGED},
-            "cost": None,
-        }
-    return judged
-
-
-def _trained_row(
-    entry: Entry, corpus: Corpus, seeds: Sequence[int], out: Path, judged: _Judged
-) -> dict[str, Any]:
-    folder = _folder(out, entry.name)
-    row: dict[str, Any] = {
-        "name": entry.name,
-        "question": entry.question,
-        "kind": "model",
-        "settings": list(entry.settings),
-    }
-    diverged = {
-        str(seed): json.loads(path.read_text())["message"]
-        for seed in seeds
-        if (path := folder / f"seed-{seed}" / DIVERGED).exists()
-    }
-    if len(diverged) == len(seeds):
-        nothing: dict[str, Any] = {"valid": {}, "test": {}, "cost": None}
-        return row | {"seeds_done": 0, "diverged": diverged} | nothing
-    run = _scored_run(folder, corpus)
-    report = run.metrics
-    judged.predictions[entry.name] = _predictions(run, corpus)
-    results = {name: report[name] for name in JUDGED}
-    counts = {"seeds_done": len(run.seeds), "diverged": diverged, "cost": _cost(run)}
-    return row | counts | results
-
-
-def _scored_run(folder: Path, corpus: Corpus) -> Run:
-    """The run of a folder; scored now, unless it was scored with the same seeds before."""
-    run = Run.load(folder)
-    if (folder / METRICS).exists() and run.metrics["seeds"] == list(run.seeds):
-        return run
-    return finish_run(folder, corpus)
-
-
-def _predictions(run: Run, corpus: Corpus) -> Predictions:
-    """Per-item results of the test split, from the run's own file."""
-    split = judged_split(corpus, "test")
-    columns = ["seed", "id", "split", "scores"]
-    table = parquet.read_table(run.folder / PREDICTIONS, columns=columns)
-    table = table.filter(pc.equal(table.column("split"), "test"))
-    per_seed = []
-    for seed in run.seeds:
-        rows = table.filter(pc.equal(table.column("seed"), seed))
-        per_seed.append(np.array(rows.column("scores").to_pylist(), dtype=np.float64))
-    ids = tuple(rows.column("id").to_pylist())
-    shape = {"regression": (), "classes": (-1,), "emotions": (-1, 2)}[corpus.card.task.kind]
-    scores = np.stack(per_seed).reshape(len(run.seeds), len(ids), *shape)
-    return Predictions(ids, split.labels(), scores, run.seeds)
-
-
-def _rescored_row(each: Rescored, corpus: Corpus, out: Path, judged: _Judged) -> dict[str, Any]:
-    """The same networks, on clips that have lost a modality."""
-    run = Run.load(_folder(out, each.of))
-    split = without_modality(judged_split(corpus, "test"), each.without)
-    settings = run.config.evaluation
-    scored = [
-        score_split(run.model(seed), split, batch_size=settings.batch_size, per_step=False).scores
-        for seed in run.seeds
-    ]
-    found = [
-        task_metrics(corpus.card.task, split.labels(), scores, preset=settings.preset).values
-        for scores in scored
-    ]
-    judged.predictions[each.name] = Predictions(
-        tuple(split.ids), split.labels(), np.stack(scored), run.seeds
-    )
-    return {
-        "name": each.name,
-        "question": each.question,
-        "kind": "model",
-        "settings": [f"{each.without} taken away at test"],
-        "seeds_done": len(run.seeds),
-        "diverged": {},
-        "valid": {},
-        "test": _summaries(found),
-        "cost": None,
-    }
-
-
-def _summaries(seeds: Sequence[Mapping[str, float]]) -> dict[str, Any]:
-    return {key: summary.as_dict() for key, summary in summarise_seeds(seeds).items()}
-
-
-def _cost(run: Run) -> dict[str, Any]:
-    report = run.metrics
-    each = [
-        json.loads(path.read_text())
-        for seed in run.seeds
-        if (path := run.folder / f"seed-{seed}" / COST).exists()
-    ]
-    speeds = [c["predict_clips_per_second"] for c in each if "predict_clips_per_second" in c]
-    return {
-        "parameters": report["training"]["parameters"],
-        "train_seconds": report["training"]["seconds"]["mean"],
-        "predict_clips_per_second": (sum(speeds) / len(speeds) if speeds else None),
-        "peak_memory_mib": max((c["peak_memory_mib"] for c in each), default=None),
-    }
+    about = corpus.card.model_dump(mode="json", include={"name", "task", "counts", "aligned"})
+    return about | {"checksum": corpus.checksum()}
 
 
 def _divergence(rows: Sequence[Mapping[str, Any]]) -> list[str]:
@@ -530,6 +270,7 @@ def prepare_corpus(path: Path, out: Path) -> tuple[Corpus, Path]:
     """
     if path.is_file() and is_corpus_file(path):
         return open_corpus(path), path
+    # Every training maps the file; a pickle would be read into the memory of each.
     kept = out / "corpus.arrow"
     if not (kept.exists() and path.is_file()):
         convert_corpus(path, kept)

@@ -12,22 +12,19 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import Callable, Sequence
-from contextlib import suppress
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Self
 
 import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
-from pydantic import ValidationError
 
-from mmcl.config import Config, model_names
+from mmcl.config import Config
 from mmcl.corpus.batches import labelled_rows
-from mmcl.corpus.schema import Card, Task
+from mmcl.corpus.schema import Task
 from mmcl.corpus.store import Corpus, Split
-from mmcl.errors import DatasetError, RunError, UsageError
-from mmcl.evaluation.metrics import Metrics
+from mmcl.errors import DatasetError, RunError
 from mmcl.evaluation.moments import (
     Moments,
     as_probability,
@@ -53,14 +50,13 @@ from mmcl.learning.loop import DONE, Fitted, Progress, fit, read_fitted
 from mmcl.models.mmcl import MMCL
 from mmcl.models.network import Network
 from mmcl.models.registry import load_network
-from mmcl.runtime import environment, launch
+from mmcl.runs.jobs import DIVERGED, Job, Tell, corpus_file, train_jobs
+from mmcl.runs.run_folder import free_folder, open_run, read_description, read_settings
+from mmcl.runtime import launch
 
-__all__ = ["DIVERGED", "METRICS", "PREDICTIONS", "Run", "finish_run", "open_run", "train"]
+__all__ = ["METRICS", "PREDICTIONS", "Run", "finish_run", "summaries", "train"]
 
-RUN, METRICS, PREDICTIONS = "run.json", "metrics.json", "predictions.parquet"
-
-DIVERGED = "diverged.json"
-"""Beside a seed's checkpoint: that its loss stopped being finite, and where."""
+METRICS, PREDICTIONS = "metrics.json", "predictions.parquet"
 
 
 def train(
@@ -69,21 +65,29 @@ def train(
     *,
     out: str | Path | None = None,
     seeds: Sequence[int] = (1,),
+    workers: int = 1,
     resume: bool = False,
     progress: Progress | None = None,
+    tell: Tell | None = None,
 ) -> Run:
     """Train with several seeds, choose on validation, score once, save everything.
 
-    Where ``torchrun`` started several of this process they train together, the first of them
+    Where ``torchrun`` started several of this process they train together. The first of them
     scores and writes, and all return the run; ``out`` is on a disk that all of them see.
 
     Args:
-        corpus: What to learn from.
+        corpus: The corpus to learn from.
         config: All settings; the defaults are those of ``calibrated``.
         out: Run folder; by default the first free ``runs/<corpus>-<model>-<k>``.
         seeds: One training each.
+        workers: Seeds that are trained side by side, each in a process of its own with its
+            share of the cores. A script that asks for several needs
+            ``if __name__ == "__main__":``. Where several processes train together, seeds
+            are trained one after the other.
         resume: Go on with a run that was interrupted; finished seeds are not trained again.
-        progress: Told how far it is.
+        progress: Called as a training advances in this process.
+        tell: Called about once a second while seeds are trained side by side, with their
+            state.
 
     Returns:
         The finished run.
@@ -94,47 +98,66 @@ def train(
             another configuration or corpus.
         DatasetError: If there is nothing to learn from or to choose by.
         ConfigError: If the settings ask for what the machine has not.
-        TrainingError: If the loss stops being finite.
+        TrainingError: If the loss stops being finite, or a process dies.
     """
     config = config or Config()
-    folder = Path(out) if out is not None else _free_folder(corpus, config)
+    folder = Path(out) if out is not None else free_folder(corpus, config)
     # With several processes all of them run these lines; the first one writes.
     fabric = launch(config.runtime)
+    config = _with_devices(config, fabric.world_size)
     if fabric.is_global_zero:
         open_run(folder, corpus, config, seeds=seeds, resume=resume)
     fabric.barrier()
-    development = corpus.development()
-    for seed in seeds:
-        fit(
-            development,
-            config,
-            seed=seed,
-            folder=folder / f"seed-{seed}",
-            resume=resume,
-            progress=_name_seed(progress, seed, seeds),
-        )
+    # Processes that train one network together have the cores: then one seed at a time.
+    workers = min(workers, len(seeds)) if fabric.world_size == 1 else 1
+    if workers > 1:
+        with corpus_file(corpus, folder) as path:
+            train_jobs(
+                [Job(path, config, seed, folder / f"seed-{seed}", f"{seed}") for seed in seeds],
+                workers=workers,
+                for_comparison=False,
+                tell=tell,
+            )
+    else:
+        development = corpus.development()
+        for seed in seeds:
+            fit(
+                development,
+                config,
+                seed=seed,
+                folder=folder / f"seed-{seed}",
+                resume=resume,
+                progress=_name_seed(progress, seed, seeds),
+            )
     if fabric.is_global_zero:
         finish_run(folder, corpus)
     fabric.barrier()
     return Run.load(folder)
 
 
+def _with_devices(config: Config, processes: int) -> Config:
+    """Return the settings with the number of processes that train, also where torchrun chose it."""
+    runtime = config.runtime.model_copy(update={"devices": processes})
+    return config.model_copy(update={"runtime": runtime})
+
+
 class Run:
     """A finished run folder.
 
     Attributes:
-        folder: Where it lies.
+        folder: Its path.
+        description: Content of its run.json.
         config: Its configuration.
         card: The card of the corpus it was trained on.
-        seeds: Its seeds that were trained to their end.
-        diverged: Its other seeds, whose loss stopped being finite, and what was said of it;
-            only a comparison keeps them.
+        seeds: Seeds that were trained to their end.
+        diverged: Seeds whose loss stopped being finite, with the message; only a comparison
+            keeps them.
     """
 
     def __init__(self, folder: Path, description: dict[str, Any]) -> None:
         self.folder = folder
         self.description = description
-        self.config, self.card = _settings_of(folder, description)
+        self.config, self.card = read_settings(folder, description)
         self.diverged: dict[int, str] = {
             seed: json.loads(path.read_text())["message"]
             for seed in description["seeds"]
@@ -151,10 +174,11 @@ class Run:
         """Open a run folder.
 
         Raises:
-            RunError: If it is none, or not every seed has finished.
+            RunError: If it is no run folder, or not every seed has finished.
         """
         folder = Path(folder)
-        run = cls(folder, _read_description(folder))
+        run = cls(folder, read_description(folder))
+        # A seed is complete when its done.json is there; it is written last.
         missing = [s for s in run.seeds if not (folder / f"seed-{s}" / DONE).exists()]
         if not run.seeds:
             raise RunError(
@@ -170,7 +194,7 @@ class Run:
 
     @property
     def metrics(self) -> dict[str, Any]:
-        """What training wrote to metrics.json.
+        """Content of metrics.json, which training wrote.
 
         Raises:
             RunError: If the run was stopped after training and before it was scored.
@@ -185,7 +209,7 @@ class Run:
         return report
 
     def model(self, seed: int | None = None) -> Network:
-        """The network of one seed (the first by default), in evaluation mode."""
+        """Return the network of one seed (the first by default), in evaluation mode."""
         seed = self.seeds[0] if seed is None else seed
         if seed not in self._models:
             folder = self.folder / f"seed-{seed}" / "model"
@@ -193,7 +217,7 @@ class Run:
         return self._models[seed]
 
     def evaluate(self, corpus: Corpus) -> dict[str, Any]:
-        """Score every seed on a corpus: the layout of metrics.json.
+        """Score every seed on a corpus, in the layout of metrics.json.
 
         Raises:
             RunError: If the corpus does not fit the run.
@@ -205,7 +229,7 @@ class Run:
 
         Args:
             corpus: Same task and feature widths as the run's own.
-            advance: Called with the number of clips done.
+            advance: Called with a number of clips whenever so many more are done.
 
         Returns:
             A row per clip: ``id``, ``split``, ``prediction`` (of the mean over seeds) and
@@ -219,39 +243,33 @@ class Run:
         split = corpus.every_clip()
         task = self.card.task
         size = self.config.evaluation.batch_size
-        each = [
-            as_probability(
-                task,
-                score_split(
-                    self.model(s), split, batch_size=size, per_step=False, advance=advance
-                ).scores,
-            )
-            for s in self.seeds
+        scored = [
+            score_split(self.model(seed), split, batch_size=size, per_step=False, advance=advance)
+            for seed in self.seeds
         ]
-        return self.predicted(split, np.stack(each))
+        return self.predicted(split, np.stack([as_probability(task, s.scores) for s in scored]))
 
     def predicted(self, split: Split, scores: NDArray[np.float64]) -> pa.Table:
-        """The table of :meth:`predict`, of scores that are known.
+        """Return the table of :meth:`predict` for scores that are known.
 
         Args:
             split: The clips.
-            scores: Of every seed, ``[seeds, clips, ...]``; probabilities where classes or
-                emotions are predicted.
+            scores: Scores of every seed, ``[seeds, clips, ...]``; probabilities where classes
+                or emotions are predicted.
         """
         task = self.card.task
         mean = scores.mean(axis=0)
-        chosen = answers(task, mean)
         return pa.table(
             {
                 "id": pa.array(split.ids, pa.string()),
                 "split": split.table.column("split").cast(pa.string()),
-                "prediction": pa.array(in_words(task, chosen)),
+                "prediction": pa.array(in_words(task, answers(task, mean))),
                 "spread": pa.array(spread_over_seeds(task, scores, mean), pa.float64()),
             }
         )
 
     def moments(self, corpus: Corpus) -> list[Moments]:
-        """Predict every clip and say what moved it: which modality, which steps, which words.
+        """Predict every clip, and which modality, steps and words moved its prediction.
 
         Slower than :meth:`predict`: a clip is predicted again without each modality and
         without each word.
@@ -263,12 +281,12 @@ class Run:
             RunError: If the corpus does not fit the run, or its model has no policies.
         """
         self.check_fits(corpus)
-        models = [self.model(seed) for seed in self.seeds]
-        if not isinstance(models[0], MMCL):
+        if not isinstance(self.model(), MMCL):
             raise RunError(
                 f"{self.folder}: {self.config.model.name} predicts, and does not say from which "
                 "moments.\n  Only calibrated and released do: mmcl train CORPUS --model calibrated"
             )
+        models = [self.model(seed) for seed in self.seeds]
         size = self.config.evaluation.batch_size
         return moments_of(models, corpus.every_clip(), batch_size=size)
 
@@ -281,21 +299,23 @@ class Run:
         return None if summary is None else summary["mean"]
 
     def score(self, corpus: Corpus) -> tuple[dict[str, Any], list[tuple[int, Judged]]]:
-        """The report of :meth:`evaluate`, and every seed's per-item results."""
+        """Return the report of :meth:`evaluate`, and every seed's per-item results."""
         self.check_fits(corpus)
         settings = self.config.evaluation
         report: dict[str, Any] = {"valid": {}, "test": {}}
-        everything: list[tuple[int, Judged]] = []
+        results: list[tuple[int, Judged]] = []
         notes: list[str] = list(self.notes(corpus))
         references: dict[str, dict[str, Any]] = {}
         for name in JUDGED:
             if not corpus.card.counts.get(name):
                 notes.append(f'the corpus has no split "{name}"')
                 continue
-            judged = [(seed, self._judge(seed, corpus, name)) for seed in self.seeds]
-            everything += judged
-            report[name] = _summaries([j.metrics.values for _, j in judged])
-            notes += _warnings(name, [j.metrics for _, j in judged])
+            judged = [self._judged(seed, corpus, name) for seed in self.seeds]
+            results += zip(self.seeds, judged, strict=True)
+            report[name] = summaries([result.metrics.values for result in judged])
+            warnings = {warning for result in judged for warning in result.metrics.warnings}
+            notes += sorted(f"{name}: {warning}" for warning in warnings)
+            # Ridge, majority and constant learn from the training labels of this corpus.
             if len(labelled_rows(corpus.split("train"))):
                 for row, metrics in reference_metrics(corpus, name, preset=settings.preset).items():
                     references.setdefault(row, {})[name] = _finite(metrics.values)
@@ -309,26 +329,20 @@ class Run:
             "training": self._training_figures(),
             "notes": notes,
         }
-        return report, everything
+        return report, results
 
-    def _judge(self, seed: int, corpus: Corpus, name: JudgedSplit) -> Judged:
-        settings = self.config.evaluation
-        judged = judge(
-            self.model(seed),
-            corpus,
-            name,
-            preset=settings.preset,
-            batch_size=settings.batch_size,
-        )
-        # What was seen in every step has gone into the metrics: a large split of it is heavy.
+    def _judged(self, seed: int, corpus: Corpus, name: JudgedSplit) -> Judged:
+        preset, size = self.config.evaluation.preset, self.config.evaluation.batch_size
+        judged = judge(self.model(seed), corpus, name, preset=preset, batch_size=size)
+        # The metrics are made of what the network saw in every step; of a large split it is heavy.
         return judged._replace(scored=Scored(judged.scored.scores, [], [], []))
 
     def fitted(self, seed: int) -> Fitted:
-        """History and network of one seed."""
+        """Return history and network of one seed."""
         return read_fitted(self.folder / f"seed-{seed}")
 
     def check_fits(self, corpus: Corpus) -> None:
-        """See that a corpus has the run's task and feature widths.
+        """Check that a corpus has the run's task and feature widths.
 
         Raises:
             RunError: If it does not.
@@ -344,8 +358,9 @@ class Run:
             faults.append(f"it has {list(theirs.dims)}, the run was trained on {list(used)}")
         if self.model().released and mine.aligned and not theirs.aligned:
             faults.append("it is not aligned, and released was trained on a corpus that is")
-        if _kind(mine.task) != _kind(theirs.task):
-            faults.append(f"its task is {_kind(theirs.task)}, the run's is {_kind(mine.task)}")
+        tasks = _task_name(theirs.task), _task_name(mine.task)
+        if tasks[0] != tasks[1]:
+            faults.append("its task is {}, the run's is {}".format(*tasks))
         if faults:
             raise RunError(
                 "\n  ".join([f"{self.folder}: the corpus {theirs.name!r} does not fit.", *faults])
@@ -353,7 +368,7 @@ class Run:
             )
 
     def notes(self, corpus: Corpus) -> list[str]:
-        """What a reader of this run's results on a corpus should know."""
+        """Return what a reader of this run's results on a corpus should know."""
         notes = list(corpus.card.notes)
         model = self.model()
         for modality in model.never_seen:
@@ -388,143 +403,38 @@ class Run:
         }
 
 
-def _kind(task: Task) -> str:
+def _task_name(task: Task) -> str:
     return f"{task.kind} of {', '.join(task.names)}" if task.names else task.kind
 
 
-def _summaries(seeds: list[dict[str, float]]) -> dict[str, Any]:
+def summaries(seeds: Sequence[Mapping[str, float]]) -> dict[str, Any]:
+    """Summarise every metric over the seeds, as it stands in metrics.json."""
     return {key: summary.as_dict() for key, summary in summarise_seeds(seeds).items()}
-
-
-def _warnings(name: str, each: list[Metrics]) -> list[str]:
-    return sorted({f"{name}: {warning}" for metrics in each for warning in metrics.warnings})
 
 
 def _finite(values: dict[str, float]) -> dict[str, float | None]:
     return {key: value if math.isfinite(value) else None for key, value in values.items()}
 
 
-def _check_seeds(seeds: Sequence[int]) -> None:
-    if not seeds or len(set(seeds)) < len(seeds) or min(seeds) < 0:
-        raise UsageError(f"seeds must be different whole numbers from 0 on, got {list(seeds)}")
-
-
 def _name_seed(progress: Progress | None, seed: int, seeds: Sequence[int]) -> Progress | None:
+    """Return a progress whose stages say which seed they are of."""
     if progress is None:
         return None
-    told = progress
     label = f"seed {seed} ({list(seeds).index(seed) + 1} of {len(seeds)})"
 
     def tell(stage: str, done: int, total: int, numbers: dict[str, float]) -> None:
-        told(f"{label}, {stage}", done, total, numbers)
+        progress(f"{label}, {stage}", done, total, numbers)
 
     return tell
 
 
-def _free_folder(corpus: Corpus, config: Config) -> Path:
-    number = 1
-    while True:
-        folder = Path("runs") / f"{corpus.card.name}-{config.model.name}-{number}"
-        if not folder.exists():
-            return folder
-        number += 1
-
-
-def open_run(
-    folder: Path, corpus: Corpus, config: Config, *, seeds: Sequence[int], resume: bool
-) -> None:
-    """Make a run folder that trainings can be put into, or see that the one there fits.
-
-    Raises:
-        UsageError: If a seed is negative or named twice.
-        RunError: If the folder holds a run and ``resume`` is not set, or holds one of
-            another configuration or corpus.
-    """
-    _check_seeds(seeds)
-    description = {
-        "config": config.model_dump(mode="json"),
-        "seeds": list(seeds),
-        "corpus": corpus.card.model_dump(mode="json"),
-        "corpus_checksum": corpus.checksum(),
-        "environment": environment(),
-    }
-    if (folder / RUN).exists():
-        _check_resumable(folder, description, resume)
-        if list(seeds) == _read_description(folder)["seeds"]:
-            return
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-        write_json(folder / RUN, description)
-    except OSError as fault:
-        raise RunError(
-            f"{folder}: no run can be kept here ({fault.strerror or fault}).\n"
-            "  Give a new folder where you may write: --out"
-        ) from None
-
-
 def finish_run(folder: Path, corpus: Corpus) -> Run:
-    """Score the trained seeds of a run folder once, and write what they came to."""
+    """Score the trained seeds of a run folder once, and write metrics and predictions."""
     run = Run.load(folder)
     report, judged = run.score(corpus)
-    _write_predictions(folder / PREDICTIONS, judged)
-    write_json(folder / METRICS, report)
-    return run
-
-
-def _check_resumable(folder: Path, description: dict[str, Any], resume: bool) -> None:
-    if not resume:
-        raise RunError(
-            f"{folder}: holds a run already; nothing was changed.\n"
-            "  Go on with it: --resume\n  Start another: --out with a new folder"
-        )
-    before = _read_description(folder)
-    with suppress(ValidationError, KeyError):  # an earlier version's names are today's settings
-        before["config"] = _read_config(before["config"]).model_dump(mode="json")
-    for key, what in (("corpus_checksum", "another corpus"), ("config", "other settings")):
-        if before[key] != description[key]:
-            raise RunError(
-                f"{folder}: was started with {what}; nothing was changed.\n"
-                f"  Its settings: {folder / RUN}\n  Start another: --out with a new folder"
-            )
-
-
-def _settings_of(folder: Path, description: dict[str, Any]) -> tuple[Config, Card]:
-    try:
-        config = _read_config(description["config"])
-        return config, Card.model_validate(description["corpus"])
-    except (KeyError, ValidationError) as fault:
-        name = description.get("config", {}).get("model", {}).get("name")
-        why = "its settings are of another version"
-        if isinstance(fault, ValidationError) and name not in (None, *model_names()):
-            why = f'no model "{name}" is installed here'
-        raise RunError(
-            f"{folder / RUN}: cannot be opened: {why}.\n"
-            "  Install what it was trained with, or train it again: mmcl train CORPUS --out NEW"
-        ) from fault
-
-
-def _read_config(saved: dict[str, Any]) -> Config:
-    """Read saved settings; earlier versions called ``runtime.devices`` ``runtime.processes``."""
-    runtime = dict(saved.get("runtime", {}))
-    if "processes" in runtime:
-        runtime["devices"] = runtime.pop("processes")
-    return Config.model_validate({**saved, "runtime": runtime})
-
-
-def _read_description(folder: Path) -> dict[str, Any]:
-    try:
-        description: dict[str, Any] = json.loads((folder / RUN).read_text())
-    except FileNotFoundError:
-        raise RunError(
-            f"{folder}: not a run folder (no {RUN} in it).\n"
-            f"  Make one: mmcl train CORPUS --out {folder}"
-        ) from None
-    except (OSError, ValueError) as fault:
-        raise RunError(f"{folder / RUN}: not readable ({fault}).") from None
-    return description
-
-
-def _write_predictions(path: Path, judged: list[tuple[int, Judged]]) -> None:
     if not judged:
         raise DatasetError("the corpus has neither validation nor test clips to predict")
-    write_table(pa.concat_tables([prediction_table(j, seed) for seed, j in judged]), path)
+    predictions = [prediction_table(split, seed) for seed, split in judged]
+    write_table(pa.concat_tables(predictions), folder / PREDICTIONS)
+    write_json(folder / METRICS, report)
+    return run

@@ -1,34 +1,37 @@
-"""The search for settings: many trainings, judged on the validation split alone.
+"""Search for settings: many trainings with one seed, judged on the validation split alone.
 
-It is given a corpus without test clips. Each trial trains once with the same seed, and its
-value is the best validation loss; one that does worse than the median of the others so far is
-pruned. All that is known lies in one folder, which several processes may share::
+This module runs the trials; :mod:`mmcl.runs.tuning` then trains the best settings again with
+other seeds, since the loss of the best of many trials is too good to be believed.
 
-    FOLDER/search.json     what is searched: settings, space, seed, corpus
+The search is given a corpus without test clips. The value of a trial is its best validation
+loss, and one that does worse than the median of the others is stopped early. All that is known
+lies in one folder, which several processes may share::
+
+    FOLDER/search.json     settings, searched space, seed and corpus
     FOLDER/study.log       every trial, as Optuna's journal
     FOLDER/trials/N/       history.csv of trial N; the network of the best trial alone
-
-A value found so is the smallest of many, and so too good: train the settings again with other
-seeds before you believe it (``mmcl.runs.tuning``).
 """
 
 from __future__ import annotations
 
 import json
-import multiprocessing
-import os
 import shutil
-import time
-from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
-from multiprocessing.sharedctypes import Synchronized
+from collections.abc import Callable, Collection, Mapping, Sequence
+from contextlib import closing
+from functools import lru_cache, partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from mmcl.config import Config
-from mmcl.corpus.store import Corpus, open_corpus, write_corpus
-from mmcl.errors import MissingExtraError, MMCLError, RunError, TrainingError
+from mmcl.corpus.store import Corpus, open_corpus
+from mmcl.errors import RunError, TrainingError
+from mmcl.extras import load
 from mmcl.files import write_json
 from mmcl.learning.loop import CHECKPOINT, MODEL, Progress, fit
+from mmcl.pool import Died, Engine, run_tasks
+from mmcl.pool_ray import check_shared
+from mmcl.runs.jobs import corpus_file, with_threads
+from mmcl.runs.run_folder import refuse_other
 
 if TYPE_CHECKING:
     from optuna import Study
@@ -46,7 +49,7 @@ __all__ = [
     "with_settings",
 ]
 
-SEARCH, STUDY, TRIALS, SHARED = "search.json", "study.log", "trials", ".development.arrow"
+SEARCH, STUDY, TRIALS = "search.json", "study.log", "trials"
 SEARCH_SEED = 1
 STARTUP_TRIALS = 5
 """Trials that end before any is pruned."""
@@ -55,21 +58,15 @@ ENOUGH_TO_RANK = 10
 """Completed trials from which on the settings' importance is estimated."""
 
 _SEEDS_APART = 10_000  # more trials than a search has
-_POLL_SECONDS = 0.2
 
 Told = Callable[[int, int, float | None], None]
 """Called as ``told(trials done, trials asked for, best validation loss so far)``."""
 
 
 class Setting(NamedTuple):
-    """One setting that is searched.
+    """One setting that is searched: between ``low`` and ``high``, or one of ``choices``.
 
-    Attributes:
-        key: As ``--set`` names it.
-        low: Smallest value; unused with ``choices``.
-        high: Largest value.
-        log: Whether values are drawn evenly on a log scale.
-        choices: The values to choose from, where it is no range.
+    The key is as ``--set`` names it; with ``log`` values are drawn evenly on a log scale.
     """
 
     key: str
@@ -77,6 +74,10 @@ class Setting(NamedTuple):
     high: float = 0.0
     log: bool = False
     choices: tuple[int, ...] = ()
+
+    def holds(self, value: Any) -> bool:
+        """Whether a value can be drawn."""
+        return value in self.choices if self.choices else self.low <= value <= self.high
 
 
 class Trial(NamedTuple):
@@ -87,7 +88,7 @@ class Trial(NamedTuple):
         state: ``complete``, ``pruned``, or ``failed`` (its loss stopped being finite).
         value: Best validation loss; of a pruned trial the latest; None where it failed.
         params: The settings tried, by key.
-        seconds: How long it took.
+        seconds: Its duration.
         fault: Why it failed.
     """
 
@@ -117,32 +118,28 @@ CALIBRATED: tuple[Setting, ...] = (
 
 
 def space_for(config: Config, fixed: Collection[str] = ()) -> tuple[Setting, ...]:
-    """What is searched for a model.
+    """Return the settings that are searched for a model, without the keys in ``fixed``.
 
-    Args:
-        config: Its settings; a width its heads do not divide is left out.
-        fixed: Keys that are not to be searched.
+    Widths that its heads do not divide are left out.
 
     Example:
         >>> [setting.key for setting in space_for(Config(), fixed=["model.width"])][:2]
         ['learning.learning_rate', 'learning.weight_decay']
     """
-    space = CALIBRATED if config.model.name == "calibrated" else EVERY_MODEL
-    found = []
-    for setting in space:
-        if setting.key in fixed:
-            continue
+    space = []
+    for setting in CALIBRATED if config.model.name == "calibrated" else EVERY_MODEL:
         if setting.key == "model.width":
             fitting = tuple(w for w in setting.choices if w % config.model.heads == 0)
             setting = setting._replace(choices=fitting)
             if not fitting:
                 continue
-        found.append(setting)
-    return tuple(found)
+        if setting.key not in fixed:
+            space.append(setting)
+    return tuple(space)
 
 
 def with_settings(config: Config, params: Mapping[str, Any]) -> Config:
-    """The configuration with some settings changed.
+    """Return the configuration with some settings changed.
 
     Example:
         >>> with_settings(Config(), {"model.width": 32}).model.width
@@ -162,6 +159,7 @@ def search(
     folder: Path,
     trials: int,
     workers: int = 1,
+    engine: Engine = "local",
     fixed: Collection[str] = (),
     seed: int = SEARCH_SEED,
     told: Told | None = None,
@@ -169,50 +167,54 @@ def search(
 ) -> list[Trial]:
     """Search until so many trials have ended, counting those of earlier calls.
 
-    The same call again goes on where an earlier one was stopped: a trial that was under way
-    then is given up, and with one worker the trials after it are those that would have come.
+    The same call again goes on where an earlier one was stopped. A trial that was under way
+    then is given up; with one worker the trials after it are those that would have come.
 
     Args:
         development: The corpus without its test clips.
         config: The settings to start from; trial 0 tries them where they lie in the space.
-        folder: Where to leave the files named above.
+        folder: Where to leave the files named above; with Ray one that every machine sees.
         trials: Trials in all; a failed or pruned one counts.
         workers: Processes that search together; they share the cores.
+        engine: Whose processes: our own, or those of Ray.
         fixed: Keys that are not searched.
-        seed: Of every trial's training, and of the search.
-        told: Told how far it is, after every trial.
-        progress: Told how far each training is; with one worker only.
-
-    Returns:
-        Every trial that ended, by number.
+        seed: Seed of the search and of every trial's training.
+        told: Called after every trial.
+        progress: Called as a training advances; with one worker of our own only.
 
     Raises:
         MissingExtraError: If Optuna is not installed.
         RunError: If the folder holds a search of other settings or another corpus.
-        TrainingError: If a worker fails for a reason of its own.
+        TrainingError: If processes died, when all other trials have ended.
     """
     space = space_for(config, fixed)
     _open_folder(folder, development, config, space, seed)
     study = _open_study(folder)
+    # Trials of an earlier call that was killed would be waited for by the sampler.
     _give_up_interrupted(study)
     plan = _Plan(folder, config, space, seed, workers)
     ended = len(_ended(study))
     if not ended and not any(trial.state.name == "WAITING" for trial in study.trials):
         _try_first(study, config, space)
-    if told is not None:
-        told(ended, trials, _best_value(study))
-    if workers == 1:
+
+    def look() -> None:
+        if told is not None:
+            told(len(_ended(study)), trials, _best_value(study))
+
+    look()
+    if workers == 1 and engine == "local":
         for ticket in range(ended, trials):
             _run_trial(study, development, plan, ticket, progress)
-            if told is not None:
-                told(len(_ended(study)), trials, _best_value(study))
-    elif ended < trials:
-        _share(study, development, plan, range(ended, trials), told)
+            look()
+    else:
+        with corpus_file(development, folder) as path:
+            _run_in_workers(plan, path, range(ended, trials), engine, look)
+        _give_up_interrupted(study)  # where Ray began a trial once more in another process
     return _ended(study)
 
 
 def best_trial(trials: Sequence[Trial]) -> Trial:
-    """The completed trial with the smallest validation loss.
+    """Return the completed trial with the smallest validation loss.
 
     Raises:
         TrainingError: If none was completed.
@@ -228,18 +230,10 @@ def best_trial(trials: Sequence[Trial]) -> Trial:
 
 
 def importance(folder: Path, seed: int = SEARCH_SEED) -> dict[str, float] | None:
-    """How much of the differences between completed trials each setting explains.
+    """Return the share of the differences between completed trials that each setting explains.
 
-    Args:
-        folder: Of a search.
-        seed: Of the estimate.
-
-    Returns:
-        Shares by key that sum to 1, the largest first; None with fewer than ten completed
-        trials, or where all have the same value.
-
-    Source:
-        Functional ANOVA over a random forest, as Optuna has it.
+    The shares sum to 1, the largest first; None with fewer than ten completed trials, or where
+    all have the same value. Estimated by functional ANOVA over a random forest (Optuna).
     """
     import optuna
 
@@ -248,15 +242,15 @@ def importance(folder: Path, seed: int = SEARCH_SEED) -> dict[str, float] | None
     if len(values) < ENOUGH_TO_RANK or len(set(values)) == 1:
         return None
     evaluator = optuna.importance.FanovaImportanceEvaluator(seed=seed)
-    found = optuna.importance.get_param_importances(study, evaluator=evaluator)
-    return {key: float(share) for key, share in found.items()}
+    shares = optuna.importance.get_param_importances(study, evaluator=evaluator)
+    return {key: float(share) for key, share in shares.items()}
 
 
 # ---------------------------------------------------------------- the study
 
 
 class _Plan(NamedTuple):
-    """What every worker must know."""
+    """All that a worker must know of the search."""
 
     folder: Path
     config: Config
@@ -266,23 +260,15 @@ class _Plan(NamedTuple):
 
 
 def _open_study(folder: Path) -> Study:
-    """The folder's study, from whatever process."""
-    try:
-        import optuna
-    except ModuleNotFoundError:
-        raise MissingExtraError(
-            "mmcl tune searches with Optuna, which is not installed.\n"
-            '  Install it: pip install "mmcl[research]"'
-        ) from None
+    """Open the folder's study, which several processes may have open."""
+    optuna = load("optuna", "mmcl tune", extra="research")
     from optuna.storages import JournalStorage
     from optuna.storages.journal import JournalFileBackend
 
     optuna.logging.set_verbosity(optuna.logging.ERROR)
-    return optuna.create_study(
-        study_name="mmcl",
-        storage=JournalStorage(JournalFileBackend(str(folder / STUDY))),
-        load_if_exists=True,
-    )
+    storage = JournalStorage(JournalFileBackend(str(folder / STUDY)))
+    study: Study = optuna.create_study(study_name="mmcl", storage=storage, load_if_exists=True)
+    return study
 
 
 def _open_folder(
@@ -297,7 +283,8 @@ def _open_folder(
     }
     try:
         if (folder / SEARCH).exists():
-            _check_same(folder, json.loads((folder / SEARCH).read_text()), description)
+            before = json.loads((folder / SEARCH).read_text())
+            refuse_other(before, description, folder, f"What it searches: {folder / SEARCH}")
             return
         if folder.exists() and any(folder.iterdir()):
             raise RunError(
@@ -311,21 +298,6 @@ def _open_folder(
             f"{folder}: no search can be kept here ({getattr(fault, 'strerror', None) or fault}).\n"
             "  Give a new folder where you may write: --out DIR"
         ) from None
-
-
-def _check_same(folder: Path, before: Mapping[str, Any], now: Mapping[str, Any]) -> None:
-    names = {
-        "corpus_checksum": "another corpus",
-        "config": "other settings",
-        "space": "other settings to search",
-        "seed": "another seed",
-    }
-    for key, what in names.items():
-        if before.get(key) != now[key]:
-            raise RunError(
-                f"{folder}: was started with {what}; nothing was changed.\n"
-                f"  What it searches: {folder / SEARCH}\n  Start another: --out with a new folder"
-            )
 
 
 def _give_up_interrupted(study: Study) -> None:
@@ -342,29 +314,25 @@ def _try_first(study: Study, config: Config, space: Sequence[Setting]) -> None:
     given = {}
     for setting in space:
         section, name = setting.key.split(".")
-        given[setting.key] = value = tree[section][name]
-        if setting.choices:
-            inside = value in setting.choices
-        else:
-            inside = setting.low <= value <= setting.high
-        if not inside:
+        given[setting.key] = tree[section][name]
+        if not setting.holds(given[setting.key]):
             return
     study.enqueue_trial(given)
 
 
 def _ended(study: Study) -> list[Trial]:
-    """Trials that count: completed, pruned, or failed by their own loss."""
-    names = {"COMPLETE": "complete", "PRUNED": "pruned"}
-    found = []
+    """Return the trials that count: completed, pruned, or failed by their own loss."""
+    states = {"COMPLETE": "complete", "PRUNED": "pruned"}
+    ended = []
     for trial in study.get_trials(deepcopy=False):
         fault = trial.user_attrs.get("fault")
-        if trial.state.name not in names and not (trial.state.name == "FAIL" and fault):
+        if trial.state.name not in states and not (trial.state.name == "FAIL" and fault):
             continue
-        state = names.get(trial.state.name, "failed")
+        state = states.get(trial.state.name, "failed")
         seconds = trial.duration.total_seconds() if trial.duration else 0.0
         value = None if state == "failed" else trial.value
-        found.append(Trial(trial.number, state, value, dict(trial.params), seconds, fault))
-    return found
+        ended.append(Trial(trial.number, state, value, dict(trial.params), seconds, fault))
+    return ended
 
 
 def _best_value(study: Study) -> float | None:
@@ -382,6 +350,7 @@ def _run_trial(
     from optuna.pruners import MedianPruner
     from optuna.samplers import TPESampler
 
+    # A sampler per ticket: a search that was stopped draws the same trials when it goes on.
     study.sampler = TPESampler(
         seed=plan.seed * _SEEDS_APART + ticket, constant_liar=plan.workers > 1
     )
@@ -414,7 +383,7 @@ def _train(trial: OpenTrial, development: Corpus, plan: _Plan, progress: Progres
     try:
         fitted = fit(
             development,
-            with_settings(_for_worker(plan), drawn),
+            with_settings(plan.config, drawn),
             seed=plan.seed,
             folder=plan.folder / TRIALS / str(trial.number),
             progress=watch,
@@ -427,17 +396,8 @@ def _train(trial: OpenTrial, development: Corpus, plan: _Plan, progress: Progres
 
 def _draw(trial: OpenTrial, setting: Setting) -> float | int:
     if setting.choices:
-        chosen: int = trial.suggest_categorical(setting.key, setting.choices)
-        return chosen
+        return int(trial.suggest_categorical(setting.key, setting.choices))
     return trial.suggest_float(setting.key, setting.low, setting.high, log=setting.log)
-
-
-def _for_worker(plan: _Plan) -> Config:
-    """The settings with the cores shared between the workers."""
-    if plan.workers == 1:
-        return plan.config
-    threads = max(1, (os.cpu_count() or 1) // plan.workers)
-    return with_settings(plan.config, {"runtime.threads": threads})
 
 
 def _tidy(study: Study, folder: Path) -> None:
@@ -455,64 +415,31 @@ def _tidy(study: Study, folder: Path) -> None:
 # ---------------------------------------------------------------- several processes
 
 
-def _share(
-    study: Study, development: Corpus, plan: _Plan, tickets: range, told: Told | None
+def _run_in_workers(
+    plan: _Plan, corpus: Path, tickets: range, engine: Engine, look: Callable[[], None]
 ) -> None:
-    """Let several processes take the tickets, each as it is free."""
-    context = multiprocessing.get_context("spawn")  # torch's threads do not survive a fork
-    # Written once and mapped by all; it holds no test clip.
-    shared = write_corpus(plan.folder / SHARED, development.card, _clips(development))
-    following = context.Value("q", tickets.start)
-    faults = context.SimpleQueue()
-    processes = [
-        context.Process(target=_work, args=(plan, following, tickets.stop, faults))
-        for _ in range(min(plan.workers, len(tickets)))
-    ]
-    try:
-        for process in processes:
-            process.start()
-        while any(process.is_alive() for process in processes):
-            time.sleep(_POLL_SECONDS)
-            if told is not None:
-                told(len(_ended(study)), tickets.stop, _best_value(study))
-    finally:
-        for process in processes:
-            if process.is_alive():
-                process.terminate()
-            process.join()
-        shared.unlink(missing_ok=True)
-    if not faults.empty():
-        raise TrainingError(str(faults.get()))
-    codes = [process.exitcode for process in processes if process.exitcode]
-    if codes:
+    """Let several processes run the trials, one each at a time."""
+    plan = plan._replace(folder=plan.folder.absolute())
+    work = partial(_run_ticket, corpus, plan)
+    gpus = int(plan.config.runtime.accelerator == "gpu")
+    answers = run_tasks(work, tickets, workers=plan.workers, engine=engine, gpus=gpus, look=look)
+    with closing(answers):
+        died = [answer.cause for _, answer in answers if isinstance(answer, Died)]
+    if died:
         raise TrainingError(
-            f"a worker of the search ended with exit code {codes[0]}.\n"
-            "  Go on with it: the same mmcl tune command, with --workers 1 to see its error"
+            f"{len(died)} of {len(tickets)} trials died before they ended: {died[0]}.\n"
+            "  Go on with fewer at a time: the same mmcl tune command with --workers 1"
         )
 
 
-def _work(plan: _Plan, following: Synchronized[int], stop: int, faults: Any) -> None:
-    """What a worker does: take the next ticket, run it, until there is none."""
-    try:
-        development = open_corpus(plan.folder / SHARED)
-        study = _open_study(plan.folder)
-        while (ticket := _take(following, stop)) is not None:
-            _run_trial(study, development, plan, ticket)
-    except MMCLError as fault:
-        faults.put(str(fault))
-    except KeyboardInterrupt:
-        return  # the parent process says so
+def _run_ticket(corpus: Path, plan: _Plan, ticket: int, threads: int) -> None:
+    """Run one trial in a worker."""
+    plan = plan._replace(config=with_threads(plan.config, threads))
+    _run_trial(*_opened(plan.folder, corpus), plan, ticket)
 
 
-def _take(following: Synchronized[int], stop: int) -> int | None:
-    with following.get_lock():
-        ticket = int(following.value)
-        if ticket >= stop:
-            return None
-        following.value = ticket + 1
-    return ticket
-
-
-def _clips(development: Corpus) -> Iterator[Any]:
-    yield from development.split("train").clips()
-    yield from development.split("valid").clips()
+@lru_cache(maxsize=1)
+def _opened(folder: Path, corpus: Path) -> tuple[Study, Corpus]:
+    """Open study and corpus; a process keeps them from one trial to the next."""
+    check_shared(folder / SEARCH, corpus)
+    return _open_study(folder), open_corpus(corpus).development()

@@ -1,13 +1,13 @@
-"""A search for settings and what it came to: the best settings, trained again with fresh seeds.
+"""Tuning: a search for settings, and the best of them trained again with fresh seeds.
 
-The search (:mod:`mmcl.runs.search`) sees no test clip. The settings it ends with, and those
-it started from, are then each trained with seeds that the search did not use, and scored by the
-protocol. DIR holds what the search leaves there, and::
+The search itself is :mod:`mmcl.runs.search`; it sees no test clip. This module then trains the
+best settings, and those the search started from, with seeds that the search did not use, and
+scores both by the protocol. DIR holds what the search leaves there, and::
 
     DIR/best.toml      the best settings, for --config
     DIR/best/          a run of them, over fresh seeds
     DIR/defaults/      a run of the settings the search started from, over the same seeds
-    DIR/tuning.json    what follows
+    DIR/tuning.json    the result
 
 ``tuning.json``::
 
@@ -32,11 +32,13 @@ from typing import Any
 from mmcl.config import Config
 from mmcl.corpus.store import Corpus
 from mmcl.errors import UsageError
-from mmcl.evaluation.summary import summarise
+from mmcl.evaluation.summary import Summary, summarise
 from mmcl.evaluation.tables import write_text
 from mmcl.files import write_json
 from mmcl.learning.loop import Progress
-from mmcl.runs.run import RUN, Run, train
+from mmcl.pool import Engine
+from mmcl.runs.run import Run, train
+from mmcl.runs.run_folder import RUN
 from mmcl.runs.search import (
     SEARCH_SEED,
     Told,
@@ -61,13 +63,14 @@ def tune(
     out: Path,
     trials: int = 30,
     workers: int = 1,
+    engine: Engine = "local",
     seeds: int = 3,
     fixed: Collection[str] = (),
     command: str = "",
     told: Told | None = None,
     progress: Progress | None = None,
 ) -> dict[str, Any]:
-    """Search for settings on the validation split, then train the best with fresh seeds.
+    """Search for settings on validation, train the best with fresh seeds, return ``tuning.json``.
 
     The same call again goes on where it was stopped, and changes nothing when it was done.
 
@@ -76,21 +79,19 @@ def tune(
         config: The settings to start from.
         out: Folder of the search.
         trials: Trials in all.
-        workers: Processes that search together.
+        workers: Processes that search together, and then train seeds side by side.
+        engine: Whose processes search. The seeds at the end are trained on this machine.
         seeds: Fresh seeds to train the best settings with: 101, 102, ...
         fixed: Keys that are not searched.
-        command: What was typed, for the record.
-        told: Told how many trials have ended.
-        progress: Told how far each training is.
-
-    Returns:
-        What ``tuning.json`` holds.
+        command: As typed, for the record.
+        told: Called whenever a trial has ended.
+        progress: Called as a training advances.
 
     Raises:
         UsageError: If trials, workers or seeds are fewer than 1.
         MissingExtraError: If Optuna is not installed.
         RunError: If the folder holds something else.
-        TrainingError: If no trial was completed.
+        TrainingError: If no trial was completed, or processes died.
     """
     for name, count in (("trials", trials), ("workers", workers), ("seeds", seeds)):
         if count < 1:
@@ -101,6 +102,7 @@ def tune(
         folder=out,
         trials=trials,
         workers=workers,
+        engine=engine,
         fixed=fixed,
         told=told,
         progress=progress,
@@ -109,9 +111,10 @@ def tune(
     chosen = with_settings(config, best.params)
     write_text(_best_text(chosen, best, len(ended)), out / BEST_FILE)
     fresh = tuple(range(FIRST_FRESH_SEED, FIRST_FRESH_SEED + seeds))
+    side_by_side = workers if engine == "local" else 1
     runs = {
-        name: _train_again(corpus, each, out / name, fresh, progress)
-        for name, each in ((BEST, chosen), (DEFAULTS, config))
+        name: _train_again(corpus, settings, out / name, fresh, side_by_side, progress)
+        for name, settings in ((BEST, chosen), (DEFAULTS, config))
     }
     content = {
         "command": command,
@@ -139,20 +142,27 @@ def tune(
 
 
 def _train_again(
-    corpus: Corpus, config: Config, folder: Path, seeds: tuple[int, ...], progress: Progress | None
+    corpus: Corpus,
+    config: Config,
+    folder: Path,
+    seeds: tuple[int, ...],
+    workers: int,
+    progress: Progress | None,
 ) -> Run:
-    """A run of some settings; one of other settings or seeds, from a shorter search, goes."""
+    """Train with some settings, or open the run that has them; one of a shorter search goes."""
     if (folder / RUN).exists():
         before = json.loads((folder / RUN).read_text())
         if before["config"] != config.model_dump(mode="json") or before["seeds"] != list(seeds):
             shutil.rmtree(folder)
     if (folder / "metrics.json").exists():
         return Run.load(folder)
-    return train(corpus, config, out=folder, seeds=seeds, resume=True, progress=progress)
+    return train(
+        corpus, config, out=folder, seeds=seeds, workers=workers, resume=True, progress=progress
+    )
 
 
-def _validation(run: Run) -> Any:
-    """Best validation loss over the seeds."""
+def _validation(run: Run) -> Summary:
+    """Return the best validation loss of every seed, summarised."""
     histories = [run.fitted(seed).history for seed in run.seeds]
     return summarise([min(row.valid_loss for row in history) for history in histories])
 
@@ -178,7 +188,7 @@ def _best_text(config: Config, best: Trial, count: int) -> str:
 
 
 def config_toml(config: Config) -> str:
-    """A configuration as TOML; :func:`mmcl.config.resolve_config` of it is the same again.
+    """Return a configuration as TOML, which :func:`mmcl.config.resolve_config` reads again.
 
     Example:
         >>> print(config_toml(Config()).splitlines()[1])

@@ -16,7 +16,7 @@ import numpy as np
 import pytest
 
 from fakes.extractors import FakeExtractor
-from mmcl import engines
+from mmcl import pool, pool_ray
 from mmcl.corpus.check import corpus_clips, faults
 from mmcl.corpus.schema import Task, Word
 from mmcl.corpus.store import open_corpus
@@ -25,6 +25,7 @@ from mmcl.media import batch as home
 from mmcl.media.batch import extract_batch
 from mmcl.media.folder import Failure, gather
 from mmcl.media.recipe import Recipe
+from mmcl.pool import Died
 
 
 @pytest.fixture(autouse=True)
@@ -353,14 +354,17 @@ def ray(monkeypatch):
     """In place of Ray: the tasks at home, the last one first; ``ray.asked`` is how."""
     seen = SimpleNamespace(asked=None, died=())
 
-    def over_ray(work, tasks, **asked):
+    def run_tasks(work, tasks, **asked):
         seen.asked = asked
         for task in reversed(tasks):
             died = task.item.name in seen.died
-            yield task, engines.Died("it died") if died else work(task, 1)
+            yield task, Died("it died") if died else work(task, 1)
 
-    monkeypatch.setattr(home, "over_ray", over_ray)
-    home._extractor_there.cache_clear()
+    def choose(work, tasks, *, engine, **asked):
+        return (run_tasks if engine == "ray" else pool.run_tasks)(work, tasks, **asked)
+
+    monkeypatch.setattr(home, "run_tasks", choose)
+    home._extractor.cache_clear()
     return seen
 
 
@@ -401,7 +405,7 @@ def test_versions_must_be_the_same_everywhere(write, extract, ray, monkeypatch):
         return recipe if len(seen) == 1 else recipe.model_copy(update=here)
 
     monkeypatch.setattr(home, "with_versions", elsewhere)
-    home._extractor_there.cache_clear()
+    home._extractor.cache_clear()
     with pytest.raises(DatasetError) as caught:
         extract(write(a="yes"), where, engine="ray")
     assert str(caught.value) == (
@@ -432,7 +436,7 @@ def test_corpus_that_a_machine_cannot_reach_ends_the_batch(
 
 def test_part_that_is_not_seen_here_is_not_left_out_in_silence(write, extract, ray, monkeypatch):
     monkeypatch.setattr(home, "_extract_part", lambda task, extractor: None)
-    wait = partial(engines.await_shared, seconds=0.1)
+    wait = partial(pool_ray.await_shared, seconds=0.1)
     monkeypatch.setattr(home, "await_shared", wait)
     with pytest.raises(DatasetError, match=r"\.arrow: was written by a task, and is not seen on"):
         extract(write(a="yes"), engine="ray")

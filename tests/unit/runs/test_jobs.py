@@ -7,17 +7,20 @@ import signal
 from functools import partial
 from types import SimpleNamespace
 
+import numpy as np
 import pytest
 import torch
 from safetensors.torch import load_file
 
 from mmcl.corpus.store import open_corpus, write_corpus
-from mmcl.engines import Died, await_shared
 from mmcl.errors import DatasetError, TrainingError
+from mmcl.learning.history import read_history
 from mmcl.learning.loop import DONE, fit
-from mmcl.runs import jobs as training_pool
-from mmcl.runs.jobs import COST, Job, train_jobs
-from mmcl.runs.run import DIVERGED
+from mmcl.pool import Died
+from mmcl.pool_ray import await_shared
+from mmcl.runs import jobs as home
+from mmcl.runs.jobs import COST, DIVERGED, Job, Status, train_jobs
+from mmcl.runs.jobs import corpus_file as corpus_file_of
 
 
 @pytest.fixture(scope="module")
@@ -37,11 +40,12 @@ def corpus_file(tiny_corpus, tmp_path_factory):
 def test_training_elsewhere_is_the_training_at_home(corpus_file, tiny_config, tmp_path):
     config = tiny_config(f"runtime.threads={os.cpu_count()}")  # as a lone worker has
     job = Job(corpus_file, config, 3, tmp_path / "there")
-    looks = []
+    states = []
 
-    train_jobs([job], workers=1, look=lambda: looks.append(job.is_over))
+    train_jobs([job], workers=1, tell=states.append)
 
-    assert looks[-1]
+    epochs = read_history(tmp_path / "there")
+    assert states[-1] == [Status("", 1, 0, 1, None, min(row.valid_loss for row in epochs))]
     fit(open_corpus(corpus_file), config, seed=3, folder=tmp_path / "here")
     there, here = (
         load_file(tmp_path / place / "model/model.safetensors") for place in ("there", "here")
@@ -77,28 +81,44 @@ def test_training_that_is_over_is_not_begun_again(corpus_file, tiny_config, tmp_
         job.folder.mkdir()
         (job.folder / name).write_text("{}")
 
-    def begin(*_):
-        raise AssertionError("a training was begun")
+    def run_tasks(work, tasks, **_):
+        assert list(tasks) == []
+        yield from ()
 
-    monkeypatch.setattr(training_pool, "_begin", begin)
+    monkeypatch.setattr(home, "run_tasks", run_tasks)
     train_jobs(jobs, workers=2)
     assert [sorted(p.name for p in job.folder.iterdir()) for job in jobs] == [[DONE], [DIVERGED]]
 
 
-def _die(job, threads, say):
-    os.kill(os.getpid(), signal.SIGKILL)
+def _die_of_seed_2(for_comparison, over_machines, job, threads):
+    if job.seed == 2:
+        os.kill(os.getpid(), signal.SIGKILL)
+    job.folder.mkdir()
 
 
-def test_killed_training_is_an_error_that_says_how_to_go_on(
+def test_killed_training_costs_no_other_and_the_error_says_how_to_go_on(
     corpus_file, tiny_config, tmp_path, monkeypatch
 ):
-    monkeypatch.setattr(training_pool, "_train", _die)
+    monkeypatch.setattr(home, "_train_job", _die_of_seed_2)
+    jobs = [Job(corpus_file, tiny_config(), seed, tmp_path / str(seed)) for seed in (1, 2, 3)]
     with pytest.raises(TrainingError) as caught:
-        train_jobs([Job(corpus_file, tiny_config(), 1, tmp_path / "a")], workers=1)
+        train_jobs(jobs, workers=1)
     assert str(caught.value) == (
-        "a training was killed before it ended, perhaps for want of memory.\n"
-        "  Go on with fewer at a time: the same command with --workers 1"
+        "1 of 3 trainings died before they ended; the others are done.\n"
+        f"  {tmp_path}/2: its process died (signal SIGKILL; memory may have run out)\n"
+        "  Go on with fewer at a time: the same command with --workers 1, "
+        "mmcl train also with --resume"
     )
+    assert [job.folder.exists() for job in jobs] == [True, False, True]
+
+
+def test_user_has_the_last_word_on_threads(corpus_file, tiny_config, tmp_path, monkeypatch):
+    monkeypatch.setattr("os.cpu_count", lambda: 4)
+    free = tiny_config()
+    free = free.model_copy(update={"runtime": free.runtime.model_copy(update={"threads": None})})
+    for name, config, threads in (("own", tiny_config(), 1), ("share", free, 2)):
+        train_jobs([Job(corpus_file, config, 1, tmp_path / name)], workers=2)
+        assert json.loads((tmp_path / name / COST).read_text())["threads"] == threads
 
 
 def test_fault_of_the_corpus_is_raised_as_it_was_there(corpus_file, tiny_config, tmp_path):
@@ -115,13 +135,32 @@ def test_fault_of_the_corpus_is_raised_as_it_was_there(corpus_file, tiny_config,
     assert str(caught.value).startswith('planted, split "train": no clip with a label (24 clips).')
 
 
-def test_training_whose_parent_was_killed_ends_itself(monkeypatch):
-    parent = SimpleNamespace(is_alive=lambda: True)
-    monkeypatch.setattr(training_pool.multiprocessing, "parent_process", lambda: parent)
-    training_pool._stop_when_alone("epoch 1", 1, 2, {})
-    parent.is_alive = lambda: False
-    with pytest.raises(SystemExit):
-        training_pool._stop_when_alone("epoch 1", 1, 2, {})
+def test_without_a_comparison_a_diverged_training_is_an_error(corpus_file, tiny_config, tmp_path):
+    wild = tiny_config("learning.learning_rate=1e30", "learning.clip_norm=0")
+    with pytest.raises(TrainingError, match=r"loss is (nan|inf)"):
+        train_jobs([Job(corpus_file, wild, 1, tmp_path / "a")], workers=1, for_comparison=False)
+    assert not (tmp_path / "a" / DIVERGED).exists()
+    assert not (tmp_path / "a" / COST).exists()
+
+
+def test_corpus_without_a_file_is_lent_one_without_test_clips(tiny_corpus, corpus_file, tmp_path):
+    with corpus_file_of(tiny_corpus, tmp_path) as path:
+        lent = open_corpus(path)
+        for name in ("train", "valid"):
+            assert lent.split(name).ids == tiny_corpus.split(name).ids
+            np.testing.assert_array_equal(
+                lent.split(name).labels(), tiny_corpus.split(name).labels()
+            )
+            for there, here in zip(
+                lent.split(name).clips(), tiny_corpus.split(name).clips(), strict=True
+            ):
+                assert there.features.keys() == here.features.keys()
+                for modality, steps in here.features.items():
+                    np.testing.assert_array_equal(there.features[modality], steps)
+        assert lent.card.counts == {"train": 24, "valid": 8}
+    assert list(tmp_path.iterdir()) == []
+    with corpus_file_of(open_corpus(corpus_file), tmp_path) as path:
+        assert path == corpus_file
 
 
 # ---------------------------------------------------------------- over Ray
@@ -132,13 +171,13 @@ def ray(monkeypatch):
     """In place of Ray: the tasks at home, the last one first; ``ray.asked`` is how."""
     seen = SimpleNamespace(asked=None, answer=None)
 
-    def over_ray(work, tasks, *, look, **asked):
+    def run_tasks(work, tasks, *, look, **asked):
         seen.asked = asked
         for task in reversed(tasks):
             yield task, seen.answer or work(task, 1)
         look()
 
-    monkeypatch.setattr(training_pool, "over_ray", over_ray)
+    monkeypatch.setattr(home, "run_tasks", run_tasks)
     return seen
 
 
@@ -147,9 +186,9 @@ def test_training_over_ray_is_the_training_at_home(corpus_file, tiny_config, tmp
     (tmp_path / "2").mkdir()
     (tmp_path / "2" / DONE).write_text("{}")
     looks = []
-    train_jobs(jobs, workers=2, engine="ray", look=lambda: looks.append(1))
-    assert ray.asked == {"workers": 2, "gpus": 0, "fresh": True}
-    assert looks == [1]
+    train_jobs(jobs, workers=2, engine="ray", tell=looks.append)
+    assert ray.asked == {"workers": 2, "engine": "ray", "gpus": 0, "fresh": True}
+    assert [[state.done for state in states] for states in looks] == [[3], [3]]
     assert not (tmp_path / "2" / COST).exists()
     fit(open_corpus(corpus_file), tiny_config(), seed=3, folder=tmp_path / "here")
     there, here = (load_file(tmp_path / p / "model/model.safetensors") for p in ("3", "here"))
@@ -165,8 +204,10 @@ def test_gpu_is_asked_for_where_a_training_wants_one(corpus_file, tiny_config, t
         train_jobs(jobs, workers=2, engine="ray")
     assert ray.asked["gpus"] == 1
     assert str(caught.value) == (
-        "a training was killed 4 times before it ended, perhaps for want of memory.\n"
-        "  Go on with fewer at a time: the same command with --workers 1"
+        "2 of 2 trainings died before they ended; the others are done.\n"
+        f"  {tmp_path}/1: it died\n  {tmp_path}/0: it died\n"
+        "  Go on with fewer at a time: the same command with --workers 1, "
+        "mmcl train also with --resume"
     )
 
 
@@ -195,7 +236,7 @@ def test_training_where_its_files_are_not_seen(corpus_file, tiny_config, tmp_pat
 def test_training_that_left_nothing_here_is_no_success(
     corpus_file, tiny_config, tmp_path, ray, monkeypatch
 ):
-    monkeypatch.setattr(training_pool, "_fit", lambda job, threads: None)
-    monkeypatch.setattr(training_pool, "await_shared", partial(await_shared, seconds=0.1))
+    monkeypatch.setattr(home, "_train_job", lambda *_: None)
+    monkeypatch.setattr(home, "await_shared", partial(await_shared, seconds=0.1))
     with pytest.raises(DatasetError, match=r"done\.json: was written by a task, and is not seen"):
         train_jobs([Job(corpus_file, tiny_config(), 1, tmp_path / "a")], workers=1, engine="ray")

@@ -10,7 +10,8 @@ from types import SimpleNamespace
 import pytest
 
 from mmcl.config import Config
-from mmcl.errors import MissingExtraError, RunError, TrainingError
+from mmcl.errors import DatasetError, MissingExtraError, RunError, TrainingError
+from mmcl.pool import Died
 from mmcl.runs import search as tuning
 from mmcl.runs.search import (
     CALIBRATED,
@@ -247,6 +248,55 @@ def test_interrupted_by_hand_does_not_count(tmp_path, development, config, rigge
     assert [trial.number for trial in found] == [0, 2]
 
 
+# ---------------------------------------------------------------- several processes
+
+
+@pytest.fixture
+def ray(monkeypatch):
+    """In place of Ray: the trials at home, two of them dying; ``ray`` is how they were asked."""
+    seen = {}
+
+    def run_tasks(work, tasks, *, look, **asked):
+        seen.update(asked)
+        for ticket in tasks:
+            yield ticket, Died("its process died 4 times") if ticket in (1, 3) else work(ticket, 1)
+            look()
+
+    monkeypatch.setattr(tuning, "run_tasks", run_tasks)
+    tuning._opened.cache_clear()
+    return seen
+
+
+def test_trials_of_dead_processes_do_not_count_and_the_others_do(
+    tmp_path, development, config, rigged, ray
+):
+    rigged(lambda call, config: [1.0])
+    told = []
+    with pytest.raises(TrainingError) as caught:
+        search(
+            development,
+            config,
+            folder=tmp_path / "s",
+            trials=5,
+            workers=2,
+            engine="ray",
+            told=lambda *numbers: told.append(numbers),
+        )
+    assert str(caught.value) == (
+        "2 of 5 trials died before they ended: its process died 4 times.\n"
+        "  Go on with fewer at a time: the same mmcl tune command with --workers 1"
+    )
+    assert ray == {"workers": 2, "engine": "ray", "gpus": 0}
+    assert told[-1] == (3, 5, 1.0)
+    assert len(search(development, config, folder=tmp_path / "s", trials=5)) == 5
+    assert not (tmp_path / "s" / ".development.arrow").exists()
+
+
+def test_folder_that_a_machine_does_not_see(tmp_path):
+    with pytest.raises(DatasetError, match=r"search\.json: not found on .*, where a task needed"):
+        tuning._opened(tmp_path / "s", tmp_path / "x.arrow")
+
+
 # ---------------------------------------------------------------- real trainings
 
 
@@ -344,7 +394,7 @@ def test_without_optuna_the_message_says_what_to_install(
     with pytest.raises(MissingExtraError) as caught:
         search(development, config, folder=tmp_path / "s", trials=1)
     assert str(caught.value) == (
-        "mmcl tune searches with Optuna, which is not installed.\n"
+        "mmcl tune needs optuna, which is not installed.\n"
         '  Install it: pip install "mmcl[research]"'
     )
 

@@ -9,10 +9,11 @@ from types import SimpleNamespace
 import pytest
 
 from fakes.tasks import scale
-from mmcl import engines
+from mmcl import extras, pool_ray
 from mmcl.cli.main import main
-from mmcl.engines import Died, await_shared, check_shared, check_workers, over_ray
 from mmcl.errors import ConfigError, DatasetError, MissingExtraError, UsageError
+from mmcl.pool import Died, check_workers, run_tasks
+from mmcl.pool_ray import await_shared, check_shared
 
 
 class _Error(Exception):
@@ -96,7 +97,7 @@ def fake(monkeypatch):
 
     def make(**settings):
         ray = FakeRay(**settings)
-        monkeypatch.setattr(engines, "_load_ray", lambda: ray)
+        monkeypatch.setattr(pool_ray, "_load_ray", lambda: ray)
         return ray
 
     return make
@@ -104,7 +105,7 @@ def fake(monkeypatch):
 
 def test_every_task_comes_once_with_its_answer(fake):
     ray = fake(cores=(4,))
-    ended = list(over_ray(scale, [5, 7, 11, 13], workers=2))
+    ended = list(run_tasks(scale, [5, 7, 11, 13], workers=2, engine="ray"))
     assert sorted(ended) == [(5, 10), (7, 14), (11, 22), (13, 26)]
     assert ray.calls == [5, 7, 11, 13]
     assert (ray.most, ray.cancelled, ray.ended) == (2, [], 1)
@@ -118,13 +119,13 @@ def test_every_task_comes_once_with_its_answer(fake):
 
 
 def test_nothing_to_do_needs_no_ray(monkeypatch):
-    monkeypatch.setattr(engines, "_load_ray", None)
-    assert list(over_ray(scale, [], workers=2)) == []
+    monkeypatch.setattr(pool_ray, "_load_ray", None)
+    assert list(run_tasks(scale, [], workers=2, engine="ray")) == []
 
 
 def test_ray_is_asked_for_little(fake):
     ray = fake()
-    list(over_ray(scale, [1], workers=70))
+    list(run_tasks(scale, [1], workers=70, engine="ray"))
     assert ray.asked.pop("object_store_memory") <= 1 << 27
     assert ray.asked == {
         "address": "local",
@@ -141,7 +142,7 @@ def test_cluster_of_the_user_is_asked_for_nothing(fake, monkeypatch):
     with socket.create_server(("127.0.0.1", 0)) as server:
         address = f"127.0.0.1:{server.getsockname()[1]}"
         monkeypatch.setenv("RAY_ADDRESS", address)
-        list(over_ray(scale, [1], workers=2))
+        list(run_tasks(scale, [1], workers=2, engine="ray"))
     assert ray.asked == {"address": address, "log_to_driver": False, "logging_level": 40}
     assert (ray.calls, ray.ended) == ([1], 1)
 
@@ -150,20 +151,20 @@ def test_cluster_of_the_user_is_asked_for_nothing(fake, monkeypatch):
 def test_other_addresses_are_for_ray_to_read(fake, monkeypatch, address):
     ray = fake()
     monkeypatch.setenv("RAY_ADDRESS", address)
-    list(over_ray(scale, [1], workers=2))
+    list(run_tasks(scale, [1], workers=2, engine="ray"))
     assert ray.asked["address"] == address
 
 
 def test_ray_of_the_caller_is_not_ended(fake, monkeypatch):
     ray = fake()
     ray.is_initialized = lambda: True
-    assert list(over_ray(scale, [3], workers=4)) == [(3, 3)]
+    assert list(run_tasks(scale, [3], workers=4, engine="ray")) == [(3, 3)]
     assert (ray.asked, ray.ended) == (None, 0)
 
 
 def test_what_is_in_work_is_ended_by_closing(fake):
     ray = fake()
-    ended = over_ray(scale, [1, 2, 3, 4], workers=3)
+    ended = run_tasks(scale, [1, 2, 3, 4], workers=3, engine="ray")
     assert next(ended) == (3, 3)
     ended.close()
     assert (ray.cancelled, ray.ended) == ([1, 2], 1)
@@ -171,14 +172,14 @@ def test_what_is_in_work_is_ended_by_closing(fake):
 
 def test_fresh_process_and_gpu_are_asked_for(fake):
     ray = fake(gpus=1)
-    list(over_ray(scale, [1], workers=1, gpus=1, fresh=True))
+    list(run_tasks(scale, [1], workers=1, gpus=1, fresh=True, engine="ray"))
     assert (ray.given["max_calls"], ray.given["num_gpus"]) == (1, 1)
 
 
 def test_look_is_called_at_every_turn(fake):
     fake()
     looks = []
-    list(over_ray(scale, [1, 2, 3], workers=1, look=lambda: looks.append(1)))
+    list(run_tasks(scale, [1, 2, 3], workers=1, look=lambda: looks.append(1), engine="ray"))
     assert len(looks) == 3
 
 
@@ -196,7 +197,7 @@ def test_look_is_called_at_every_turn(fake):
     ],
 )
 def test_share_is_the_most_with_which_all_run_at_once(cores, workers, share):
-    assert engines._share(cores, workers) == share
+    assert pool_ray._threads_per_task(cores, workers) == share
 
 
 # ---------------------------------------------------------------- what goes wrong
@@ -212,7 +213,9 @@ def test_share_is_the_most_with_which_all_run_at_once(cores, workers, share):
 )
 def test_task_that_is_given_up_stops_no_other(fake, fault, cause):
     fake(cores=(1,), answers={2: getattr(FakeRay.exceptions, fault)()})
-    assert sorted(over_ray(scale, [1, 2, 3], workers=1), key=lambda pair: pair[0]) == [
+    assert sorted(
+        run_tasks(scale, [1, 2, 3], workers=1, engine="ray"), key=lambda pair: pair[0]
+    ) == [
         (1, 1),
         (2, Died(cause)),
         (3, 3),
@@ -222,7 +225,7 @@ def test_task_that_is_given_up_stops_no_other(fake, fault, cause):
 def test_gpu_that_nobody_has(fake):
     ray = fake()
     with pytest.raises(ConfigError) as caught:
-        list(over_ray(scale, [1], workers=1, gpus=1))
+        list(run_tasks(scale, [1], workers=1, gpus=1, engine="ray"))
     assert str(caught.value) == (
         'runtime.accelerator is "gpu", but Ray knows of no GPU\n'
         "  Use the CPU: --set runtime.accelerator=cpu"
@@ -239,7 +242,7 @@ def test_cluster_that_does_not_answer(fake, monkeypatch):
 
     ray.init = init
     with pytest.raises(UsageError) as caught:
-        list(over_ray(scale, [1], workers=1))
+        list(run_tasks(scale, [1], workers=1, engine="ray"))
     assert str(caught.value) == (
         '--engine ray: no cluster answers at RAY_ADDRESS="auto" '
         "(Could not find any running Ray instance).\n"
@@ -255,7 +258,7 @@ def test_machine_that_does_not_answer_is_not_waited_for(fake, monkeypatch):
         address = f"127.0.0.1:{server.getsockname()[1]}"
     monkeypatch.setenv("RAY_ADDRESS", address)
     with pytest.raises(UsageError) as caught:
-        list(over_ray(scale, [1], workers=1))
+        list(run_tasks(scale, [1], workers=1, engine="ray"))
     first = f'--engine ray: no cluster answers at RAY_ADDRESS="{address}" '
     assert str(caught.value).splitlines()[0] == f"{first}([Errno 111] Connection refused)."
     assert ray.asked is None
@@ -265,9 +268,9 @@ def test_ray_that_is_not_installed(monkeypatch):
     def missing(name):
         raise ModuleNotFoundError(f"No module named {name!r}", name=name)
 
-    monkeypatch.setattr(engines, "import_module", missing)
+    monkeypatch.setattr(extras, "import_module", missing)
     with pytest.raises(MissingExtraError) as caught:
-        list(over_ray(scale, [1], workers=1))
+        list(run_tasks(scale, [1], workers=1, engine="ray"))
     assert str(caught.value) == (
         '--engine ray needs ray, which is not installed.\n  Install it: pip install "mmcl[scale]"'
     )
@@ -319,7 +322,7 @@ def test_more_workers_than_cores_are_refused_where_they_would_share_them(monkeyp
     )
 
 
-@pytest.mark.parametrize("command", ["compare", "ablate", "extract", "tune"])
+@pytest.mark.parametrize("command", ["compare", "ablate", "extract", "train", "tune"])
 def test_commands_refuse_more_workers_than_cores(monkeypatch, tmp_path, capsys, command):
     monkeypatch.setattr("os.cpu_count", lambda: 2)
     planted = tmp_path / "planted.arrow"

@@ -7,10 +7,10 @@ import pytest
 from mmcl.cli.main import main
 from mmcl.corpus.plant import PlantSettings, plant_card, plant_clips
 from mmcl.corpus.store import open_corpus, write_corpus
-from mmcl.engines import Died
 from mmcl.errors import DatasetError, RunError
-from mmcl.runs import prediction_pool
-from mmcl.runs.prediction_pool import predict_over_ray
+from mmcl.pool import Died
+from mmcl.runs import prediction_blocks
+from mmcl.runs.prediction_blocks import predict_in_blocks
 from mmcl.runs.run import Run, train
 
 BATCH = 4
@@ -32,12 +32,12 @@ def ray(monkeypatch):
     """In place of Ray: the blocks at home, the last one first."""
     asked = {}
 
-    def over_ray(work, tasks, **how):
+    def run_tasks(work, tasks, **how):
         asked.update(how, blocks=tasks)
         for task in reversed(tasks):
             yield task, asked.get("answer") or work(task, 1)
 
-    monkeypatch.setattr(prediction_pool, "over_ray", over_ray)
+    monkeypatch.setattr(prediction_blocks, "run_tasks", run_tasks)
     return asked
 
 
@@ -45,10 +45,19 @@ def ray(monkeypatch):
 def test_rows_are_those_of_one_process(trained, ray, workers):
     run, path = trained
     corpus, told = open_corpus(path), []
-    there = predict_over_ray(run, corpus, path, workers=workers, advance=told.append)
+    there = predict_in_blocks(run, corpus, path, workers=workers, engine="ray", advance=told.append)
     assert there.equals(run.predict(corpus))
     assert sum(told) == 2 * 29
     assert ray["workers"] == workers
+
+
+def test_rows_of_two_processes_are_those_of_one(trained, tmp_path, capsys):
+    run, path = trained
+    files = [tmp_path / "one.csv", tmp_path / "two.csv"]
+    for out, more in zip(files, ([], ["--workers", "2"]), strict=True):
+        assert main(["predict", str(run.folder), str(path), "--out", str(out), *more]) == 0
+        assert capsys.readouterr().out == f"29 predictions in {out}\n"
+    assert files[0].read_bytes() == files[1].read_bytes()
 
 
 @pytest.mark.parametrize(
@@ -68,7 +77,7 @@ def test_command_line_gives_the_same_file(trained, ray, tmp_path, capsys, words,
 @pytest.mark.parametrize(("workers", "size"), [(1, 16), (2, 8), (3, 4), (50, 4)])
 def test_blocks_hold_every_clip_of_every_seed_once(trained, workers, size):
     run, path = trained
-    blocks = list(prediction_pool._blocks(run, 29, path, workers))
+    blocks = list(prediction_blocks._blocks(run, 29, path, workers))
     for seed in (5, 2):
         mine = [block for block in blocks if block.seed == seed]
         rows = [row for block in mine for row in range(block.start, block.stop)]
@@ -76,14 +85,14 @@ def test_blocks_hold_every_clip_of_every_seed_once(trained, workers, size):
         assert {block.start % BATCH for block in mine} == {0}
         assert {block.stop - block.start for block in mine[:-1]} == {size}
     assert len({block.call for block in blocks}) == 1
-    assert next(prediction_pool._blocks(run, 29, path, 1)).call != blocks[0].call
+    assert next(prediction_blocks._blocks(run, 29, path, 1)).call != blocks[0].call
 
 
 def test_paths_are_whole_wherever_a_block_goes(trained, monkeypatch):
     run, path = trained
     monkeypatch.chdir(path.parent)
     near = Run.load("run")
-    block = next(prediction_pool._blocks(near, 29, path.relative_to(path.parent), 1))
+    block = next(prediction_blocks._blocks(near, 29, path.relative_to(path.parent), 1))
     assert (block.run, block.corpus) == (run.folder, path)
 
 
@@ -92,7 +101,7 @@ def test_other_clips_elsewhere_are_refused(trained, ray, tmp_path):
     settings = PlantSettings(train=16, valid=5, test=8, task=run.card.task.kind)
     other = write_corpus(tmp_path / "y.arrow", plant_card(settings), plant_clips(settings))
     with pytest.raises(DatasetError) as caught:
-        predict_over_ray(run, open_corpus(path), other, workers=1)
+        predict_in_blocks(run, open_corpus(path), other, workers=1, engine="ray")
     assert str(caught.value) == (
         f"{other}: another machine reads other clips here than this one does.\n"
         "  With --engine ray every machine must see the same file under one path"
@@ -102,19 +111,19 @@ def test_other_clips_elsewhere_are_refused(trained, ray, tmp_path):
 def test_files_that_a_machine_does_not_see(trained, ray, tmp_path):
     run, path = trained
     with pytest.raises(DatasetError, match=r"no\.arrow: not found on .*, where a task needed it"):
-        predict_over_ray(run, open_corpus(path), tmp_path / "no.arrow", workers=1)
+        predict_in_blocks(run, open_corpus(path), tmp_path / "no.arrow", workers=1, engine="ray")
     run = Run.load(run.folder)
     run.model()  # it has been loaded here
     run.folder = tmp_path / "gone"
     with pytest.raises(DatasetError, match=r"gone: not found on .*, where a task needed it"):
-        predict_over_ray(run, open_corpus(path), path, workers=1)
+        predict_in_blocks(run, open_corpus(path), path, workers=1, engine="ray")
 
 
 def test_block_that_is_given_up_ends_it(trained, ray):
     run, path = trained
     ray["answer"] = Died("its process died")
     with pytest.raises(RunError) as caught:
-        predict_over_ray(run, open_corpus(path), path, workers=2)
+        predict_in_blocks(run, open_corpus(path), path, workers=2, engine="ray")
     assert str(caught.value) == (
         "predicting clips 24 to 28: its process died.\n"
         "  Go on with fewer at a time: the same command with --workers 1"
@@ -124,5 +133,5 @@ def test_block_that_is_given_up_ends_it(trained, ray):
 def test_run_that_does_not_fit_is_refused_before_anything(trained, ray, planted, tmp_path):
     run, path = trained
     with pytest.raises(RunError, match="does not fit"):
-        predict_over_ray(run, planted(task="classes"), path, workers=1)
+        predict_in_blocks(run, planted(task="classes"), path, workers=1, engine="ray")
     assert ray == {}
