@@ -16,7 +16,7 @@ from typing import Any, NamedTuple
 
 from mmcl.config import Config
 from mmcl.corpus.store import Corpus, open_corpus, write_corpus
-from mmcl.errors import TrainingError
+from mmcl.errors import ConfigError, TrainingError
 from mmcl.files import write_json
 from mmcl.learning.history import read_history
 from mmcl.learning.inference import score_split
@@ -32,6 +32,7 @@ __all__ = [
     "Status",
     "Tell",
     "corpus_file",
+    "refuse_several_devices",
     "train_jobs",
     "with_threads",
 ]
@@ -105,10 +106,13 @@ def train_jobs(
         tell: Called about once a second, and once at the end, with the state of all jobs.
 
     Raises:
+        ConfigError: If a job asks for several processes (``runtime.devices``).
         TrainingError: If processes died, when all other trainings are done.
         MMCLError: Whatever else a training raised; the others are stopped.
     """
     left = [job for job in jobs if not job.is_over]
+    for job in left:
+        refuse_several_devices(job.config)
     over_machines = engine == "ray"
     if over_machines:
         left = [j._replace(corpus=j.corpus.absolute(), folder=j.folder.absolute()) for j in left]
@@ -135,6 +139,21 @@ def train_jobs(
     if died:
         first = f"{len(died)} of {len(left)} trainings died before they ended; the others are done."
         raise TrainingError("\n".join([first, *died, _GO_ON]))
+
+
+def refuse_several_devices(config: Config) -> None:
+    """Refuse settings that ask for several processes for one of many trainings.
+
+    Raises:
+        ConfigError: If they do.
+    """
+    devices = config.runtime.devices
+    if devices > 1:
+        raise ConfigError(
+            f"runtime.devices is {devices}, but each of many trainings has one process\n"
+            "  Use one: --set runtime.devices=1\n"
+            "  Train one network by several processes: mmcl train"
+        )
 
 
 def _statuses(jobs: Sequence[Job]) -> list[Status]:

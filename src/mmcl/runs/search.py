@@ -30,7 +30,7 @@ from mmcl.files import write_json
 from mmcl.learning.loop import CHECKPOINT, MODEL, Progress, fit
 from mmcl.pool import Died, Engine, run_tasks
 from mmcl.pool_ray import check_shared
-from mmcl.runs.jobs import corpus_file, with_threads
+from mmcl.runs.jobs import corpus_file, refuse_several_devices, with_threads
 from mmcl.runs.run_folder import refuse_other
 
 if TYPE_CHECKING:
@@ -187,6 +187,7 @@ def search(
         RunError: If the folder holds a search of other settings or another corpus.
         TrainingError: If processes died, when all other trials have ended.
     """
+    refuse_several_devices(config)
     space = space_for(config, fixed)
     _open_folder(folder, development, config, space, seed)
     study = _open_study(folder)

@@ -13,7 +13,7 @@ import torch
 from safetensors.torch import load_file
 
 from mmcl.corpus.store import open_corpus, write_corpus
-from mmcl.errors import DatasetError, TrainingError
+from mmcl.errors import ConfigError, DatasetError, TrainingError
 from mmcl.learning.history import read_history
 from mmcl.learning.loop import DONE, fit
 from mmcl.pool import Died
@@ -110,6 +110,20 @@ def test_killed_training_costs_no_other_and_the_error_says_how_to_go_on(
         "mmcl train also with --resume"
     )
     assert [job.folder.exists() for job in jobs] == [True, False, True]
+
+
+def test_several_processes_for_one_of_many_trainings_are_refused(
+    corpus_file, tiny_config, tmp_path
+):
+    job = Job(corpus_file, tiny_config("runtime.devices=2"), 1, tmp_path / "one")
+    with pytest.raises(ConfigError) as caught:
+        train_jobs([job], workers=1)
+    assert str(caught.value) == (
+        "runtime.devices is 2, but each of many trainings has one process\n"
+        "  Use one: --set runtime.devices=1\n"
+        "  Train one network by several processes: mmcl train"
+    )
+    assert not job.folder.exists()
 
 
 def test_user_has_the_last_word_on_threads(corpus_file, tiny_config, tmp_path, monkeypatch):
