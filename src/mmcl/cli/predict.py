@@ -172,14 +172,14 @@ def _stages() -> Iterator[Callable[[str], None]]:
 
 
 def _write(timeline: Timeline, out: Path, media: Path) -> None:
-    from mmcl.evaluation.tables import write_table, write_text
+    from mmcl.evaluation.tables import write_result, write_table
     from mmcl.explain.timeline import subtitles, timeline_table
     from mmcl.explain.timeline_page import timeline_page
 
     if out.suffix == ".html":
-        write_text(timeline_page(timeline, media=media, beside=out.parent), out)
+        write_result(out, timeline_page(timeline, media=media, beside=out.parent))
     elif out.suffix == ".srt":
-        write_text(subtitles(timeline), out)
+        write_result(out, subtitles(timeline))
     else:
         write_table(timeline_table(timeline), out)
 

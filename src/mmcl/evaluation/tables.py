@@ -13,7 +13,7 @@ from pyarrow import csv, parquet
 from mmcl.errors import DatasetError
 from mmcl.files import complete_file
 
-__all__ = ["write_table", "write_text"]
+__all__ = ["write_result", "write_table"]
 
 
 def write_table(table: pa.Table, path: Path) -> None:
@@ -36,7 +36,7 @@ def write_table(table: pa.Table, path: Path) -> None:
             csv.write_csv(_without_lists(table), unfinished)
 
 
-def write_text(text: str, path: Path) -> None:
+def write_result(path: Path, text: str) -> None:
     """Write a text file; raise DatasetError if it cannot be written."""
     with _complete_result(path) as unfinished:
         unfinished.write_text(text, encoding="utf-8")

@@ -35,7 +35,7 @@ from mmcl.evaluation.item_sums import summable_metrics
 from mmcl.evaluation.planted import ROLE_METRICS
 from mmcl.evaluation.published_results import published_datasets, published_results
 from mmcl.evaluation.significance import Predictions, compare_rows
-from mmcl.evaluation.tables import write_text
+from mmcl.evaluation.tables import write_result
 from mmcl.files import write_json
 from mmcl.models.registry import build_network, network_class
 from mmcl.pool import Engine
@@ -258,7 +258,7 @@ def _write(out: Path, content: Mapping[str, Any]) -> None:
     name = content["corpus"]["name"]
     published = published_results(name) if name in published_datasets() else []
     for table, suffix in ((markdown_table, ".md"), (latex_table, ".tex"), (csv_table, ".csv")):
-        write_text(table(content, published=published), stem.with_suffix(suffix))
+        write_result(stem.with_suffix(suffix), table(content, published=published))
 
 
 def prepare_corpus(path: Path, out: Path) -> tuple[Corpus, Path]:

@@ -356,7 +356,7 @@ class Run:
         ]
         if not any(m in theirs.dims for m in used):
             faults.append(f"it has {list(theirs.dims)}, the run was trained on {list(used)}")
-        if self.model().released and mine.aligned and not theirs.aligned:
+        if self.model().needs_equal_lengths and not theirs.aligned:
             faults.append("it is not aligned, and released was trained on a corpus that is")
         tasks = _task_name(theirs.task), _task_name(mine.task)
         if tasks[0] != tasks[1]:
@@ -385,7 +385,7 @@ class Run:
                 f"{model.settings.steps} steps (longer ones averaged in segments, "
                 "shorter ones repeated, absent ones zero)"
             )
-        if model.released and corpus.card.missing_as_zero:
+        if model.keeps_missing_steps and corpus.card.missing_as_zero:
             notes.append(
                 "released knows one length per clip: steps that are missing are zeros to it, "
                 "and not left out"

@@ -33,7 +33,7 @@ from mmcl.config import Config
 from mmcl.corpus.store import Corpus
 from mmcl.errors import UsageError
 from mmcl.evaluation.summary import Summary, summarise
-from mmcl.evaluation.tables import write_text
+from mmcl.evaluation.tables import write_result
 from mmcl.files import write_json
 from mmcl.learning.loop import Progress
 from mmcl.pool import Engine
@@ -109,7 +109,7 @@ def tune(
     )
     best = best_trial(ended)
     chosen = with_settings(config, best.params)
-    write_text(_best_text(chosen, best, len(ended)), out / BEST_FILE)
+    write_result(out / BEST_FILE, _best_text(chosen, best, len(ended)))
     fresh = tuple(range(FIRST_FRESH_SEED, FIRST_FRESH_SEED + seeds))
     side_by_side = workers if engine == "local" else 1
     runs = {

@@ -55,7 +55,7 @@ def expected_of(run: Run) -> Expected:
     """Return the features that a run takes."""
     network = run.model()
     dims = {m: run.card.dims[m] for m in MODALITIES if m in run.card.dims}
-    equal = network.released and network.aligned
+    equal = network.needs_equal_lengths
     return Expected(run.folder.name, dims, network.modalities, equal)
 
 
