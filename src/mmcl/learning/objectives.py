@@ -224,9 +224,10 @@ def _sums_of_exponentials(
 
     Shapes: ``[G, i, d]`` and ``[G, g * n, d]`` in, ``[G, i, g]`` out; 0 for a padded step of x.
     """
-    scores = torch.bmm(x, y.transpose(1, 2)) / ALIGNMENT_TEMPERATURE
-    # Cosines over the temperature lie in -10..10: float32 exponentials need no shift.
-    powers = scores.float().exp() if scores.dtype.itemsize <= 2 else scores.exp()
+    # In place: temporary tensors of this size would each leave a hole in the memory.
+    scores = torch.bmm(x / ALIGNMENT_TEMPERATURE, y.transpose(1, 2))
     if not (real_x.all() and real_y.all()):  # padded steps add nothing
-        powers = powers * (real_x.unsqueeze(2) & real_y.unsqueeze(1))
+        scores.masked_fill_(~(real_x.unsqueeze(2) & real_y.unsqueeze(1)), _NOT_COUNTED)
+    # Cosines over the temperature lie in -10..10: float32 exponentials need no shift.
+    powers = scores.float().exp() if scores.dtype.itemsize <= 2 else scores.exp_()
     return powers.view(*powers.shape[:2], size, -1).sum(dim=-1)
