@@ -13,19 +13,29 @@ from mmcl.config import Config, preset_names
 TARGET = Path(__file__).with_suffix(".md")
 HEADER = """# Settings
 
-`mmcl train CORPUS --out RUN --config FILE --set section.key=value`. Later sources win: the
-defaults below (those of `calibrated`), `released`'s own, the preset or file, then each `--set`. A
-TOML file has the sections below as tables; `[released.learning]` or `[calibrated.model]` count for
-that variant only, `[baselines.learning]` for every baseline. Presets: {presets};
-without `--config` the one named like the corpus is used. Every run keeps its whole
-configuration in `run.json`.
+```
+mmcl train CORPUS --out RUN --config FILE --set section.key=value
+```
+
+Settings come from four sources; a later one overrides an earlier one:
+
+1. the defaults below, which are those of `calibrated`;
+2. the defaults of `released`, if that model is trained;
+3. the preset or TOML file that `--config` names;
+4. each `--set`.
+
+Presets: {presets}. Without `--config` the preset with the name of the
+corpus is used, if there is one; for a corpus that `mmcl extract` made, the preset `video`. A TOML
+file has the sections below as tables. A table such as `[released.learning]` or
+`[calibrated.model]` applies to that model only, `[baselines.learning]` to all other models. The
+file `run.json` in every run has all its settings.
 
 This page is written by `python docs/settings.py`.
 """
 
 
 def described(section: type[BaseModel]) -> dict[str, str]:
-    """What the section's docstring says of each key, on one line."""
+    """Return the description of each key, on one line, from the section's docstring."""
     text = inspect.getdoc(section) or ""
     attributes = text.split("Attributes:\n", 1)[1]
     found = re.findall(r"^    (\w+): (.*?)(?=^    \w+: |\Z)", attributes, re.M | re.S)
@@ -33,7 +43,7 @@ def described(section: type[BaseModel]) -> dict[str, str]:
 
 
 def page() -> str:
-    """The whole page."""
+    """Return the text of the page."""
     parts = [HEADER.format(presets=", ".join(preset_names()))]
     for name, field in Config.model_fields.items():
         section = field.annotation

@@ -293,8 +293,7 @@ def test_interrupt_is_a_failure_without_a_traceback(folder, run, monkeypatch, sm
     assert run("train", "planted.arrow", "--out", "new", *small) == (
         1,
         "",
-        "Stopped. A training goes on where it was with --resume, "
-        "everything else by the same command.\n",
+        "Stopped. To continue, give the same command again; mmcl train also needs --resume.\n",
     )
     monkeypatch.undo()
     monkeypatch.chdir(folder)

@@ -41,23 +41,23 @@ def convert(
     ] = None,
     dtype: _Precision = "float32",
     task: Annotated[
-        TaskKind | None, typer.Option(help="Labels to take where the file has several kinds.")
+        TaskKind | None, typer.Option(help="Kind of labels to use if the file has several.")
     ] = None,
     label_range: Annotated[
         tuple[float, float] | None,
-        typer.Option(help="LOW HIGH of regression labels, where the corpus is not known."),
+        typer.Option(help="LOW HIGH of the scores, if the corpus is not a known one."),
     ] = None,
 ) -> None:
-    """Turn a file of the field into a corpus file.
+    """Convert a file of another project into a corpus file.
 
     \b
-    Layouts that can be read, plain or gzip'd:
+    Layouts that can be read, also compressed with gzip:
       MMSA     {split: {text, audio, vision, text_bert, id, regression_labels, ...}}
-      MulT     {split: {text, audio, vision, labels, id}}, IEMOCAP among them
+      MulT     {split: {text, audio, vision, labels, id}}, also IEMOCAP
       MAG-BERT {split: [((words, visual, acoustic), label, segment), ...]}
       plain    {split: {text, audio, vision, classification_labels, ...}}
       npz      arrays train/text, train/audio, train/labels, train/text_lengths, ...
-    Splits are train, valid (or dev, val) and test. Pickles are read as data only.
+    Splits are train, valid (or dev, val) and test. No code in a pickle is run.
 
     \b
     Examples:
@@ -75,7 +75,7 @@ def convert(
 
 @app.command()
 def check(path: _Path) -> None:
-    """List everything that is wrong with a corpus; exit 1 if anything is.
+    """List all faults of a corpus. The exit code is 1 if there are any.
 
     \b
     Examples:
@@ -102,7 +102,9 @@ def check(path: _Path) -> None:
 def describe(
     path: _Path, as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False
 ) -> None:
-    """Show counts, lengths, missing parts, labels, and the score of a constant.
+    """Show how many clips there are, how long they are, and what is missing.
+
+    Also shown: the labels, and the scores of a constant prediction.
 
     \b
     Examples:
@@ -131,10 +133,10 @@ def plant(
     test: Annotated[int, typer.Option(min=1, help="Test clips.")] = 600,
     seed: Annotated[int, typer.Option(min=0, help="Seed of the clips.")] = 1,
     heterogeneity: Annotated[
-        float, typer.Option(min=0.0, help="How much modalities differ: 0 not, 1 as usual.")
+        float, typer.Option(min=0.0, help="How much features differ in scale and centre.")
     ] = 1.0,
     aligned: Annotated[
-        bool, typer.Option("--aligned/--unaligned", help="One time line for all modalities.")
+        bool, typer.Option("--aligned/--unaligned", help="Whether modalities share their steps.")
     ] = True,
     task: Annotated[TaskKind, typer.Option(help="Kind of label.")] = "regression",
     steps: Annotated[int, typer.Option(min=14, help="Steps of a clip.")] = 20,
@@ -143,9 +145,9 @@ def plant(
     ] = (96, 48, 24),
     dtype: _Precision = "float32",
 ) -> None:
-    """Make a corpus whose common and complementary moments are known.
+    """Make a synthetic corpus whose common and complementary steps are known.
 
-    It is written block by block, so it may be larger than memory.
+    It may be larger than memory.
 
     \b
     Examples:

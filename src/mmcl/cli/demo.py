@@ -37,14 +37,14 @@ class Plan(NamedTuple):
 def demo_command(
     out: Annotated[Path, typer.Option(metavar="DIR", help="Folder to write to.")] = Path("demo"),
     quick: Annotated[
-        bool, typer.Option("--quick", help="Fewer clips and epochs: half a minute.")
+        bool, typer.Option("--quick", help="Use fewer clips and epochs; this takes half a minute.")
     ] = False,
 ) -> None:
-    """Plant a corpus, train both variants on it, and write a report.
+    """Make a synthetic corpus, train both variants of MMCL on it, and write a report.
 
     This takes up to three minutes on two cores. DIR gets report.html (open it in a browser),
-    metrics.json, planted.arrow and the run folders released and calibrated. Those of an
-    earlier demo are replaced.
+    metrics.json, the corpus planted.arrow, and the run folders released and calibrated. Files
+    of an earlier demo are replaced. mmcl report DIR writes the same report again.
 
     Examples:
 

@@ -13,11 +13,11 @@ __all__ = ["evaluate_command"]
 def evaluate_command(
     run: Annotated[Path, typer.Argument(metavar="RUN", help="A run folder.")],
     corpus: Annotated[
-        Path | None, typer.Option(help="Score on this corpus in place of the run's own.")
+        Path | None, typer.Option(help="Score on this corpus instead of the one it was trained on.")
     ] = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
 ) -> None:
-    """Show a run's metrics, or score it on another corpus.
+    """Show the metrics of a run, or score it on another corpus.
 
     Examples:
 

@@ -25,23 +25,27 @@ _NAMES = {
 def explain_command(
     run: Annotated[Path, typer.Argument(metavar="RUN", help="A run folder.")],
     corpus: Annotated[
-        Path, typer.Argument(metavar="CORPUS", help="Its corpus, or one that fits it.")
+        Path,
+        typer.Argument(
+            metavar="CORPUS", help="The corpus of the run, or one with the same features."
+        ),
     ],
     out: Annotated[
-        Path | None, typer.Option(help="Folder to write to; by default RUN/explanation.")
+        Path | None, typer.Option(help="Folder to write to. Default: RUN/explanation.")
     ] = None,
     split: Annotated[
-        Literal["test", "valid"], typer.Option(help="Split to assess the run on.")
+        Literal["test", "valid"], typer.Option(help="Split whose clips are used.")
     ] = "test",
     clips: Annotated[
-        int, typer.Option(min=1, help="Largest number of clips for curves and for clips.jsonl.")
+        int, typer.Option(min=1, help="Most clips to use for the curves and clips.jsonl.")
     ] = 200,
 ) -> None:
-    """Assess the complementary features of a run.
+    """Test whether the policies of a run found complementary features.
 
-    Steps are deleted and inserted in the order of the policies, of integrated gradients and
-    at random. Linear probes measure what each modality adds. Every clip is listed with the
-    steps and words that were kept. The research extra is needed.
+    Steps are deleted and inserted in four orders: by the policies, by how far either part uses
+    them, by integrated gradients, and at random. Linear probes measure what each modality
+    adds. The steps and words that were kept are listed for each clip. This needs the extra
+    research.
 
     The folder gets explanation.json, clips.jsonl and report.html.
 

@@ -17,22 +17,23 @@ FORMATS = ("onnx",)
 def export_command(
     run: Annotated[Path, typer.Argument(metavar="RUN", help="A run folder.")],
     seed: Annotated[
-        int | None, typer.Option(help="Seed to export; the first of the run by default.")
+        int | None, typer.Option(help="Seed to export. Default: the first of the run.")
     ] = None,
     out: Annotated[
         Path | None,
-        typer.Option(metavar="FILE", help="File to write; by default RUN/seed-N/model.onnx."),
+        typer.Option(metavar="FILE", help="File to write. Default: RUN/seed-N/model.onnx."),
     ] = None,
     to: Annotated[str, typer.Option("--format", help="Format of the file: onnx.")] = "onnx",
 ) -> None:
-    """Write one seed of a run as a file that runs without torch. It needs the export extra.
+    """Write the network of one seed to a file that runs without torch.
 
-    The file takes any number of clips and of steps. Before it gets its name it is run beside
-    torch, on random clips in batches of several sizes, and must agree within 1e-4.
+    This needs the extra export. The file takes any number of clips and steps. It is checked
+    against torch on random clips: both must agree within 1e-4.
 
-    Its inputs are, per modality, the features (text) and which steps are real (text_mask); an
-    absent modality has no real step. Its outputs are scores, and the commonality and
-    keep_probability of every step. Its metadata names the task, modalities and feature widths.
+    Inputs, for each modality: its features (such as text) and a mask of the real steps (such
+    as text_mask). An absent modality has no real step. Outputs: scores, and the commonality
+    and keep_probability of every step. The metadata of the file names the task, the
+    modalities and the feature widths.
 
     Examples:
 

@@ -21,19 +21,20 @@ def lint_table_command(
     runs: Annotated[
         int | None,
         typer.Option(
-            min=1, help="Runs behind a row without a number in a column runs; unknown by default."
+            min=1, help="Runs behind each row, if no column runs says it. Default: unknown."
         ),
     ] = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
 ) -> None:
-    """Find results that cannot occur: an F1 that no model can have at its accuracy.
+    """Find results in a table whose F1 is impossible at their accuracy.
 
-    FILE has the columns model, dataset, metric, accuracy, f1 (in percent), in any order and
-    case; in markdown, tables without them are passed over. The metrics are has0 and non0 of
-    mosi and mosei, acc2 of sims, and neutral, happy, sad, angry of iemocap.
+    FILE has the columns model, dataset, metric, accuracy and f1 (both in percent), in any
+    order, in small or capital letters. Tables of a markdown file without these columns are
+    skipped. The metrics are has0 and non0 of mosi and mosei, acc2 of sims, and neutral,
+    happy, sad and angry of iemocap.
 
-    A row may be a mean over runs, unless a column runs or --runs says 1. Then there must be
-    one confusion matrix that rounds to both numbers. Exit code 1 if any row is infeasible.
+    By default a row may be a mean over several runs. If a column runs or --runs says 1, one
+    confusion matrix must round to both numbers. The exit code is 1 if any row is infeasible.
 
     Examples:
 

@@ -26,14 +26,15 @@ from mmcl.errors import MMCLError
 __all__ = ["app", "main"]
 
 INTERRUPTED = 130  # exit code of typer after Ctrl-C
-STOPPED = "A training goes on where it was with --resume, everything else by the same command."
+STOPPED = "To continue, give the same command again; mmcl train also needs --resume."
 
 app = typer.Typer(
     name="mmcl",
     help=(
-        "Multimodal sentiment from words, voice and face.\n\n"
+        "Predict sentiment from words, voice and face, and show what led to it.\n\n"
         "Start with: mmcl demo\n\n"
-        "Exit codes: 0 done, 1 failed, 2 wrong usage. For a traceback: mmcl --debug COMMAND"
+        "Exit codes: 0 done, 1 failed, 2 wrong usage. To see the traceback of an error:\n"
+        "mmcl --debug COMMAND"
     ),
     no_args_is_help=True,
     pretty_exceptions_enable=False,

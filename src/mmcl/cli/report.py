@@ -18,13 +18,13 @@ REPORT = "report.html"
 def report_command(
     folder: Annotated[Path, typer.Argument(metavar="DIR", help="A folder of results.")],
     out: Annotated[
-        Path | None, typer.Option(metavar="FILE", help="Page to write; DIR/report.html.")
+        Path | None, typer.Option(metavar="FILE", help="Page to write. Default: DIR/report.html.")
     ] = None,
 ) -> None:
-    """Put every result in a folder on one page: tables, interactive figures, answers.
+    """Put all results in a folder on one page, with tables and interactive figures.
 
-    Looks in DIR and in the folders directly in it. The page is one file that needs no
-    connection to the internet; open it in a browser.
+    Results are searched for in DIR and in the folders directly in it. The page is one file.
+    Open it in a browser; it needs no internet.
 
     Examples:
 

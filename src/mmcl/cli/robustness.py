@@ -28,18 +28,18 @@ def robustness_command(
     ],
     out: Annotated[
         Path | None,
-        typer.Option(metavar="DIR", help="Folder to write to; RUN/robustness by default."),
+        typer.Option(metavar="DIR", help="Folder to write to. Default: RUN/robustness."),
     ] = None,
     split: Annotated[Literal["test", "valid"], typer.Option(help="Clips to score.")] = "test",
 ) -> None:
-    """Score a run with parts of every clip missing.
+    """Score a run while steps or modalities are missing.
 
-    Steps are missing at random at rates 0, 0.1, ... 0.9 (three fixed draws, the same for every
-    run). Every subset of the modalities is tried alone. Compare the scores with those of the
-    best constant on the same clips.
+    Random steps are removed at rates of 0, 0.1, ... 0.9. Each rate is tried with three random
+    draws, the same for every run. Then each subset of the modalities is tried. The scores
+    of the best constant on the same clips are shown for comparison.
 
-    DIR gets report.html and robustness.json: every metric at every rate, its mean over the
-    rates (area), the subsets, and where the run is no better than the constant.
+    DIR gets report.html and robustness.json. They have each metric at each rate, its mean
+    over the rates (area), each subset, and where the run is no better than the constant.
 
     Examples:
 

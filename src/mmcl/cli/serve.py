@@ -14,12 +14,12 @@ __all__ = ["serve_command"]
 def serve_command(
     runs: Annotated[list[Path], typer.Argument(metavar="RUN...", help="Run folders.")],
     host: Annotated[
-        str, typer.Option(help="Address to listen at; other than this machine's needs a token.")
+        str, typer.Option(help="Address to listen at. One that other machines reach needs a token.")
     ] = "127.0.0.1",
-    port: Annotated[int, typer.Option(min=0, max=65535, help="Port; 0 takes a free one.")] = 8760,
+    port: Annotated[int, typer.Option(min=0, max=65535, help="Port; 0 picks a free one.")] = 8760,
     state: Annotated[
         Path | None,
-        typer.Option(metavar="DIR", help="Folder of jobs and results; by default in your home."),
+        typer.Option(metavar="DIR", help="Folder for jobs and results. Default: one in your home."),
     ] = None,
     token: Annotated[
         str | None,
@@ -29,14 +29,14 @@ def serve_command(
         ),
     ] = None,
     max_mib: Annotated[int, typer.Option(min=1, help="Largest recording, in MiB.")] = 200,
-    max_seconds: Annotated[float, typer.Option(min=1, help="Longest recording.")] = 600,
-    keep_hours: Annotated[float, typer.Option(min=0.01, help="Time that results are kept.")] = 24,
+    max_seconds: Annotated[float, typer.Option(min=1, help="Longest recording, in seconds.")] = 600,
+    keep_hours: Annotated[float, typer.Option(min=0.01, help="Hours to keep results.")] = 24,
 ) -> None:
-    """Serve runs: a page for recordings, and an HTTP interface for programs.
+    """Serve runs over HTTP: a page for people, and an interface for programs.
 
-    Features sent as JSON are predicted at once. A recording becomes a job; it is removed when
-    the job ends, and its result is offered as json, csv, srt and html. docs/serving.md and
-    /openapi.json of the service describe the interface.
+    Features sent as JSON are predicted at once. A recording becomes a job. The recording is
+    removed when its job ends; the result can be had as json, csv, srt or html.
+    docs/serving.md and /openapi.json of the service describe the interface.
 
     Examples:
 
