@@ -99,17 +99,18 @@ def speed_table(content: dict[str, Any]) -> str | None:
     rate, reference = content["matrix_product_flops_per_second"], content["reference"]
     plain = reference["predict_clips_per_second"]
     lines = [
-        "Planted clips, 20 steps of 300/74/35 features, float32. The floor is the operations "
-        "counted over the rate of a large matrix product in the same round "
-        f"({rate['median'] / 1e9:.0f} GFLOP/s, {rate['least'] / 1e9:.0f} to "
-        f"{rate['most'] / 1e9:.0f}; {content['environment']['machine']}); ratios count, absolute "
-        "rates drift. Of shares and operations that change while policies learn to drop steps, "
-        "the first round and the last; of `released`, whose gate is soft, the mean action in "
-        "place of the steps kept. Plain torch is the authors' loop as "
-        "`benchmarks/reference.py` writes it, width 128: "
+        "Planted clips, 20 steps of 300/74/35 features, float32 "
+        f"({content['environment']['machine']}; `make bench`).",
+        "",
+        "- **Floor**: the counted operations over the rate of a large matrix product, measured in "
+        f"the same round ({rate['median'] / 1e9:.0f} GFLOP/s, {rate['least'] / 1e9:.0f} to "
+        f"{rate['most'] / 1e9:.0f}). Compare ratios: absolute rates drift.",
+        "- **Steps kept** and **MFLOP/clip** change while the policies learn to drop steps: first "
+        "round to last. The gate of `released` is soft: its mean action stands for the steps kept.",
+        "- **Plain torch** is the authors' loop as `benchmarks/reference.py` writes it, width 128: "
         f"{reference['train_clips_per_second']['median']:.0f} clips/s in training, "
-        + " and ".join(f"{each['median']:.0f} in batches of {n}" for n, each in plain.items())
-        + " in prediction. `make bench`",
+        + " and ".join(f"{rates['median']:.0f} in batches of {n}" for n, rates in plain.items())
+        + " in prediction.",
         "",
         "| training | width, batch | clips/s | steps kept | MFLOP/clip | share of floor "
         "| times released | times plain torch |",
@@ -255,8 +256,8 @@ def hours_table(media: dict[str, Any], streaming: dict[str, Any]) -> str:
         lines.append(f"| {name} | {hours:,.0f} | {machines:,.0f} |")
     lines += [
         "",
-        f"Reckoned from `{media['command']}` and `{streaming['command']}`, on {cores} cores that "
-        "did other work meanwhile, and as if machines shared the work perfectly: orders of size.",
+        f"Estimated from `{media['command']}` and `{streaming['command']}`, on {cores} cores that "
+        "did other work meanwhile, and as if machines shared the work perfectly: orders of magnitude.",
     ]
     return "\n".join(lines) + "\n\n"
 
@@ -359,8 +360,10 @@ def long_sequences_table(content: dict[str, Any]) -> str:
     return "\n".join(lines) + "\n\n"
 
 
-def processes_table(content: dict[str, Any]) -> str:
+def processes_table(content: dict[str, Any]) -> str | None:
     """One network by two processes, and four seeds at once."""
+    if "validation_loss" not in content:
+        return None  # as earlier versions kept it
     losses, at_once = content["validation_loss"], content["seeds_at_once"]
     (few, slow), (many, fast) = sorted(at_once["seconds"].items())
     lines = [
