@@ -257,7 +257,8 @@ def hours_table(media: dict[str, Any], streaming: dict[str, Any]) -> str:
     lines += [
         "",
         f"Estimated from `{media['command']}` and `{streaming['command']}`, on {cores} cores that "
-        "did other work meanwhile, and as if machines shared the work perfectly: orders of magnitude.",
+        "did other work meanwhile, as if machines shared the work perfectly: read it as orders of "
+        "magnitude.",
     ]
     return "\n".join(lines) + "\n\n"
 
