@@ -49,7 +49,7 @@ class DdpgLearner(PolicyLearner):
         self.target_critic = _frozen_copy(self.critic)
         self.target_policy = _frozen_copy(model.policy)
         self.replay = Replay(policy.replay_capacity)
-        # Last transition, which waits for the next batch as its next state, and its actions.
+        # Transitions that wait for the next batch as their next state, and their final actions.
         self._carried: tuple[Transitions, Tensor] | None = None
 
     def start_epoch(self, epoch: int) -> None:

@@ -134,10 +134,6 @@ def fit(
     # From here on several processes may run these lines; only the first one writes.
     fabric = launch(config.runtime)
     folder.mkdir(parents=True, exist_ok=True)
-    if fabric.is_global_zero and not resume:
-        # A training that is stopped now must not be resumed from an earlier one.
-        for name in (DONE, CHECKPOINT):
-            (folder / name).unlink(missing_ok=True)
     if not (resume and (folder / DONE).exists()):
         _train(_Training(development, config, seed, folder, fabric, progress), resume)
     fabric.barrier()
@@ -149,9 +145,13 @@ def _train(training: _Training, resume: bool) -> None:
     folder, writes = training.folder, training.fabric.is_global_zero
     if resume and (folder / CHECKPOINT).exists():
         training.restore(load_state(folder / CHECKPOINT))
+    elif writes:  # a training that is stopped now must not be resumed from an earlier one
+        for name in (DONE, CHECKPOINT):
+            (folder / name).unlink(missing_ok=True)
     while not training.is_over():
         training.run_epoch()
-        state = training.state_dict()  # collected from all processes
+        # All processes take part in collecting the state.
+        state = training.state_dict()
         if writes:
             save_state(folder / CHECKPOINT, state)
             write_history(folder, training.history)
@@ -379,7 +379,7 @@ class _Training:
 
     def restore(self, state: dict[str, Any]) -> None:
         """Go on from a result of :meth:`state_dict`."""
-        # One process alone writes no such list; the parts that are its own lie with the others.
+        # One process alone writes no list: all of its state is in the common part.
         processes = state.get("processes", [{"learner": {}, "random": state["random"]}])
         if len(processes) != self.processes:
             raise TrainingError(
@@ -416,10 +416,10 @@ class _Training:
 def read_fitted(folder: Path) -> Fitted:
     """Read the folder of a finished training."""
     done = json.loads((folder / DONE).read_text())
-    # The speed of every epoch is recorded, and so is their common number of clips.
     rows = read_history(folder)
     speed = float(np.median([row.clips_per_second for row in rows]))
     model = load_network(folder / MODEL)
+    # Every epoch has the same number of clips.
     seconds = sum(done["clips"] / row.clips_per_second for row in rows)
     return Fitted(model, rows, done["best_epoch"], speed, seconds, tuple(done["never_seen"]))
 
@@ -457,8 +457,9 @@ def _too_large(split: Split, config: Config, block: np.ndarray) -> str:
     available = [m for m in config.model.modalities if m in split.card.dims]
     longest = max(int(split.lengths(m)[block].max(initial=1)) for m in available)
     clips = "1 clip" if len(block) == 1 else f"{len(block)} clips"
+    # Half of the batch, or of the width where the batch is a single clip.
     lower = f"learning.batch_size={config.learning.batch_size // 2}"
-    if len(block) == 1:  # the batch cannot be smaller
+    if len(block) == 1:
         lower = f"model.width={max(config.model.width // 2, 4)}, or cut the clips"
     return (
         f"a batch of {clips} of up to {longest:,} steps does not fit into memory.\n"

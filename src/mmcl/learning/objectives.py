@@ -180,7 +180,7 @@ def alignment_loss(unit: Tensor, step_mask: Tensor, group: int) -> Tensor:
 
 
 def _contrast(scores: Tensor, present: Tensor) -> Tensor:
-    """Return the symmetric InfoNCE of clip scores ``[G, g, g]``, mean over clips with both."""
+    """Return the symmetric InfoNCE of scores ``[G, g, g]`` over the clips that are present."""
     compared = present.unsqueeze(1) & present.unsqueeze(2)
     scores = scores.masked_fill(~compared, _NOT_COUNTED)
     # -log softmax of the clip's own score, once among the columns and once among the rows.

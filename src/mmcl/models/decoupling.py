@@ -244,10 +244,10 @@ def agreement(
         cosines = [(steps * partner).sum(dim=-1) for partner in partners]  # [b, n] each
         present = [mask.any(dim=1, keepdim=True) for mask in masks]  # [b, 1] each
         if not paired:  # a partner is padding if no index is real in both other modalities
-            found = [mask.gather(1, index) for mask, index in zip(masks, indices, strict=True)]
+            padded = [~mask.gather(1, index) for mask, index in zip(masks, indices, strict=True)]
             cosines = [
-                cosine.masked_fill(has_steps & ~is_real, -torch.inf)
-                for cosine, has_steps, is_real in zip(cosines, present, found, strict=True)
+                cosine.masked_fill(padding & has_steps, -torch.inf)
+                for cosine, padding, has_steps in zip(cosines, padded, present, strict=True)
             ]
         else:  # the partners must agree with each other, too
             cosines.append((partners[0] * partners[1]).sum(dim=-1))
