@@ -1,9 +1,9 @@
 """Settings: one frozen, validated tree, from presets, a TOML file and ``--set a.b=c``.
 
-Later sources win: the defaults below (those of ``calibrated``), those of ``released``
-(``presets/_released.toml``), the named preset or file, then each ``--set``. A preset may hold
-tables that count for some models only: ``[calibrated.learning]``, ``[released.learning]``, and
-``[baselines.learning]`` for all others. Every fault of all sources is reported at once.
+Later sources win: the defaults below (of ``calibrated``), the defaults of ``released``
+(``presets/_released.toml``), the named preset or file, then each ``--set``. A preset may have
+tables for some models only: ``[calibrated.learning]``, ``[released.learning]``, and
+``[baselines.learning]`` for all others. All faults of all sources are reported together.
 """
 
 from __future__ import annotations
@@ -43,6 +43,7 @@ ENTRY_POINTS = "mmcl.models"
 """Group of entry points under which other packages register a model by name."""
 
 _TABLES = (*VARIANTS, "baselines")
+"""Tables of a preset whose settings are for some models only."""
 
 
 class _Settings(BaseModel):
@@ -50,22 +51,22 @@ class _Settings(BaseModel):
 
 
 class ModelSettings(_Settings):
-    """What the network is made of.
+    """Settings of the network.
 
-    A baseline takes ``modalities``, ``standardise`` and its own ``options``; everything else
-    is of ``calibrated`` and ``released``.
+    A baseline reads ``modalities``, ``standardise`` and its own ``options`` only. The other
+    settings are for ``calibrated`` and ``released``.
 
     Attributes:
         name: ``calibrated`` (MMCL, repaired), ``released`` (the equations of the authors' code),
             a baseline, or a model that another package registers.
-        options: Settings of a baseline's own, by name.
-        modalities: Those to use, out of the corpus's own.
+        options: Settings of a baseline, by name.
+        modalities: Modalities to use, out of those of the corpus.
         width: Width d of every modality's space.
         heads: Attention heads; must divide the width.
-        inner_width: Inner width of the transformer blocks; None is twice the width.
-        dropout: In the transformer blocks.
-        head_dropout: In the head.
-        input_dropout: Of whole input features, before the projection.
+        inner_width: Inner width of the transformer blocks; None for twice the width.
+        dropout: Dropout rate in the transformer blocks.
+        head_dropout: Dropout rate in the head.
+        input_dropout: Dropout rate of the input features, before the projection.
         positions: Add sinusoidal positions after the decoupling (fault F8).
         standardise: Standardise features by the training split (fault F4).
         calibrate: Centre and scale each projected space before cosines (fault F4).
@@ -73,12 +74,12 @@ class ModelSettings(_Settings):
             ``specific_only``, ``both`` (both parts are Z).
         agreement: ``same_index``, ``three_way``, or ``auto``: the first where the corpus is
             aligned, the second where it is not.
-        confirm: A step must agree with the least (``min``) or the ``mean`` of the others.
-        threshold: Agreement at which commonality is one half, at the start.
-        temperature: Width of the passage from specific to common, at the start.
+        confirm: Agreement is the minimum (``min``) or the ``mean`` of the cosines.
+        threshold: Agreement at which commonality is one half; learned from this start.
+        temperature: Width of the passage from specific to common; learned from this start.
         attention: Attend within each modality's common part.
-        steps: ``released`` only: the equal length every modality is brought to where the
-            corpus is not aligned.
+        steps: For ``released`` on a corpus that is not aligned: the length that every modality
+            is brought to.
     """
 
     name: str = "calibrated"
@@ -120,26 +121,27 @@ class ModelSettings(_Settings):
 
 
 class PolicySettings(_Settings):
-    """How steps of the specific parts are kept, and what the policies are paid.
+    """Settings of the policies and their reward.
 
     Attributes:
         kind: ``task`` (a soft gate taught by the task loss alone), ``rloo`` (hard keep or
             drop, paid the joint reward against leave-one-out samples), ``ddpg`` (a soft gate
             paid through a joint critic), or an ablation: ``ones``, ``random``.
-        refinement_steps: Decisions K per clip; each acts on what the last one left.
+        refinement_steps: Decisions K per clip; each acts on the result of the one before.
         samples: Action samples per clip, ``rloo`` only.
         reward: ``joint``, one scalar for all policies; ``separate``, each policy is paid for
             the prediction of its own modality; ``as-released``, the misdirected gather of
             fault F2 (``emotions`` only).
-        reward_scale: ``probability`` in 0..1, or ``log`` (of it; for scores, minus the error).
-        sparsity: Price of keeping everything; more keeps fewer steps.
+        reward_scale: ``probability`` in 0..1, or ``log``: its logarithm, and minus the error
+            for regression.
+        sparsity: Price of keeping every step. The higher, the fewer steps are kept.
         weight: Weight of the policy and critic losses.
-        critic: Which transitions the critic learns: ``clip``, one clip one episode; or
+        critic: Transitions that the critic learns from: ``clip``, each clip an episode; or
             ``carried``, the released link from a batch to the next (fault F5).
         discount: Discount of the critic's bootstrap.
-        target_rate: Rate at which target networks follow.
-        replay_capacity: Transitions kept.
-        critic_learning_rate: Step size of the critic.
+        target_rate: Share by which target networks move towards the online ones in a step.
+        replay_capacity: Number of transitions that are kept.
+        critic_learning_rate: Learning rate of the critic.
     """
 
     kind: Literal["task", "rloo", "ddpg", "ones", "random"] = "rloo"
@@ -157,24 +159,25 @@ class PolicySettings(_Settings):
 
 
 class LearningSettings(_Settings):
-    """How the network is trained.
+    """Settings of training.
 
     Attributes:
-        epochs: Passes over the training split, at most.
-        patience: Stop after so many epochs without a better validation loss.
+        epochs: Greatest number of passes over the training split.
+        patience: Number of epochs without a better validation loss after which training stops.
         batch_size: Clips per step.
         drop_last: Leave out the last, smaller batch of an epoch.
-        learning_rate: Step size of AdamW at the start.
-        weight_decay: Of AdamW; 0 makes it Adam.
+        learning_rate: Learning rate of AdamW at the start.
+        weight_decay: Weight decay of AdamW; 0 makes it Adam.
         schedule: ``constant``, ``cosine`` (over ``epochs``) or ``plateau``.
-        plateau_patience: Epochs without improvement before the step size shrinks.
-        plateau_factor: What it is multiplied by.
+        plateau_patience: Epochs without improvement before the learning rate is lowered.
+        plateau_factor: Factor by which it is lowered.
         clip_norm: Greatest gradient norm; 0 does not clip.
         task_weight: Weight of the task loss.
         alignment_weight: Weight of the alignment loss between modalities; 0 leaves it out.
-        alignment_group: Clips compared with each other in that loss: more, more negatives
-            and more time.
-        modality_dropout: Chance that a clip loses one or two of its modalities in training.
+        alignment_group: Clips compared with each other in that loss. More clips mean more
+            negatives and more time.
+        modality_dropout: Probability that a modality of a clip is masked in training; one is
+            always spared.
     """
 
     epochs: int = Field(30, ge=1)
@@ -194,11 +197,11 @@ class LearningSettings(_Settings):
 
 
 class EvaluationSettings(_Settings):
-    """How predictions are judged.
+    """Settings of evaluation.
 
     Attributes:
         preset: Definition of the regression metrics; see ``mmcl.metrics``.
-        batch_size: Clips per prediction step; changes nothing but the speed.
+        batch_size: Clips per prediction step; affects the speed only.
     """
 
     preset: Literal["mmsa", "sims", "mult", "magbert"] = "mmsa"
@@ -206,17 +209,17 @@ class EvaluationSettings(_Settings):
 
 
 class RuntimeSettings(_Settings):
-    """Where and how it runs.
+    """Settings of the machine: devices, processes and precision.
 
     Attributes:
         accelerator: ``cpu``, ``gpu`` or ``auto``.
         devices: Processes of this machine that train one network together, one per core or GPU,
             each on its share of every batch.
-        strategy: How Lightning Fabric lets them work together: ``auto`` (DistributedDataParallel)
-            or any other name that Fabric knows.
+        strategy: Strategy of Lightning Fabric for several processes: ``auto``
+            (DistributedDataParallel) or another name that Fabric knows.
         precision: ``32-true`` or ``bf16-mixed``.
-        threads: CPU threads of a process; None leaves torch's own choice, or shares the cores
-            among the processes.
+        threads: CPU threads of a process. None is torch's own choice for one process, and an
+            equal share of the cores for several.
         tensorboard: Write TensorBoard files too (needs ``mmcl[track]``).
     """
 
@@ -229,7 +232,7 @@ class RuntimeSettings(_Settings):
 
 
 class Config(_Settings):
-    """Every setting of a run."""
+    """All settings of a run."""
 
     model: ModelSettings = Field(default_factory=ModelSettings)
     policy: PolicySettings = Field(default_factory=PolicySettings)
@@ -239,13 +242,13 @@ class Config(_Settings):
 
 
 def model_names() -> list[str]:
-    """Names of all models: both variants of MMCL, the baselines, and those of other packages."""
+    """Return the names of MMCL's two variants, the baselines, and models of other packages."""
     others = sorted(entry.name for entry in metadata.entry_points(group=ENTRY_POINTS))
     return list(dict.fromkeys([*VARIANTS, *BASELINES, *others]))
 
 
 def preset_names() -> list[str]:
-    """Names of the presets that come with the package."""
+    """Return the names of the presets that come with the package."""
     folder = resources.files("mmcl") / "presets"
     files = [file.name for file in folder.iterdir() if file.name.endswith(".toml")]
     return sorted(name.removesuffix(".toml") for name in files if not name.startswith("_"))
@@ -260,13 +263,12 @@ def resolve_config(
     """Build a configuration from presets, a file and single settings.
 
     Args:
-        model: Name of the model asked for; wins over the file's.
+        model: Name of the model; wins over the one in the file.
         source: Name of a preset or path of a TOML file.
-        overrides: ``a.b=c`` settings; values are read as TOML, and as text where they
-            are not TOML.
+        overrides: Settings as ``a.b=c``. A value that is not valid TOML is read as text.
 
     Returns:
-        The whole configuration, every default filled in.
+        The complete configuration, with all defaults filled in.
 
     Raises:
         ConfigError: With every unknown key (nearest name offered) and every value out of
@@ -277,16 +279,17 @@ def resolve_config(
         32
     """
     label, tree = _read_source(source)
-    asked: dict[str, Any] = {}
+    single: dict[str, Any] = {}
     for override in overrides:
-        asked = _merge(asked, _parse_override(override))
-    special = {name: tree.pop(name) for name in _TABLES if isinstance(tree.get(name), dict)}
-    chosen = model or _model_of(asked) or _model_of(tree) or "calibrated"
-    base = _load_preset("_released") if chosen == "released" else {}
-    own = special.get(chosen if chosen in VARIANTS else "baselines", {})
-    merged = base
-    for layer in (tree, own, asked):
+        single = _merge(single, _parse_override(override))
+    tables = {name: tree.pop(name) for name in _TABLES if isinstance(tree.get(name), dict)}
+    # The model decides which defaults and which table of the preset count.
+    chosen = model or _model_of(single) or _model_of(tree) or "calibrated"
+    merged = _load_preset("_released") if chosen == "released" else {}
+    of_model = tables.get(chosen if chosen in VARIANTS else "baselines", {})
+    for layer in (tree, of_model, single):
         merged = _merge(merged, layer)
+    # A model section that is no table is refused below, with all other faults.
     if isinstance(merged.setdefault("model", {}), dict):
         merged = _merge(merged, {"model": {"name": chosen}})
     try:
@@ -296,6 +299,7 @@ def resolve_config(
 
 
 def _model_of(tree: Mapping[str, Any]) -> str | None:
+    """Return the model that some settings name, if any."""
     model = tree.get("model", {})
     name = model.get("name") if isinstance(model, dict) else None
     return name if isinstance(name, str) else None
@@ -306,6 +310,7 @@ def _load_preset(name: str) -> dict[str, Any]:
 
 
 def _read_source(source: str | Path | None) -> tuple[str, dict[str, Any]]:
+    """Return the name of a preset or file for error messages, and its settings."""
     if source is None:
         return "settings", {}
     if str(source) in preset_names():
@@ -323,6 +328,7 @@ def _read_source(source: str | Path | None) -> tuple[str, dict[str, Any]]:
 
 
 def _parse_override(override: str) -> dict[str, Any]:
+    """Return ``a.b=c`` as ``{"a": {"b": c}}``."""
     key, equals, text = override.partition("=")
     if not equals or not all(key.split(".")):
         raise ConfigError(f'--set takes section.key=value, got "{override}"')
@@ -337,36 +343,40 @@ def _parse_override(override: str) -> dict[str, Any]:
 
 
 def _merge(below: Mapping[str, Any], above: Mapping[str, Any]) -> dict[str, Any]:
+    """Return both trees as one; where both have a value, that of ``above`` wins."""
     merged = dict(below)
     for key, value in above.items():
-        under = merged.get(key)
-        if isinstance(value, Mapping) and isinstance(under, Mapping):
-            merged[key] = _merge(under, value)
+        former = merged.get(key)
+        if isinstance(value, Mapping) and isinstance(former, Mapping):
+            merged[key] = _merge(former, value)
         else:
             merged[key] = value
     return merged
 
 
 def _explain(faults: ValidationError, label: str) -> str:
-    lines = sorted(_explain_one(fault) for fault in faults.errors())
+    """Return the message with all faults, sorted by key."""
+    lines = sorted(_fault_line(fault) for fault in faults.errors())
     count = "1 problem" if len(lines) == 1 else f"{len(lines)} problems"
     return "\n".join([f"{label} has {count}", *(f"  {line}" for line in lines)])
 
 
-def _explain_one(fault: Any) -> str:
+def _fault_line(fault: Any) -> str:
+    """Return one fault as ``a.b[2]: what is wrong``, with the nearest known name."""
     *above, last = fault["loc"]
     key = "".join(f"[{p}]" if isinstance(p, int) else f".{p}" for p in fault["loc"])[1:]
-    if fault["type"] == "extra_forbidden":
+    if fault["type"] == "extra_forbidden":  # an unknown key: look up the keys of its section
         section: Any = Config
         for part in above:
             section = section.model_fields[part].annotation
         return f"{key}: unknown key{did_you_mean(str(last), section.model_fields)}"
     if fault["type"] == "literal_error":
+        # pydantic names the choices as text: "'a', 'b' or 'c'".
         expected = fault["ctx"]["expected"]
         known = [name.strip("'") for name in expected.replace(" or ", ", ").split(", ")]
         near = did_you_mean(str(fault["input"]), known)
         return f'{key}: must be one of {", ".join(known)}, got "{fault["input"]}"{near}'
     if fault["type"] == "value_error":
         return f"{key}: {fault['ctx']['error']}"
-    what = fault["msg"].replace("Input should be", "must be")
-    return f"{key}: {what}, got {fault['input']!r}"
+    rule = fault["msg"].replace("Input should be", "must be")
+    return f"{key}: {rule}, got {fault['input']!r}"

@@ -1,4 +1,4 @@
-"""Optional packages: import one, or say which extra of mmcl brings it."""
+"""Optional packages: import one, or name the extra of mmcl that installs it."""
 
 from __future__ import annotations
 
@@ -14,9 +14,9 @@ def load(module: str, purpose: str, *, extra: str = "media") -> Any:
     """Import a module of an optional extra.
 
     Args:
-        module: Its name, ``av`` for example.
-        purpose: What it is needed for; opens the message: ``reading video and sound``.
-        extra: The extra of this project that brings it.
+        module: Name of the module, for example ``av``.
+        purpose: Start of the error message, for example ``reading video and sound``.
+        extra: Extra of mmcl that installs it.
 
     Returns:
         The module.
@@ -27,6 +27,7 @@ def load(module: str, purpose: str, *, extra: str = "media") -> Any:
     try:
         return import_module(module)
     except ModuleNotFoundError as fault:
+        # The missing module may be one that this module imports.
         package = (fault.name or module).partition(".")[0].replace("_", "-")
         raise MissingExtraError(
             f"{purpose} needs {package}, which is not installed.\n"

@@ -15,17 +15,17 @@ __all__ = ["complete_file", "write_json", "write_text"]
 
 @contextmanager
 def complete_file(path: Path) -> Iterator[Path]:
-    """Write a file that is either complete or absent, whatever happens meanwhile.
+    """Context that writes a file which is either complete or absent, whatever happens.
 
-    The block writes to the temporary path that it is given, in the same folder. When it ends
-    without an error the content is forced to the disk and takes its name, replacing a file
-    that has it; after an error nothing is left behind.
+    The block writes to a temporary path in the same folder. If it ends without an error, the
+    content is forced to the disk and renamed to ``path``, replacing a file of that name. After
+    an error nothing is left behind.
 
     Args:
-        path: The file's own name; its folder is made where there is none.
+        path: Final path of the file; its folder is made if necessary.
 
     Yields:
-        Where to write.
+        Temporary path to write to.
 
     Raises:
         OSError: If the file cannot be written.
@@ -48,7 +48,7 @@ def complete_file(path: Path) -> Iterator[Path]:
         yield unfinished
         with unfinished.open("rb") as file:
             os.fsync(file.fileno())
-        # A temporary file is readable by its owner alone; a result is an ordinary file.
+        # mkstemp lets only the owner read; a result is an ordinary file.
         unfinished.chmod(0o644)
         unfinished.replace(path)
     finally:

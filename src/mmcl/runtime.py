@@ -1,4 +1,4 @@
-"""Seeds, threads, devices, processes and versions: what a run depends on besides its settings."""
+"""Seeds, threads, devices, processes and the versions that are recorded with every run."""
 
 from __future__ import annotations
 
@@ -30,6 +30,10 @@ __all__ = [
 ]
 
 _M_TRIM_THRESHOLD, _M_MMAP_MAX = -1, -4  # numbers of glibc's malloc.h
+_TORCHRUN = "TORCHELASTIC_RUN_ID"
+"""Environment variable that torchrun sets in the processes that it starts."""
+_DDP = ("auto", "ddp", "ddp_find_unused_parameters_true")
+"""Strategies that mean DistributedDataParallel, and nothing where one process trains alone."""
 _RECORDED = (
     *("mmcl", "torch", "lightning-fabric", "numpy", "scikit-learn", "pyarrow", "pydantic"),
     *("optuna", "captum", "onnx", "onnxruntime"),
@@ -40,6 +44,7 @@ def prepare_process(settings: RuntimeSettings) -> None:
     """Set the number of CPU threads, and keep freed memory for the next step."""
     import torch
 
+    # Threads that wait must not spin: another training may need their core.
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
     if settings.threads is not None:
         torch.set_num_threads(settings.threads)
@@ -70,14 +75,14 @@ def keep_freed_memory() -> None:
 def seed_everything(seed: int) -> None:
     """Seed Python, numpy and torch, and ask torch for deterministic kernels.
 
-    Torch would then also fill every fresh tensor with NaN, to show up reads of memory that
-    was never written; that search for faults cost a quarter of a training step.
+    With deterministic kernels torch would also fill every new tensor with NaN, to expose reads
+    of memory that was never written. That is switched off: it cost a quarter of a training step.
     """
     import numpy as np
     import torch
 
     random.seed(seed)
-    np.random.seed(seed % 2**32)  # libraries below us still read the global state
+    np.random.seed(seed % 2**32)  # other libraries still read numpy's global state
     torch.manual_seed(seed)
     torch.use_deterministic_algorithms(True, warn_only=True)
     torch.utils.deterministic.fill_uninitialized_memory = False  # type: ignore[attr-defined]
@@ -86,18 +91,18 @@ def seed_everything(seed: int) -> None:
 def make_fabric(settings: RuntimeSettings) -> Fabric:
     """Return the Lightning Fabric that places models and data; the only maker of one.
 
-    Where ``torchrun`` started this process its numbers of processes and machines count, and
-    otherwise ``runtime.devices``.
+    The numbers of processes and machines are those of ``torchrun`` if it started this process,
+    and ``runtime.devices`` on one machine otherwise.
 
     Raises:
         ConfigError: If a GPU is asked for and there is none, if there are fewer devices than
-            asked for, if Fabric knows no such strategy, or if the settings contradict
+            asked for, if Fabric cannot use the strategy, or if the settings contradict
             ``torchrun``.
     """
     from lightning_fabric import Fabric
 
     devices, nodes = settings.devices, 1
-    if "TORCHELASTIC_RUN_ID" in os.environ:
+    if _TORCHRUN in os.environ:
         total, devices = int(os.environ["WORLD_SIZE"]), int(os.environ["LOCAL_WORLD_SIZE"])
         nodes = total // devices
         if settings.devices not in (1, total):
@@ -107,9 +112,9 @@ def make_fabric(settings: RuntimeSettings) -> Fabric:
             )
     _check_devices(settings, devices)
     strategy: Any = settings.strategy
-    if devices * nodes > 1 and strategy in ("auto", "ddp"):
-        # A step of the policies' critic reaches some of the parameters only.
-        strategy = "ddp_find_unused_parameters_true"
+    if strategy in _DDP:
+        # The step of a policy towards its critic reaches some of the parameters only.
+        strategy = "ddp_find_unused_parameters_true" if devices * nodes > 1 else "auto"
     try:
         return Fabric(
             accelerator=settings.accelerator,
@@ -118,7 +123,8 @@ def make_fabric(settings: RuntimeSettings) -> Fabric:
             strategy=strategy,
             precision=settings.precision,
         )
-    except ValueError as fault:  # a strategy of another name, or one that does not fit
+    # Fabric does not know the strategy, or lacks a package, a GPU or a script for it.
+    except (ValueError, ImportError, RuntimeError) as fault:
         raise ConfigError(f'runtime.strategy "{settings.strategy}": {fault}') from None
 
 
@@ -145,22 +151,25 @@ def _check_devices(settings: RuntimeSettings, devices: int) -> None:
 def launch(settings: RuntimeSettings) -> Fabric:
     """Start the processes of a training, and return the Fabric they share.
 
-    With ``runtime.devices`` above 1 and no ``torchrun``, Fabric starts this very command again
-    as often as needed: from here on all of these processes run the same lines. They are started
-    once, however many trainings follow.
+    With ``runtime.devices`` above 1 and no ``torchrun``, Fabric starts the same command again in
+    each further process. From then on all processes run the same lines. Later trainings of this
+    process share them: they are started once.
 
     Raises:
         ConfigError: As :func:`make_fabric` does.
     """
-    if settings.devices == 1 and "TORCHELASTIC_RUN_ID" not in os.environ:
+    if settings.devices == 1 and settings.strategy in _DDP and _TORCHRUN not in os.environ:
         return make_fabric(settings)
-    return _launched(settings)
+    return _launch_once(settings)
 
 
 @cache
-def _launched(settings: RuntimeSettings) -> Fabric:
+def _launch_once(settings: RuntimeSettings) -> Fabric:
     fabric = make_fabric(settings)
-    fabric.launch()
+    try:
+        fabric.launch()
+    except TypeError as fault:  # a strategy that can only start a single function
+        raise ConfigError(f'runtime.strategy "{settings.strategy}": {fault}') from None
     return fabric
 
 
@@ -168,29 +177,27 @@ def is_first_process() -> bool:
     """Return True in the one process of a training that writes files and prints."""
     import torch
 
-    together = torch.distributed.is_available() and torch.distributed.is_initialized()
-    return not together or torch.distributed.get_rank() == 0
+    several = torch.distributed.is_available() and torch.distributed.is_initialized()
+    return not several or torch.distributed.get_rank() == 0
 
 
 def gather_from_processes(value: Any) -> list[Any]:
-    """Collect a value from each process of a training, in the order of their ranks.
+    """Collect a value from each of several processes of a training, in the order of their ranks.
 
     Returns:
-        All values in the first process; nothing in the others. A process that trains alone
-        gets its own value.
+        All values in the first process, an empty list in the others.
     """
     import torch
 
-    if not (torch.distributed.is_available() and torch.distributed.is_initialized()):
-        return [value]
-    first = torch.distributed.get_rank() == 0
-    values: list[Any] | None = [None] * torch.distributed.get_world_size() if first else None
+    # The first process receives into a list of the right length; the others pass None.
+    size = torch.distributed.get_world_size()
+    values: list[Any] | None = [None] * size if is_first_process() else None
     torch.distributed.gather_object(value, values)
     return values or []
 
 
 def environment() -> dict[str, Any]:
-    """Versions, machine and commit, to be stored with every result."""
+    """Return the versions, machine and commit that are stored with every result."""
     return {
         "versions": {name: _version(name) for name in _RECORDED},
         "python": platform.python_version(),

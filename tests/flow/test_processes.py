@@ -7,6 +7,7 @@ import sys
 import time
 from pathlib import Path
 
+import numpy as np
 import pyarrow.parquet as pq
 import pytest
 import torch
@@ -14,7 +15,9 @@ from safetensors.torch import load_file
 
 from mmcl.config import model_names
 from mmcl.corpus.plant import PlantSettings, plant_card, plant_clips
-from mmcl.corpus.store import write_corpus
+from mmcl.corpus.store import open_corpus, write_corpus
+from mmcl.learning.history import read_history
+from mmcl.learning.inference import targets_of, validation_loss
 from mmcl.runs.run import Run
 
 pytestmark = pytest.mark.skipif((os.cpu_count() or 1) < 2, reason="one core")
@@ -90,6 +93,18 @@ def test_run_of_two_processes_has_the_files_of_a_run_of_one(corpus, together, tm
     assert [len(Run.load(out).fitted(seed).history) for seed in (1, 2)] == [3, 3]
 
 
+def test_validation_loss_is_that_of_the_network_that_is_kept(corpus, together):
+    out, _ = together
+    valid = open_corpus(corpus).split("valid")
+    for seed in (1, 2):
+        fitted = Run.load(out).fitted(seed)
+        loss = validation_loss(
+            fitted.model, valid, np.arange(len(valid)), targets_of(valid), batch_size=4
+        )
+        # Two sums of float32 losses, padded otherwise.
+        assert fitted.history[fitted.best_epoch].valid_loss == pytest.approx(loss, abs=1e-6)
+
+
 def test_torchrun_gives_the_same_run(corpus, together, tmp_path):
     # The same seed and the same number of processes: the same run, whoever started them.
     out, _ = together
@@ -138,6 +153,11 @@ def test_killed_training_leaves_no_process_and_goes_on_bit_for_bit(corpus, tmp_p
     ]
     assert ends[0].keys() == ends[1].keys()
     assert all(torch.equal(ends[0][name], ends[1][name]) for name in ends[0])
+    # The losses of the critic show its targets, too.
+    histories = [read_history(tmp_path / run / "seed-1") for run in ("whole", "cut")]
+    for rows in zip(*histories, strict=True):
+        first, second = (str(row._replace(clips_per_second=0.0)) for row in rows)
+        assert first == second
 
 
 def wait_until(happened):

@@ -13,7 +13,7 @@ import torch
 from mmcl import runtime
 from mmcl.config import RuntimeSettings
 from mmcl.errors import ConfigError
-from mmcl.runtime import environment, make_fabric, prepare_process, seed_everything
+from mmcl.runtime import environment, launch, make_fabric, prepare_process, seed_everything
 
 
 def _draw():
@@ -89,6 +89,30 @@ def test_fabric_keeps_the_precision_asked_for():
     with fabric.autocast():
         product = torch.ones(2, 2) @ torch.ones(2, 2)
     assert product.dtype == torch.bfloat16
+
+
+@pytest.mark.parametrize("strategy", ["auto", "ddp", "ddp_find_unused_parameters_true"])
+def test_strategy_for_several_processes_does_not_matter_to_one(strategy):
+    fabric = launch(RuntimeSettings(strategy=strategy))
+    # Refused where the Fabric waits to be launched.
+    model = fabric.setup(torch.nn.Linear(2, 1))
+    assert model(torch.ones(3, 2)).shape == (3, 1)
+    assert not torch.distributed.is_initialized()
+
+
+@pytest.mark.parametrize(
+    ("strategy", "reason"),
+    [
+        ("unknown", "You selected an invalid strategy name"),
+        ("ddp_spawn", "To spawn processes with the `DDPStrategy` strategy"),
+        ("fsdp", "You selected the FSDP strategy but FSDP is only available on GPU"),
+        ("deepspeed", "To use the `DeepSpeedStrategy`, you must have DeepSpeed installed"),
+    ],
+)
+def test_strategy_that_cannot_be_used_is_refused(strategy, reason):
+    with pytest.raises(ConfigError) as caught:
+        launch(RuntimeSettings(strategy=strategy))
+    assert str(caught.value).startswith(f'runtime.strategy "{strategy}": {reason}')
 
 
 # ---------------------------------------------------------------- what is recorded

@@ -25,18 +25,19 @@ __all__ = [
 ]
 
 WINDOW_BYTES = 1 << 30
+"""Bytes of features that are shuffled together."""
 BLOCKS_PER_WINDOW = 64
 
 
 class Batch(NamedTuple):
-    """Clips side by side, padded.
+    """Some clips, padded to one length per modality.
 
     Attributes:
         features: Per modality float32 ``[b, n_m, d_m]``; padded steps and absent
             modalities are zero.
         masks: Per modality bool ``[b, n_m]``, True = a real step.
         targets: Regression float32 ``[b]``, classes int64 ``[b]``, emotions int64
-            ``[b, e]``; None where labels were not asked for.
+            ``[b, e]``; None if labels were not asked for.
         rows: Row of every clip in its split, int64 ``[b]``.
     """
 
@@ -54,20 +55,20 @@ def collate(
     *,
     keep_missing: bool = False,
 ) -> Batch:
-    """Pad the given clips to their longest, modality by modality.
+    """Pad some clips of a split to the longest of them, modality by modality.
 
-    Where the card says that a step of zeros is missing, its mask is False.
+    If the card says that steps of zeros are missing, their mask is False.
 
     Args:
-        split: Where the clips lie.
-        rows: Their rows, ``[b]``.
-        modalities: Those wanted, each one the corpus has.
+        split: Split that holds the clips.
+        rows: Rows of the clips, ``[b]``.
+        modalities: Modalities to read; the corpus must have them.
         targets: Targets of the whole split, ``[clips, ...]``, or None.
         keep_missing: Treat missing steps as real steps of zeros, for ``released``, which
-            knows one length per clip.
+            requires one length per clip.
 
     Returns:
-        A batch; features are float32, whatever type the file holds.
+        A batch; features are float32, whatever their type in the file.
     """
     features: dict[Modality, Tensor] = {}
     masks: dict[Modality, Tensor] = {}
@@ -76,7 +77,8 @@ def collate(
         mask = np.arange(padded.shape[1]) < lengths[:, None]
         if split.card.missing_as_zero and not keep_missing:
             mask &= padded.any(axis=2)
-        features[modality] = torch.from_numpy(padded).float()  # numpy's is ten times slower
+        # Converted by torch: numpy is ten times slower.
+        features[modality] = torch.from_numpy(padded).float()
         masks[modality] = torch.from_numpy(mask)
     index = torch.as_tensor(np.asarray(rows, dtype=np.int64))
     return Batch(features, masks, None if targets is None else targets[index], index)
@@ -95,23 +97,24 @@ def move_batch(batch: Batch, device: torch.device) -> Batch:
 
 
 def drop_modalities(masks: Mapping[Modality, Tensor], rate: float) -> dict[Modality, Tensor]:
-    """Mask modalities of some clips at random; each clip keeps one that it has.
+    """Mask modalities of clips at random; every clip keeps one that it has.
 
     Args:
         masks: Real steps, bool ``[b, n_m]`` per modality; not changed.
-        rate: Probability that a modality is masked.
+        rate: Probability that a modality of a clip is masked.
     """
     present = torch.stack([mask.any(dim=1) for mask in masks.values()])  # [m, b]
     drop = torch.rand(present.shape, device=present.device) < rate
-    # One modality that the clip has is drawn and spared.
-    drawn = torch.rand(present.shape, device=present.device)
-    spared = drawn.masked_fill(~present, -1.0).argmax(dim=0)
+    # One modality that the clip has is spared: the one with the highest draw.
+    draws = torch.rand(present.shape, device=present.device)
+    spared = draws.masked_fill(~present, -1.0).argmax(dim=0)
     drop = drop.scatter(0, spared.unsqueeze(0), False)
     return {m: mask & ~drop[i].unsqueeze(1) for i, (m, mask) in enumerate(masks.items())}
 
 
 def labelled_rows(split: Split) -> np.ndarray:
     """Return the rows whose label is known, int64 ``[k]``."""
+    # Unknown is NaN in regression, and a negative class otherwise.
     labels = split.labels()
     if split.card.task.kind == "regression":
         return np.flatnonzero(np.isfinite(labels))
@@ -130,9 +133,9 @@ def epoch_order(
     """Shuffle the rows for one epoch; the same seed and epoch give the same order.
 
     A full permutation of a file larger than memory would read single clips from all over it.
-    So where there are more rows than a window holds, the rows are cut into blocks of
-    neighbours, the blocks are shuffled and dealt into windows, and the rows of each window are
-    shuffled: at any time only the blocks of one window are read.
+    So if there are more rows than a window holds, the rows are cut into blocks of neighbours, the
+    blocks are shuffled and dealt into windows, and the rows of each window are shuffled. At any
+    time only the blocks of one window are read.
 
     Args:
         rows: Rows in the order they lie on disk, ``[k]``.
@@ -151,10 +154,10 @@ def epoch_order(
 
 
 def share_of_process(rows: np.ndarray, rank: int, processes: int) -> np.ndarray:
-    """Return the rows that one of several processes takes of an epoch.
+    """Return the rows of an epoch that one of several processes trains on.
 
-    All get as many, so that they take the same number of steps: the first rows are repeated
-    where the rest of the division would be left over, as torch's DistributedSampler does.
+    All get the same number, so that they take the same number of steps. If the rows cannot be
+    divided evenly, the first ones are repeated, as by torch's DistributedSampler.
 
     Args:
         rows: Rows in the order of the epoch, equal in every process.
@@ -172,7 +175,7 @@ def share_of_process(rows: np.ndarray, rank: int, processes: int) -> np.ndarray:
 def batch_rows(
     rows: np.ndarray, batch_size: int, *, drop_last: bool = False
 ) -> Iterator[np.ndarray]:
-    """Cut rows into batches; ``drop_last`` leaves out a smaller last one, unless it is the only."""
+    """Cut rows into batches; ``drop_last`` leaves out a smaller last one, if it is not the only."""
     for start in range(0, len(rows), batch_size):
         block = rows[start : start + batch_size]
         if len(block) == batch_size or not drop_last or len(rows) < batch_size:

@@ -1,6 +1,5 @@
-"""How networks are trained.
+"""Training of the networks.
 
-In come a corpus without its test clips and a configuration; out come a trained network, its
-history and checkpoints. Nothing here can open the test split, and no metric that is
-reported is computed here.
+Input: a corpus without its test clips, and a configuration. Output: a trained network, its
+history and checkpoints. Nothing here can open the test split or computes a reported metric.
 """

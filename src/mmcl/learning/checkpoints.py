@@ -23,11 +23,11 @@ _TREE_KEY = "tree"
 def save_state(path: Path, state: Mapping[str, Any]) -> None:
     """Write nested dictionaries and lists of tensors, numbers and text.
 
-    The file appears under its name only when complete and on the disk.
+    The file appears under its name only when it is complete and on the disk.
 
     Args:
-        path: Target; replaced if it exists.
-        state: Keys are text or integers; tensors may share no memory.
+        path: File to write; replaced if it exists.
+        state: Nested dictionaries, whose keys are text or integers.
     """
     tensors: dict[str, Tensor] = {}
     tree = _flatten(state, tensors)
@@ -36,7 +36,7 @@ def save_state(path: Path, state: Mapping[str, Any]) -> None:
 
 
 def load_state(path: Path) -> dict[str, Any]:
-    """Read what :func:`save_state` wrote.
+    """Read a file of :func:`save_state`.
 
     Raises:
         RunError: If the file is not such a checkpoint.
@@ -55,12 +55,14 @@ def load_state(path: Path) -> dict[str, Any]:
 
 
 def _flatten(node: Any, tensors: dict[str, Tensor]) -> Any:
+    """Return the node as JSON content with names for tensors; add these to ``tensors``."""
     if isinstance(node, Tensor):
+        # A copy: safetensors refuses tensors that share memory.
         name = str(len(tensors))
         tensors[name] = node.detach().cpu().contiguous().clone()
         return {_TENSOR: name}
     if isinstance(node, Mapping):
-        # JSON keys are text: keep the kind of each key beside it.
+        # Pairs, since JSON would turn keys that are integers into text.
         return {"items": [[key, _flatten(value, tensors)] for key, value in node.items()]}
     if isinstance(node, list | tuple):
         return [_flatten(value, tensors) for value in node]
@@ -68,6 +70,7 @@ def _flatten(node: Any, tensors: dict[str, Tensor]) -> Any:
 
 
 def _unflatten(node: Any, tensors: Mapping[str, Tensor]) -> Any:
+    """Return what :func:`_flatten` was given; tuples come back as lists."""
     if isinstance(node, dict):
         if _TENSOR in node:
             return tensors[node[_TENSOR]]

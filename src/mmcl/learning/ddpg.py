@@ -1,4 +1,4 @@
-"""The step of a soft policy that a joint critic teaches, like DDPG."""
+"""Learner of a soft policy that is taught by a joint critic, as in DDPG."""
 
 from __future__ import annotations
 
@@ -23,16 +23,16 @@ __all__ = ["DdpgLearner", "soft_update"]
 
 
 class DdpgLearner(PolicyLearner):
-    """Adds the joint critic, and the policy's step towards what the critic values.
+    """Learner of MMCL with a joint critic that teaches the policies.
 
     Order of a step, as released: task loss; critic towards ``r + discount * Q'(s', pi'(s'))``;
-    policy towards higher ``Q(s, pi(s))``; the target networks follow slowly. With several
-    processes each remembers the clips of its own share.
+    policy towards higher ``Q(s, pi(s))``; target networks towards the online ones. With several
+    processes, each remembers the clips of its own share.
 
     Source:
-        METHOD 1 and 2.8. Targets start as copies, stay in evaluation mode and take the
-        buffers along (mends fault F6). ``critic = "carried"`` keeps the released transition
-        from a batch to the next (faults F5 and F11), closed when the next batch is seen.
+        METHOD 1 and 2.8. Target networks start as copies, stay in evaluation mode and copy the
+        buffers (mends fault F6). ``critic = "carried"`` keeps the released transition from each
+        batch to the next (faults F5 and F11). It is stored when the next batch is seen.
     """
 
     def __init__(self, model: MMCL, config: Config, fabric: Fabric) -> None:
@@ -49,7 +49,7 @@ class DdpgLearner(PolicyLearner):
         self.target_critic = _frozen_copy(self.critic)
         self.target_policy = _frozen_copy(model.policy)
         self.replay = Replay(policy.replay_capacity)
-        # The transition of the batch before that waits for its next state, and its actions.
+        # Transitions that wait for the next batch as their next state, and their final actions.
         self._carried: tuple[Transitions, Tensor] | None = None
 
     def start_epoch(self, epoch: int) -> None:
@@ -59,25 +59,27 @@ class DdpgLearner(PolicyLearner):
 
     def step(self, batch: Batch) -> StepReport:
         """Learn from one batch."""
-        carries = self.config.policy.critic == "carried"
-        before = self._carried if carries else None
-        carried = None if before is None else _fit_actions(before[1], batch, self.model)
-        losses = self.learn(batch, carried)
-        self._remember(losses, before, carries)
+        # Task loss, under the actions of the batch before if these are carried over.
+        actions = None
+        if self._carried is not None:
+            actions = _fit_actions(self._carried[1], batch, self.model)
+        losses = self.learn(batch, actions)
+        # Memory: store what happened, and draw as many past transitions as there are clips.
+        self._remember(losses)
         if not len(self.replay):
             return losses.report()
         past = self.replay.sample(len(batch.rows))
-        critic_loss = self._learn_values(past)
+        critic_loss = self._improve_critic(past)
         self._improve_policy(past)
+        # Target networks follow slowly.
         rate = self.config.policy.target_rate
         soft_update(self.target_critic, self.critic, rate)
         soft_update(self.target_policy, self.model.policy, rate)
         return losses.report(critic_loss)
 
-    def _remember(
-        self, losses: Losses, before: tuple[Transitions, Tensor] | None, carries: bool
-    ) -> None:
+    def _remember(self, losses: Losses) -> None:
         """Put the transitions of a batch into the replay memory, clips first."""
+        carries = self.config.policy.critic == "carried"
         decision = losses.output.decision
         mask = losses.output.encoded.step_mask.transpose(0, 1)  # [b, m, n]
         moves = [
@@ -85,8 +87,8 @@ class DdpgLearner(PolicyLearner):
             for state, choice in decision.moves
         ]
         reward = losses.reward
-        if before is not None:
-            self._close(before[0], moves[0][0], mask)
+        if self._carried is not None:
+            self._store_carried(self._carried[0], moves[0][0], mask)
         for k, (state, choice) in enumerate(moves):
             is_last = k == len(moves) - 1
             # A clip is one episode: its last decision is terminal and alone is rewarded.
@@ -100,23 +102,24 @@ class DdpgLearner(PolicyLearner):
                 mask,
                 torch.full_like(reward, discount),
             )
-            if is_last and carries:  # as released: the next batch will be the next state
+            if is_last and carries:  # as released, the next batch becomes the next state
                 self._carried = (transition, decision.actions.detach())
             else:
                 self.replay.add(transition)
 
-    def _close(self, before: Transitions, state: Tensor, mask: Tensor) -> None:
-        """Link the batch before to this one, clip i to the unrelated clip i: fault F5."""
-        if len(before.reward) != len(state):
+    def _store_carried(self, last: Transitions, state: Tensor, mask: Tensor) -> None:
+        """Link clip i of the batch before to the unrelated clip i of this one: fault F5."""
+        if len(last.reward) != len(state):  # a smaller last batch: the clips do not pair up
             return
-        steps = max(state.shape[2], before.state.shape[2])
-        self.replay.add(fit_steps(before._replace(next_state=state, next_mask=mask), steps))
+        steps = max(state.shape[2], last.state.shape[2])
+        self.replay.add(fit_steps(last._replace(next_state=state, next_mask=mask), steps))
 
-    def _learn_values(self, past: Transitions) -> float:
+    def _improve_critic(self, past: Transitions) -> float:
         """Move the critic towards ``r + discount * Q'(s', pi'(s'))``; return its loss."""
         target = self._target_values(past)
 
         def forward(critic: Critic) -> Tensor:
+            # w2 * mean |Q(s, a) - target|
             errors: Tensor = (critic(*_state_actions_mask(past)) - target).abs()
             return self.config.policy.weight * errors.mean()
 
@@ -133,7 +136,7 @@ class DdpgLearner(PolicyLearner):
         return past.reward + past.discount * value
 
     def _improve_policy(self, past: Transitions) -> None:
-        """Move the policy towards actions that the critic values more."""
+        """Move the policy towards actions that the critic values more: lower ``-Q(s, pi(s))``."""
 
         def forward(model: MMCL) -> Tensor:
             state, _, mask = _state_actions_mask(past)
@@ -141,13 +144,13 @@ class DdpgLearner(PolicyLearner):
             values: Tensor = self.critic(state, actions, mask)
             return -self.config.policy.weight * values.mean()
 
-        # Gradients go through the critic to the policy; the critic itself must not learn here.
+        # Gradients pass through the critic to the policy; the critic itself must not learn here.
         self.critic.requires_grad_(False)
         self.descend(self.trainee(forward), self.trainee, self.optimizer)
         self.critic.requires_grad_(True)
 
     def state_dict(self) -> dict[str, Any]:
-        """Everything needed to go on, besides the random state."""
+        """Return everything needed to go on, besides the random state."""
         return super().state_dict() | {
             "critic": self.critic.state_dict(),
             "critic_optimizer": self.critic_optimizer.state_dict(),
@@ -157,17 +160,17 @@ class DdpgLearner(PolicyLearner):
         }
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
-        """Go on from what :meth:`state_dict` returned."""
+        """Go on from a result of :meth:`state_dict`."""
         super().load_state_dict(state)
         self.critic.load_state_dict(state["critic"])
         self.critic_optimizer.load_state_dict(state["critic_optimizer"])
         self.target_critic.load_state_dict(state["target_critic"])
         self.target_policy.load_state_dict(state["target_policy"])
-        self.replay.load_state_dict(state["replay"])
+        self.replay.load_state_dict(state["replay"], self.fabric.device)
 
 
 def soft_update(target: nn.Module, online: nn.Module, rate: float) -> None:
-    """Let a target network follow: parameters by ``rate``, buffers entirely (fault F6)."""
+    """Move a target network towards the online one: parameters by ``rate``, buffers entirely."""
     with torch.no_grad():
         for slow, fast in zip(target.parameters(), online.parameters(), strict=True):
             slow.lerp_(fast, rate)
@@ -176,11 +179,12 @@ def soft_update(target: nn.Module, online: nn.Module, rate: float) -> None:
 
 
 def _frozen_copy(module: Any) -> Any:
+    """Return a copy in evaluation mode that is never trained."""
     return copy.deepcopy(module).eval().requires_grad_(False)
 
 
 def _state_actions_mask(past: Transitions) -> tuple[Tensor, Tensor, Tensor]:
-    """Return what the critic judges, modalities first."""
+    """Return the inputs of the critic, modalities first."""
     return (
         past.state.transpose(0, 1).contiguous(),
         past.actions.transpose(0, 1),
@@ -189,13 +193,14 @@ def _state_actions_mask(past: Transitions) -> tuple[Tensor, Tensor, Tensor]:
 
 
 def _fit_actions(actions: Tensor, batch: Batch, model: MMCL) -> Tensor | None:
-    """Cut or pad carried actions to a batch; None where the clips do not pair up."""
+    """Cut or pad carried actions to the length of a batch; None if the clips do not pair up."""
     clips = len(batch.rows)
     if actions.shape[1] != clips:
         return None
     steps = max(x.shape[1] for x in batch.features.values())
-    if model.released and not model.aligned:
+    if model.released and not model.aligned:  # the network changes the length
         steps = model.settings.steps
+    # Steps beyond those of the batch before are kept.
     fitted = actions.new_ones(len(model.modalities), clips, steps)
     shared = min(steps, actions.shape[2])
     fitted[:, :, :shared] = actions[:, :, :shared]

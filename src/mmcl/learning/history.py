@@ -1,4 +1,4 @@
-"""History of a training: one row of numbers per epoch, as a csv file."""
+"""History of a training: a csv file with one row of numbers per epoch."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ HISTORY = "history.csv"
 
 
 class EpochRow(NamedTuple):
-    """One row of the history: means over clips, and clips trained on per second."""
+    """One row of the history: means over the clips of an epoch, and its speed."""
 
     epoch: int
     loss: float
@@ -30,7 +30,7 @@ class EpochRow(NamedTuple):
 
 
 def read_history(folder: Path) -> list[EpochRow]:
-    """Read the epochs that a training has finished; none before the end of its first."""
+    """Read the epochs that a training has finished; the list is empty before the first ends."""
     try:
         with (folder / HISTORY).open(newline="") as file:
             table = list(csv.DictReader(file))
@@ -41,7 +41,7 @@ def read_history(folder: Path) -> list[EpochRow]:
 
 
 def write_history(folder: Path, history: list[EpochRow]) -> None:
-    """Write the epochs so far, complete or not at all."""
+    """Write all epochs so far; the file is complete or keeps its former content."""
     text = io.StringIO(newline="")
     writer = csv.writer(text)
     writer.writerow(EpochRow._fields)

@@ -1,4 +1,4 @@
-"""Run a trained network over a split, batch by batch, without gradient."""
+"""Inference: run a network over a split, batch by batch, without gradient."""
 
 from __future__ import annotations
 
@@ -23,20 +23,20 @@ if TYPE_CHECKING:
 __all__ = ["Scored", "score_split", "targets_of", "validation_loss"]
 
 MOST_STEPS_AT_ONCE = 1 << 13
-"""Steps of one modality that go through the network together, padding included."""
+"""Steps of one modality, padding included, that a batch may hold."""
 
 
 class Scored(NamedTuple):
-    """Scores of a split, and what the network saw in each clip.
+    """Scores of a split, and the values of every step of each clip.
 
     Attributes:
         scores: float64 ``[clips]``, ``[clips, c]`` or ``[clips, e, 2]``.
-        actions: Per clip ``[m, n]`` float32, n of the longest modality in its portion; steps
-            are the corpus's own, also where ``released`` worked on another number of them.
+        actions: Per clip ``[m, n]`` float32, n at least the length of its longest modality.
+            Steps are those of the corpus, even if ``released`` worked on another number.
         commonality: Per clip ``[m, n]`` float32.
-        keep_probability: Per clip ``[m, n]`` float32, from which the actions were decided.
+        keep_probability: Per clip ``[m, n]`` float32: the policy's probability of each step.
 
-    The last three are empty for a network without policies, and where they were not asked for.
+    The last three are empty for a network without policies, or if they were not asked for.
     """
 
     scores: NDArray[np.float64]
@@ -63,42 +63,41 @@ def score_split(
 
     Args:
         model: The network; its mode is restored afterwards.
-        split: The clips; labels are not looked at.
-        batch_size: Clips per batch; changes nothing but the speed.
-        per_step: Keep commonality and actions of every step, too; with many clips they take
-            most of the memory.
+        split: The clips; labels are not read.
+        batch_size: Clips per batch; affects the speed only.
+        per_step: Also keep commonality and actions of every step, which take most of the memory.
         advance: Called with the number of clips done after every batch.
     """
     scores: list[NDArray[np.float64]] = []
-    seen: tuple[list[NDArray[np.float32]], ...] = ([], [], [])
+    # Actions, commonality and keep probability, clip by clip.
+    per_clip: tuple[list[NDArray[np.float32]], ...] = ([], [], [])
     for _, output in _outputs(model, split, np.arange(len(split)), batch_size):
         scores.append(output.scores.double().cpu().numpy())
         if per_step and isinstance(output, Output):
             decision, parts = output.decision, output.encoded.parts
             kinds = (decision.actions, parts.commonality, decision.keep_probability)
-            for kept, values in zip(seen, kinds, strict=True):
-                kept.extend(values.transpose(0, 1).float().cpu().numpy())
+            for clips, values in zip(per_clip, kinds, strict=True):
+                clips.extend(values.transpose(0, 1).float().cpu().numpy())
         if advance is not None:
             advance(len(output.scores))
     if per_step and model.released and not model.aligned:
-        seen = tuple(_original_steps(values, model, split) for values in seen)
-    if not scores:
-        return Scored(np.zeros(0), *seen)
-    return Scored(np.concatenate(scores), *seen)
+        per_clip = tuple(_original_steps(values, model, split) for values in per_clip)
+    return Scored(np.concatenate(scores) if scores else np.zeros(0), *per_clip)
 
 
 def _original_steps(
     equalised: list[NDArray[np.float32]], model: Network, split: Split
 ) -> list[NDArray[np.float32]]:
-    """Hand values of equalised steps back to the steps that they were made of."""
+    """Return for each original step the value of the equalised step that it became part of."""
     lengths = np.stack([split.lengths(m) for m in model.modalities], axis=1)  # [clips, m]
     original = []
     for values, length in zip(equalised, lengths, strict=True):
         num_steps = values.shape[1]
-        own = np.zeros((len(length), max(int(length.max()), 1)), dtype=np.float32)
+        by_step = np.zeros((len(length), max(int(length.max()), 1)), dtype=np.float32)
         for m, n in enumerate(length):
-            own[m, :n] = values[m, np.arange(n) * num_steps // max(int(n), 1)]
-        original.append(own)
+            # Original step i of n is part of equalised step floor(i * num_steps / n).
+            by_step[m, :n] = values[m, np.arange(n) * num_steps // max(int(n), 1)]
+        original.append(by_step)
     return original
 
 
@@ -111,21 +110,22 @@ def validation_loss(
     *,
     fabric: Fabric | None = None,
 ) -> float:
-    """Return the task loss averaged over the clips, not over the batches.
+    """Return the mean task loss of the clips, however they are batched.
 
     Args:
         model: The network.
         split: The validation split.
         rows: Its labelled clips.
         targets: Targets of the whole split.
-        batch_size: Clips per step.
-        fabric: Of several processes, which all call this and share the clips.
+        batch_size: Clips per batch.
+        fabric: Fabric of several processes. All of them must call this; they share the clips.
     """
     own = rows if fabric is None else rows[fabric.global_rank :: fabric.world_size]
     total = torch.zeros((), dtype=torch.float64)
     for block, output in _outputs(model, split, own, batch_size):
-        wanted = targets[torch.from_numpy(block)].to(output.scores.device)
-        total += item_losses(output.scores, wanted, model.task).double().sum().cpu()
+        block_targets = targets[torch.from_numpy(block)].to(output.scores.device)
+        total += item_losses(output.scores, block_targets, model.task).double().sum().cpu()
+    # Sums add up over processes, where means would not: shares differ in size.
     if fabric is not None and fabric.world_size > 1:
         summed: Any = fabric.all_reduce(total, reduce_op="sum")
         total = summed
@@ -136,18 +136,19 @@ def _outputs(
     model: Network, split: Split, rows: NDArray[np.int64], batch_size: int
 ) -> Iterator[tuple[NDArray[np.int64], Scoring]]:
     """Yield rows and outputs batch by batch; the mode of the model is restored afterwards."""
-    held = [m for m in model.modalities if m in split.card.dims]  # a corpus may lack one
+    # A corpus may lack a modality of the network.
+    available = [m for m in model.modalities if m in split.card.dims]
     with model.evaluating():
-        for block in _blocks(split, rows, held, batch_size):
+        for block in _blocks(split, rows, available, batch_size):
             batch = model.collate(split, block)
             yield block, model(batch.features, batch.masks)
 
 
 def _blocks(
-    split: Split, rows: NDArray[np.int64], held: list[Modality], batch_size: int
+    split: Split, rows: NDArray[np.int64], modalities: list[Modality], batch_size: int
 ) -> Iterator[NDArray[np.int64]]:
-    """Cut rows into batches, and those of long clips into smaller ones, so that they fit."""
-    lengths = np.max([np.ones(len(split)), *map(split.lengths, held)], axis=0)  # [clips]
+    """Cut rows into batches, and batches of long clips into smaller ones that fit into memory."""
+    lengths = np.max([np.ones(len(split)), *map(split.lengths, modalities)], axis=0)  # [clips]
     for block in batch_rows(rows, batch_size):
         fitting = max(1, MOST_STEPS_AT_ONCE // int(lengths[block].max()))
         yield from batch_rows(block, fitting)

@@ -1,6 +1,6 @@
-"""Learners: one training step of MMCL (soft gate or RLOO) and of a network without policies.
+"""Learners: the training step of MMCL (soft gate or RLOO) and of a network without policies.
 
-The step of a policy that is taught by a critic is in :mod:`mmcl.learning.ddpg`.
+The step with a critic is in :mod:`mmcl.learning.ddpg`.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ from mmcl.models.mmcl import MMCL, Encoded, Output
 from mmcl.models.network import Network
 from mmcl.models.policy import Decision
 
-if TYPE_CHECKING:  # importing it takes a second, and prediction does not need it
+if TYPE_CHECKING:  # the import takes a second, and prediction does not need it
     from lightning_fabric import Fabric
 
 __all__ = [
@@ -42,7 +42,7 @@ _Result = TypeVar("_Result")
 
 
 class StepReport(NamedTuple):
-    """Means over the clips of one step, for the progress bar and the history."""
+    """Numbers of one training step, means over its clips, for progress bar and history."""
 
     loss: float
     task_loss: float
@@ -53,7 +53,7 @@ class StepReport(NamedTuple):
 
 
 class Losses(NamedTuple):
-    """Result of a forward pass of training.
+    """Losses and rewards of one forward pass of training.
 
     Attributes:
         loss: Weighted sum of all losses, scalar.
@@ -71,6 +71,7 @@ class Losses(NamedTuple):
 
     def report(self, critic_loss: float = 0.0) -> StepReport:
         """Return the numbers of the step."""
+        # Stacked, so that a GPU is waited for only once.
         means = self.reward.mean(), mean_action(self.output).mean()
         numbers = torch.stack([self.loss, self.task_loss, self.alignment, *means])
         loss, task_loss, alignment, reward, action = numbers.detach().tolist()
@@ -78,10 +79,10 @@ class Losses(NamedTuple):
 
 
 class Trainee(nn.Module):
-    """A network whose losses are computed inside one ``forward``.
+    """Wrapper of a network that computes its losses inside ``forward``.
 
-    With several processes DistributedDataParallel averages the gradients of what happens in
-    the forward pass of the module it wraps, and of nothing else.
+    With several processes, DistributedDataParallel averages gradients only of what is computed
+    in the ``forward`` of the module that it wraps.
     """
 
     def __init__(self, network: nn.Module) -> None:
@@ -94,7 +95,7 @@ class Trainee(nn.Module):
 
 
 class Learner:
-    """The part that all learners share: a network, its optimizer, and a step down a loss.
+    """Common part of all learners: a network, its optimizer, and a step down a loss.
 
     Args:
         model: The network.
@@ -107,9 +108,10 @@ class Learner:
     def __init__(self, model: Network, config: Config, fabric: Fabric) -> None:
         self.config, self.fabric = config, fabric
         trainee = Trainee(model)
-        learning = config.learning
-        optimizer = make_optimizer(trainee, learning.learning_rate, learning.weight_decay)
+        rate, decay = config.learning.learning_rate, config.learning.weight_decay
+        optimizer = make_optimizer(trainee, rate, decay)
         self.trainee, self.optimizer = fabric.setup(trainee, optimizer)
+        # The same parameters without wrappers: for reading, saving and validation.
         self.model = model
 
     def start_epoch(self, epoch: int) -> None:
@@ -121,9 +123,10 @@ class Learner:
         raise NotImplementedError
 
     def descend(self, loss: Tensor, module: Any, optimizer: Any) -> None:
-        """Take one step down the gradient of a loss."""
+        """Take one step down the gradient of a loss that ``module`` has computed."""
         optimizer.zero_grad(set_to_none=True)
         self.fabric.backward(loss)
+        # A norm that is not finite is no error here: the loop names the loss and what to do.
         if self.config.learning.clip_norm:
             self.fabric.clip_gradients(
                 module, optimizer, max_norm=self.config.learning.clip_norm, error_if_nonfinite=False
@@ -131,7 +134,7 @@ class Learner:
         optimizer.step()
 
     def state_dict(self) -> dict[str, Any]:
-        """Everything needed to go on, besides the random state."""
+        """Return everything needed to go on, besides the random state."""
         return {
             "model": self.model.state_dict(),
             "optimizer": self.optimizer.state_dict(),
@@ -139,25 +142,25 @@ class Learner:
         }
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
-        """Go on from what :meth:`state_dict` returned."""
+        """Go on from a result of :meth:`state_dict`."""
         self.model.load_state_dict(state["model"])
         self.optimizer.load_state_dict(state["optimizer"])
         self.model.load_training_state(state["network"])
 
 
 class PolicyLearner(Learner):
-    """Trains MMCL with a soft gate, with RLOO, or with actions that are not learned."""
+    """Learner of MMCL with a soft gate, with RLOO, or with actions that are not learned."""
 
     def step(self, batch: Batch) -> StepReport:
         """Learn from one batch."""
         return self.learn(batch).report()
 
     def learn(self, batch: Batch, carried: Tensor | None = None) -> Losses:
-        """One training step, in the order of the method (docs/method.md).
+        """Take one training step, in the order of the method (docs/method.md).
 
         Args:
             batch: Clips with their targets.
-            carried: Actions of the batch before, ``[m, b, n]``: ``released`` alone.
+            carried: Actions of the batch before, ``[m, b, n]``, with ``critic = "carried"``.
         """
         learning, targets = self.config.learning, batch.targets
         assert targets is not None
@@ -165,7 +168,7 @@ class PolicyLearner(Learner):
         def forward(model: MMCL) -> Losses:
             # Encode: project, calibrate, decouple, and attend on the common parts.
             encoded = model.encode(batch.features, batch.masks, carried=carried)
-            # Align: draw the modalities of a clip together, so that their cosines mean something.
+            # Align: a loss that makes the cosines between modalities mean something.
             alignment = self._alignment(encoded)
             # Decide: the policies act on the specific parts; RLOO draws several samples.
             decisions = self._decisions(model, encoded)
@@ -173,7 +176,7 @@ class PolicyLearner(Learner):
             outputs = [model.conclude(encoded, decisions[0])]
             with torch.no_grad():
                 outputs += [model.conclude(encoded, decision) for decision in decisions[1:]]
-            # Reward: one scalar per clip for all policies, less the price of what was kept.
+            # Reward: one scalar per clip for all policies, less the price of the kept steps.
             rewards = [self._reward(output.scores, targets, output) for output in outputs]
             # Losses: of the task, of the alignment, of the policies.
             task_loss = item_losses(outputs[0].scores, targets, model.task).mean()
@@ -187,23 +190,24 @@ class PolicyLearner(Learner):
         return losses
 
     def _alignment(self, encoded: Encoded) -> Tensor:
+        """Return the alignment loss, or 0 if it has no weight."""
         if not self.config.learning.alignment_weight:
             return encoded.enhanced.new_zeros(())
         group = self.config.learning.alignment_group
         return alignment_loss(encoded.unit, encoded.step_mask, group)
 
     def _decisions(self, model: MMCL, encoded: Encoded) -> list[Decision]:
-        """Return the actions, of RLOO as many samples as asked for."""
+        """Return the decisions of the policies: one, or with RLOO ``policy.samples`` draws."""
         policy = self.config.policy
         if policy.kind != "rloo":
             return [model.decide(encoded)]
-        # The policy is paid, not taught: its gradient must not reach the features.
+        # The gradient of the reward is for the policies: it must not reach the features.
         parts = encoded.parts._replace(specific=encoded.parts.specific.detach())
         detached = encoded._replace(parts=parts)
         return [model.decide(detached, sample=True) for _ in range(policy.samples)]
 
     def _reward(self, scores: Tensor, targets: Tensor, output: Output) -> Tensor:
-        """Return the reward of every clip for some scores, less its price, ``[b]``."""
+        """Return the reward of every clip, less the price of the kept steps, ``[b]``."""
         task, policy = self.model.task, self.config.policy
         if policy.reward == "as-released":
             reward = as_released_reward(scores, targets, task)
@@ -214,26 +218,28 @@ class PolicyLearner(Learner):
     def _policy_loss(
         self, model: MMCL, outputs: list[Output], rewards: list[Tensor], targets: Tensor
     ) -> Tensor | float:
-        """Return the weighted policy gradient of RLOO, or the price that a soft gate pays."""
+        """Return the weighted policy loss of RLOO, or the price that a soft gate pays."""
         policy = self.config.policy
+        # A soft gate learns from the task loss, through its actions; only the price is added.
         if policy.kind in ("task", "ddpg"):
             return policy.sparsity * mean_action(outputs[0]).mean()
         if policy.kind != "rloo":
             return 0.0
-        paid = torch.stack(
+        policy_rewards = torch.stack(
             [
                 self._policy_rewards(model, output, reward, targets)
                 for output, reward in zip(outputs, rewards, strict=True)
             ]
         )  # [s, m, b]
         log_probability = torch.stack([output.decision.log_probability for output in outputs])
-        gains = leave_one_out_advantage(paid) * log_probability
+        # RLOO: -advantage * log pi(action), mean over samples and clips, summed over policies.
+        gains = leave_one_out_advantage(policy_rewards) * log_probability
         return -policy.weight * gains.mean(dim=(0, 2)).sum()
 
     def _policy_rewards(
         self, model: MMCL, output: Output, reward: Tensor, targets: Tensor
     ) -> Tensor:
-        """Return the pay of each policy, ``[m, b]``: the joint reward, or its own."""
+        """Return the reward of each policy, ``[m, b]``: the joint reward, or its own."""
         if self.config.policy.reward != "separate":
             return reward.expand(len(model.modalities), -1)
         alone = model.unimodal_scores(output)
@@ -241,7 +247,7 @@ class PolicyLearner(Learner):
 
 
 class BaselineLearner(Learner):
-    """Trains a network without policies on its task loss and what the network adds to it."""
+    """Learner of a network without policies: its task loss and its auxiliary loss."""
 
     def step(self, batch: Batch) -> StepReport:
         """Learn from one batch."""
@@ -251,11 +257,12 @@ class BaselineLearner(Learner):
         def forward(model: Network) -> tuple[Tensor, Tensor]:
             output = model(batch.features, batch.masks)
             task_loss = item_losses(output.scores, targets, model.task).mean()
-            added = model.auxiliary_loss(output, targets, batch.rows)
-            return self.config.learning.task_weight * task_loss + added, task_loss
+            auxiliary = model.auxiliary_loss(output, targets, batch.rows)
+            return self.config.learning.task_weight * task_loss + auxiliary, task_loss
 
         loss, task_loss = self.trainee(forward)
         self.descend(loss, self.trainee, self.optimizer)
+        # No alignment, critic, reward or actions to report.
         return StepReport(loss.item(), task_loss.item(), *[math.nan] * 4)
 
 
@@ -266,7 +273,7 @@ def mean_action(output: Output) -> Tensor:
 
 
 def make_optimizer(module: nn.Module, rate: float, decay: float) -> torch.optim.AdamW:
-    """Return an AdamW that decays weight matrices, and not biases, norms and scalars."""
+    """Return an AdamW whose weight decay applies to weight matrices only."""
     weights: list[nn.Parameter] = []
     others: list[nn.Parameter] = []
     for name, parameter in module.named_parameters():

@@ -1,8 +1,8 @@
 """The training loop: epochs, validation, early stopping, checkpoints, history.
 
-One loop for every learner. It takes a corpus without test clips and leaves a folder::
+One loop serves every learner. It takes a corpus without test clips and writes a folder::
 
-    FOLDER/checkpoint.safetensors   the whole state after the latest epoch, to go on from
+    FOLDER/checkpoint.safetensors   complete state after the latest epoch, for --resume
     FOLDER/history.csv              a row per epoch
     FOLDER/model/                   the network of the best validation loss, when done
     FOLDER/done.json                written last: the best epoch and its loss
@@ -46,7 +46,7 @@ from mmcl.models.mmcl import MMCL
 from mmcl.models.network import Network
 from mmcl.models.registry import build_network, load_network
 from mmcl.runtime import gather_from_processes, launch, prepare_process, seed_everything
-from mmcl.types import Modality
+from mmcl.types import Modality, SplitName
 
 if TYPE_CHECKING:
     from lightning_fabric import Fabric
@@ -63,9 +63,13 @@ __all__ = [
 
 CHECKPOINT, MODEL, DONE = "checkpoint.safetensors", "model", "done.json"
 MOST_STEPS_FOR_STATISTICS = 200_000
-_OWN_STATE = ("network", "replay")
-"""Parts of a learner's state in which several processes differ."""
-_OUT_OF_MEMORY = re.compile(r"can't allocate memory|out of memory", re.IGNORECASE)
+_OWN_STATE = ("network", "replay", "target_critic")
+"""Parts of a learner's state in which several processes differ: memories of their own clips, and
+batch statistics of a target critic, which no DistributedDataParallel keeps alike."""
+_OUT_OF_MEMORY = re.compile(
+    r"can't allocate memory|(out of|not enough) memory|ALLOC_FAILED", re.IGNORECASE
+)
+"""Messages of torch on CPUs and GPUs when an allocation fails."""
 
 Progress = Callable[[str, int, int, dict[str, float]], None]
 """Called as ``progress(stage, done, total, numbers)`` after steps and epochs."""
@@ -79,8 +83,8 @@ class Fitted(NamedTuple):
         history: A row per epoch.
         best_epoch: Epoch of that network, from 0.
         clips_per_second: Clips trained on per second, median over epochs.
-        seconds: Spent on training alone, all epochs together.
-        never_seen: Modalities no training clip had.
+        seconds: Time of all epochs together, without validation.
+        never_seen: Modalities that no training clip had.
     """
 
     model: Network
@@ -103,15 +107,15 @@ def fit(
     """Train one network with one seed.
 
     The same corpus, settings, seed and thread count give the same weights, bit for bit on
-    the CPU, also when training was killed at any moment and resumed. Several processes
+    the CPU, even if training was killed at any moment and resumed. Several processes
     (``runtime.devices``, or ``torchrun``) train by DistributedDataParallel, each on its share
-    of every batch; the same number of them gives the same weights.
+    of every batch. The same number of processes gives the same weights.
 
     Args:
         development: The corpus without its test clips.
         config: All settings.
         seed: Seeds weights, order, dropout and actions.
-        folder: Where to leave the files listed above.
+        folder: Folder for the files listed above.
         resume: Go on from the folder's checkpoint, if it has one.
         progress: Called after steps and epochs.
 
@@ -127,6 +131,7 @@ def fit(
     """
     if development.card.counts.get("test"):
         raise DatasetError("fit takes a corpus without test clips: pass corpus.development()")
+    # From here on several processes may run these lines; only the first one writes.
     fabric = launch(config.runtime)
     folder.mkdir(parents=True, exist_ok=True)
     if not (resume and (folder / DONE).exists()):
@@ -136,13 +141,17 @@ def fit(
 
 
 def _train(training: _Training, resume: bool) -> None:
-    """Run the epochs that are left; the first process writes."""
+    """Run the remaining epochs; the first process writes."""
     folder, writes = training.folder, training.fabric.is_global_zero
     if resume and (folder / CHECKPOINT).exists():
         training.restore(load_state(folder / CHECKPOINT))
+    elif writes:  # a training that is stopped now must not be resumed from an earlier one
+        for name in (DONE, CHECKPOINT):
+            (folder / name).unlink(missing_ok=True)
     while not training.is_over():
         training.run_epoch()
-        state = training.state_dict()  # collected from all processes
+        # All processes take part in collecting the state.
+        state = training.state_dict()
         if writes:
             save_state(folder / CHECKPOINT, state)
             write_history(folder, training.history)
@@ -163,6 +172,7 @@ def make_learner(model: Network, config: Config, fabric: Fabric) -> Learner:
 
 
 def _check_reward(policy: PolicySettings, model: MMCL) -> None:
+    """Refuse rewards that the policy cannot learn from, or that the task does not have."""
     if policy.reward == "separate" and policy.kind != "rloo":
         raise ConfigError(
             f'policy.reward "separate" needs policy.kind "rloo", got "{policy.kind}": '
@@ -177,7 +187,7 @@ def _check_reward(policy: PolicySettings, model: MMCL) -> None:
 
 
 def build_model(corpus: Corpus, config: Config) -> Network:
-    """Build a fresh network for a corpus, with the statistics of its training split."""
+    """Build an untrained network for a corpus, with the statistics of its training split."""
     card = corpus.card
     model = build_network(
         {str(m): d for m, d in card.dims.items()},
@@ -192,18 +202,17 @@ def build_model(corpus: Corpus, config: Config) -> Network:
 
 
 def _all_steps(split: Split, modality: Modality) -> Tensor:
-    """Return real steps of a split, ``[k, d_m]``; evenly thinned out beyond 200,000.
+    """Return real steps of a split, ``[k, d_m]``: every k-th one of more than 200,000.
 
-    Missing steps are left out, whatever the model: zeros in their place would pull every
-    centre towards them.
+    Missing steps are left out for every model, since zeros would shift the centres.
     """
     lengths = split.lengths(modality)
     stride = max(1, math.ceil(int(lengths.sum()) / MOST_STEPS_FOR_STATISTICS))
     rows = np.flatnonzero(lengths)
-    # Short clips give one step or none: not always their first one.
+    # A clip may be so short that it gives a single step. That must not always be its first.
     rotates = len(rows) > 0 and 2 * stride > lengths[rows].mean()
     largest = int((-(-lengths // stride)).sum())
-    # Copied clip by clip: views of them would keep the whole file in memory.
+    # Copied clip by clip, since views would keep the whole file in memory.
     kept, filled = np.empty((largest, split.card.dims[modality]), dtype=np.float32), 0
     for row in rows:
         steps = split.steps(modality, int(row))[int(row) % stride if rotates else 0 :: stride]
@@ -214,8 +223,8 @@ def _all_steps(split: Split, modality: Modality) -> Tensor:
     return torch.from_numpy(kept[:filled])
 
 
-class _Part(NamedTuple):
-    """Labelled clips of one split."""
+class _LabelledClips(NamedTuple):
+    """Labelled clips of one split, and the targets of the whole split."""
 
     split: Split
     rows: np.ndarray
@@ -237,12 +246,14 @@ class _Training:
         prepare_process(config.runtime)
         seed_everything(seed)
         self.config, self.seed, self.folder = config, seed, folder
-        self.fabric, self.progress = fabric, progress
-        self.train, self.valid = _part(corpus, "train"), _part(corpus, "valid")
+        self.fabric, self.progress = fabric, progress or (lambda *_: None)
+        self.train = _labelled_clips(corpus, "train")
+        self.valid = _labelled_clips(corpus, "valid")
         self.window = shuffle_window(self.train.split)
         self.processes = fabric.world_size
         _check_clips(self.processes, config.learning.batch_size, len(self.train.rows))
         self.loggers = _loggers(config, folder) if fabric.is_global_zero else []
+        # The order matters for the random numbers: first the weights, then the learner's own.
         self.model = build_model(corpus, config)
         self.model.prepare_training(self.train.targets)
         self.learner = make_learner(self.model, config, fabric)
@@ -251,19 +262,22 @@ class _Training:
         self.best_epoch, self.best_loss = -1, math.inf
         self.best_weights: dict[str, Tensor] = {}
         if self.processes > 1:
-            # Weights began alike in all processes; dropout and actions must not.
+            # All processes begin with the same weights, but draw dropout and actions of their own.
             torch.manual_seed(seed + fabric.global_rank)
 
     @property
     def epoch(self) -> int:
+        """Number of the current epoch, from 0."""
         return len(self.history)
 
     def is_over(self) -> bool:
+        """Return True after the last epoch, or when validation has not improved for too long."""
         patience = self.config.learning.patience
         waited = self.epoch - 1 - self.best_epoch
         return self.epoch >= self.config.learning.epochs or (self.epoch > 0 and waited >= patience)
 
     def run_epoch(self) -> None:
+        """Train on every batch once, then validate."""
         rate = self.schedule.start_epoch(self.epoch)
         blocks = self._blocks(self.epoch)
         self.model.train()
@@ -275,12 +289,13 @@ class _Training:
             self._check_finite("loss", report.loss, f"at epoch {self.epoch + 1}, step {done}")
             reports.append(report)
             counts.append(len(block))
-            self._tell(f"epoch {self.epoch + 1}", done, len(blocks), report._asdict())
-        seconds = time.perf_counter() - started
-        self._conclude_epoch(reports, counts, seconds, rate)
+            self.progress(f"epoch {self.epoch + 1}", done, len(blocks), report._asdict())
+        speed = self.processes * sum(counts) / (time.perf_counter() - started)
+        means = np.average(np.array(reports), axis=0, weights=counts)
+        self._conclude_epoch(means, speed, rate)
 
     def _step(self, block: np.ndarray) -> StepReport:
-        """Learn from one batch; say what to lower where it does not fit into memory."""
+        """Learn from one batch; if it does not fit into memory, name the setting to lower."""
         try:
             return self.learner.step(self._batch(block))
         except (RuntimeError, MemoryError) as fault:
@@ -289,21 +304,26 @@ class _Training:
             raise TrainingError(_too_large(self.train.split, self.config, block)) from fault
 
     def _blocks(self, epoch: int) -> list[np.ndarray]:
-        """Batches of this process in one epoch; those of all processes make up each batch."""
+        """Return the rows of this process's share of every batch of an epoch."""
         learning = self.config.learning
+        # Same order in all processes, so that their shares do not overlap.
         order = epoch_order(self.train.rows, seed=self.seed, epoch=epoch, window=self.window)
         own = share_of_process(order, self.fabric.global_rank, self.processes)
         size = learning.batch_size // self.processes
         return list(batch_rows(own, size, drop_last=learning.drop_last))
 
-    def _conclude_epoch(
-        self, reports: list[StepReport], counts: list[int], seconds: float, rate: float
-    ) -> None:
-        means = self._mean_over_processes(np.average(np.array(reports), axis=0, weights=counts))
+    def _conclude_epoch(self, means: np.ndarray, speed: float, rate: float) -> None:
+        """Validate, add a row to the history, and keep the weights if they are the best."""
+        if self.processes > 1:
+            mean: Any = self.fabric.all_reduce(torch.from_numpy(means), reduce_op="mean")
+            means = mean.cpu().numpy()
+            # Before each step DDP copies the running statistics of the first process to all, but
+            # not after the last: without this the processes would validate different networks.
+            for buffer in self.model.buffers():
+                torch.distributed.broadcast(buffer, 0)
         size = self.config.evaluation.batch_size
         valid_loss = validation_loss(self.model, *self.valid, batch_size=size, fabric=self.fabric)
         self._check_finite("validation loss", valid_loss, f"after epoch {self.epoch + 1}")
-        speed = self.processes * sum(counts) / seconds
         report = StepReport(*(float(mean) for mean in means))
         row = EpochRow(
             epoch=self.epoch,
@@ -318,17 +338,13 @@ class _Training:
             logger.log_metrics(row._asdict(), step=row.epoch)
         if valid_loss < self.best_loss:
             self.best_epoch, self.best_loss = row.epoch, valid_loss
+            # Copies, since training goes on to change the weights in place.
             state = self.model.state_dict()
             self.best_weights = {k: v.detach().cpu().clone() for k, v in state.items()}
-        self._tell("epochs", self.epoch, self.config.learning.epochs, row._asdict())
-
-    def _mean_over_processes(self, numbers: np.ndarray) -> np.ndarray:
-        if self.processes == 1:
-            return numbers
-        mean: Any = self.fabric.all_reduce(torch.from_numpy(numbers), reduce_op="mean")
-        return np.asarray(mean.cpu())
+        self.progress("epochs", self.epoch, self.config.learning.epochs, row._asdict())
 
     def _batch(self, rows: np.ndarray) -> Batch:
+        """Return the clips of some rows; modality dropout masks modalities of some of them."""
         batch = self.model.collate(self.train.split, rows, self.train.targets)
         rate = self.config.learning.modality_dropout
         if rate and len(batch.masks) > 1:
@@ -344,12 +360,8 @@ class _Training:
                 "  Look for faults in the corpus: mmcl corpus check CORPUS"
             )
 
-    def _tell(self, stage: str, done: int, total: int, numbers: dict[str, float]) -> None:
-        if self.progress is not None:
-            self.progress(stage, done, total, numbers)
-
     def state_dict(self) -> dict[str, Any]:
-        """Everything needed to go on; complete in the first process, which writes it."""
+        """Return everything needed to go on; only the first process, which writes it, gets all."""
         learner, random = self.learner.state_dict(), torch.get_rng_state()
         state = {
             "learner": learner,
@@ -360,21 +372,22 @@ class _Training:
             "random": random,
         }
         if self.processes > 1:
-            # Each process has a random state and memories of clips of its own.
+            # Each process has its own random state and memory of clips.
             own = {key: learner[key] for key in _OWN_STATE if key in learner}
             state["processes"] = gather_from_processes({"learner": own, "random": random})
         return state
 
     def restore(self, state: dict[str, Any]) -> None:
-        """Go on from what :meth:`state_dict` returned."""
-        own = {"learner": {}, "random": state["random"]}
-        if self.processes > 1:
-            if len(state.get("processes", [])) != self.processes:
-                raise TrainingError(
-                    f"{self.folder / CHECKPOINT}: was written by another number of processes than "
-                    f"{self.processes}.\n  Go on with as many as before: --set runtime.devices=N"
-                )
-            own = state["processes"][self.fabric.global_rank]
+        """Go on from a result of :meth:`state_dict`."""
+        # One process alone writes no list: all of its state is in the common part.
+        processes = state.get("processes", [{"learner": {}, "random": state["random"]}])
+        if len(processes) != self.processes:
+            raise TrainingError(
+                f"{self.folder / CHECKPOINT}: was written by {len(processes)} "
+                f"process{'es' * (len(processes) != 1)}, this training has {self.processes}.\n"
+                f"  Go on with as many as before: --set runtime.devices={len(processes)}"
+            )
+        own = processes[self.fabric.global_rank]
         self.learner.load_state_dict(state["learner"] | own["learner"])
         self.schedule.load_state_dict(state["schedule"])
         self.history = [EpochRow(*row) for row in state["history"]]
@@ -383,9 +396,10 @@ class _Training:
         torch.set_rng_state(own["random"])
 
     def finish(self) -> None:
-        """Write the best network, and last that training is done."""
+        """Write the best network, and last the file that says that training is done."""
         self.model.load_state_dict(self.best_weights)
         self.model.eval().save_pretrained(self.folder / MODEL)
+        # Once more: a training may have been killed between its last checkpoint and history.
         write_history(self.folder, self.history)
         write_json(
             self.folder / DONE,
@@ -400,16 +414,18 @@ class _Training:
 
 
 def read_fitted(folder: Path) -> Fitted:
-    """Read what a finished training left in its folder."""
+    """Read the folder of a finished training."""
     done = json.loads((folder / DONE).read_text())
     rows = read_history(folder)
     speed = float(np.median([row.clips_per_second for row in rows]))
     model = load_network(folder / MODEL)
+    # Every epoch has the same number of clips.
     seconds = sum(done["clips"] / row.clips_per_second for row in rows)
     return Fitted(model, rows, done["best_epoch"], speed, seconds, tuple(done["never_seen"]))
 
 
-def _part(corpus: Corpus, name: Any) -> _Part:
+def _labelled_clips(corpus: Corpus, name: SplitName) -> _LabelledClips:
+    """Return the labelled clips of a split, or refuse a split without any."""
     split = corpus.split(name)
     rows = labelled_rows(split)
     if not len(rows):
@@ -418,11 +434,11 @@ def _part(corpus: Corpus, name: Any) -> _Part:
             "  Training needs labelled clips to learn from and others to choose by.\n"
             "  See what there is: mmcl corpus describe CORPUS"
         )
-    return _Part(split, rows, targets_of(split))
+    return _LabelledClips(split, rows, targets_of(split))
 
 
 def _check_clips(processes: int, batch_size: int, clips: int) -> None:
-    """Refuse more processes than clips: each must have some of every batch."""
+    """Refuse more processes than clips: each process needs a share of every batch."""
     if batch_size < processes:
         raise ConfigError(
             f"learning.batch_size is {batch_size}, fewer clips than the {processes} processes "
@@ -437,10 +453,11 @@ def _check_clips(processes: int, batch_size: int, clips: int) -> None:
 
 
 def _too_large(split: Split, config: Config, block: np.ndarray) -> str:
-    """Say that a batch does not fit into memory, and which setting to lower."""
-    held = [m for m in config.model.modalities if m in split.card.dims]
-    longest = max(int(split.lengths(m)[block].max(initial=1)) for m in held)
+    """Return the message that a batch does not fit into memory, and which setting to lower."""
+    available = [m for m in config.model.modalities if m in split.card.dims]
+    longest = max(int(split.lengths(m)[block].max(initial=1)) for m in available)
     clips = "1 clip" if len(block) == 1 else f"{len(block)} clips"
+    # Half of the batch, or of the width where the batch is a single clip.
     lower = f"learning.batch_size={config.learning.batch_size // 2}"
     if len(block) == 1:
         lower = f"model.width={max(config.model.width // 2, 4)}, or cut the clips"
@@ -452,7 +469,7 @@ def _too_large(split: Split, config: Config, block: np.ndarray) -> str:
 
 
 def _loggers(config: Config, folder: Path) -> list[Any]:
-    """Return the writers of TensorBoard files, where they are asked for."""
+    """Return the writers of TensorBoard files, if they are asked for."""
     if not config.runtime.tensorboard:
         return []
     load("tensorboard", "writing TensorBoard files", extra="track")

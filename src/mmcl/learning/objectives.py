@@ -1,4 +1,4 @@
-"""Losses and rewards, as pure functions."""
+"""Objectives: losses and rewards, as pure functions."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ from torch.utils.checkpoint import checkpoint
 
 from mmcl.corpus.schema import Task
 from mmcl.errors import ShapeError
+from mmcl.models.decoupling import MOST_PAIRS, MOST_PAIRS_AT_ONCE
 
 __all__ = [
     "alignment_loss",
@@ -20,14 +21,11 @@ __all__ = [
 
 ALIGNMENT_TEMPERATURE = 0.1
 _NOT_COUNTED = -1e4
-MOST_PAIRS = 1 << 24
-"""Pairs of steps whose cosines are kept for the gradient: 64 MiB, and as much for each copy.
-Where there are more, they are computed block by block and again for the gradient."""
-MOST_PAIRS_AT_ONCE = 1 << 22
+"""Score of two clips that are not compared; its exponential is 0."""
 
 
 def item_losses(scores: Tensor, targets: Tensor, task: Task) -> Tensor:
-    """Task loss of every clip, ``[b]``; the caller averages over clips.
+    """Return the task loss of every clip, ``[b]``; the caller averages over the clips.
 
     Args:
         scores: ``[b]`` for regression, logits ``[b, c]`` for classes, ``[b, e, 2]`` for
@@ -43,6 +41,7 @@ def item_losses(scores: Tensor, targets: Tensor, task: Task) -> Tensor:
         return (scores - targets).abs()
     if task.kind == "classes":
         return F.cross_entropy(scores, targets, reduction="none")
+    # One cross-entropy per emotion, averaged over the emotions of a clip.
     flat = F.cross_entropy(scores.flatten(0, 1), targets.flatten(), reduction="none")
     return flat.view_as(targets).mean(dim=1)
 
@@ -57,8 +56,8 @@ def prediction_reward(scores: Tensor, targets: Tensor, task: Task, *, scale: str
         scores: As for :func:`item_losses`.
         targets: As for :func:`item_losses`.
         task: Kind of the task.
-        scale: ``probability``: of the right class, summed over emotions; for regression
-            ``exp(-|error|)``. ``log``: mean log-probability; for regression ``-|error|``.
+        scale: ``probability`` of the right class, summed over emotions, and ``exp(-|error|)``
+            for regression. Or ``log``: the mean log-probability, and ``-|error|``.
 
     Returns:
         ``[b]``, without gradient.
@@ -77,8 +76,9 @@ def prediction_reward(scores: Tensor, targets: Tensor, task: Task, *, scale: str
         tensor([1.2500])
     """
     _check(scores, targets, task)
+    # A reward is a number that the policies are paid, not a loss to differentiate.
     scores = scores.detach()
-    if scale == "log":
+    if scale == "log":  # minus the task loss, for every kind of task
         return -item_losses(scores, targets, task)
     if task.kind == "regression":
         return (-(scores - targets).abs()).exp()
@@ -87,9 +87,9 @@ def prediction_reward(scores: Tensor, targets: Tensor, task: Task, *, scale: str
 
 
 def as_released_reward(scores: Tensor, targets: Tensor, task: Task) -> Tensor:
-    """The reward as the released code gathers it: clip i is paid for clip ``i // e``.
+    """Return the reward as the released code gathers it: clip i is paid for clip ``i // e``.
 
-    For those who study the fault; its correlation with the intended reward is near zero.
+    It serves to study fault F2; its correlation with the intended reward is near zero.
 
     Args:
         scores: Logits ``[b, e, 2]``.
@@ -110,6 +110,7 @@ def as_released_reward(scores: Tensor, targets: Tensor, task: Task) -> Tensor:
 
 
 def _check(scores: Tensor, targets: Tensor, task: Task) -> None:
+    """Refuse scores and targets whose shapes do not fit the task."""
     count = targets.shape[0]
     names = len(task.names)
     expected = {
@@ -126,39 +127,40 @@ def _check(scores: Tensor, targets: Tensor, task: Task) -> None:
 
 
 def leave_one_out_advantage(rewards: Tensor) -> Tensor:
-    """Reward of each sample of a clip, less the mean reward of the clip's other samples.
+    """Subtract from the reward of each sample the mean reward of the clip's other samples.
 
     Args:
-        rewards: ``[s, ..., b]``, s at least 2.
+        rewards: Rewards of s samples, at least 2, ``[s, ..., b]``.
 
     Returns:
-        Same shape; sums to zero over the samples.
+        Advantages of the same shape; they sum to zero over the samples.
 
     Source:
         METHOD 2.7 (RLOO).
     """
     samples = rewards.shape[0]
+    # r_i - mean of the others = (r_i - mean of all) * s / (s - 1).
     return (rewards - rewards.mean(dim=0, keepdim=True)) * (samples / (samples - 1))
 
 
 def alignment_loss(unit: Tensor, step_mask: Tensor, group: int) -> Tensor:
-    """Draw the modalities of a clip together and those of different clips apart.
+    """Return a loss that draws the modalities of a clip together and those of other clips apart.
 
-    Symmetric InfoNCE between every two modalities. The score of two clips is a smooth
+    It is the symmetric InfoNCE between every two modalities. The score of two clips is a smooth
     maximum (log-sum-exp, temperature .1) over the cosines of all pairs of their steps. A clip
-    counts for a pair of modalities only where it has both.
+    counts for two modalities only if it has both.
 
     Args:
         unit: Steps of length one in the calibrated space, ``[m, b, n, d]``.
         step_mask: Real steps, bool ``[m, b, n]``.
-        group: Clips compared with each other; the batch is cut into groups, since the cost
-            per clip grows with them. Clips of an incomplete last group are left out.
+        group: Clips compared with each other. The cost per clip grows with this number, so the
+            batch is cut into groups. Clips of an incomplete last group are left out.
 
     Returns:
-        Scalar, 0 where no two clips can be compared.
+        Scalar, 0 if no two clips can be compared.
 
     Source:
-        METHOD 2.2. Ours. It has no parameters of its own.
+        METHOD 2.2. Ours. It has no parameters.
     """
     m, b = unit.shape[:2]
     size = min(group, b)
@@ -169,7 +171,7 @@ def alignment_loss(unit: Tensor, step_mask: Tensor, group: int) -> Tensor:
     rows = unit[:, : groups * size].reshape(m, groups, -1, unit.shape[-1])
     real = step_mask[:, : groups * size].reshape(m, groups, -1)
     present = real.view(m, groups, size, -1).any(dim=-1)  # [m, G, g]
-    losses = [
+    losses = [  # one for every two modalities
         _contrast(_clip_scores(rows[k], rows[q], real[k], real[q], size), present[k] & present[q])
         for k in range(m)
         for q in range(k)
@@ -178,7 +180,7 @@ def alignment_loss(unit: Tensor, step_mask: Tensor, group: int) -> Tensor:
 
 
 def _contrast(scores: Tensor, present: Tensor) -> Tensor:
-    """Symmetric InfoNCE of clip scores ``[G, g, g]`` over the clips that have both modalities."""
+    """Return the symmetric InfoNCE of scores ``[G, g, g]`` over the clips that are present."""
     compared = present.unsqueeze(1) & present.unsqueeze(2)
     scores = scores.masked_fill(~compared, _NOT_COUNTED)
     # -log softmax of the clip's own score, once among the columns and once among the rows.
@@ -188,14 +190,14 @@ def _contrast(scores: Tensor, present: Tensor) -> Tensor:
 
 
 def _clip_scores(x: Tensor, y: Tensor, real_x: Tensor, real_y: Tensor, size: int) -> Tensor:
-    """Smooth maximum of the cosines of all pairs of steps, clip by clip: ``[G, g, g]``.
+    """Return the smooth maximum of the cosines between the steps of two clips: ``[G, g, g]``.
 
-    Of long clips only some steps of ``x`` are compared at a time, and once more for the
+    For long clips only some steps of ``x`` are compared at a time, and once more for the
     gradient, so that memory grows with the lengths and not with their product.
 
     Shapes: ``x`` and ``y`` ``[G, g * n, d]``, their masks ``[G, g * n]``.
     """
-    per_row = y.shape[0] * y.shape[1]
+    per_row = y.shape[0] * y.shape[1]  # cosines of one step of x, in all groups
     if x.shape[1] * per_row <= MOST_PAIRS:
         totals = _sums_of_exponentials(x, y, real_x, real_y, size)
     else:
@@ -212,7 +214,7 @@ def _clip_scores(x: Tensor, y: Tensor, real_x: Tensor, real_y: Tensor, size: int
             )
         ]
         totals = torch.cat(parts, dim=1)
-    # Sum over the steps of each clip of x. A pair of clips without any step gets a plain 1.
+    # Sum over the steps of each clip of x. Two clips without steps get log 1 = 0.
     totals = totals.view(len(x), size, -1, size).sum(dim=2)
     return totals.where(totals > 0, 1.0).log()
 
@@ -220,7 +222,7 @@ def _clip_scores(x: Tensor, y: Tensor, real_x: Tensor, real_y: Tensor, size: int
 def _sums_of_exponentials(
     x: Tensor, y: Tensor, real_x: Tensor, real_y: Tensor, size: int
 ) -> Tensor:
-    """Exponentials of the cosines of each step of x, summed over each clip of y.
+    """Return the exponentials of the cosines of each step of x, summed over each clip of y.
 
     Shapes: ``[G, i, d]`` and ``[G, g * n, d]`` in, ``[G, i, g]`` out; 0 for a padded step of x.
     """

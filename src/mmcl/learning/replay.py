@@ -1,8 +1,8 @@
-"""Replay: a ring of past transitions in preallocated tensors."""
+"""Replay memory: a ring of past transitions in preallocated tensors."""
 
 from __future__ import annotations
 
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
@@ -11,7 +11,7 @@ __all__ = ["Replay", "Transitions", "fit_steps"]
 
 
 class Transitions(NamedTuple):
-    """Transitions side by side, clips first.
+    """A batch of transitions, with the clips as the first axis.
 
     Attributes:
         state: ``[b, m, n, d]``.
@@ -20,7 +20,7 @@ class Transitions(NamedTuple):
         next_state: ``[b, m, n, d]``; zero where there is none.
         step_mask: bool ``[b, m, n]``, of the state.
         next_mask: bool ``[b, m, n]``, of the next state.
-        discount: ``[b]``: what the next state's value is multiplied by, 0 at the end.
+        discount: Factor of the next state's value, 0 at the end of an episode, ``[b]``.
     """
 
     state: Tensor
@@ -33,11 +33,7 @@ class Transitions(NamedTuple):
 
 
 class Replay:
-    """The newest ``capacity`` transitions; the oldest are overwritten.
-
-    Args:
-        capacity: Transitions kept.
-    """
+    """Memory of the newest ``capacity`` transitions; the oldest are overwritten."""
 
     def __init__(self, capacity: int) -> None:
         self.capacity = capacity
@@ -49,42 +45,44 @@ class Replay:
         return self.filled
 
     def add(self, new: Transitions) -> None:
-        """Put transitions in; longer sequences than any before make the ring grow."""
+        """Store transitions; sequences longer than any before make the ring wider."""
         steps = new.state.shape[2]
+        # Shapes are known from the first transitions on.
         if self.store is None:
             self.store = Transitions(*(x.new_zeros(self.capacity, *x.shape[1:]) for x in new))
         elif steps > self.store.state.shape[2]:
             self.store = fit_steps(self.store, steps)
         new = fit_steps(new, self.store.state.shape[2])
+        # Write where the last transitions ended, over the end of the ring to its start.
         kept = min(len(new.reward), self.capacity)
-        at = (self.next + torch.arange(kept)) % self.capacity
+        index = (self.next + torch.arange(kept)) % self.capacity
         for ring, values in zip(self.store, new, strict=True):
-            ring[at] = values[-kept:]
+            ring[index] = values[-kept:]
         self.next = (self.next + kept) % self.capacity
         self.filled = min(self.filled + kept, self.capacity)
 
     def sample(self, count: int) -> Transitions:
         """Draw transitions at random, with repetition."""
         assert self.store is not None
-        at = torch.randint(self.filled, (count,)).to(self.store.reward.device)
-        return Transitions(*(ring.index_select(0, at) for ring in self.store))
+        index = torch.randint(self.filled, (count,)).to(self.store.reward.device)
+        return Transitions(*(ring.index_select(0, index) for ring in self.store))
 
-    def state_dict(self) -> dict[str, object]:
-        """Everything needed to go on."""
+    def state_dict(self) -> dict[str, Any]:
+        """Return everything needed to go on."""
         store = None if self.store is None else list(self.store)
         return {"filled": self.filled, "next": self.next, "store": store}
 
-    def load_state_dict(self, state: dict[str, object]) -> None:
-        """Go on from what :meth:`state_dict` returned."""
-        self.filled, self.next = int(str(state["filled"])), int(str(state["next"]))
-        store = state["store"]
-        self.store = Transitions(*store) if isinstance(store, list) else None
+    def load_state_dict(self, state: dict[str, Any], device: torch.device) -> None:
+        """Go on from a result of :meth:`state_dict`, on the device of the training."""
+        self.filled, self.next, store = state["filled"], state["next"], state["store"]
+        self.store = store and Transitions(*(ring.to(device) for ring in store))
 
 
-def fit_steps(held: Transitions, steps: int) -> Transitions:
-    """Pad with steps that are not real, up to ``steps``."""
+def fit_steps(transitions: Transitions, steps: int) -> Transitions:
+    """Pad transitions with masked steps to the length ``steps``."""
 
     def widen(x: Tensor) -> Tensor:
+        # Rewards and discounts have no axis of steps.
         if x.ndim < 3 or x.shape[2] == steps:
             return x
         shape = list(x.shape)
@@ -93,4 +91,4 @@ def fit_steps(held: Transitions, steps: int) -> Transitions:
         wide[:, :, : x.shape[2]] = x
         return wide
 
-    return Transitions(*(widen(x) for x in held))
+    return Transitions(*(widen(x) for x in transitions))

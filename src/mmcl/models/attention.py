@@ -1,4 +1,4 @@
-"""Intra-modal attention: enhance the common part of every modality from its own steps."""
+"""Intra-modal attention: enhance each modality's common part by attention to its own steps."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ class IntraModalAttention(nn.Module):
 
     Source:
         METHOD 1. ``key_bias`` is ours: it masks padded steps (fault F7), and in
-        ``calibrated`` lets a step count as much as it is common.
+        ``calibrated`` it weights each step by its commonality.
     """
 
     def __init__(self, num_modalities: int, width: int, heads: int) -> None:

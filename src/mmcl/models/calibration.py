@@ -1,4 +1,4 @@
-"""Make the spaces of the modalities comparable: centre and scale each, without parameters."""
+"""Calibration: centre and scale each modality's space, so that cosines can be compared."""
 
 from __future__ import annotations
 
@@ -21,20 +21,22 @@ def masked_moments(z: Tensor, step_mask: Tensor) -> tuple[Tensor, Tensor, Tensor
     Returns:
         Mean ``[m, d]``, variance ``[m, d]`` and number of real steps ``[m]``.
     """
+    # At least float32: E[z^2] - E[z]^2 of bfloat16 values would have hardly a digit.
+    z = z.to(torch.promote_types(z.dtype, torch.float32))
     real = z * step_mask.unsqueeze(-1)
     count = step_mask.sum(dim=(1, 2)).to(z.dtype)  # [m]
     divisor = count.clamp(min=1).unsqueeze(-1)
     mean = real.sum(dim=(1, 2)) / divisor
-    # E[z^2] - E[z]^2 can fall a rounding error below 0.
+    # Rounding can bring the difference below 0.
     variance = (real.square().sum(dim=(1, 2)) / divisor - mean.square()).clamp(min=0)
     return mean, variance, count
 
 
 class Calibration(nn.Module):
-    """Batch statistics in training, running ones in evaluation; padded steps do not count.
+    """Centring and scaling by batch statistics in training, by running ones in evaluation.
 
-    With several processes, each uses the statistics of its own share of the batch. A modality
-    with fewer than two real steps has none: the running ones are used for it, unchanged.
+    Padded steps do not count. Each of several processes uses the statistics of its own share of
+    the batch. For a modality with fewer than two real steps the running ones are used, unchanged.
 
     Source:
         METHOD 2.1, the answer to fault F4 (the authors' withdrawal note). The released
@@ -57,12 +59,13 @@ class Calibration(nn.Module):
         return (z - mean[:, None, None]) * (variance + _EPSILON).rsqrt()[:, None, None]
 
     def unit(self, z: Tensor, step_mask: Tensor) -> Tensor:
-        """Calibrate, and bring every step to length one: what cosines are taken of."""
+        """Calibrate, and scale every step to length one, ready for cosines."""
         return F.normalize(self(z, step_mask), dim=-1)
 
     def _batch_statistics(self, z: Tensor, step_mask: Tensor) -> tuple[Tensor, Tensor]:
-        """Return mean and variance of the batch, ``[m, d]``; let the running ones follow."""
+        """Return mean and variance of the batch, ``[m, d]``, and update the running ones."""
         mean, variance, count = masked_moments(z, step_mask)
+        # One step has no variance, and none has no mean either.
         known = (count > 1).unsqueeze(-1)
         mean = torch.where(known, mean, self.mean)
         variance = torch.where(known, variance, self.variance)

@@ -1,4 +1,4 @@
-"""Joint critic: the reward that a state and the actions of all modalities will bring."""
+"""Joint critic: predicts the reward from the state and the actions of all modalities."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ __all__ = ["Critic"]
 class Critic(nn.Module):
     """``Q(s, a)``, joint over the modalities.
 
-    There are as many copies of an action as heads H, so that the heads can share the width d + H.
+    Each action is repeated H times, so that the H heads can divide the width d + H evenly.
 
     Source:
         The released code. Masked means and attention are ours (fault F7).
@@ -42,7 +42,7 @@ class Critic(nn.Module):
             step_mask: Real steps, bool ``[m, b, n]``.
 
         Returns:
-            ``[b]``, in units of the reward.
+            Value of every clip, ``[b]``, in units of the reward.
         """
         # [s_m ; a_m repeated H times]
         copies = actions.unsqueeze(-1).expand(*actions.shape, self.copies)
@@ -50,7 +50,7 @@ class Critic(nn.Module):
         # Transformer block and mean over time, per modality.
         weight = step_mask.to(inputs.dtype)
         pooled = weighted_mean(self.block(inputs, (1 - weight) * NEVER), weight)  # [m, b, d + H]
-        # The modalities are concatenated and judged; nothing stands between the linear layers.
+        # One value per clip; as released, no activation between the first two linear layers.
         hidden = self.linear2(self.linear1(pooled.transpose(0, 1).flatten(1)))
         value: Tensor = self.value(self.norm(F.relu(self.dropout(hidden))))
         return value.squeeze(-1)

@@ -1,6 +1,6 @@
-"""Split every modality into a modality-common and a modality-specific part.
+"""Decoupling: split every modality into a modality-common and a modality-specific part.
 
-Pure functions, no parameters: the heart of the method, as released and as repaired.
+This is the heart of the method, as released and as repaired: pure functions without parameters.
 """
 
 from __future__ import annotations
@@ -25,14 +25,17 @@ __all__ = [
 ]
 
 ABSENT, PADDED = 2.0, -10.0
-"""Values in place of a cosine: above all others, so never the minimum; and below all others,
-so never the best, nor part of the best mean of three."""
+"""Stand-ins for a cosine in the search for partners. ABSENT, of a missing modality, is above every
+cosine and never the minimum. PADDED is so low that it is never in the best minimum or mean."""
 CANDIDATES = 8
-"""Partner steps tried per step and modality in the three-way form; exact up to that length."""
+"""Partner steps tried per step and modality in the three-way form; exact for clips this short."""
 _BLOCK_ELEMENTS = 1 << 22
+"""Numbers in the largest tensor of the search for partners."""
 MOST_PAIRS = 1 << 24
-"""Cosines the softmax form keeps for the gradient; of longer clips they are computed again."""
+"""Cosines that are kept for the gradient: 64 MiB, and as much again for each result derived from
+them. More are computed block by block, and a second time for the gradient."""
 MOST_PAIRS_AT_ONCE = 1 << 22
+"""Cosines in such a block."""
 
 
 class Decoupled(NamedTuple):
@@ -49,17 +52,17 @@ class Decoupled(NamedTuple):
     commonality: Tensor
 
 
-def similarity_maps(unit: Tensor, rows: Tensor | None = None) -> Tensor:
-    """Cosine of every step of every modality with every step of every modality.
+def similarity_maps(rows: Tensor, unit: Tensor) -> Tensor:
+    """Return the cosines of some steps of every modality with all steps of every modality.
 
     Args:
-        unit: Steps of length one, ``[m, b, n, d]``.
-        rows: Compare only these of them, ``[m, b, i, d]``; all by default.
+        rows: Some steps of length one, ``[m, b, i, d]``.
+        unit: All steps of length one, ``[m, b, n, d]``.
 
     Returns:
         ``[m, k, b, i, n]``: entry ``[m, k, b, i, j]`` compares row i of m with step j of k.
     """
-    return torch.einsum("mbid,kbjd->mkbij", unit if rows is None else rows, unit)
+    return torch.einsum("mbid,kbjd->mkbij", rows, unit)
 
 
 def softmax_decoupling(
@@ -74,12 +77,12 @@ def softmax_decoupling(
 
     ``A_m = softmax(min over the two others of the cosines)``, ``C_m = A_m Z_m`` and
     ``S_m = softmax(1 - A_m) Z_m``. Columns of A_m index the steps of the *other* modalities
-    and yet multiply Z_m, so lengths must be equal: fault F10, kept, since it is the method.
+    and yet multiply Z_m, so lengths must be equal. This is fault F10, kept as part of the method.
 
     Args:
         z: Projected steps, ``[m, b, n, d]``.
-        unit: Steps of length one the cosines are taken of (of ``z`` itself as released), same
-            shape.
+        unit: Steps of length one for the cosines, same shape; ``z`` itself, normalised, as
+            released.
         step_mask: Real steps, bool ``[b, n]``, the same for every modality; a padded column
             gets no weight (mends fault F7).
         temperature: Divides the map before the softmax; 1 as released.
@@ -93,8 +96,8 @@ def softmax_decoupling(
 
     Source:
         METHOD 1. The double softmax is nearly uniform (fault F3): at n = 20 the weights of
-        ``softmax(1 - A)`` were seen within about .0493-.0506, and no input can part two of
-        them by more than 1.27:1.
+        ``softmax(1 - A)`` lay between .0493 and .0506, and no input can bring the ratio of two
+        of them above 1.27.
     """
     if step_mask.shape != z.shape[1:3]:
         raise ShapeError(
@@ -102,19 +105,19 @@ def softmax_decoupling(
             f"got {list(step_mask.shape)}"
         )
     padded = ~step_mask[:, None, :]  # columns, [b, 1, n]
-    # A clip without any real step keeps uniform weights: a row of nothing would be NaN.
+    # A clip without any real step keeps uniform weights: the softmax of no column is NaN.
     padded = padded & step_mask.any(dim=1)[:, None, None]
     # Share of each row in the mean over the real rows of its clip.
     share = step_mask.to(z.dtype)
     share = share / share.sum(dim=1, keepdim=True).clamp(min=1)
     decouple = partial(
-        _softmax_rows, z=z, unit=unit, padded=padded, temperature=temperature, residual=residual
+        _decouple_rows, z=z, unit=unit, padded=padded, temperature=temperature, residual=residual
     )
     m, b, n = z.shape[:3]
     per_row = m * m * b * n
     if per_row * n <= MOST_PAIRS:
         common, specific, commonality = decouple(unit, share)
-    else:  # block by block, and again for the gradient: no whole map is ever held
+    else:  # block by block, and again for the gradient: no complete map is held in memory
         size = max(1, MOST_PAIRS_AT_ONCE // per_row)
         blocks = [
             checkpoint(decouple, rows, part, use_reentrant=False, preserve_rng_state=False)
@@ -130,7 +133,7 @@ def softmax_decoupling(
     return Decoupled(common, specific, commonality * step_mask)
 
 
-def _softmax_rows(
+def _decouple_rows(
     rows: Tensor,
     share: Tensor,
     *,
@@ -140,14 +143,14 @@ def _softmax_rows(
     temperature: float,
     residual: bool,
 ) -> tuple[Tensor, Tensor, Tensor]:
-    """Common part, specific part and commonality from some rows of the maps.
+    """Return common part, specific part and commonality from some rows of the maps.
 
-    With ``residual`` the caller makes the specific part; the common one is returned for it.
+    With ``residual`` the caller makes the specific part; the common part is returned in its place.
 
     Shapes: ``rows`` ``[m, b, i, d]`` and ``share`` ``[b, i]`` in, two of ``[m, b, i, d]`` and
     one ``[m, b, n]`` out.
     """
-    cosines = similarity_maps(unit, rows)
+    cosines = similarity_maps(rows, unit)
     # M_m: minimum over the two other modalities.
     maps = torch.stack([_minimum_of_others(cosines, m) for m in range(len(z))])  # [m, b, i, n]
     # A_m = softmax(M_m), C_m = A_m Z_m.
@@ -160,7 +163,7 @@ def _softmax_rows(
 
 
 def _minimum_of_others(cosines: Tensor, m: int) -> Tensor:
-    """Minimum over the other modalities of m's cosines; those with itself if it is alone."""
+    """Return the minimum over the other modalities of m's cosines; if m is alone, its own."""
     others = [cosines[m, k] for k in range(len(cosines)) if k != m] or [cosines[m, m]]
     return torch.stack(others).amin(dim=0)
 
@@ -176,7 +179,7 @@ def elementwise_decoupling(
             :func:`agreement`; -inf where nothing can.
         step_mask: Real steps, bool ``[m, b, n]``.
         threshold: Agreement at which a step is half common, scalar.
-        temperature: Width of the passage, scalar above 0.
+        temperature: Width of the passage from specific to common, scalar above 0.
 
     Returns:
         ``commonality = sigmoid((agreed - threshold) / temperature)``,
@@ -185,7 +188,7 @@ def elementwise_decoupling(
     Source:
         METHOD 2.3, the answer to faults F3 and F10. Ours.
     """
-    # Infinity over a temperature has no gradient but NaN: fill it in, then mask it out.
+    # Minus infinity would make the gradient NaN: replace it by 0, and mask the result.
     confirmed = agreed > -torch.inf
     level = (agreed.where(confirmed, 0.0) - threshold) / temperature
     commonality = torch.sigmoid(level) * (step_mask & confirmed)
@@ -205,19 +208,20 @@ def agreement(
     """Measure how well each step is confirmed by both other modalities.
 
     Same index (aligned corpora): ``max_j min(cos(m_i, k_j), cos(m_i, l_j))``. Three-way
-    (otherwise): ``max_jj' min(cos(m_i, k_j), cos(m_i, l_j'), cos(k_j, l_j'))``. Where one
-    other modality is absent it is the best cosine with the one present; where both are, -inf.
+    (otherwise): ``max_jj' min(cos(m_i, k_j), cos(m_i, l_j'), cos(k_j, l_j'))``. If one other
+    modality is absent, it is the best cosine with the one present. It is -inf if both are absent,
+    or if the same index is asked for and the two have no real step at the same index.
 
-    The best steps j and j', the partners of a step, are searched without gradient and in
-    blocks, so that memory grows linearly with the lengths. The gradient flows through the
-    cosines with the partners that were found, which is the gradient of the maximum.
+    The best steps j and j' are called the partners of step i. They are searched without gradient
+    and in blocks, so that memory grows linearly with the lengths. Then the cosines with them are
+    computed with gradient, which is the gradient of the maximum.
 
     Args:
         unit: Steps of length one, ``[m, b, n, d]``, m at most 3.
         step_mask: Real steps, bool ``[m, b, n]``.
         three_way: Use the three-way form.
         confirm: ``min`` as above, or the ``mean`` of the cosines instead.
-        candidates: Best partner steps tried per other modality in the three-way form.
+        candidates: Partners tried per other modality in the three-way form.
 
     Returns:
         ``[m, b, n]``, in -1..1 or -inf; meaningless at padded steps.
@@ -232,20 +236,28 @@ def agreement(
         others = [k for k in range(len(unit)) if k != m]
         units, masks = [unit[k] for k in others], [step_mask[k] for k in others]
         paired = three_way and len(others) == 2
+        # Search: an index [b, n] of the partner in each other modality.
         with torch.no_grad():
             indices = _find_partners(steps, units, masks, paired, confirm, candidates)
-        partners = [_take_steps(*pair) for pair in zip(units, indices, strict=True)]
+        # Score: the cosines with these partners, now with gradient.
+        partners = [_steps_at(*pair) for pair in zip(units, indices, strict=True)]
         cosines = [(steps * partner).sum(dim=-1) for partner in partners]  # [b, n] each
         present = [mask.any(dim=1, keepdim=True) for mask in masks]  # [b, 1] each
-        if paired:  # the partners must agree with each other, too
+        if not paired:  # a partner is padding if no index is real in both other modalities
+            padded = [~mask.gather(1, index) for mask, index in zip(masks, indices, strict=True)]
+            cosines = [
+                cosine.masked_fill(padding & has_steps, -torch.inf)
+                for cosine, padding, has_steps in zip(cosines, padded, present, strict=True)
+            ]
+        else:  # the partners must agree with each other, too
             cosines.append((partners[0] * partners[1]).sum(dim=-1))
             present.append(present[0] & present[1])
-        agreed.append(_combine(torch.stack(cosines), torch.stack(present), confirm))
+        agreed.append(_minimum_or_mean(torch.stack(cosines), torch.stack(present), confirm))
     return torch.stack(agreed)
 
 
-def _combine(cosines: Tensor, present: Tensor, confirm: str) -> Tensor:
-    """Minimum or mean over the first axis of the cosines that are present; -inf without any."""
+def _minimum_or_mean(cosines: Tensor, present: Tensor, confirm: str) -> Tensor:
+    """Return the minimum or mean over the first axis of what is present; -inf without any."""
     if confirm == "min":
         value = cosines.masked_fill(~present, ABSENT).amin(dim=0)
     else:
@@ -253,10 +265,10 @@ def _combine(cosines: Tensor, present: Tensor, confirm: str) -> Tensor:
     return value.masked_fill(~present.any(dim=0), -torch.inf)
 
 
-def _take_steps(unit: Tensor, index: Tensor) -> Tensor:
-    """Pick step ``index[b, i]`` of clip b: ``[b, n, d]`` and ``[b, i]`` to ``[b, i, d]``."""
+def _steps_at(unit: Tensor, index: Tensor) -> Tensor:
+    """Return step ``index[b, i]`` of clip b: ``[b, n, d]`` and ``[b, i]`` to ``[b, i, d]``."""
     first = torch.arange(unit.shape[0], device=unit.device).unsqueeze(-1) * unit.shape[1]
-    # The look-up of an embedding: on a CPU several times faster than gather, also backwards.
+    # As an embedding look-up: on a CPU several times faster than gather, also backwards.
     return F.embedding(index + first, unit.flatten(0, 1))
 
 
@@ -270,7 +282,7 @@ def _find_partners(
 ) -> list[Tensor]:
     """Find the partner of every step in each other modality: an index ``[b, n]`` for each."""
     b, n, d = steps.shape
-    # As many steps at a time as keep the largest tensor of the search below a fixed size.
+    # Search for so many steps at a time that the largest tensor has a fixed size.
     per_step = max(b * max(n * len(units), candidates * d if paired else 1), 1)
     size = max(1, _BLOCK_ELEMENTS // per_step)
     blocks = []
@@ -282,7 +294,7 @@ def _find_partners(
         ]
         if paired:
             blocks.append(_best_pair(cosines, units, confirm, candidates))
-        else:  # the same index in every other modality
+        else:  # one index for all other modalities: the best after minimum or mean
             score = torch.stack(cosines)
             score = score.amin(dim=0) if confirm == "min" else score.mean(dim=0)
             blocks.append([score.argmax(dim=-1)] * len(units))
@@ -290,7 +302,7 @@ def _find_partners(
 
 
 def _mask_cosines(cosines: Tensor, mask: Tensor) -> Tensor:
-    """Let padding never be the best partner, nor an absent modality the least to agree."""
+    """Replace the cosines with padded steps and with absent modalities by their stand-ins."""
     if not traced() and bool(mask.all()):
         return cosines
     cosines = cosines.masked_fill(~mask.unsqueeze(-2), PADDED)
@@ -300,22 +312,25 @@ def _mask_cosines(cosines: Tensor, mask: Tensor) -> Tensor:
 def _best_pair(
     cosines: list[Tensor], units: list[Tensor], confirm: str, candidates: int
 ) -> list[Tensor]:
-    """Find the best (j, j') among the best candidates of two modalities: two ``[b, i]``."""
+    """Find the best pair (j, j') among the candidates of two modalities: two ``[b, i]``."""
+    # Candidates: the steps of each modality with the highest cosines.
     few = min(candidates, cosines[0].shape[-1])
     best = [cosine.topk(few, dim=-1) for cosine in cosines]
     left, right = best[0].values.unsqueeze(-1), best[1].values.unsqueeze(-2)
     # Cosines of the candidates of one modality with those of the other, [b, i, few, few].
-    ahead, behind = (
-        _take_steps(unit, top.indices.flatten(1)).view(*top.indices.shape, -1)
+    left_steps, right_steps = (
+        _steps_at(unit, top.indices.flatten(1)).view(*top.indices.shape, -1)
         for unit, top in zip(units, best, strict=True)
     )
-    across = ahead @ behind.transpose(-1, -2)
+    across = left_steps @ right_steps.transpose(-1, -2)
+    # An absent modality must not lower the score of the one present.
     across = across.masked_fill((left == ABSENT) | (right == ABSENT), ABSENT)
     if confirm == "min":
         score = torch.minimum(across, torch.minimum(left, right))
     else:
         score = (across + left + right) / 3
-    pair = score.flatten(-2).argmax(dim=-1, keepdim=True)  # [b, i, 1], counting row by row
+    pair = score.flatten(-2).argmax(dim=-1, keepdim=True)  # [b, i, 1], counted row by row
+    # From the number of the pair to the two candidates, and from these to their steps.
     choices = (pair // few, pair % few)
     return [
         top.indices.gather(-1, choice).squeeze(-1)

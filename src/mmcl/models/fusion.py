@@ -14,7 +14,7 @@ __all__ = ["CalibratedHead", "GatedFusion", "ReleasedHead"]
 class GatedFusion(nn.Module):
     """``h_m = [c_m ; e_m]``, ``g_m = sigmoid(W2 (W1 h_m))``, ``h = mean of g_m h_m``.
 
-    The mean is over the modalities present (the released code knows no other case).
+    The mean is over the modalities present; the released code assumes that all are.
     """
 
     def __init__(self, num_modalities: int, width: int) -> None:
@@ -23,7 +23,7 @@ class GatedFusion(nn.Module):
         self.outer = ModalityLinear(num_modalities, width, 1)
 
     def forward(self, common: Tensor, complementary: Tensor, present: Tensor) -> Tensor:
-        """Fuse the modalities that are ``present``, 1 or 0; a clip with none at all gets 0.
+        """Fuse the modalities that are ``present`` (1, otherwise 0); a clip without any gets 0.
 
         Shapes: ``[m, b, d]`` twice and ``[m, b]`` in, ``[b, 2d]`` out.
         """
@@ -33,7 +33,7 @@ class GatedFusion(nn.Module):
     def gated(self, common: Tensor, complementary: Tensor) -> Tensor:
         """Return every modality's own gated vector ``g_m h_m``, ``[m, b, 2d]``."""
         hidden = torch.cat([common, complementary], dim=-1)
-        # As released, nothing stands between W1 and W2.
+        # As released, there is no activation between W1 and W2.
         gate = torch.sigmoid(self.outer(self.inner(hidden)))
         return gate * hidden
 
@@ -55,7 +55,7 @@ class ReleasedHead(nn.Module):
 
 
 class CalibratedHead(nn.Module):
-    """Linear, ReLU, Dropout, Linear: without batch statistics, one clip is as good as many."""
+    """Linear, ReLU, Dropout, Linear: no batch statistics, so a batch may be a single clip."""
 
     def __init__(self, width: int, output_dim: int, dropout: float) -> None:
         super().__init__()

@@ -1,6 +1,6 @@
-"""Layers that work on all modalities at once, every modality with its own weights.
+"""Layers that process all modalities at once, each modality with its own weights.
 
-All take and return stacks ``[m, b, n, d]``: modalities, clips, steps, width.
+Most take and return tensors ``[m, b, n, d]``: modalities, clips, steps, width.
 """
 
 from __future__ import annotations
@@ -29,21 +29,21 @@ __all__ = [
 ]
 
 NEVER = -1e4
-"""Attention score of a step that must not be attended to. It is finite, so that a row without
-any other step stays a number, and low enough that a float32 or bfloat16 softmax gives 0."""
+"""Attention score of a step that must not be attended to. It is finite, so that the softmax over
+nothing but such steps is not NaN, and low enough that a softmax otherwise gives exactly 0."""
 
 LONG_SEQUENCE = 256
-"""Number of steps from which attention takes the form whose memory grows linearly."""
+"""Number of steps from which attention uses the form whose memory grows linearly."""
 
 
 class Dropout(nn.Module):
-    """Dropout that is active only where something is learnt.
+    """Dropout that is active only in training passes with gradient.
 
-    It does nothing in evaluation, and nothing in passes without gradient: the further samples
-    of RLOO compare actions, and noise of their own would blur the comparison.
+    The further samples of RLOO run without gradient. They compare actions, and dropout noise of
+    their own would blur the comparison.
 
-    Noise is drawn as bytes from torch's generator, many times faster on a CPU than value by
-    value. The rate is therefore rounded to a 256th; the mean stays exact.
+    On a CPU, noise is drawn as bytes, which is many times faster than value by value. The rate is
+    therefore rounded to a 256th; the mean stays exact.
 
     Args:
         rate: Share of the values that become 0, 0 to below 1.
@@ -60,14 +60,14 @@ class Dropout(nn.Module):
             return x
         if x.device.type != "cpu":
             return F.dropout(x, self.rate)
-        # Eight random bytes per drawn integer; a value stays where its byte is large enough.
+        # Eight random bytes per drawn integer. A value stays if its byte is large enough.
         words = torch.empty((x.numel() + 7) // 8, dtype=torch.int64).random_(-(2**63), None)
         noise = words.view(torch.uint8)[: x.numel()].view(x.shape)
         kept = noise.clamp(dropped - 1, dropped).sub_(dropped - 1)  # 1 where a value stays
         return x * kept.to(x.dtype).mul_(256 / (256 - dropped))
 
     def extra_repr(self) -> str:
-        """Shown by ``print(model)``."""
+        """Return what ``print(model)`` shows of this layer."""
         return f"{self.rate}"
 
 
@@ -98,7 +98,7 @@ class ModalityNorm(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """Shapes: ``[m, ..., d]`` in and out."""
-        # Sizes of the weights, not of x: the exporter to ONNX needs plain numbers.
+        # Sizes are read from the weights, not from x: the ONNX exporter needs plain numbers.
         num_modalities, width = self.weight.shape
         shape = (num_modalities, *[1] * (x.ndim - 2), width)
         normal = F.layer_norm(x, (width,))
@@ -106,13 +106,13 @@ class ModalityNorm(nn.Module):
 
 
 class SelfAttention(nn.Module):
-    """Multi-head attention within each modality, every modality with its own weights.
+    """Multi-head attention within each modality.
 
     Args:
         num_modalities: Modalities m.
         width: Width d.
         heads: Heads; scale is ``1 / sqrt(d / heads)``.
-        project: Add an output projection, as a transformer block has; the intra-modal
+        project: Add an output projection, as in a transformer block. The intra-modal
             attention of the released code has none.
     """
 
@@ -136,6 +136,7 @@ class SelfAttention(nn.Module):
         m, b, n, d = x.shape
         qkv = self.qkv(x).view(m * b, n, 3, self.heads, d // self.heads)
         query, key, value = (part.transpose(1, 2) for part in qkv.unbind(2))  # [m*b, heads, n, ..]
+        # The same bias for every head and every query.
         bias = key_bias.to(query.dtype).reshape(m * b, 1, 1, n)
         if bias.requires_grad and n >= LONG_SEQUENCE:
             context = _attention_in_linear_memory(query, key, value, bias)
@@ -146,10 +147,10 @@ class SelfAttention(nn.Module):
 
 
 def _attention_in_linear_memory(query: Tensor, key: Tensor, value: Tensor, bias: Tensor) -> Tensor:
-    """Attend under a bias that learns, without keeping the ``[n, n]`` scores for its gradient.
+    """Attend with a learned bias, without storing the ``[n, n]`` scores for its gradient.
 
-    Torch computes attention block by block unless its mask needs a gradient. So the bias
-    becomes one more feature of every key, which every query multiplies by 1.
+    Torch computes attention block by block unless its mask needs a gradient. So the bias is
+    appended to every key as one more feature, and a 1 to every query.
 
     Shapes: ``[m*b, heads, n, d/heads]`` and the bias ``[m*b, 1, 1, n]`` in, contexts out.
     """
@@ -166,7 +167,7 @@ def _attention_in_linear_memory(query: Tensor, key: Tensor, value: Tensor, bias:
 
 
 class ModalityBlock(nn.Module):
-    """A post-norm transformer encoder layer per modality (ReLU, like torch's own)."""
+    """A post-norm transformer encoder layer per modality, with ReLU, like torch's own."""
 
     def __init__(
         self, num_modalities: int, width: int, heads: int, inner_width: int, dropout: float
@@ -190,7 +191,7 @@ class ModalityBlock(nn.Module):
 class BatchNorm(nn.BatchNorm1d):
     """Batch normalisation that also accepts a batch of one in training (mends fault F9).
 
-    A single clip has no batch statistics. The running ones are used for it, unchanged.
+    A single clip has no batch statistics, so the running ones are used, unchanged.
     """
 
     def forward(self, x: Tensor) -> Tensor:
@@ -203,15 +204,15 @@ class BatchNorm(nn.BatchNorm1d):
 
 
 def traced() -> bool:
-    """Return True while a network is compiled or exported, when no value can be looked at."""
+    """Return True while a network is compiled or exported: code must not depend on values then."""
     return torch.compiler.is_compiling() or torch.onnx.is_in_onnx_export()
 
 
 def weighted_mean(x: Tensor, weight: Tensor) -> Tensor:
     """Average the steps of every clip by their weights.
 
-    The sum is divided by the total weight, or by 1 where that is smaller: a clip of which
-    little is kept fades towards zero, and one of which nothing is kept is zero.
+    The weighted sum is divided by the total weight, or by 1 if that is smaller. So the mean of a
+    clip of which little is kept goes towards zero, and that of an empty clip is zero.
 
     Args:
         x: ``[..., n, d]``.
@@ -236,7 +237,7 @@ def sinusoidal_positions(num_steps: int, width: int, device: torch.device) -> Te
 def equalise_lengths(
     features: Mapping[Modality, Tensor], masks: Mapping[Modality, Tensor], num_steps: int
 ) -> tuple[dict[Modality, Tensor], dict[Modality, Tensor]]:
-    """Bring every modality to one length, for ``released``, which knows no other case.
+    """Bring every modality to one length, for networks that require it.
 
     A longer sequence is cut into equal segments whose steps are averaged. A shorter one
     repeats its steps. An absent modality becomes zeros.
@@ -256,10 +257,11 @@ def equalise_lengths(
     all_real: dict[Modality, Tensor] = {}
     for modality, x in features.items():
         length = masks[modality].sum(dim=1, keepdim=True)  # [b, 1]
+        # Step i averages the original steps from i * length / n to (i + 1) * length / n.
         step = torch.arange(num_steps, device=x.device)
         start = step * length // num_steps  # [b, n]
         end = torch.maximum((step + 1) * length // num_steps, start + 1).clamp(max=x.shape[1])
-        # The sum of a segment is the difference of two running totals.
+        # The sum of a segment is the difference of two running totals, in float64 for accuracy.
         total = F.pad(x.double().cumsum(dim=1), (0, 0, 1, 0))  # [b, n_m + 1, d_m]
         wide = (-1, -1, x.shape[-1])
         segment = total.gather(1, end.unsqueeze(-1).expand(wide)) - total.gather(

@@ -1,6 +1,6 @@
 """MMCL: Multi-Modality Collaborative Learning, as released and as repaired.
 
-Read it in the order of the method: project, calibrate, decouple, attend on the common
+It reads in the order of the method: project, calibrate, decouple, attend within the common
 parts, act on the specific parts, fuse, predict.
 """
 
@@ -41,18 +41,18 @@ from mmcl.types import Modality
 __all__ = ["MMCL", "Encoded", "Output"]
 
 SOFTMAX_TEMPERATURE = 0.1
-"""Temperature of the calibrated softmax maps, an ablation of the element-wise form (METHOD 2)."""
+"""Temperature of the softmax maps in ``calibrated``, an ablation of the element-wise form."""
 
 
 class Encoded(NamedTuple):
-    """Result of all that comes before the actions.
+    """Result of all stages before the actions.
 
     Attributes:
         parts: Common and specific parts and commonality.
-        unit: Steps of length one in the space cosines are taken in, ``[m, b, n, d]``.
+        unit: Steps of length one, in the space of the cosines, ``[m, b, n, d]``.
         enhanced: Pooled common part after attention, ``[m, b, d]``.
         step_mask: Real steps, bool ``[m, b, n]``.
-        present: Modalities that count, ``[m, b]``, 0 or 1.
+        present: 1 where a clip has any step of a modality, otherwise 0, ``[m, b]``.
     """
 
     parts: Decoupled
@@ -63,12 +63,12 @@ class Encoded(NamedTuple):
 
 
 class Output(NamedTuple):
-    """Scores of the network, and how they came about.
+    """Scores of the network, and the steps that led to them.
 
     Attributes:
         scores: ``[b]`` for regression, logits ``[b, c]`` for classes, ``[b, e, 2]`` for
             emotions.
-        hidden: Fused representation that they were read from, ``[b, 2d]``.
+        hidden: Fused representation, the input of the head, ``[b, 2d]``.
         decision: Actions of the policies.
         complementary: Pooled specific part under the actions, ``[m, b, d]``.
         encoded: Result of :meth:`MMCL.encode`.
@@ -84,13 +84,7 @@ class Output(NamedTuple):
 class MMCL(Network):
     """The network, usable alone: ``MMCL.from_pretrained(folder)``.
 
-    Args:
-        dims: Feature width per modality; modalities that ``model.modalities`` leaves out are
-            ignored.
-        task: What is predicted.
-        aligned: True if step i of every modality is the same stretch of time.
-        model: Settings of the network.
-        policy: Settings of the policies: their kind and how often they refine.
+    The arguments are those of every :class:`~mmcl.models.network.Network`.
 
     Example:
         >>> import torch
@@ -121,6 +115,7 @@ class MMCL(Network):
             standardise=settings.standardise,
             input_dropout=settings.input_dropout,
         )
+        # Ablations leave out calibration, element-wise decoupling or attention.
         self.calibration = Calibration(count, width) if settings.calibrate else None
         self.elementwise = settings.decoupling == "elementwise" and not self.released
         if self.elementwise:
@@ -132,6 +127,7 @@ class MMCL(Network):
         self.policy = PolicyModels(
             count, width, refinement_steps=policy.refinement_steps, hard=policy.kind == "rloo"
         )
+        # Actions of exactly 0 or 1: dropped steps need no computing.
         self.hard_actions = policy.kind in ("rloo", "ones", "random")
         self.block = ModalityBlock(count, width, settings.heads, self.inner_width, settings.dropout)
         self.fusion = GatedFusion(count, width)
@@ -146,18 +142,18 @@ class MMCL(Network):
         sample: bool = False,
         carried: Tensor | None = None,
     ) -> Output:
-        """Predict.
+        """Predict the scores of some clips.
 
         Args:
             features: Per modality float ``[b, n_m, d_m]``. A modality may be left out.
             masks: Per modality bool ``[b, n_m]``, True = a real step; all real by default.
             sample: Draw hard actions at random, as training does.
-            carried: Actions of the batch before, ``[m, b, n]``, which the released training
-                applies to the specific parts first (fault F11).
+            carried: Actions of the batch before, ``[m, b, n]``. The released training applies
+                them to the specific parts first (fault F11).
 
         Raises:
-            ShapeError: If shapes do not fit, or ``released`` is given an aligned corpus
-                whose modalities differ in length.
+            ShapeError: If shapes do not fit, or if ``released`` is built for an aligned corpus
+                and the modalities of a clip differ in length.
         """
         encoded = self.encode(features, masks, carried=carried)
         decision = self.decide(encoded, sample=sample)
@@ -170,7 +166,7 @@ class MMCL(Network):
         *,
         carried: Tensor | None = None,
     ) -> Encoded:
-        """Project, calibrate, decouple and attend: all that comes before the actions.
+        """Project, calibrate, decouple and attend: all stages before the actions.
 
         The arguments are those of :meth:`forward`.
         """
@@ -185,9 +181,10 @@ class MMCL(Network):
         else:
             unit = self.calibration.unit(z, step_mask)
         parts = self._decouple(z, unit, step_mask)
-        # A step counts in the common part as much as it is common.
+        # In the pooled common part a step is weighted by its commonality.
         weight = parts.commonality if self.elementwise else step_mask.to(z.dtype)
         enhanced = self._enhance(parts.common, weight)  # [m, b, d]
+        # Fault F11: training acts on a state that the actions of another batch have changed.
         if carried is not None:
             parts = parts._replace(specific=carried.unsqueeze(-1) * parts.specific)
         present = step_mask.any(dim=-1).to(z.dtype)
@@ -197,7 +194,7 @@ class MMCL(Network):
         """Let the policies act on the specific parts.
 
         Args:
-            encoded: What :meth:`encode` returned.
+            encoded: Result of :meth:`encode`.
             sample: Draw hard actions at random, as training does.
         """
         kind = self.policy_settings.kind
@@ -206,7 +203,7 @@ class MMCL(Network):
                 encoded.parts.specific, encoded.step_mask, sample=sample
             )
             return decision
-        # Ablations without a learned policy: keep every step, or each with probability one half.
+        # Ablations without a learned policy: every step is kept, or each with probability .5.
         kept = encoded.step_mask.to(encoded.enhanced.dtype)
         if kind == "random":
             kept = kept * torch.bernoulli(torch.full_like(kept, 0.5))
@@ -222,18 +219,19 @@ class MMCL(Network):
     def complement(self, encoded: Encoded, actions: Tensor) -> Tensor:
         """Pool the specific part under the actions, ``U(S, a) = a * S``: ``[m, b, d]``.
 
-        In ``calibrated`` an action is also the weight with which a step is attended to and
-        pooled, so that a step with action 0 cannot matter to any other.
+        In ``calibrated`` an action is also the weight of the step in attention and pooling, so
+        that a step with action 0 has no influence at all.
         """
         steps = self._add_positions(actions.unsqueeze(-1) * encoded.parts.specific)
         weight = actions if not self.released else encoded.step_mask.to(steps.dtype)
         if self.hard_actions and not self.released and not traced():
-            # Dropped steps cannot matter, so they are not computed.
+            # Dropped steps have no influence, so they are not computed.
             steps, weight = gather_kept(steps, weight)
+        # e_m: transformer block, then the weighted mean over time.
         return weighted_mean(self.block(steps, _key_bias(weight)), weight)
 
     def unimodal_scores(self, output: Output) -> Tensor:
-        """Scores each modality would give alone, ``[m, b, ...]``: for separate rewards."""
+        """Return the scores of each modality alone, ``[m, b, ...]``, for separate rewards."""
         gated = self.fusion.gated(output.encoded.enhanced, output.complementary)
         return torch.stack([self.shape_scores(self.head(hidden)) for hidden in gated])
 
@@ -245,12 +243,12 @@ class MMCL(Network):
     def _with_one_length(
         self, features: dict[Modality, Tensor], masks: dict[Modality, Tensor]
     ) -> tuple[dict[Modality, Tensor], dict[Modality, Tensor]]:
-        """Bring the modalities to one length for ``released``, which knows no other case."""
+        """Bring the modalities to one length for ``released``, which requires it."""
         if not self.released:
             return features, masks
         if not self.aligned:
             return equalise_lengths(features, masks, self.settings.steps)
-        # Aligned modalities have equal lengths already, but for one that is absent: zeros.
+        # Aligned modalities have equal lengths, except for an absent one: pad it with zeros.
         longest = max(x.shape[1] for x in features.values())
         return {m: F.pad(x, (0, 0, 0, longest - x.shape[1])) for m, x in features.items()}, masks
 
@@ -262,7 +260,7 @@ class MMCL(Network):
         )
         if not self.released:
             return stacked
-        # The released code knows one length: a step is real if it is in any modality.
+        # The released code has one mask per clip: a step is real if any modality has it.
         counts = stacked.sum(dim=-1)  # [m, b]
         unequal = ((counts > 0) & (counts < counts.amax(dim=0))).any(dim=0)  # [b]
         if unequal.any():
@@ -276,37 +274,34 @@ class MMCL(Network):
         return stacked.any(dim=0, keepdim=True).expand_as(stacked)
 
     def _decouple(self, z: Tensor, unit: Tensor, step_mask: Tensor) -> Decoupled:
+        """Split every modality into its common and its specific part."""
         settings = self.settings
         if self.released:
             return softmax_decoupling(z, unit, step_mask[0])
+        if self.elementwise:
+            # kappa = sigmoid((agreement - threshold) / temperature), C = kappa Z, S = Z - C.
+            three_way = settings.agreement == "three_way"
+            if settings.agreement == "auto":
+                three_way = not self.aligned
+            agreed = agreement(unit, step_mask, three_way=three_way, confirm=settings.confirm)
+            temperature = self.log_temperature.exp()
+            return elementwise_decoupling(z, agreed, step_mask, self.threshold, temperature)
+        # Ablations. Where a modality is shorter than another its steps are 0.
+        real = step_mask.to(z.dtype)
+        z = z * real.unsqueeze(-1)
         if settings.decoupling == "softmax":
-            # The maps know one length: where only another modality has a step, this one is 0.
-            real = step_mask.unsqueeze(-1).to(z.dtype)
             parts = softmax_decoupling(
-                z * real,
-                unit * real,
+                z,
+                unit * real.unsqueeze(-1),
                 step_mask.any(dim=0),
                 temperature=SOFTMAX_TEMPERATURE,
                 residual=True,
             )
             return parts._replace(commonality=parts.commonality * step_mask)
-        if not self.elementwise:
-            real = step_mask.to(z.dtype)
-            z = z * real.unsqueeze(-1)
-            nothing = torch.zeros_like(z)
-            common = nothing if settings.decoupling == "specific_only" else z
-            specific = nothing if settings.decoupling == "common_only" else z
-            return Decoupled(common, specific, real)
-        agreed = agreement(
-            unit,
-            step_mask,
-            three_way=settings.agreement == "three_way"
-            or (settings.agreement == "auto" and not self.aligned),
-            confirm=settings.confirm,
-        )
-        return elementwise_decoupling(
-            z, agreed, step_mask, self.threshold, self.log_temperature.exp()
-        )
+        nothing = torch.zeros_like(z)
+        common = nothing if settings.decoupling == "specific_only" else z
+        specific = nothing if settings.decoupling == "common_only" else z
+        return Decoupled(common, specific, real)
 
     def _enhance(self, common: Tensor, weight: Tensor) -> Tensor:
         """Attend within each modality's common part and pool it, ``[m, b, d]``."""
@@ -322,6 +317,7 @@ class MMCL(Network):
 
 
 def _key_bias(weight: Tensor) -> Tensor:
-    """Attention bias that lets a key count by its weight; none at all for weight 0."""
+    """Return the attention bias that multiplies a key's share by its weight, 0 to 1."""
+    # exp(score + log weight) = weight * exp(score); a weight of 0 becomes NEVER.
     counts = weight > 0
     return torch.where(counts, weight.where(counts, 1.0).log(), NEVER)

@@ -1,7 +1,7 @@
-"""The class that every model extends.
+"""Base class of every model: MMCL and all baselines.
 
-MMCL and every baseline is a :class:`Network`. Here is what they share: which modalities are
-used, what happens where one is absent, how clips become batches, the shape of scores, and saving.
+It holds what they share: the choice of modalities, the treatment of absent ones, the collation of
+clips into batches, the shape of scores, and saving.
 """
 
 from __future__ import annotations
@@ -30,6 +30,7 @@ from mmcl.types import MODALITIES, Modality
 
 __all__ = ["Network", "Scoring"]
 
+# How settings are written to config.json and read from it.
 _CODERS: dict[type, Any] = {
     Task: (lambda t: t.model_dump(), lambda d: Task(**d)),
     ModelSettings: (lambda s: s.model_dump(), lambda d: ModelSettings(**d)),
@@ -38,7 +39,7 @@ _CODERS: dict[type, Any] = {
 
 
 class Scoring(Protocol):
-    """The least that every network returns."""
+    """Output of any network."""
 
     @property
     def scores(self) -> Tensor:
@@ -46,32 +47,31 @@ class Scoring(Protocol):
 
     @property
     def hidden(self) -> Tensor:
-        """The fused representation that the scores were read from, ``[b, h]``."""
+        """Fused representation, the input of the last layers, ``[b, h]``."""
 
 
 class Network(nn.Module, PyTorchModelHubMixin):
     """A model of clips: dictionaries of modalities in, scores out.
 
     Args:
-        dims: Feature width per modality of the corpus; those that are not used are ignored.
+        dims: Feature width per modality of the corpus; unused modalities are ignored.
         task: What is predicted.
         aligned: True if step i of every modality is the same stretch of time.
         model: Settings of the network.
         policy: Settings of its policies, if it has any.
 
     Raises:
-        ShapeError: If the corpus has none of the modalities that it uses.
+        ShapeError: If the corpus has none of the modalities that the network uses.
     """
 
     takes: ClassVar[tuple[Modality, ...]] = MODALITIES
-    """Modalities that the network can use at all."""
+    """Modalities that this kind of network can use."""
 
     released: bool = False
-    """True for the method as released, which knows one length per clip."""
+    """True for the method as released, which requires one length for all modalities of a clip."""
 
     without_gradient: ClassVar[tuple[str, ...]] = ()
-    """Beginnings of the names of parameters that the task loss does not reach; the class that
-    names them says why."""
+    """Prefixes of the names of parameters that get no gradient from the task loss, on purpose."""
 
     def __init_subclass__(cls, **given: Any) -> None:
         super().__init_subclass__(library_name="mmcl", coders=_CODERS, **given)
@@ -86,7 +86,7 @@ class Network(nn.Module, PyTorchModelHubMixin):
         policy: PolicySettings | None = None,
     ) -> None:
         super().__init__()
-        # Plain dictionaries come from config.json, through from_pretrained.
+        # from_pretrained passes plain dictionaries, read from config.json.
         self.settings = ModelSettings.model_validate(model or {})
         self.policy_settings = PolicySettings.model_validate(policy or {})
         self.task, self.aligned = Task.model_validate(task), aligned
@@ -96,6 +96,7 @@ class Network(nn.Module, PyTorchModelHubMixin):
         if not used:
             raise ShapeError(f"none of the modalities {wanted} is in {list(dims)}")
         self.dims = {m: dims[m] for m in used}
+        # Modalities that training had; saved with the weights.
         self.register_buffer("seen", torch.ones(len(used), dtype=torch.bool))
         self.seen: Tensor
 
@@ -105,7 +106,7 @@ class Network(nn.Module, PyTorchModelHubMixin):
         return {}
 
     def fit_standardisation(self, steps: Mapping[Modality, Tensor]) -> None:
-        """Learn centre and scale of the features, and which modalities training has at all.
+        """Learn centre and scale of the features, and which modalities training has.
 
         Args:
             steps: Real steps of the training split, per modality ``[k, d_m]``. A modality
@@ -122,7 +123,7 @@ class Network(nn.Module, PyTorchModelHubMixin):
         return tuple(m for m, seen in zip(self.modalities, self.seen, strict=True) if not seen)
 
     def prepare_training(self, targets: Tensor) -> None:
-        """Prepare, once before training, with the targets of the whole training split."""
+        """Prepare once before training, given the targets of the whole training split."""
 
     def start_epoch(self, epoch: int, epochs: int) -> None:
         """Prepare an epoch, counted from 0, before its first batch."""
@@ -166,13 +167,13 @@ class Network(nn.Module, PyTorchModelHubMixin):
     def complete(
         self, features: Mapping[Modality, Tensor], masks: Mapping[Modality, Tensor] | None
     ) -> tuple[dict[Modality, Tensor], dict[Modality, Tensor]]:
-        """Check the features, and put an empty step where a modality is left out.
+        """Check the features, and give a modality that is left out one masked step.
 
-        A modality that training never saw is emptied, too.
+        A modality that training never saw is masked, too.
 
         Returns:
-            Features ``[b, n_m, d_m]``, 0 where there is no step, and masks ``[b, n_m]``, of
-            every modality in use.
+            Features ``[b, n_m, d_m]``, 0 at masked steps, and masks ``[b, n_m]``, of every
+            modality in use.
 
         Raises:
             ShapeError: If shapes do not fit each other.
@@ -185,6 +186,7 @@ class Network(nn.Module, PyTorchModelHubMixin):
         complete_masks: dict[Modality, Tensor] = {}
         for m, modality in enumerate(self.modalities):
             x = features.get(modality)
+            # Mask: none where the modality is absent, all where none is given.
             if x is None:
                 x = given.new_zeros(given.shape[0], 1, self.dims[modality])
                 mask = torch.zeros(x.shape[:2], dtype=torch.bool, device=x.device)
@@ -194,6 +196,7 @@ class Network(nn.Module, PyTorchModelHubMixin):
                 mask = masks[modality]
             else:
                 raise ShapeError(f"masks must hold {modality}, as features do; got {list(masks)}")
+            # Shapes must fit the first modality that is given.
             if x.ndim != 3 or mask.shape != x.shape[:2] or len(x) != len(given):
                 raise ShapeError(
                     f"{modality} must be [clips, steps, features] with a mask [clips, steps] and "
@@ -206,13 +209,14 @@ class Network(nn.Module, PyTorchModelHubMixin):
                 )
             mask = mask & self.seen[m]
             complete_masks[modality] = mask
-            if traced() or not mask.all():  # padding may hold anything, also NaN
+            if traced() or not mask.all():  # padding may hold anything, even NaN
                 x = x.masked_fill(~mask.unsqueeze(-1), 0.0)
-            complete[modality] = _finite(modality, x)
+            _check_finite(modality, x)
+            complete[modality] = x
         return complete, complete_masks
 
     def shape_scores(self, raw: Tensor) -> Tensor:
-        """Shape raw numbers ``[..., output_dim]`` as scores of the task."""
+        """Reshape raw outputs ``[..., output_dim]`` to the scores of the task."""
         if self.task.kind == "regression":
             return raw.squeeze(-1)
         if self.task.kind == "classes":
@@ -222,50 +226,45 @@ class Network(nn.Module, PyTorchModelHubMixin):
     @property
     def keeps_missing_steps(self) -> bool:
         """True if a missing step stays a real step of zeros, instead of being masked."""
-        return self.released  # it knows one length per clip
-
-    @property
-    def needs_equal_lengths(self) -> bool:
-        """True if all modalities of a clip must have the same number of steps."""
-        return self.released and self.aligned
+        return self.released  # it requires one length per clip
 
     def collate(
         self, split: Split, rows: Sequence[int] | np.ndarray, targets: Tensor | None = None
     ) -> Batch:
-        """Pad clips as this network takes them, on its device.
+        """Build a padded batch as this network takes it, on its device.
 
         Args:
             split: Clips of a corpus, which may lack some of the network's modalities.
             rows: Rows of the clips, ``[b]``.
             targets: Targets of the whole split, ``[clips, ...]``, or None.
         """
-        held = [m for m in self.modalities if m in split.card.dims]
-        batch = collate(split, rows, held, targets, keep_missing=self.keeps_missing_steps)
+        available = [m for m in self.modalities if m in split.card.dims]
+        batch = collate(split, rows, available, targets, keep_missing=self.keeps_missing_steps)
         return move_batch(batch, next(self.parameters()).device)
 
     def take_away(self, batch: Batch, missing: Mapping[Modality, Tensor]) -> Batch:
-        """Return a batch without some of its steps; the given one is not changed.
+        """Return a batch without some of its steps; the given batch is not changed.
 
         Args:
-            batch: What :meth:`collate` returned.
-            missing: Steps to take away, by modality bool ``[b, n_m]``; none of a modality that
-                is left out.
+            batch: Result of :meth:`collate`.
+            missing: Steps to take away, by modality bool ``[b, n_m]``. Modalities that are not
+                named stay complete.
         """
         features, masks = dict(batch.features), dict(batch.masks)
-        for modality, gone in missing.items():
-            gone = gone.to(masks[modality].device)
-            features[modality] = features[modality].masked_fill(gone.unsqueeze(-1), 0.0)
+        for modality, removed in missing.items():
+            removed = removed.to(masks[modality].device)
+            features[modality] = features[modality].masked_fill(removed.unsqueeze(-1), 0.0)
             if not self.keeps_missing_steps:
-                masks[modality] = masks[modality] & ~gone
+                masks[modality] = masks[modality] & ~removed
         return batch._replace(features=features, masks=masks)
 
     @contextmanager
     def evaluating(self) -> Iterator[None]:
-        """Work in evaluation mode and without gradient; the mode is restored afterwards."""
+        """Context in evaluation mode and without gradient; the mode is restored afterwards."""
         was_training = self.training
         self.eval()
         try:
-            # A random policy draws the same actions every time, and changes no later draw.
+            # The random policy draws the same actions every time, and affects no later draw.
             with torch.inference_mode(), torch.random.fork_rng(devices=[]):
                 torch.default_generator.manual_seed(0)
                 yield
@@ -273,17 +272,14 @@ class Network(nn.Module, PyTorchModelHubMixin):
             self.train(was_training)
 
 
-def _finite(modality: Modality, x: Tensor) -> Tensor:
-    """Return the features, or refuse NaN and infinity.
-
-    A network that is compiled or exported has no features to look at yet.
-    """
-    # One sum is much cheaper than a look at every value.
+def _check_finite(modality: Modality, x: Tensor) -> None:
+    """Refuse features that are NaN or infinite; while a network is traced there are no values."""
+    # One sum is much cheaper than a test of every value.
     if traced() or math.isfinite(x.detach().sum().item()):
-        return x
+        return
     bad = ~torch.isfinite(x).flatten(1).all(dim=1)
-    if not bad.any():  # large numbers may overflow in the sum and be finite all the same
-        return x
+    if not bad.any():  # the sum of large finite numbers may overflow
+        return
     raise DatasetError(
         f"{modality} holds NaN or infinity in clip {int(bad.nonzero()[0])} of the batch.\n"
         "  A corpus that was converted has none: mmcl corpus convert SRC DST"

@@ -1,4 +1,4 @@
-"""Policies: one per modality, which decide step by step what of the specific part is kept."""
+"""Policies: one per modality, each decides step by step what is kept of the specific part."""
 
 from __future__ import annotations
 
@@ -11,8 +11,8 @@ from torch.nn import functional as F
 __all__ = ["Decision", "PolicyModels", "bernoulli_log_probability", "gather_kept"]
 
 FIRST_KEEP_LOGIT = 2.0
-"""Where a hard policy starts: it keeps nearly nine steps of ten and learns to drop. Started at
-even odds, the predictor learns while half of the steps are withheld, and ends worse."""
+"""First bias of a hard policy. It keeps nearly nine steps of ten at the start and learns to drop.
+From a bias of 0 the predictor would learn with half of the steps withheld, and end worse."""
 
 
 class Decision(NamedTuple):
@@ -21,11 +21,11 @@ class Decision(NamedTuple):
     Attributes:
         actions: Weight of every step, ``[m, b, n]``, in 0..1; exactly 0 or 1 where the
             policy is hard; 0 where padded.
-        keep_probability: Probability that the actions were decided from, ``[m, b, n]``.
+        keep_probability: Probability that the policy gave to keeping each step, ``[m, b, n]``.
         log_probability: Log-probability of a sampled decision, per modality and clip
             ``[m, b]``; 0 for a soft one.
-        moves: Per refinement step the state that was seen, ``[m, b, n, d]``, and the choice
-            made in it, ``[m, b, n]``.
+        moves: Per refinement step the state, ``[m, b, n, d]``, and the choice made in it,
+            ``[m, b, n]``.
     """
 
     actions: Tensor
@@ -35,15 +35,15 @@ class Decision(NamedTuple):
 
 
 def bernoulli_log_probability(keep_logits: Tensor, kept: Tensor) -> Tensor:
-    """Log-probability of keeping (1) or dropping (0), elementwise, from logits."""
+    """Return the log-probability of keeping (1) or dropping (0) each step, from logits."""
     return -F.binary_cross_entropy_with_logits(keep_logits, kept, reduction="none")
 
 
 def gather_kept(steps: Tensor, actions: Tensor) -> tuple[Tensor, Tensor]:
-    """Move the kept steps of every clip to the front, and cut all clips to the longest of them.
+    """Move the kept steps of every clip to the front, and cut off the steps that no clip keeps.
 
-    A dropped step can matter to no other, so what follows need not compute it. The order of the
-    kept steps stays; nothing is done where a clip keeps every step.
+    A dropped step has no influence on any other, so later layers need not compute it. Kept steps
+    stay in order. If some clip keeps every step, nothing is changed.
 
     Args:
         steps: ``[m, b, n, d]``.
@@ -52,7 +52,8 @@ def gather_kept(steps: Tensor, actions: Tensor) -> tuple[Tensor, Tensor]:
     Returns:
         Steps ``[m, b, k, d]`` and actions ``[m, b, k]``, k the largest number kept, at least 1.
     """
-    longest = max(int(actions.sum(dim=-1).amax()), 1) if actions.numel() else 1
+    # Counted as whole numbers: a sum of bfloat16 actions is exact up to 256 only.
+    longest = max(int((actions > 0).sum(dim=-1).amax()), 1) if actions.numel() else 1
     if longest >= actions.shape[-1]:
         return steps, actions
     # A stable sort of 1s before 0s keeps the order of time.
@@ -68,12 +69,12 @@ class PolicyModels(nn.Module):
         num_modalities: Modalities m.
         width: Width d of the specific parts.
         refinement_steps: Decisions K per clip. Each sees the specific features under the
-            actions so far, and can only take more away: actions multiply.
+            actions so far. Actions multiply, so a later decision can only take more away.
         hard: Keep or drop a step, instead of weighting it.
 
     Source:
-        METHOD 1; hard actions and refinement METHOD 2.5 and 2.7 (faults F5, F11). Training
-        and evaluation act on the same state here.
+        METHOD 1; hard actions and refinement METHOD 2.5 and 2.7. Training and evaluation act
+        on the same state, unlike in the released code (faults F5, F11).
     """
 
     def __init__(
@@ -88,22 +89,21 @@ class PolicyModels(nn.Module):
         self.hard = hard
 
     def keep_logits(self, state: Tensor) -> Tensor:
-        """Shapes: ``[m, ..., n, d]`` in, ``[m, ..., n]`` out."""
-        # A product per modality: one batched product with vectors takes ten times as long on a CPU.
+        """Return ``w_m . s + b_m`` of every step s: ``[m, ..., n, d]`` in, ``[m, ..., n]`` out."""
+        # One product per modality: a batched product with vectors is ten times slower on a CPU.
         logits = [steps @ w + b for steps, w, b in zip(state, self.weight, self.bias, strict=True)]
         return torch.stack(logits)
 
     def forward(self, specific: Tensor, step_mask: Tensor, *, sample: bool = False) -> Decision:
         """Decide on every step.
 
-        A step once dropped has no further say: the log-probability counts only decisions that
-        could still change something.
+        The log-probability counts only decisions about steps that were not dropped before.
 
         Args:
             specific: ``[m, b, n, d]``.
             step_mask: Real steps, bool ``[m, b, n]``.
-            sample: Draw hard actions at random, as training does; otherwise a step is kept
-                when that is likelier than not. Soft actions are never drawn.
+            sample: Draw hard actions at random, as training does. Otherwise a step is kept
+                if its probability is above one half. Soft actions are never drawn.
         """
         # Before the first decision every real step counts fully.
         actions = probability = step_mask.to(specific.dtype)
@@ -114,13 +114,14 @@ class PolicyModels(nn.Module):
             state = actions.unsqueeze(-1) * specific
             keep_logits = self.keep_logits(state)
             keep = keep_logits.sigmoid()
+            # Choice: the probability itself, a draw from it, or the likelier of the two.
             if not self.hard:
                 chosen = keep
             elif sample:
-                # NaN cannot be drawn from; it is dropped, and the loss then ends the training.
+                # bernoulli refuses NaN. Such a step is dropped; the NaN loss ends the training.
                 chosen = torch.bernoulli(keep.detach().nan_to_num(0.0))
-                surprise = bernoulli_log_probability(keep_logits, chosen) * actions
-                log_probability = log_probability + surprise.sum(dim=-1)
+                step_log_probability = bernoulli_log_probability(keep_logits, chosen) * actions
+                log_probability = log_probability + step_log_probability.sum(dim=-1)
             else:
                 chosen = (keep_logits > 0).to(keep.dtype)
             probability = probability * keep

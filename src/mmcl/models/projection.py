@@ -1,4 +1,4 @@
-"""Standardise each modality's features, then project them to one width."""
+"""Projection: standardise each modality's features, then map them to one width."""
 
 from __future__ import annotations
 
@@ -8,7 +8,6 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from mmcl.errors import ShapeError
 from mmcl.models.layers import Dropout
 from mmcl.types import Modality
 
@@ -16,27 +15,29 @@ __all__ = ["Projection", "Standardiser", "robust_moments"]
 
 OUTLIER_QUANTILES = (0.005, 0.995)
 LARGEST_STANDARD_SCORE = 8.0
-_SMALLEST_SCALE = 1e-6
-_MOST_VALUES = 1 << 21
+SMALLEST_SCALE = 1e-6
+"""Scale below which a feature counts as constant, relative to its centre."""
+VALUES_SORTED_AT_ONCE = 1 << 21
 
 
 def robust_moments(steps: Tensor) -> tuple[Tensor, Tensor]:
-    """Return centre and scale of every feature, unmoved by outliers.
+    """Return centre and scale of every feature, robust to outliers.
 
-    Values beyond the .5% and 99.5% quantiles are brought there first. A constant feature
-    gets scale 0, which :class:`Standardiser` turns into a feature that is always 0.
+    Values beyond the .5% and 99.5% quantiles are clipped to them first. A constant feature
+    gets scale 0; :class:`Standardiser` then makes it 0 everywhere.
 
     Shapes: real steps of the training split ``[k, d_m]``, finite, in; ``[d_m]`` twice out.
     """
     if len(steps) == 0:
         return torch.zeros(steps.shape[1]), torch.zeros(steps.shape[1])
-    # Sorting takes several times the memory of the features: a few of them at a time.
-    width = max(1, _MOST_VALUES // len(steps))
-    centres, scales = zip(*map(_moments, torch.split(steps, width, dim=1)), strict=True)
+    # Sorting takes several times the memory of the features, so they are sorted in parts.
+    width = max(1, VALUES_SORTED_AT_ONCE // len(steps))
+    centres, scales = zip(*map(_clipped_moments, torch.split(steps, width, dim=1)), strict=True)
     return torch.cat(centres), torch.cat(scales)
 
 
-def _moments(steps: Tensor) -> tuple[Tensor, Tensor]:
+def _clipped_moments(steps: Tensor) -> tuple[Tensor, Tensor]:
+    """Return mean and standard deviation of every feature between its two quantiles."""
     ranked = steps.double().sort(dim=0).values
     low, high = (ranked[round(q * (len(ranked) - 1))] for q in OUTLIER_QUANTILES)
     clipped = ranked.clamp(low, high)
@@ -44,7 +45,7 @@ def _moments(steps: Tensor) -> tuple[Tensor, Tensor]:
 
 
 class Standardiser(nn.Module):
-    """Centre and scale the features of one modality by the training split (fault F4)."""
+    """Centring and scaling of one modality's features by the training split (fault F4)."""
 
     def __init__(self, dim: int) -> None:
         super().__init__()
@@ -61,10 +62,10 @@ class Standardiser(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """Shapes: ``[b, n, d_m]`` in and out, values in -8..8."""
-        # A feature that was constant in training becomes 0, whatever it is later.
-        varies = self.scale > _SMALLEST_SCALE * (1 + self.centre.abs())
+        # A feature that was constant in training tells nothing: it becomes 0.
+        varies = self.scale > SMALLEST_SCALE * (1 + self.centre.abs())
         slope = self.scale.reciprocal().where(varies, 0.0)
-        # The difference is a new tensor, so the rest may be done in place.
+        # In place, since the difference is a new tensor.
         standard = (x - self.centre).mul_(slope)
         return standard.clamp_(-LARGEST_STANDARD_SCORE, LARGEST_STANDARD_SCORE)
 
@@ -84,25 +85,17 @@ class Projection(nn.Module):
         self.dropout = Dropout(input_dropout)
 
     def forward(self, features: Mapping[Modality, Tensor]) -> Tensor:
-        """Project and stack, padding every modality with 0 to the longest.
+        """Project, pad every modality with 0 to the longest, and stack.
 
         Shapes: per modality ``[b, n_m, d_m]`` in, ``[m, b, n, d]`` out.
-
-        Raises:
-            ShapeError: If a modality's features have another width than it was built for.
         """
         longest = max(x.shape[1] for x in features.values())
         projected = []
         for modality, linear in zip(self.modalities, self.linear.values(), strict=True):
             x = features[modality]
-            if x.shape[-1] != linear.in_features:
-                raise ShapeError(
-                    f"{modality} must have {linear.in_features} features per step, "
-                    f"got {x.shape[-1]}"
-                )
             if modality in self.standardisers:
                 x = self.standardisers[modality](x)
-            z = linear(self.dropout(x))
-            short = longest - z.shape[1]
-            projected.append(F.pad(z, (0, 0, 0, short)) if short else z)
+            z = linear(self.dropout(x))  # X_m W_m + b_m
+            missing = longest - z.shape[1]
+            projected.append(F.pad(z, (0, 0, 0, missing)) if missing else z)
         return torch.stack(projected)

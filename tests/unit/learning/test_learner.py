@@ -204,7 +204,7 @@ def test_critic_learns_towards_reward_and_discounted_value(make_toy_learner, mak
     expected = 3 * (judged - target).abs().mean().item()
 
     torch.manual_seed(0)
-    found = learner._learn_values(past)
+    found = learner._improve_critic(past)
     assert found == pytest.approx(expected, rel=1e-5)  # float32
 
 
@@ -313,7 +313,7 @@ def test_critic_learns_the_rewards_of_its_clips(make_toy_learner, make_batch):
     learner.step(make_batch(clips=16))
     learner.critic.dropout.rate = 0.0
     past = stored(learner)
-    losses = [learner._learn_values(past) for _ in range(120)]
+    losses = [learner._improve_critic(past) for _ in range(120)]
     # Nothing but mean rewards would leave the mean deviation of the rewards.
     spread = (past.reward - past.reward.median()).abs().mean().item()
     assert min(losses[-10:]) < 0.5 * spread

@@ -18,7 +18,7 @@ from mmcl.corpus.plant import PlantSettings, plant_clips, plant_corpus
 from mmcl.corpus.store import pack_corpus
 from mmcl.errors import ConfigError, DatasetError, TrainingError
 from mmcl.learning import loop
-from mmcl.learning.checkpoints import load_state
+from mmcl.learning.checkpoints import load_state, save_state
 from mmcl.learning.history import EpochRow
 from mmcl.learning.inference import score_split, targets_of, validation_loss
 from mmcl.learning.loop import build_model, fit, read_fitted
@@ -559,6 +559,28 @@ def test_batch_that_does_not_fit_is_answered_with_what_to_lower(
     )
 
 
+@pytest.mark.parametrize(
+    "said",
+    [
+        "[enforce fail at alloc_cpu.cpp:118] err == 0. DefaultCPUAllocator: can't allocate memory",
+        "[enforce fail at alloc_cpu.cpp:121] data. DefaultCPUAllocator: not enough memory",
+        "CUDA out of memory. Tried to allocate 2.00 GiB",
+        "CUDA error: CUBLAS_STATUS_ALLOC_FAILED when calling `cublasCreate(handle)`",
+    ],
+)
+def test_every_way_to_run_out_of_memory_is_understood(
+    tmp_path, development, tiny_config, monkeypatch, said
+):
+    from mmcl.learning.learner import PolicyLearner
+
+    def step(self, batch):
+        raise RuntimeError(said)
+
+    monkeypatch.setattr(PolicyLearner, "step", step)
+    with pytest.raises(TrainingError, match="does not fit into memory"):
+        fit(development, tiny_config(), seed=1, folder=tmp_path)
+
+
 def test_other_faults_of_a_step_are_not_taken_for_want_of_memory(
     tmp_path, development, tiny_config, monkeypatch
 ):
@@ -641,15 +663,18 @@ class _StoppedError(BaseException):
     pass
 
 
-def _cut_in_epoch_three(development, config, folder):
-    """Fit, fall over in the middle of the third epoch, and go on."""
-
+def _stop_in_epoch_three(development, config, folder):
     def stop(stage, done, *_):
         if (stage, done) == ("epoch 3", 2):
             raise _StoppedError
 
+    fit(development, config, seed=1, folder=folder, progress=stop)
+
+
+def _cut_in_epoch_three(development, config, folder):
+    """Fit, fall over in the middle of the third epoch, and go on."""
     with pytest.raises(_StoppedError):
-        fit(development, config, seed=1, folder=folder, progress=stop)
+        _stop_in_epoch_three(development, config, folder)
     torch.rand(3)
     return fit(development, config, seed=1, folder=folder, resume=True)
 
@@ -713,6 +738,38 @@ def test_without_resume_it_starts_again(tmp_path, development, tiny_config):
     again = fit(development, config, seed=2, folder=tmp_path)
     assert json.loads(Path(tmp_path / "done.json").read_text())["seed"] == 2
     assert len(again.history) == 1
+
+
+def test_training_that_starts_again_is_not_resumed_from_the_one_before(
+    tmp_path, development, tiny_config
+):
+    config = tiny_config("learning.epochs=4")
+    fit(development, config, seed=2, folder=tmp_path / "cut")
+    resumed = _cut_in_epoch_three(development, config, tmp_path / "cut")
+    whole = fit(development, config, seed=1, folder=tmp_path / "whole")
+    assert _identical(_weights(whole), _weights(resumed))
+
+    def stop(*_):
+        raise _StoppedError
+
+    # Stopped before its first checkpoint, it has nothing to go on from.
+    with pytest.raises(_StoppedError):
+        fit(development, config, seed=2, folder=tmp_path / "whole", progress=stop)
+    assert not (tmp_path / "whole/checkpoint.safetensors").exists()
+
+
+def test_checkpoint_of_several_processes_is_refused_by_one(tmp_path, development, tiny_config):
+    config = tiny_config("learning.epochs=4")
+    with pytest.raises(_StoppedError):
+        _stop_in_epoch_three(development, config, tmp_path)
+    state = load_state(tmp_path / "checkpoint.safetensors")
+    save_state(tmp_path / "checkpoint.safetensors", state | {"processes": [{}, {}]})
+    with pytest.raises(TrainingError) as caught:
+        fit(development, config, seed=1, folder=tmp_path, resume=True)
+    assert str(caught.value) == (
+        f"{tmp_path}/checkpoint.safetensors: was written by 2 processes, this training has 1.\n"
+        "  Go on with as many as before: --set runtime.devices=2"
+    )
 
 
 @pytest.fixture

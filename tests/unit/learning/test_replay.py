@@ -103,7 +103,7 @@ def test_state_comes_back_and_goes_on_alike(added):
     if added:
         replay.add(transitions(0, added))
     other = Replay(5)
-    other.load_state_dict(copy.deepcopy(replay.state_dict()))
+    other.load_state_dict(copy.deepcopy(replay.state_dict()), torch.device("cpu"))
     for ring in (replay, other):
         ring.add(transitions(20, 3))
     assert len(other) == len(replay)
@@ -124,3 +124,11 @@ def test_added_transitions_are_copies():
     new.reward.zero_()
     assert held(replay) == [1.0, 2.0]
     assert replay.store.state[0].all()
+
+
+def test_state_is_taken_to_the_device_of_the_training():
+    replay = Replay(5)
+    replay.add(transitions(0, 3))
+    resumed = Replay(5)
+    resumed.load_state_dict(replay.state_dict(), torch.device("meta"))
+    assert {ring.device.type for ring in resumed.store} == {"meta"}

@@ -43,6 +43,17 @@ def test_moments_of_nothing_are_zero(batch):
     assert count.tolist() == [0, 0, 0]
 
 
+def test_moments_of_coarse_numbers_are_precise(generator):
+    # Centre 30, spread 1: in bfloat16 the mean of the squares is rounded to a multiple of 4.
+    z = (30 + torch.randn(2, 40, 50, 3, generator=generator)).bfloat16()
+    mask = torch.ones(2, 40, 50, dtype=torch.bool)
+    moments = masked_moments(z, mask)
+    expected = masked_moments(z.double(), mask)
+    # Float32 squares near 900, of which a variance near 1 is left.
+    torch.testing.assert_close(moments[1].double(), expected[1], rtol=0.0, atol=1e-3)
+    assert moments[2].tolist() == [2000.0, 2000.0]
+
+
 def test_training_uses_the_batch(batch):
     z, mask = batch
     calibrated = Calibration(3, 8).double().train()(z, mask)

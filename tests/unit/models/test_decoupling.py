@@ -46,7 +46,7 @@ def brute_force(unit, mask, *, three_way, confirm):
             if three_way:
                 cosines.append(unit[k, b, j] @ unit[q, b, jj])
             values.append(judge(*cosines))
-        return torch.stack(values).max()
+        return torch.stack(values).max() if values else torch.tensor(-math.inf, dtype=unit.dtype)
 
     nothing = torch.tensor(math.nan, dtype=unit.dtype)
     found = [
@@ -137,6 +137,20 @@ def test_agreement_worked_by_hand():
     assert mean == pytest.approx((cosine(60) + cosine(20)) / 2, abs=1e-12)
     # Three-way: audio at 10 and vision at 20 are 10 apart from each other.
     assert free == pytest.approx(cosine(20), abs=1e-12)
+
+
+@pytest.mark.parametrize("confirm", ["min", "mean"])
+def test_same_index_needs_a_step_that_both_others_have(generator, confirm):
+    unit = F.normalize(draw_steps(generator), dim=-1)
+    mask = torch.ones(3, CLIPS, STEPS, dtype=torch.bool)
+    # In the first clip the steps of audio end before those of vision begin.
+    mask[1, 0, 2:], mask[2, 0, :2] = False, False
+    agreed = agreement(unit, mask, three_way=False, confirm=confirm)
+    assert (agreed[0, 0] == -math.inf).all()
+    assert agreed[0, 1:].isfinite().all()
+    # Text has a step where audio has one, and another where vision has one.
+    expected = brute_force(unit, mask, three_way=False, confirm=confirm)
+    torch.testing.assert_close(agreed[mask], expected[mask], **TOLERANCE)
 
 
 def test_three_way_needs_the_partners_to_agree_with_each_other():

@@ -187,3 +187,13 @@ def test_a_step_is_left_where_none_is_kept(generator, clips):
     gathered, weight = gather_kept(steps, torch.zeros(3, clips, 4))
     assert gathered.shape == (3, clips, 1, 8)
     assert not weight.any()
+
+
+def test_no_kept_step_is_cut_off_where_numbers_are_coarse():
+    # In bfloat16 the sum of 301 ones is 300 or 302.
+    actions = torch.ones(1, 2, 400)
+    actions[0, :, 301:] = 0
+    steps = torch.randn(1, 2, 400, 3)
+    gathered, weight = gather_kept(steps, actions.bfloat16())
+    assert gathered.shape == (1, 2, 301, 3)
+    assert weight.shape == (1, 2, 301)

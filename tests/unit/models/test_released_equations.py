@@ -179,7 +179,8 @@ def test_decoupling_some_steps_at_a_time_is_the_same(generator, monkeypatch, res
 
 
 def test_similarity_maps_are_the_cosines_of_all_pairs(steps):
-    maps = similarity_maps(F.normalize(steps, dim=-1))
+    unit = F.normalize(steps, dim=-1)
+    maps = similarity_maps(unit, unit)
 
     assert maps.shape == (3, 3, CLIPS, STEPS, STEPS)
     for clip in range(CLIPS):

@@ -96,8 +96,7 @@ def test_evaluating_restores_the_mode_and_the_random_numbers():
     assert model.training
 
 
-def test_only_an_aligned_network_of_one_length_needs_equal_lengths():
+def test_only_a_network_of_one_length_keeps_missing_steps():
     kinds = [(kind, aligned) for kind in (Plain, OneLength) for aligned in (False, True)]
     models = [kind(aligned) for kind, aligned in kinds]
-    assert [model.needs_equal_lengths for model in models] == [False, False, False, True]
     assert [model.keeps_missing_steps for model in models] == [False, False, True, True]
