@@ -147,7 +147,7 @@ def _random_inputs(
     model: Network, clips: int, lengths: tuple[int, ...], generator: torch.Generator
 ) -> dict[str, Tensor]:
     """Draw a file's inputs; the last modality of a batch of three is absent, if it has another."""
-    features, masks, equal = {}, {}, _needs_equal_lengths(model)
+    features, masks, equal = {}, {}, model.needs_equal_lengths
     real_share = torch.rand(clips, 1, generator=generator)
     for modality, length in zip(model.modalities, lengths, strict=False):
         n = lengths[0] if equal else length
@@ -203,10 +203,6 @@ def _file_outputs(output: Any) -> tuple[Tensor, ...]:
     return output.scores, output.encoded.parts.commonality, output.decision.keep_probability
 
 
-def _needs_equal_lengths(model: Network) -> bool:
-    return model.released and model.aligned
-
-
 def _input_names(model: Network) -> tuple[str, ...]:
     return (*model.modalities, *(f"{modality}_mask" for modality in model.modalities))
 
@@ -245,7 +241,7 @@ def _refusal(model: Network, reason: str, *, instead: str = "--model calibrated"
 def _trace(model: Network) -> bytes:
     """Return the ONNX file of a network, without a description."""
     network = _FileNetwork(copy.deepcopy(model).cpu()).eval()
-    lengths = (9, 9, 9) if _needs_equal_lengths(model) else (9, 11, 10)
+    lengths = (9, 9, 9) if model.needs_equal_lengths else (9, 11, 10)
     example = _random_inputs(model, 2, lengths, torch.Generator().manual_seed(0))
     try:
         with _one_block(), warnings.catch_warnings(), TemporaryDirectory() as folder:
@@ -270,7 +266,7 @@ def _trace(model: Network) -> bytes:
 def _free_axes(model: Network) -> dict[str, dict[int, str]]:
     axes: dict[str, dict[int, str]] = {"scores": {0: "clips"}}
     for modality in model.modalities:
-        steps = "steps" if _needs_equal_lengths(model) else f"{modality}_steps"
+        steps = "steps" if model.needs_equal_lengths else f"{modality}_steps"
         axes[modality] = axes[f"{modality}_mask"] = {0: "clips", 1: steps}
     for name in _output_names(model)[1:]:
         axes[name] = {1: "clips", 2: "steps"}

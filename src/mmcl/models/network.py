@@ -228,6 +228,11 @@ class Network(nn.Module, PyTorchModelHubMixin):
         """True if a missing step stays a real step of zeros, instead of being masked."""
         return self.released  # it requires one length per clip
 
+    @property
+    def needs_equal_lengths(self) -> bool:
+        """True if all modalities of a clip must have the same number of steps."""
+        return self.released and self.aligned
+
     def collate(
         self, split: Split, rows: Sequence[int] | np.ndarray, targets: Tensor | None = None
     ) -> Batch:
