@@ -61,7 +61,7 @@ def test_faulty_rows_alone_may_be_too_many(extracted):
         "MediaError: 4 of 16 items failed, more than 20%: no corpus was written.\n"
         f"{rows}"
         "  All of them: second/errors.csv\n"
-        "  What is done is kept; the same command goes on. To allow more: --max-failures 0.9\n",
+        "  What is done is kept; the same command continues. To allow more: --max-failures 0.9\n",
     )
     assert table(second / "errors.csv") == [("item", "cause"), *FAULTY_ROWS]
     assert (second / "corpus.arrow").read_bytes() == before

@@ -157,7 +157,7 @@ def test_seed_that_diverged_is_counted_and_not_averaged(tmp_path, tiny_config):
     assert {test["name"] for test in content["tests"]} == {"ridge", "majority", "constant"}
     said = [note for note in content["notes"] if note.startswith("wild: seed ")]
     assert len(said) == 2
-    assert "diverged and counts in no mean (the " in said[0]
+    assert "diverged and is in no mean (the " in said[0]
 
 
 def test_reference_that_diverged_is_refused(tmp_path, tiny_config):
@@ -166,8 +166,8 @@ def test_reference_that_diverged_is_refused(tmp_path, tiny_config):
     with pytest.raises(TrainingError) as caught:
         compare(path, [Entry("wild", wild)], seeds=[1], out=tmp_path / "c")
     assert str(caught.value) == (
-        "every seed of wild diverged, and the others were to be held against it.\n"
-        "  Hold them against another: --reference ridge"
+        "every seed of wild diverged, so the others cannot be compared with it.\n"
+        "  Compare them with another row: --reference ridge"
     )
 
 

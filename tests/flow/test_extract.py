@@ -116,7 +116,7 @@ def test_too_many_failures_end_it(fake, corpus_of, run):
         "LOW HIGH)\n"
         '  v/3: label.csv, row 4: label is "x", not a number (for classes: --task classes)\n'
         "  All of them: errors.csv\n"
-        "  What is done is kept; the same command goes on. To allow more: --max-failures 0.9\n",
+        "  What is done is kept; the same command continues. To allow more: --max-failures 0.9\n",
     )
     assert not Path("mine.arrow").exists()
 
@@ -203,7 +203,7 @@ def test_files_that_are_no_media_are_failures_with_their_reasons(run, folder):
         '  still.png.mp4: "still.png.mp4" is a picture, not a video or a sound.\n'
         '  words.mp4: "words.mp4" is neither a video nor a sound, whatever its name says.\n'
         "  All of them: errors.csv\n"
-        "  Mend one of them at least, and give the same command again.\n"
+        "  Mend at least one of them, and give the same command again.\n"
     )
     assert len(Path("errors.csv").read_text().splitlines()) == 5
 

@@ -185,25 +185,25 @@ def test_predictions_do_not_depend_on_the_output(folder, run):
         pytest.param(
             ["extracted", "planted.arrow", "--out", "new.csv", "--plot", "new.png"],
             2,
-            'UsageError: --plot is of a recording, and "planted.arrow" is none\n',
+            'UsageError: --plot is only for recordings, and "planted.arrow" is not one\n',
             id="corpus-plot",
         ),
         pytest.param(
             ["extracted", "planted.arrow", "--transcript", "film.srt"],
             2,
-            'UsageError: --transcript is of a recording, and "planted.arrow" is none\n',
+            'UsageError: --transcript is only for recordings, and "planted.arrow" is not one\n',
             id="corpus-transcript",
         ),
         pytest.param(
             ["extracted", "film.MP4", "--workers", "2"],
             2,
-            'UsageError: --workers is of a corpus, and "film.MP4" is a recording\n',
+            'UsageError: --workers is only for a corpus, and "film.MP4" is a recording\n',
             id="workers-of-one-process",
         ),
         pytest.param(
             ["extracted", "film.MP4", "--engine", "ray"],
             2,
-            'UsageError: --engine ray is of a corpus, and "film.MP4" is a recording\n',
+            'UsageError: --engine ray is only for a corpus, and "film.MP4" is a recording\n',
             id="recording-over-ray",
         ),
         pytest.param(

@@ -55,7 +55,7 @@ def test_report_replaces_no_other_page(folder, call, tmp_path):
     with pytest.raises(RunError) as caught:
         call(folder, "--out", out)
     assert str(caught.value) == (
-        f"{out}: is there already, and mmcl report did not make it; nothing was changed.\n"
+        f"{out}: exists, and mmcl report did not make it; nothing was changed.\n"
         "  Give another: --out FILE"
     )
     assert out.read_text() == "mine"

@@ -244,7 +244,7 @@ def test_seed_whose_process_dies_says_so_and_goes_on_with_resume(
     assert capsys.readouterr().err.endswith(
         "TrainingError: 1 of 2 trainings died before they ended; the others are done.\n"
         "  run/seed-2: its process died (signal SIGKILL; memory may have run out)\n"
-        "  Go on with fewer at a time: the same command with --workers 1, "
+        "  Continue with fewer at a time: the same command with --workers 1, "
         "mmcl train also with --resume\n"
     )
     done = (folder / "run/seed-1/done.json").stat().st_mtime_ns
@@ -272,7 +272,7 @@ def test_an_existing_run_is_not_trained_over(corpus, finished, capsys):
     before = _contents(finished)
     assert _refused(capsys, _words(corpus, "run", learning__epochs=1)) == (
         "RunError: run: holds a run already; nothing was changed.\n"
-        "  Go on with it: --resume\n"
+        "  Continue it: --resume\n"
         "  Start another: --out with a new folder\n"
     )
     assert _contents(finished) == before
@@ -341,7 +341,7 @@ def test_a_run_with_a_seed_missing_does_not_open(corpus, finished, capsys):
     os.remove(finished / "seed-2" / "done.json")
     assert _refused(capsys, ["evaluate", "run"]) == (
         "RunError: run: seeds [2] of [1, 2] have not finished training.\n"
-        "  Go on with it: the same mmcl train command with --resume\n"
+        "  Continue it: the same mmcl train command with --resume\n"
     )
 
 
@@ -349,5 +349,5 @@ def test_a_run_that_was_not_scored_does_not_show_metrics(finished, capsys):
     os.remove(finished / "metrics.json")
     assert _refused(capsys, ["evaluate", "run"]) == (
         "RunError: run: trained, but not scored yet (no metrics.json in it).\n"
-        "  Go on with it: the same mmcl train command with --resume\n"
+        "  Continue it: the same mmcl train command with --resume\n"
     )

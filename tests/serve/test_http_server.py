@@ -151,7 +151,7 @@ def test_command_serves_and_stops(runs, tmp_path):
         process.send_signal(signal.SIGINT)
         out, err = process.communicate(timeout=20)
         assert (process.returncode, err) == (0, "")
-        assert out == "Stopped. Jobs that were not done are run when it is started again.\n"
+        assert out == "Stopped. Unfinished jobs are run when it is started again.\n"
     finally:
         process.kill()
         process.wait()

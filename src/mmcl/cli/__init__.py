@@ -1,5 +1,6 @@
 """The command line: one thin module per command.
 
-In come words typed by a user; out go calls into the other rooms and text on the
-terminal. No computation belongs here.
+A command takes the options that a user typed, calls the other rooms, and prints text. No
+computation belongs here. Other rooms are imported inside the functions, so that
+``mmcl --help`` does not wait for torch.
 """

@@ -1,4 +1,4 @@
-"""``mmcl compare`` and ``mmcl ablate``: many trainings, one table, and tests of differences."""
+"""The commands ``mmcl compare`` and ``mmcl ablate``: one table of many trained models."""
 
 from __future__ import annotations
 
@@ -10,6 +10,7 @@ from typing import Annotated, Any
 
 import typer
 
+from mmcl.cli.options import CorpusArgument, EngineOption
 from mmcl.cli.report import write_report
 from mmcl.cli.train import live_table, preset_for, read_seeds
 from mmcl.errors import UsageError
@@ -17,45 +18,39 @@ from mmcl.pool import Engine, check_workers
 
 __all__ = ["ablate_command", "compare_command"]
 
-_Corpus = Annotated[
-    Path, typer.Argument(metavar="CORPUS", help="A corpus, or a foreign file read as one.")
-]
 _Out = Annotated[Path, typer.Option(help="Folder of the comparison.")]
-_Seeds = Annotated[str, typer.Option(help="How many seeds (3 means 1, 2, 3), or which: 4,7,9.")]
+_Seeds = Annotated[str, typer.Option(help="Number of seeds (3 means 1, 2, 3), or a list: 4,7,9.")]
 _Metrics = Annotated[
-    str, typer.Option(help="Metrics as mae,corr; the first is primary. Default: the task's usual.")
+    str, typer.Option(help="Metrics, as mae,corr; the first is primary. Default: by task.")
 ]
 _Config = Annotated[str | None, typer.Option(help="A preset's name or a TOML file.")]
 _Set = Annotated[
     list[str] | None, typer.Option("--set", help="A setting of every row, as section.key=value.")
 ]
 _Workers = Annotated[
-    int | None, typer.Option(help="Trainings at a time; one per core by default.", min=1)
-]
-_Engine = Annotated[
-    Engine, typer.Option(help="Train in processes of its own, or of Ray, also over machines.")
+    int | None, typer.Option(help="Trainings at a time. Default: one per core.", min=1)
 ]
 
 
 def compare_command(
-    corpus: _Corpus,
+    corpus: CorpusArgument,
     out: _Out,
-    models: Annotated[str, typer.Option(help="Models as a,b,c; every one by default.")] = "",
+    models: Annotated[str, typer.Option(help="Models, as a,b,c. Default: all.")] = "",
     seeds: _Seeds = "3",
     reference: Annotated[
-        str | None, typer.Option(help="Row the others are held against; default calibrated.")
+        str | None, typer.Option(help="Row to compare the others with. Default: calibrated.")
     ] = None,
     metrics: _Metrics = "",
     config: _Config = None,
     overrides: _Set = None,
     workers: _Workers = None,
-    engine: _Engine = "local",
+    engine: EngineOption = "local",
 ) -> None:
-    """Train many models with the same seeds, and test which differences are real.
+    """Train many models with the same seeds, and test which differences are significant.
 
-    Every model is chosen on validation and scored on the test split once. Rows that need no
-    training (ridge, majority, constant) are always there. The same command goes on where it
-    was stopped: a seed that has finished is not trained again.
+    The epoch of every model is chosen on validation, and the test split is scored once. Rows
+    that need no training (ridge, majority, constant) are always included. The same command
+    continues if it was stopped: a seed that has finished is not trained again.
 
     OUT holds comparison.json, the table in Markdown, LaTeX and CSV, report.html, and a run
     folder per model.
@@ -73,27 +68,27 @@ def compare_command(
     loaded, path = prepare_corpus(corpus, out)
     source = config or preset_for(loaded.card)
     entries, notes = model_entries(
-        _words(models), loaded.card, source=source, overrides=overrides or []
+        _split_names(models), loaded.card, source=source, overrides=overrides or []
     )
     with live_table("model") as tell:
         content = compare(
             path,
             entries,
-            seeds=_seeds(seeds),
+            seeds=_read_count_or_seeds(seeds),
             out=out,
-            metrics=_words(metrics),
+            metrics=_split_names(metrics),
             reference=reference,
-            command=_typed(),
-            workers=_checked(workers, engine),
+            command=_command_line(),
+            workers=_num_workers(workers, engine),
             engine=engine,
             notes=notes,
             tell=tell,
         )
-    _show(content, out)
+    _print_result(content, out)
 
 
 def ablate_command(
-    corpus: _Corpus,
+    corpus: CorpusArgument,
     out: _Out,
     only: Annotated[str, typer.Option(help="Only these ablations, as 'DDPG,mean for min'.")] = "",
     seeds: _Seeds = "3",
@@ -101,13 +96,13 @@ def ablate_command(
     config: _Config = None,
     overrides: _Set = None,
     workers: _Workers = None,
-    engine: _Engine = "local",
+    engine: EngineOption = "local",
 ) -> None:
-    """Change one thing of calibrated at a time, and test what it earned.
+    """Change one thing of calibrated at a time, and test whether it helps.
 
-    Decoupling, calibration, alignment loss, attention, policies, reward, refinement steps,
-    each modality in training and at test, and released as a whole. The same command goes on
-    where it was stopped.
+    Changed are the decoupling, calibration, alignment loss, attention, policies, reward,
+    refinement steps, and the modalities used in training and at test. A row for released is
+    added. The same command continues if it was stopped.
 
     Examples:
 
@@ -121,52 +116,54 @@ def ablate_command(
     loaded, path = prepare_corpus(corpus, out)
     source = config or preset_for(loaded.card)
     entries = ablation_entries(
-        loaded.card, source=source, overrides=overrides or [], names=_words(only)
+        loaded.card, source=source, overrides=overrides or [], names=_split_names(only)
     )
+    # These rows are not trained, so --only, which picks trainings, leaves them out.
     rescored = [] if only else modalities_left_out(entries[0].config, loaded.card)
     with live_table("model") as tell:
         content = compare(
             path,
             entries,
-            seeds=_seeds(seeds),
+            seeds=_read_count_or_seeds(seeds),
             out=out,
-            metrics=_words(metrics),
+            metrics=_split_names(metrics),
             kind="ablation",
-            command=_typed(),
-            workers=_checked(workers, engine),
+            command=_command_line(),
+            workers=_num_workers(workers, engine),
             engine=engine,
             rescored=rescored,
             tell=tell,
         )
-    _show(content, out)
+    _print_result(content, out)
 
 
-def _words(text: str) -> list[str]:
+def _split_names(text: str) -> list[str]:
+    """Return the names in a list separated by commas."""
     return [word.strip() for word in text.split(",") if word.strip()]
 
 
-def _seeds(text: str) -> list[int]:
-    """Read seeds as typed: ``3`` is three seeds, ``4,7`` are these two."""
+def _read_count_or_seeds(text: str) -> list[int]:
+    """Return the seeds of ``--seeds``: ``3`` means 1, 2 and 3; ``4,7`` means these two."""
     seeds = read_seeds(text)
     if "," in text:
         return seeds
     if seeds[0] < 1:
         raise UsageError(f"--seeds: at least one seed is needed, got {text}")
-    return list(range(1, seeds[0] + 1))
+    return list(range(1, seeds[0] + 1))  # the same seeds for everybody who asks for 3
 
 
-def _checked(workers: int | None, engine: Engine) -> int:
-    """Return the workers that were asked for, or one for each core."""
+def _num_workers(workers: int | None, engine: Engine) -> int:
+    """Return the number of workers that was asked for, or one per core."""
     check_workers(workers or 1, engine)
     return workers or os.cpu_count() or 1
 
 
-def _typed() -> str:
+def _command_line() -> str:
     return shlex.join(["mmcl", *sys.argv[1:]])
 
 
-def _show(content: dict[str, Any], out: Path) -> None:
-    """Print the table, the notes and where everything lies."""
+def _print_result(content: dict[str, Any], out: Path) -> None:
+    """Print the table, the notes and the paths of the results."""
     from rich import box
     from rich.table import Table
 
@@ -178,9 +175,12 @@ def _show(content: dict[str, Any], out: Path) -> None:
     table = Table(title=f"{title} (mean ± s.d.)", caption=caption, box=box.SIMPLE)
     table.add_column("model", no_wrap=True)
     for key in content["metrics"]:
+        # Names on two lines, so that more metrics fit into 80 columns.
         table.add_column(key.replace("_", "\n", 1), justify="right")
+    # "better" names the better row of a significant difference, and is null otherwise.
     differ = {(t["name"], t["metric"]) for t in content["tests"] if t["better"]}
     for row in content["rows"]:
+        # Two spaces where a dagger is missing keep the numbers aligned.
         cells = [
             format_summary(row["test"].get(key)) + (" †" if (row["name"], key) in differ else "  ")
             for key in content["metrics"]

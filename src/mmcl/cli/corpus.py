@@ -1,4 +1,4 @@
-"""``mmcl corpus``: convert, check, describe and plant corpora."""
+"""The commands ``mmcl corpus``: convert, check, describe and plant corpora."""
 
 from __future__ import annotations
 
@@ -19,6 +19,7 @@ if TYPE_CHECKING:
 
 __all__ = ["app"]
 
+# In the docstrings below, \b tells typer to keep the line breaks of a paragraph.
 app = typer.Typer(
     help="Convert, check, describe and plant corpora.", no_args_is_help=True, rich_markup_mode=None
 )
@@ -41,7 +42,7 @@ def convert(
     ] = None,
     dtype: _Precision = "float32",
     task: Annotated[
-        TaskKind | None, typer.Option(help="Kind of labels to use if the file has several.")
+        TaskKind | None, typer.Option(help="Kind of labels to use, if the file has several.")
     ] = None,
     label_range: Annotated[
         tuple[float, float] | None,
@@ -84,6 +85,7 @@ def check(path: _Path) -> None:
     """
     from mmcl.corpus.readers import check_file
 
+    # A file of another project is read as convert would read it.
     with _progress(f"checking {path}"):
         card, faults = check_file(path)
     _print_notes(card)
@@ -136,7 +138,7 @@ def plant(
         float, typer.Option(min=0.0, help="How much features differ in scale and centre.")
     ] = 1.0,
     aligned: Annotated[
-        bool, typer.Option("--aligned/--unaligned", help="Whether modalities share their steps.")
+        bool, typer.Option("--aligned/--unaligned", help="Same steps for all modalities, or not.")
     ] = True,
     task: Annotated[TaskKind, typer.Option(help="Kind of label.")] = "regression",
     steps: Annotated[int, typer.Option(min=14, help="Steps of a clip.")] = 20,
@@ -147,7 +149,7 @@ def plant(
 ) -> None:
     """Make a synthetic corpus whose common and complementary steps are known.
 
-    It may be larger than memory.
+    The corpus may be larger than memory.
 
     \b
     Examples:
@@ -172,6 +174,7 @@ def plant(
     )
     card = plant_card(settings)
     with _progress(f"planting {target}") as progress:
+        # Clips are made one at a time and written at once: few are in memory.
         clips = progress(plant_clips(settings), train + valid + test)
         write_corpus(target, card, clips, dtype=dtype)
     _print_card(card, target)
@@ -179,7 +182,7 @@ def plant(
 
 @contextmanager
 def _progress(title: str) -> Iterator[Callable[[Iterable[Clip], int], Iterable[Clip]]]:
-    """Show a bar on a terminal's error stream; it fills as clips go to disk."""
+    """Show a progress bar on stderr, if it is a terminal; the bar counts the clips written."""
     from rich.console import Console
     from rich.progress import BarColumn, MofNCompleteColumn, Progress, SpinnerColumn, TextColumn
 
@@ -192,6 +195,7 @@ def _progress(title: str) -> Iterator[Callable[[Iterable[Clip], int], Iterable[C
     ) as bars:
         bar = bars.add_task(title, total=None)
 
+        # The bar counts while the writer takes clips from this generator.
         def count(clips: Iterable[Clip], total: int) -> Iterator[Clip]:
             bars.update(bar, total=total)
             for clip in clips:

@@ -1,4 +1,4 @@
-"""``mmcl demo``: plant a corpus, train both variants, and write the report."""
+"""The command ``mmcl demo``: plant a corpus, train both variants, and write the report."""
 
 from __future__ import annotations
 
@@ -56,7 +56,7 @@ def demo_command(
 
 
 def make_plan(*, quick: bool) -> Plan:
-    """Return the plan of the demo: half a minute or three, with the same architectures."""
+    """Return the settings of the demo, which takes half a minute (quick) or three minutes."""
     from mmcl.corpus.plant import PlantSettings
 
     settings = PlantSettings(train=600, valid=150, test=200) if quick else PlantSettings()
@@ -65,18 +65,19 @@ def make_plan(*, quick: bool) -> Plan:
 
 
 def run_demo(out: Path, plan: Plan) -> None:
-    """Make the demo in a folder, in place of an earlier one, and print its table.
+    """Make the demo in a folder, replace an earlier demo there, and print a table.
 
     Raises:
-        RunError: If the folder cannot be written, or holds something under one of the demo's
-            names that no demo made; nothing is changed then.
+        RunError: If the folder cannot be written, or a file that no demo made has the name of
+            one that the demo writes. Nothing is changed then.
     """
     from mmcl.cli.show import console
     from mmcl.explain.planted_figures import metric_rows
     from mmcl.files import write_json
 
     try:
-        _clear(out)
+        # First of all, since it may refuse the folder.
+        _remove_earlier_demo(out)
         corpus = _plant(out / CORPUS, plan)
         runs = {variant: _train(corpus, variant, out / variant, plan) for variant in VARIANTS}
         rows = metric_rows(runs)
@@ -108,6 +109,7 @@ def _train(corpus: Corpus, variant: str, folder: Path, plan: Plan) -> Run:
     with training_progress() as tell:
 
         def tell_variant(stage: str, done: int, total: int, numbers: dict[str, float]) -> None:
+            # The stage begins with the seed, which is the same in every demo.
             tell(f"{variant}, {stage.rpartition(', ')[2]}", done, total, numbers)
 
         return train(corpus, config, out=folder, seeds=[SEED], progress=tell_variant)
@@ -128,15 +130,15 @@ def _table(rows: Mapping[str, Mapping[str, float | None]]) -> Table:
     return table
 
 
-def _clear(out: Path) -> None:
-    """Remove an earlier demo, and refuse to remove anything else."""
+def _remove_earlier_demo(out: Path) -> None:
+    """Remove the files of an earlier demo; refuse if another file is in the way."""
     if out.exists() and not out.is_dir():
         raise RunError(
             f"{out}: is a file, and the demo needs a folder.\n  Give another: mmcl demo --out DIR"
         )
     paths = [out / name for name in (METRICS, REPORT, CORPUS, *VARIANTS)]
     paths = [path for path in paths if path.exists() or path.is_symlink()]
-    in_the_way = [path.name for path in paths if not _is_of_a_demo(path)]
+    in_the_way = [path.name for path in paths if not _is_from_demo(path)]
     if (out / "run.json").exists():  # then metrics.json belongs to a run, too
         in_the_way.append("run.json")
     if in_the_way:
@@ -152,13 +154,14 @@ def _clear(out: Path) -> None:
             path.unlink()
 
 
-def _is_of_a_demo(path: Path) -> bool:
-    """Return whether a demo can have made the file or folder under one of its names."""
+def _is_from_demo(path: Path) -> bool:
+    """Return whether the content of a file or folder is what a demo writes under its name."""
     from mmcl.corpus.store import open_corpus
 
     if path.is_symlink() or path.is_dir() != (path.name in VARIANTS):
         return False
     try:
+        # Each file is known by its content.
         if path.name == METRICS:
             return set(json.loads(path.read_text())) == set(VARIANTS)
         if path.name == REPORT:  # the pages of earlier versions have no other mark

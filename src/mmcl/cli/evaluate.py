@@ -1,4 +1,4 @@
-"""``mmcl evaluate``: score a finished run, on its own results or on another corpus."""
+"""The command ``mmcl evaluate``: show the scores of a run, or score it on another corpus."""
 
 from __future__ import annotations
 
@@ -7,11 +7,13 @@ from typing import Annotated
 
 import typer
 
+from mmcl.cli.options import RunArgument
+
 __all__ = ["evaluate_command"]
 
 
 def evaluate_command(
-    run: Annotated[Path, typer.Argument(metavar="RUN", help="A run folder.")],
+    run: RunArgument,
     corpus: Annotated[
         Path | None, typer.Option(help="Score on this corpus instead of the one it was trained on.")
     ] = None,
@@ -32,6 +34,7 @@ def evaluate_command(
     from mmcl.runs.run import Run
 
     opened = Run.load(run)
+    # Training has saved the scores on its own corpus.
     report = opened.metrics if corpus is None else opened.evaluate(read_corpus(corpus))
     if as_json:
         typer.echo(json.dumps(report, indent=2))

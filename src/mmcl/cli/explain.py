@@ -1,4 +1,4 @@
-"""The command ``mmcl explain``: the value of complementary features, and the basis of each clip."""
+"""The command ``mmcl explain``: test whether complementary features help, and list them."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 
+from mmcl.cli.options import RunArgument
 from mmcl.cli.report import write_report
 
 if TYPE_CHECKING:
@@ -14,6 +15,7 @@ if TYPE_CHECKING:
 
 __all__ = ["explain_command"]
 
+# Names of the orders in which steps are deleted and inserted.
 _NAMES = {
     "actions": "what the policies keep",
     "moments": "what is common or kept",
@@ -23,7 +25,7 @@ _NAMES = {
 
 
 def explain_command(
-    run: Annotated[Path, typer.Argument(metavar="RUN", help="A run folder.")],
+    run: RunArgument,
     corpus: Annotated[
         Path,
         typer.Argument(
@@ -37,7 +39,7 @@ def explain_command(
         Literal["test", "valid"], typer.Option(help="Split whose clips are used.")
     ] = "test",
     clips: Annotated[
-        int, typer.Option(min=1, help="Most clips to use for the curves and clips.jsonl.")
+        int, typer.Option(min=1, help="Largest number of clips in the curves and clips.jsonl.")
     ] = 200,
 ) -> None:
     """Test whether the policies of a run found complementary features.
@@ -62,6 +64,7 @@ def explain_command(
     from mmcl.explain.explanation import CLIPS, EXPLANATION, explain, write_explanation
     from mmcl.runs.run import Run
 
+    # The recorded command names all options, so that it can be repeated under other defaults.
     folder = run / "explanation" if out is None else out
     options = ["--split", split, "--clips", str(clips), "--out", str(folder)]
     opened, loaded = Run.load(run), read_corpus(corpus)
@@ -84,7 +87,7 @@ def explain_command(
 
 
 def _table(content: dict[str, Any]) -> Table:
-    """Areas under both curves, a row per ranking."""
+    """Return the areas under both curves, a row per order of the steps."""
     from rich.table import Table
 
     curves = content["curves"]
@@ -96,10 +99,12 @@ def _table(content: dict[str, Any]) -> Table:
     table.add_column("deleted (higher is better)", justify="right")
     table.add_column("inserted (lower is better)", justify="right")
     for score, name in _NAMES.items():
-        table.add_row(name, *(_area(curves[way][score]) for way in ("deletion", "insertion")))
+        table.add_row(
+            name, *(_format_area(curves[way][score]) for way in ("deletion", "insertion"))
+        )
     return table
 
 
-def _area(curve: dict[str, Any]) -> str:
+def _format_area(curve: dict[str, Any]) -> str:
     spread = curve.get("area_std")
     return f"{curve['area']:.3f}" + ("" if spread is None else f" ± {spread:.3f}")

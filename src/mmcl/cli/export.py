@@ -1,4 +1,4 @@
-"""``mmcl export``: a trained network as a file that runs without torch."""
+"""The command ``mmcl export``: write a trained network to a file that runs without torch."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ from typing import Annotated
 
 import typer
 
+from mmcl.cli.options import RunArgument
 from mmcl.errors import UsageError, did_you_mean
 
 __all__ = ["export_command"]
@@ -15,7 +16,7 @@ FORMATS = ("onnx",)
 
 
 def export_command(
-    run: Annotated[Path, typer.Argument(metavar="RUN", help="A run folder.")],
+    run: RunArgument,
     seed: Annotated[
         int | None, typer.Option(help="Seed to export. Default: the first of the run.")
     ] = None,
@@ -41,6 +42,7 @@ def export_command(
 
       mmcl export runs/mosi --seed 3 --out mosi.onnx --format onnx
     """
+    # Options are checked before torch is imported, so that a mistake shows at once.
     if to not in FORMATS:
         near = did_you_mean(to, FORMATS)
         raise UsageError(f'--format must be one of {", ".join(FORMATS)}, got "{to}"{near}')

@@ -1,4 +1,4 @@
-"""``mmcl extract``: recordings into a corpus."""
+"""The command ``mmcl extract``: make a corpus from recordings."""
 
 from __future__ import annotations
 
@@ -7,8 +7,9 @@ from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
+from mmcl.cli.options import EngineOption
 from mmcl.errors import UsageError
-from mmcl.pool import Engine, check_workers
+from mmcl.pool import check_workers
 
 if TYPE_CHECKING:
     from mmcl.media.batch import Outcome
@@ -16,7 +17,7 @@ if TYPE_CHECKING:
 
 __all__ = ["extract_command"]
 
-SHOWN = 10
+SHOWN = 10  # failures printed on the terminal
 
 
 def extract_command(
@@ -25,44 +26,44 @@ def extract_command(
     ],
     out: Annotated[Path, typer.Option(metavar="CORPUS", help="Corpus file to write.")],
     name: Annotated[
-        str | None, typer.Option(help="Name of the corpus; by default that of the file.")
+        str | None, typer.Option(help="Name of the corpus. Default: that of the file.")
     ] = None,
     task: Annotated[
-        Literal["regression", "classes"], typer.Option(help="What the labels are.")
+        Literal["regression", "classes"], typer.Option(help="Kind of labels.")
     ] = "regression",
     label_range: Annotated[
-        tuple[float, float] | None, typer.Option(help="LOW HIGH of scores; -3 3 by default.")
+        tuple[float, float] | None, typer.Option(help="LOW HIGH of the scores. Default: -3 3.")
     ] = None,
     alignment: Annotated[
-        Literal["word", "native"], typer.Option(help="A step per word, or each at its own rate.")
+        Literal["word", "native"],
+        typer.Option(help="One step per word, or each modality at its own rate."),
     ] = "word",
-    frame_rate: Annotated[float, typer.Option(help="Pictures looked at per second.")] = 10.0,
+    frame_rate: Annotated[float, typer.Option(help="Pictures analysed per second.")] = 10.0,
     voice: Annotated[
         Literal["mfcc", "egemaps"],
         typer.Option(help="Features of the voice; egemaps needs openSMILE (research licence)."),
     ] = "mfcc",
     language: Annotated[str | None, typer.Option(help="Language of the speech, as en.")] = None,
-    text_model: Annotated[str | None, typer.Option(help="Hub id or folder.")] = None,
-    speech_model: Annotated[str | None, typer.Option(help="Hub id or folder.")] = None,
-    face_model: Annotated[str | None, typer.Option(help="A face_landmarker.task.")] = None,
-    workers: Annotated[int, typer.Option(min=1, help="Processes.")] = 1,
-    engine: Annotated[
-        Engine, typer.Option(help="Whose: its own, or those of Ray, also over machines.")
-    ] = "local",
+    text_model: Annotated[str | None, typer.Option(help="Hub id or folder of a model.")] = None,
+    speech_model: Annotated[str | None, typer.Option(help="Hub id or folder of a model.")] = None,
+    face_model: Annotated[str | None, typer.Option(help="A file face_landmarker.task.")] = None,
+    workers: Annotated[int, typer.Option(min=1, help="Number of processes.")] = 1,
+    engine: EngineOption = "local",
     max_failures: Annotated[
         float, typer.Option(min=0.0, max=1.0, help="Share of items that may fail.")
     ] = 0.2,
-    timings: Annotated[bool, typer.Option("--timings", help="Show where the time went.")] = False,
+    timings: Annotated[bool, typer.Option("--timings", help="Show seconds by stage.")] = False,
 ) -> None:
     """Turn recordings into a corpus: words, voice and face of every utterance.
 
-    A folder with label.csv (video_id, clip_id, text, label; if wanted label_T, label_A,
-    label_V, mode) and Raw/VIDEO_ID/CLIP_ID.mp4 gives one clip per row; without mode whole
-    videos go 70/15/15 to train, valid and test. Any other file is cut at its pauses; a
-    transcript beside it (.srt, .vtt, .json, .txt) is used, or the speech is recognised.
+    A folder with label.csv and Raw/VIDEO_ID/CLIP_ID.mp4 gives one clip per row of label.csv.
+    Its columns are video_id, clip_id, text and label, and if wanted label_T, label_A, label_V
+    and mode. Without mode, 70% of the videos go to train, 15% to valid and 15% to test. Any
+    other file is cut into utterances at its pauses. A transcript beside it (.srt, .vtt,
+    .json, .txt) is used; if there is none, the speech is recognised.
 
-    What fails is listed in errors.csv beside CORPUS. The same command, given again after it
-    was stopped, redoes nothing that is done.
+    Files that fail are listed in errors.csv beside CORPUS. If the command was stopped, give
+    it again: finished files are not extracted again.
 
     Examples:
 
@@ -85,11 +86,12 @@ def extract_command(
         speech_model=speech_model,
         face_model=face_model,
     )
+    # Options are checked before the sources are searched for files.
     check_workers(workers, engine)
     gathered = gather(sources, kind=task, label_range=_checked_range(label_range))
     with training_progress() as progress:
 
-        def tell(done: int, total: int, failed: int) -> None:
+        def show_progress(done: int, total: int, failed: int) -> None:
             stage = f"extracting, {failed} failed" if failed else "extracting"
             progress(stage, done, total, {})
 
@@ -101,11 +103,11 @@ def extract_command(
             workers=workers,
             engine=engine,
             max_failures=max_failures,
-            progress=tell,
+            progress=show_progress,
         )
-    _say(outcome, out)
+    _print_outcome(outcome, out)
     if timings:
-        _show_timings(outcome)
+        _print_timings(outcome)
 
 
 def _recipe(**settings: object) -> Recipe:
@@ -113,6 +115,7 @@ def _recipe(**settings: object) -> Recipe:
 
     from mmcl.media.recipe import Recipe
 
+    # pydantic names fields; users know options.
     try:
         return Recipe.model_validate(settings)
     except ValidationError as fault:
@@ -128,7 +131,7 @@ def _checked_range(label_range: tuple[float, float] | None) -> tuple[float, floa
     return label_range
 
 
-def _say(outcome: Outcome, out: Path) -> None:
+def _print_outcome(outcome: Outcome, out: Path) -> None:
     from mmcl.media.batch import ERRORS
 
     card = outcome.card
@@ -143,7 +146,7 @@ def _say(outcome: Outcome, out: Path) -> None:
     typer.echo(f"{out}: {card.name}, {card.task.kind}, {counts} clips, {dims}")
 
 
-def _show_timings(outcome: Outcome) -> None:
+def _print_timings(outcome: Outcome) -> None:
     from rich.table import Table
 
     from mmcl.cli.show import console
@@ -151,6 +154,7 @@ def _show_timings(outcome: Outcome) -> None:
     table = Table(title=f"seconds for {outcome.duration:.1f} s of media")
     for heading in ("stage", "seconds", "per second of media"):
         table.add_column(heading, justify="left" if heading == "stage" else "right")
+    # The time of all processes together, so it may exceed the time on the clock.
     rows = {**outcome.timings, "all": sum(outcome.timings.values())}
     for stage, seconds in rows.items():
         table.add_row(stage, f"{seconds:.2f}", f"{seconds / outcome.duration:.3f}")

@@ -1,4 +1,4 @@
-"""``mmcl lint-table``: find rows of a published table that cannot occur."""
+"""The command ``mmcl lint-table``: find impossible rows of a published table."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ def lint_table_command(
     runs: Annotated[
         int | None,
         typer.Option(
-            min=1, help="Runs behind each row, if no column runs says it. Default: unknown."
+            min=1, help="Runs behind each row, if there is no column runs. Default: unknown."
         ),
     ] = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
@@ -51,12 +51,14 @@ def lint_table_command(
     from mmcl.evaluation.table_reader import read_published
 
     published = read_published(file)
+    # A row's own number of runs goes before --runs.
     judged = [
         (row, lint_row(row.counts, row.accuracy, row.f1, single=(row.runs or runs) == 1))
         for row in published.rows
     ]
     num_infeasible = sum(not finding.feasible for _, finding in judged)
     left_out = {"incomplete": published.incomplete, "other_tables": published.other_tables}
+    # Both outputs end with exit code 1 if a row is infeasible.
     if as_json:
         summary = {"rows": len(judged), "infeasible": num_infeasible, **left_out}
         rows = [_as_json(row, finding, row.runs or runs) for row, finding in judged]
@@ -109,7 +111,7 @@ def _table(name: str, judged: list[tuple[PublishedRow, Finding]]) -> Table:
 
 
 def _interval(row: PublishedRow, finding: Finding) -> str:
-    """Write the bounds with a digit more than the printed F1."""
+    """Return the bounds of F1 as text, with one digit more than the printed F1."""
     if finding.interval is None:
         return "none"
     return "–".join(f"{bound:.{row.f1.decimals + 1}f}" for bound in finding.interval)

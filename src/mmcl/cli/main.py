@@ -1,4 +1,4 @@
-"""The ``mmcl`` command: all commands, and short messages in place of tracebacks."""
+"""The ``mmcl`` program: its commands, and short messages in place of tracebacks."""
 
 from __future__ import annotations
 
@@ -41,6 +41,7 @@ app = typer.Typer(
     add_completion=False,
     rich_markup_mode=None,
 )
+# In the order in which mmcl --help lists them.
 app.command("demo")(demo_command)
 app.command("train")(train_command)
 app.command("evaluate")(evaluate_command)
@@ -62,20 +63,22 @@ app.add_typer(corpus.app, name="corpus")
 def _options(
     debug: bool = typer.Option(False, "--debug", help="Show the traceback of an error."),
 ) -> None:
-    """Options that stand before the command."""
+    """Take the options that stand before the command; :func:`main` reads them."""
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Run the words after ``mmcl``, by default the process's own; return the exit code."""
-    words = list(sys.argv[1:] if argv is None else argv)
-    debug = "--debug" in words[:1]
+    """Run a command line, by default the one of this process; return the exit code."""
+    arguments = list(sys.argv[1:] if argv is None else argv)
+    # typer does not pass on --debug, and the handler below needs it.
+    debug = "--debug" in arguments[:1]
     try:
-        app(words, prog_name="mmcl")
+        app(arguments, prog_name="mmcl")
     except SystemExit as stop:  # typer always ends this way, and prints wrong usage itself
         if stop.code == INTERRUPTED:
             sys.stderr.write(f"Stopped. {STOPPED}\n")
             return 1
         return stop.code if isinstance(stop.code, int) else 0
+    # The text is enough for these; any other exception is a bug and keeps its traceback.
     except MMCLError as fault:
         if debug:
             raise

@@ -1,4 +1,4 @@
-"""``mmcl predict``: a prediction for every clip of a corpus, or for a recording."""
+"""The command ``mmcl predict``: predict the clips of a corpus, or a recording."""
 
 from __future__ import annotations
 
@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from mmcl.cli.options import RunArgument
 from mmcl.errors import UsageError
 from mmcl.pool import Engine, check_workers
 
@@ -23,44 +24,51 @@ __all__ = ["predict_command"]
 
 ENDINGS = (".csv", ".jsonl", ".parquet")
 OUTPUTS = (*ENDINGS, ".srt", ".html")
-SHOWN = 40
-"""Characters of an utterance that a table on the terminal shows."""
+SHOWN = 40  # characters of an utterance in the table on the terminal
 
 
 def predict_command(
-    run: Annotated[Path, typer.Argument(metavar="RUN", help="A run folder.")],
+    run: RunArgument,
     source: Annotated[
         Path,
         typer.Argument(metavar="SRC", help="A video or sound file, or a corpus (any layout)."),
     ],
     out: Annotated[
         Path | None,
-        typer.Option(help="File to write: .csv, .jsonl or .parquet; of a recording .srt, .html."),
+        typer.Option(help="File to write: .csv, .jsonl, .parquet; recordings also .srt, .html."),
     ] = None,
-    plot: Annotated[Path | None, typer.Option(help="Of a recording: a picture, .png.")] = None,
+    plot: Annotated[
+        Path | None, typer.Option(help="Only for recordings: picture to draw, .png.")
+    ] = None,
     transcript: Annotated[
         Path | None,
-        typer.Option(help="Of a recording: what is said, .srt, .vtt, .json or .txt."),
+        typer.Option(help="Only for recordings: transcript, .srt, .vtt, .json or .txt."),
     ] = None,
     language: Annotated[
-        str | None, typer.Option(help="Of a recording's speech, as es; the run's by default.")
+        str | None,
+        typer.Option(help="Only for recordings: language, as es. Default: that of the run."),
     ] = None,
     engine: Annotated[
-        Engine, typer.Option(help="Of a corpus: its own processes or Ray's, also over machines.")
+        Engine,
+        typer.Option(
+            help="Only for a corpus: run it here (local), or on Ray, also over several machines."
+        ),
     ] = "local",
     workers: Annotated[
         int | None,
-        typer.Option(help="Of a corpus: processes; this one alone, with Ray one per core.", min=1),
+        typer.Option(
+            help="Only for a corpus: number of processes. Default: 1; with Ray one per core.", min=1
+        ),
     ] = None,
 ) -> None:
     """Predict a recording, utterance by utterance, or every clip of a corpus.
 
-    A recording is extracted as the run's own corpus was, which mmcl extract has made. It is
-    shown with what drove each prediction: how far it moves when a modality or a word is
-    masked. An .html plays it beside its words.
+    A recording is extracted with the settings of the run's corpus, so mmcl extract must have
+    made that corpus. The table shows what drove each prediction: how far it moves when a
+    modality or a word is masked. An .html plays the recording beside its words.
 
-    Of a corpus labels are not needed, and --out is. With several seeds the prediction is that
-    of their mean, and spread says how far they are apart.
+    A corpus needs no labels, but --out is required. With several seeds the prediction is made
+    from their mean scores, and spread is the standard deviation over seeds.
 
     Examples:
 
@@ -72,16 +80,17 @@ def predict_command(
     """
     from mmcl.media.folder import MEDIA_ENDINGS
 
+    # The ending says whether SRC is a recording; the options of the other kind are refused.
     if source.suffix.lower() in MEDIA_ENDINGS:
         if engine == "ray" or workers is not None:
             option = "--engine ray" if engine == "ray" else "--workers"
-            raise UsageError(f'{option} is of a corpus, and "{source.name}" is a recording')
+            raise UsageError(f'{option} is only for a corpus, and "{source.name}" is a recording')
         _predict_media(run, source, out, plot, transcript, language)
         return
-    of_recordings = {"--plot": plot, "--transcript": transcript, "--language": language}
-    for option, given in of_recordings.items():
-        if given is not None:
-            raise UsageError(f'{option} is of a recording, and "{source.name}" is none')
+    recording_options = {"--plot": plot, "--transcript": transcript, "--language": language}
+    for option, value in recording_options.items():
+        if value is not None:
+            raise UsageError(f'{option} is only for recordings, and "{source.name}" is not one')
     check_workers(workers or 1, engine)
     count = workers or (1 if engine == "local" else os.cpu_count() or 1)
     _predict_corpus(run, source, out, engine, count)
@@ -92,6 +101,7 @@ def _predict_corpus(
 ) -> None:
     if out is None:
         raise UsageError(f"predictions of a corpus need a file: --out with {', '.join(ENDINGS)}")
+    # Endings are checked before torch is imported, so that a mistake shows at once.
     _check_ending("--out", out, ENDINGS)
     from mmcl.cli.show import training_progress
     from mmcl.corpus.readers import read_corpus
@@ -100,6 +110,7 @@ def _predict_corpus(
     from mmcl.runs.run import Run
 
     opened, loaded = Run.load(run), read_corpus(corpus)
+    # Every seed has a network, and each of them predicts every clip.
     total = sum(loaded.card.counts.values()) * len(opened.seeds)
     with training_progress() as progress:
         done = 0
@@ -109,6 +120,7 @@ def _predict_corpus(
             done += clips
             progress("predicting", done, total, {})
 
+        # One process needs no blocks: it predicts here, without opening the files again.
         if engine == "local" and workers == 1:
             table = opened.predict(loaded, advance=advance)
         else:
@@ -134,18 +146,19 @@ def _predict_media(
     from mmcl.runs.recordings import predict_media
     from mmcl.runs.run import Run
 
-    with _stages() as stage:
+    # The stages take seconds to minutes and have no steps to count: a line says which one runs.
+    with _show_stage() as stage:
         opened = Run.load(run)
         timeline = predict_media(
             opened, media, transcript=transcript, language=language, progress=stage
         )
         if out is not None:
             stage(f"writing {out}")
-            _write(timeline, out, media)
+            _write_timeline(timeline, out, media)
         if plot is not None:
             stage(f"drawing {plot}")
             draw_timeline(timeline, plot)
-    console.print(_table(timeline))
+    console.print(_utterance_table(timeline))
     for note in timeline.notes:
         console.print(f"note: {note}", markup=False, highlight=False)
     for path in (out, plot):
@@ -159,8 +172,8 @@ def _check_ending(option: str, path: Path | None, endings: tuple[str, ...]) -> N
 
 
 @contextmanager
-def _stages() -> Iterator[Callable[[str], None]]:
-    """Show on a terminal's error stream what is being done."""
+def _show_stage() -> Iterator[Callable[[str], None]]:
+    """Show the current stage on stderr, if it is a terminal."""
     from rich.console import Console
 
     console = Console(file=sys.stderr)
@@ -171,7 +184,7 @@ def _stages() -> Iterator[Callable[[str], None]]:
         yield lambda stage: status.update(stage)
 
 
-def _write(timeline: Timeline, out: Path, media: Path) -> None:
+def _write_timeline(timeline: Timeline, out: Path, media: Path) -> None:
     from mmcl.evaluation.tables import write_result, write_table
     from mmcl.explain.timeline import subtitles, timeline_table
     from mmcl.explain.timeline_page import timeline_page
@@ -184,8 +197,8 @@ def _write(timeline: Timeline, out: Path, media: Path) -> None:
         write_table(timeline_table(timeline), out)
 
 
-def _table(timeline: Timeline) -> Table:
-    """Return a table with a row per utterance: time, text, prediction, and what drove it."""
+def _utterance_table(timeline: Timeline) -> Table:
+    """Return a table with the time, text and prediction of every utterance, and its reasons."""
     from rich.markup import escape
     from rich.table import Table
 
@@ -206,9 +219,9 @@ def _table(timeline: Timeline) -> Table:
     table.add_column("what drove it", ratio=3)
     rows = zip(timeline.clips, timeline.spans, timeline.moments, strict=True)
     for clip, (start, _), moments in rows:
-        sure = [] if moments.spread is None else [f"{moments.spread:.2f}"]
-        cells = (label(task, moments), *sure, brief(task, clip, moments))
-        table.add_row(clock(start), *(escape(c) for c in (_short(clip.text or ""), *cells)))
+        spread_cell = [] if moments.spread is None else [f"{moments.spread:.2f}"]
+        cells = (label(task, moments), *spread_cell, brief(task, clip, moments))
+        table.add_row(clock(start), *(escape(c) for c in (_shorten(clip.text or ""), *cells)))
     return table
 
 
@@ -223,5 +236,5 @@ def _caption(timeline: Timeline, *, spread: bool) -> str:
     return "; ".join(parts)
 
 
-def _short(text: str) -> str:
+def _shorten(text: str) -> str:
     return text if len(text) <= SHOWN else f"{text[: SHOWN - 1].rstrip()}…"

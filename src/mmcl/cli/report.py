@@ -1,4 +1,4 @@
-"""``mmcl report``: all results of a folder on one page."""
+"""The command ``mmcl report``: write a page on all results of a folder."""
 
 from __future__ import annotations
 
@@ -35,12 +35,13 @@ def report_command(
     from mmcl.explain.report import find_results
 
     target = write_report(folder, out)
+    # Name what is on the page, so that a missing result is noticed.
     names = ", ".join(str(result.path.relative_to(folder)) for result in find_results(folder))
     typer.echo(f"{target}: {names}")
 
 
 def write_report(folder: Path, out: Path | None = None) -> Path:
-    """Write the page on a folder, by default into it; other commands call this, too.
+    """Write the page on the results of a folder, by default into that folder.
 
     Raises:
         RunError: If the folder holds no result, or the page would replace another file.
@@ -49,10 +50,10 @@ def write_report(folder: Path, out: Path | None = None) -> Path:
     from mmcl.explain.report import find_results, is_report, report_page
 
     target = out or folder / REPORT
-    find_results(folder)
+    find_results(folder)  # raises if there is none
     if target.exists() and not is_report(target):
         raise RunError(
-            f"{target}: is there already, and mmcl report did not make it; nothing was changed.\n"
+            f"{target}: exists, and mmcl report did not make it; nothing was changed.\n"
             "  Give another: --out FILE"
         )
     command = f"mmcl report {shlex.quote(str(folder))}"

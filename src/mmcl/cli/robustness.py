@@ -1,4 +1,4 @@
-"""The command ``mmcl robustness``: scores of a run when parts of its clips are missing."""
+"""The command ``mmcl robustness``: score a run when parts of the clips are missing."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 
+from mmcl.cli.options import CorpusArgument, RunArgument
 from mmcl.cli.report import write_report
 from mmcl.errors import RunError
 
@@ -22,10 +23,8 @@ RESULT = "robustness.json"
 
 
 def robustness_command(
-    run: Annotated[Path, typer.Argument(metavar="RUN", help="A run folder.")],
-    corpus: Annotated[
-        Path, typer.Argument(metavar="CORPUS", help="A corpus, or a foreign file read as one.")
-    ],
+    run: RunArgument,
+    corpus: CorpusArgument,
     out: Annotated[
         Path | None,
         typer.Option(metavar="DIR", help="Folder to write to. Default: RUN/robustness."),
@@ -38,8 +37,9 @@ def robustness_command(
     draws, the same for every run. Then each subset of the modalities is tried. The scores
     of the best constant on the same clips are shown for comparison.
 
-    DIR gets report.html and robustness.json. They have each metric at each rate, its mean
-    over the rates (area), each subset, and where the run is no better than the constant.
+    DIR gets report.html and robustness.json. Both hold each metric at each rate, its mean
+    over the rates (area), its value for each subset, and the rates and subsets at which the
+    run is no better than the constant.
 
     Examples:
 
@@ -62,7 +62,7 @@ def robustness_command(
             command=_command(run, corpus, out, split),
             progress=lambda done, total: tell("predicting", done, total, {}),
         )
-    _write(folder, content)
+    _write_result(folder, content)
     console.print(_table(content))
     for line in [*crossing_sentences(content), *(f"note: {note}" for note in content["notes"])]:
         console.print(line, markup=False, highlight=False)
@@ -71,14 +71,14 @@ def robustness_command(
 
 
 def _command(run: Path, corpus: Path, out: Path | None, split: str) -> str:
-    """Command line of the call, without options at their default."""
+    """Return the command line, without options that have their default."""
     words = ["mmcl", "robustness", str(run), str(corpus)]
     words += [] if out is None else ["--out", str(out)]
     words += [] if split == "test" else ["--split", split]
     return shlex.join(words)
 
 
-def _write(folder: Path, content: Mapping[str, Any]) -> None:
+def _write_result(folder: Path, content: Mapping[str, Any]) -> None:
     from mmcl.files import write_json
 
     try:
@@ -91,7 +91,7 @@ def _write(folder: Path, content: Mapping[str, Any]) -> None:
 
 
 def _table(content: Mapping[str, Any]) -> Table:
-    """Means by metric: a row per rate, their area, a row per subset, and the best constant."""
+    """Return a table of metrics: a row per rate, their area, per subset, and the constant."""
     from rich import box
     from rich.table import Table
 

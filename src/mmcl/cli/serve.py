@@ -1,4 +1,4 @@
-"""``mmcl serve``: serve trained runs over HTTP, with a page."""
+"""The command ``mmcl serve``: serve trained runs over HTTP, with a page."""
 
 from __future__ import annotations
 
@@ -50,8 +50,10 @@ def serve_command(
     from mmcl.serve.limits import MIB, Limits
     from mmcl.serve.supervisor import begin_imports
 
+    # Refused before anything listens: an open address without a token, or a busy port.
     check_token(host, token)
     with listen(host, port) as listening:
+        # The workers import torch while this process loads the runs.
         begin_imports()
         from mmcl.runs.run import Run
 
@@ -74,10 +76,12 @@ def serve_command(
                 started=announce,
             )
         # A process in the background is stopped without a KeyboardInterrupt.
-        typer.echo("Stopped. Jobs that were not done are run when it is started again.")
+        typer.echo("Stopped. Unfinished jobs are run when it is started again.")
 
 
 def _url(address: tuple[object, ...]) -> str:
+    """Return the URL to open on this machine."""
     host, port = str(address[0]), address[1]
+    # A browser cannot open the addresses that mean "all".
     host = {"0.0.0.0": "127.0.0.1", "::": "::1"}.get(host, host)
     return f"http://[{host}]:{port}/" if ":" in host else f"http://{host}:{port}/"

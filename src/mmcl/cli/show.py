@@ -1,4 +1,4 @@
-"""Output that the commands share: a progress bar, and tables of metrics."""
+"""Output that several commands share: progress bars, and tables of metrics."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ _SHORT = {"mean_action": "action", "valid_loss": "valid", "clips_per_second": "c
 
 @contextmanager
 def training_progress() -> Iterator[Tell]:
-    """Show a bar per stage on stderr, with losses, reward, mean action and clips per second."""
+    """Show bars for epochs and steps on stderr, with losses, reward and clips per second."""
     columns = (
         TextColumn("{task.description}"),
         BarColumn(),
@@ -38,7 +38,7 @@ def training_progress() -> Iterator[Tell]:
         TimeRemainingColumn(),
     )
     console = Console(file=sys.stderr)
-    # Where there is no terminal a bar shows nothing, and leaves an empty line behind.
+    # Without a terminal a bar would only leave an empty line behind.
     hidden = not console.is_terminal
     with Progress(*columns, console=console, transient=True, disable=hidden) as bar:
         tasks: dict[str, Any] = {}
@@ -57,7 +57,7 @@ def training_progress() -> Iterator[Tell]:
 
 
 def format_summary(summary: Mapping[str, Any] | None) -> str:
-    """Write a metric's summary over seeds as ``0.312 ± 0.008``; a dash where it is undefined."""
+    """Return mean and s.d. over seeds as ``0.312 ± 0.008``, or a dash if there is no mean."""
     if not summary or summary.get("mean") is None:
         return "-"
     mean, std = summary["mean"], summary.get("std")
@@ -65,7 +65,8 @@ def format_summary(summary: Mapping[str, Any] | None) -> str:
 
 
 def metrics_table(report: Mapping[str, Any]) -> Table:
-    """Return a row per metric: validation, test, and the reference rows on the test split."""
+    """Return a table of every metric on validation and test, and of the reference rows."""
+    # A corpus may have no test clips; then the reference rows are shown on validation.
     split = "test" if report["test"] else "valid"
     references = report["references"]
     count = len(report["seeds"])

@@ -1,4 +1,4 @@
-"""``mmcl train``: train, choose on validation, score once, save everything."""
+"""The command ``mmcl train``: train a model with one or several seeds, and score it."""
 
 from __future__ import annotations
 
@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from mmcl.cli.options import CorpusArgument
 from mmcl.errors import UsageError
 from mmcl.pool import check_workers
 
@@ -26,17 +27,15 @@ __all__ = ["live_table", "preset_for", "read_seeds", "train_command"]
 
 
 def train_command(
-    corpus: Annotated[
-        Path, typer.Argument(metavar="CORPUS", help="A corpus, or a foreign file read as one.")
-    ],
-    out: Annotated[Path, typer.Option(help="Run folder to make.")],
+    corpus: CorpusArgument,
+    out: Annotated[Path, typer.Option(help="Run folder to create.")],
     model: Annotated[
         str | None, typer.Option(help="calibrated (default), released or a baseline; see below.")
     ] = None,
-    seeds: Annotated[str, typer.Option(help="Seeds, as 1,2,3.")] = "1",
+    seeds: Annotated[str, typer.Option(help="Seeds, separated by commas.")] = "1",
     workers: Annotated[
         int | None,
-        typer.Option(help="Seeds trained at a time; one per core by default.", min=1),
+        typer.Option(help="Seeds to train at a time. Default: one per core.", min=1),
     ] = None,
     config: Annotated[
         str | None, typer.Option(help="A preset's name or a TOML file; see below.")
@@ -44,18 +43,20 @@ def train_command(
     overrides: Annotated[
         list[str] | None, typer.Option("--set", help="A setting, as section.key=value.")
     ] = None,
-    resume: Annotated[bool, typer.Option("--resume", help="Go on where it was stopped.")] = False,
+    resume: Annotated[
+        bool, typer.Option("--resume", help="Continue a run that was stopped.")
+    ] = False,
 ) -> None:
     """Train a model on a corpus.
 
     The best epoch is chosen on the validation split; the test split is scored once, at the
-    end. RUN holds metrics.json, predictions.parquet, and a folder per seed.
+    end. The run folder gets metrics.json, predictions.parquet, and a folder per seed.
 
-    Several seeds are trained side by side, each in a process of its own with its share of the
-    cores. A seed alone has all of them.
+    Several seeds are trained side by side, each in its own process with its share of the
+    cores. A single seed uses all cores.
 
-    Without --config the preset named like the corpus is used, if there is one: planted,
-    mosi, mosei, iemocap, sims; for a corpus that mmcl extract has made, video.
+    Without --config the preset with the name of the corpus is used, if there is one: planted,
+    mosi, mosei, iemocap, sims. For a corpus made by mmcl extract it is video.
 
     Models: calibrated and released (MMCL, repaired and as its authors released it); ef_lstm,
     lf_dnn, tfn, lmf, mult, misa, self_mm, almt, mvcl, caml, co_sa; late_fusion, text_only,
@@ -77,21 +78,23 @@ def train_command(
     from mmcl.runs.run import train
     from mmcl.runtime import is_first_process
 
+    # Options are checked before the corpus is read, which may take a while.
     chosen_seeds = read_seeds(seeds)
     check_workers(workers or 1)
     loaded = read_corpus(corpus)
     source = config or preset_for(loaded.card)
     settings = resolve_config(model=model, source=source, overrides=overrides or [])
     count = min(workers or _default_workers(settings), len(chosen_seeds))
-    train_here = partial(train, loaded, settings, out=out, seeds=chosen_seeds, resume=resume)
+    train_corpus = partial(train, loaded, settings, out=out, seeds=chosen_seeds, resume=resume)
+    # Several devices train one network together, so its seeds cannot run side by side.
     if count > 1 and settings.runtime.devices == 1:
         with live_table("seed") as tell:
-            run = train_here(workers=count, tell=tell)
+            run = train_corpus(workers=count, tell=tell)
     else:
         with training_progress() as progress:
-            run = train_here(progress=progress)
+            run = train_corpus(progress=progress)
     if not is_first_process():
-        return  # where several train together one of them speaks
+        return  # only one of the processes that train together prints the result
     report = run.metrics
     console.print(metrics_table(report))
     for note in report["notes"]:
@@ -100,7 +103,7 @@ def train_command(
 
 
 def preset_for(card: Card) -> str | None:
-    """Return the preset named like a corpus, or that of corpora made from recordings."""
+    """Return the preset with the name of a corpus, or ``video`` if mmcl extract made it."""
     from mmcl.config import preset_names
 
     if card.name in preset_names():
@@ -109,7 +112,7 @@ def preset_for(card: Card) -> str | None:
 
 
 def read_seeds(text: str) -> list[int]:
-    """Read seeds as typed: ``1,2,3``."""
+    """Return the numbers of a text like ``1,2,3``."""
     try:
         return [int(part) for part in text.split(",")]
     except ValueError:
@@ -117,13 +120,13 @@ def read_seeds(text: str) -> list[int]:
 
 
 def _default_workers(settings: Config) -> int:
-    """Return a worker for each core; one for a GPU, which seeds would have to share."""
+    """Return one worker per core, or a single one on a GPU, which seeds would have to share."""
     return (os.cpu_count() or 1) if settings.runtime.accelerator == "cpu" else 1
 
 
 @contextmanager
 def live_table(heading: str) -> Iterator[Tell]:
-    """Show a table on stderr that follows trainings; without a terminal a line for each end."""
+    """Show the progress of trainings on stderr, in a table with a row per seed or model."""
     from rich.console import Console
     from rich.live import Live
 
@@ -132,23 +135,24 @@ def live_table(heading: str) -> Iterator[Tell]:
         with Live(console=screen, transient=True, auto_refresh=False) as live:
             yield lambda states: live.update(_status_table(heading, states), refresh=True)
         return
-    said = set()
+    # Without a terminal, print one line when all trainings of a row have ended.
+    reported = set()
 
-    def say(states: list[Status]) -> None:
+    def report_finished(states: list[Status]) -> None:
         for state in states:
-            if state.name not in said and state.done + state.diverged == state.seeds:
-                said.add(state.name)
+            if state.name not in reported and state.done + state.diverged == state.seeds:
+                reported.add(state.name)
                 loss = "diverged" if state.valid_loss is None else f"{state.valid_loss:.3f}"
                 typer.echo(f"{heading} {state.name}: best validation loss {loss}", err=True)
 
-    yield say
+    yield report_finished
 
 
 def _status_table(heading: str, states: list[Status]) -> Table:
     from rich.table import Table
 
     done = sum(state.done + state.diverged for state in states)
-    table = Table(title=f"{done} of {sum(state.seeds for state in states)} trainings are over")
+    table = Table(title=f"{done} of {sum(state.seeds for state in states)} trainings finished")
     for column in (heading, "done", "diverged", "epoch", "best validation loss"):
         table.add_column(column, justify="left" if column == heading else "right")
     for state in states:

@@ -1,4 +1,4 @@
-"""``mmcl tune``: search for settings on validation, train the best with fresh seeds."""
+"""The command ``mmcl tune``: search for settings, and train the best with fresh seeds."""
 
 from __future__ import annotations
 
@@ -9,8 +9,9 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from mmcl.cli.options import CorpusArgument, EngineOption
 from mmcl.cli.report import write_report
-from mmcl.pool import Engine, check_workers
+from mmcl.pool import check_workers
 
 if TYPE_CHECKING:
     from rich.table import Table
@@ -19,16 +20,12 @@ __all__ = ["tune_command"]
 
 
 def tune_command(
-    corpus: Annotated[
-        Path, typer.Argument(metavar="CORPUS", help="A corpus, or a foreign file read as one.")
-    ],
+    corpus: CorpusArgument,
     out: Annotated[Path, typer.Option(metavar="DIR", help="Folder of the search.")],
     model: Annotated[str, typer.Option(help="calibrated, released or a baseline.")] = "calibrated",
-    trials: Annotated[int, typer.Option(min=1, help="Trainings in all.")] = 30,
-    workers: Annotated[int, typer.Option(min=1, help="Processes that search together.")] = 1,
-    engine: Annotated[
-        Engine, typer.Option(help="Search in processes of its own, or of Ray, also over machines.")
-    ] = "local",
+    trials: Annotated[int, typer.Option(min=1, help="Trials, counting earlier ones.")] = 30,
+    workers: Annotated[int, typer.Option(min=1, help="Trials at a time.")] = 1,
+    engine: EngineOption = "local",
     seeds: Annotated[
         int, typer.Option(min=1, help="Fresh seeds to train the best settings with.")
     ] = 3,
@@ -37,18 +34,18 @@ def tune_command(
     ] = None,
     overrides: Annotated[
         list[str] | None,
-        typer.Option("--set", help="A setting, as section.key=value; it is not searched."),
+        typer.Option("--set", help="Fixed setting, as section.key=value; not searched."),
     ] = None,
 ) -> None:
     """Search for good settings, then train the best of them again.
 
     Every trial trains once and is judged by its validation loss; the test split is not
-    opened. Trials that do worse than the median so far are stopped early. The best settings
-    and those the search started from are then trained with seeds the search did not use, and
+    opened. Trials that do worse than the median so far are stopped early. Then the best
+    settings and the initial ones are trained with seeds that the search did not use, and
     scored as mmcl train does.
 
-    The same command again goes on where it was stopped; more --trials add to those done. One
-    command at a time may use DIR, with as many --workers as there are cores.
+    Give the same command again to continue; a larger --trials adds trials. One command at a
+    time may use DIR. To use all cores, give their number as --workers.
 
     DIR gets best.toml (for --config), the runs best and defaults, and tuning.json.
 
@@ -77,6 +74,7 @@ def tune_command(
             progress("trials", done, total, {} if best is None else {"valid_loss": best})
 
         def tell_epochs(stage: str, done: int, total: int, numbers: dict[str, float]) -> None:
+            # Batches are left out: they would replace the trials in the second bar.
             if stage.endswith("epochs"):
                 progress(stage, done, total, numbers)
 
@@ -89,8 +87,9 @@ def tune_command(
             engine=engine,
             seeds=seeds,
             fixed=[override.partition("=")[0].strip() for override in overrides or []],
-            command=shlex.join(["mmcl", *_words(corpus, out, model, config, overrides or [])]),
-            told=tell_trials,
+            # For the record: options whose values the result itself holds are left out.
+            command=_command_line(corpus, out, model, config, overrides or []),
+            on_trial=tell_trials,
             progress=tell_epochs,
         )
     console.print(_table(content))
@@ -102,14 +101,15 @@ def tune_command(
     typer.echo(str(write_report(out)))
 
 
-def _words(
+def _command_line(
     corpus: Path, out: Path, model: str, config: str | None, overrides: Sequence[str]
-) -> list[str]:
-    """Return the words that decide the result; it says itself how many trials it had."""
-    words = ["tune", str(corpus), "--out", str(out)]
+) -> str:
+    """Return the command line without the numbers of trials, workers and seeds."""
+    words = ["mmcl", "tune", str(corpus), "--out", str(out)]
     words += [] if model == "calibrated" else ["--model", model]
     words += [] if config is None else ["--config", config]
-    return words + [word for override in overrides for word in ("--set", override)]
+    words += [word for override in overrides for word in ("--set", override)]
+    return shlex.join(words)
 
 
 def _table(content: Mapping[str, Any]) -> Table:
@@ -123,6 +123,7 @@ def _table(content: Mapping[str, Any]) -> Table:
     table.add_column("value", justify="right", no_wrap=True)
     if shares:
         table.add_column("importance", justify="right", no_wrap=True)
+    # The most important setting stands first.
     for key in sorted(best["params"], key=lambda key: -shares.get(key, 0.0)):
         cells = [key, f"{best['params'][key]:.4g}"]
         table.add_row(*cells, *([f"{shares[key]:.2f}"] if shares else []))
@@ -130,7 +131,7 @@ def _table(content: Mapping[str, Any]) -> Table:
 
 
 def _summary(content: Mapping[str, Any]) -> str:
-    """Return how the trials ended, and the validation losses of the best settings."""
+    """Return how many trials were completed, pruned or failed, and the validation losses."""
     from mmcl.cli.show import format_summary
 
     states = [trial["state"] for trial in content["trials"]]
@@ -145,5 +146,5 @@ def _summary(content: Mapping[str, Any]) -> str:
         f"trials: {counts}\n"
         f"validation loss of the best trial: {validation['search']:.3f} (optimistic)\n"
         f"over {count} fresh seed{'s' * (count != 1)}: {format_summary(validation['best'])}; "
-        f"settings before: {format_summary(validation['defaults'])}"
+        f"initial settings: {format_summary(validation['defaults'])}"
     )

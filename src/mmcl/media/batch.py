@@ -1,8 +1,8 @@
-"""Extraction of many files into one corpus, by several processes; what is done stays done.
+"""Extraction of many files into one corpus, by several processes.
 
-Every finished file is a part beside the corpus, ``CORPUS.parts/<key>.arrow``, complete or absent.
-Its key is a hash of the file's path, size and time, of its transcript, and of the recipe. A batch
-that was killed redoes none of them. When all are done, the parts become one corpus and are removed.
+A finished file is a part beside the corpus, ``CORPUS.parts/<key>.arrow``. The key is a hash of the
+file's path, size and time, its transcript, and the recipe. A batch that continues after a stop
+extracts only the files without a part. At the end the parts become one corpus and are removed.
 """
 
 from __future__ import annotations
@@ -35,18 +35,17 @@ __all__ = ["ERRORS", "Extracts", "Outcome", "extract_batch"]
 
 ERRORS = "errors.csv"
 HEADER = ",".join(Failure._fields)
-FEWEST = 5
-"""Files that must have been tried before a batch is given up."""
-SHOWN = 5
-MOST_NOTES = 20
+FEWEST_TRIED = 5  # files to try before a batch may be given up
+SHOWN = 5  # failures in the text of an error
+MOST_NOTES = 20  # on the card of the corpus
 _UNLABELLED = Task(kind="regression", low=-1.0, high=1.0)
 
+# Called as progress(done, total, failed) after every item.
 Progress = Callable[[int, int, int], None]
-"""Called as ``progress(done, total, failed)`` after every item."""
 
 
 class Extracts(Protocol):
-    """An extractor as a batch uses it; see :class:`~mmcl.media.extract.Extractor`."""
+    """The part of :class:`~mmcl.media.extract.Extractor` that a batch uses."""
 
     recipe: Recipe
 
@@ -95,51 +94,50 @@ def extract_batch(
     progress: Progress | None = None,
     make: Callable[[Recipe], Extracts] = Extractor,
 ) -> Outcome:
-    """Extract everything into one corpus, or go on where an earlier call was stopped.
+    """Extract files into one corpus, or continue an extraction that was stopped.
 
-    A file that fails is a line of ``errors.csv`` beside the corpus, also when its process
-    dies with it. The other files are still extracted.
+    A file that fails, or whose process dies, gets a line in ``errors.csv`` beside the corpus. The
+    other files are still extracted.
 
     Args:
         gathered: Files to extract, with their labels.
         out: The corpus to write. An existing one is replaced when all is done.
-        recipe: How to extract.
-        name: Name of the corpus; that of the file by default.
-        workers: Processes; each holds the models.
-        engine: Whose processes: our own, or those of Ray, on one machine or many.
+        recipe: Settings of the extraction.
+        name: Name of the corpus. Default: that of the file ``out``.
+        workers: Processes at a time; each holds the models in memory.
+        engine: Where the processes run: on this machine, or on Ray.
         max_failures: Share of items that may fail, 0..1.
         progress: Called after every item.
-        make: Makes the extractor of a process from the recipe.
+        make: Called with the recipe in every process; returns its extractor.
 
     Raises:
-        MediaError: If a larger share fails, of the first five files or of more, or at the
-            end; or if nothing was extracted. Finished parts are kept. A single item raises
-            its own error.
+        MediaError: If a larger share fails, which is checked from the fifth file on, or if
+            nothing was extracted. Finished parts are kept. A single item raises its own error.
         MissingExtraError: If a package is not installed.
         DatasetError: If the corpus cannot be written, or a machine of a cluster does not see
             the files.
     """
     recipe = with_versions(recipe)
     batch = _Batch(gathered, out, recipe, max_failures, progress)
-    batch.check_end()  # rows at fault may be too many already
+    batch.check_end()  # too many rows of label.csv may be unusable already
     tasks = batch.tasks()
     try:
         causes = _extract_all(batch.remaining(tasks), workers, engine, recipe, make)
         with closing(causes):
             for task, cause in causes:
-                batch.note(task, cause)
+                batch.record(task, cause)
     finally:
         _write_errors(out.with_name(ERRORS), batch.failures)
         if not any(batch.parts.iterdir()):
             batch.parts.rmdir()
     batch.check_end()
-    outcome = _merge(batch, [task for task in tasks if task.part.exists()], name or out.stem)
+    outcome = _merge_parts(batch, [task for task in tasks if task.part.exists()], name or out.stem)
     shutil.rmtree(batch.parts)
     return outcome
 
 
 class _Batch:
-    """Count of the items that are done and of those that failed."""
+    """Items of a batch, with counts of those that were tried and failed."""
 
     def __init__(
         self,
@@ -157,7 +155,7 @@ class _Batch:
         self.tried = self.failed = 0
 
     def tasks(self) -> list[_Task]:
-        """Return every item with its part and its transcript."""
+        """Return a task for every item."""
         try:
             self.parts.mkdir(parents=True, exist_ok=True)
         except OSError as fault:
@@ -171,43 +169,43 @@ class _Batch:
         transcript: Path | str | None = item.text
         if transcript is None and item.path.is_file():
             transcript = find_transcript(item.path)
-        key = _key(item, transcript, self.recipe)
+        key = _part_key(item, transcript, self.recipe)
         return _Task(item, self.parts / f"{key}.arrow", transcript)
 
     def remaining(self, tasks: Sequence[_Task]) -> list[_Task]:
-        """Return the tasks without a part; the others are counted as done."""
+        """Return the tasks without a part, and count the others as done."""
         rest = [task for task in tasks if not task.part.exists()]
         self.tried = len(tasks) - len(rest)
         self._report_progress()
         return rest
 
-    def note(self, task: _Task, cause: str | None) -> None:
-        """Count an item that was tried, and give up when too many fail."""
+    def record(self, task: _Task, cause: str | None) -> None:
+        """Count an item that was tried; raise a MediaError if too many have failed."""
         self.tried += 1
         if cause is not None:
             self.failed += 1
             self.failures.append(Failure(task.item.name, cause))
         self._report_progress()
-        if self.tried >= FEWEST and self.failed > self.max_failures * self.tried:
+        if self.tried >= FEWEST_TRIED and self.failed > self.max_failures * self.tried:
             tried = self.failures[len(self.gathered.failures) :]
-            raise MediaError(self._describe(tried, self.tried, "files tried", "stopped early"))
+            raise MediaError(self._failure_text(tried, self.tried, "files tried", "stopped early"))
 
     def check_end(self) -> None:
-        """Refuse a result in which too much is missing."""
+        """Raise a MediaError if too many items failed for a corpus."""
         failed = len(self.failures)
         if failed == self.total or failed > self.max_failures * self.total:
             _write_errors(self.out.with_name(ERRORS), self.failures)
             if self.total == 1:
                 raise MediaError(self.failures[0].cause)
             end = "no corpus was written"
-            raise MediaError(self._describe(self.failures, self.total, "items", end))
+            raise MediaError(self._failure_text(self.failures, self.total, "items", end))
 
     def _report_progress(self) -> None:
         if self.progress is not None:
-            known = len(self.gathered.failures)
+            known = len(self.gathered.failures)  # unusable before the extraction
             self.progress(known + self.tried, self.total, known + self.failed)
 
-    def _describe(self, failures: Sequence[Failure], count: int, kind: str, end: str) -> str:
+    def _failure_text(self, failures: Sequence[Failure], count: int, kind: str, end: str) -> str:
         """Return the text of the error that ends a batch."""
         failed = len(failures)
         beyond = (
@@ -215,11 +213,11 @@ class _Batch:
         )
         enough = "0.9" if failed <= 0.9 * count else "1"
         advice = (
-            "What is done is kept; the same command goes on. "
+            "What is done is kept; the same command continues. "
             f"To allow more: --max-failures {enough}"
         )
         if len(self.failures) == self.total:
-            advice = "Mend one of them at least, and give the same command again."
+            advice = "Mend at least one of them, and give the same command again."
         causes = [f"  {f.item}: {f.cause.splitlines()[0]}" for f in failures[:SHOWN]]
         if failed > SHOWN:
             causes.append(f"  and {failed - SHOWN} more")
@@ -228,8 +226,9 @@ class _Batch:
         return "\n".join([first, *causes, where, f"  {advice}"])
 
 
-def _key(item: Item, transcript: Path | str | None, recipe: Recipe) -> str:
-    """Return a hash of all that an item's features depend on; not of its label and split."""
+def _part_key(item: Item, transcript: Path | str | None, recipe: Recipe) -> str:
+    """Return a hash of everything that the features of an item depend on."""
+    # The label and the split are no part of it: they are added when the parts are merged.
     text = _stamp(transcript) if isinstance(transcript, Path) else transcript
     is_cut = item.clip_id is not None
     parts = [_stamp(item.path), text, item.video_id, is_cut, recipe.model_dump(mode="json")]
@@ -237,6 +236,7 @@ def _key(item: Item, transcript: Path | str | None, recipe: Recipe) -> str:
 
 
 def _stamp(path: Path) -> list[str | int]:
+    """Return path, size and time of a file, which change when the file does."""
     try:
         stat = path.stat()
     except OSError:
@@ -245,7 +245,7 @@ def _stamp(path: Path) -> list[str | int]:
 
 
 def _write_errors(path: Path, failures: Sequence[Failure]) -> None:
-    """Write one line per failure; without any, remove the list of an earlier batch."""
+    """Write a line per failure; without failures, remove the list of an earlier batch."""
     if not failures:
         if path.is_file() and path.read_text(encoding="utf-8", errors="replace").startswith(HEADER):
             path.unlink()
@@ -269,16 +269,16 @@ def _extract_all(
     recipe: Recipe,
     make: Callable[[Recipe], Extracts],
 ) -> Generator[tuple[_Task, str | None]]:
-    """Yield every task with the cause of its failure, or None, in the order they end."""
-    over_machines = engine == "ray"
-    if over_machines:
+    """Yield the tasks in the order they end, with the cause of their failure or None."""
+    on_ray = engine == "ray"
+    if on_ray:
         tasks = [_absolute(task) for task in tasks]
-    work = partial(_extract, recipe.model_dump_json(), make, over_machines)
-    # With fewer files than workers each process has more cores.
-    count = workers if over_machines else max(1, min(workers, len(tasks)))
+    work = partial(_extract, recipe.model_dump_json(), make, on_ray)
+    # With fewer files than workers, every process gets more cores.
+    count = workers if on_ray else max(1, min(workers, len(tasks)))
     with closing(run_tasks(work, tasks, workers=count, engine=engine)) as answers:
         for task, cause in answers:
-            if over_machines and cause is None:
+            if on_ray and cause is None:
                 await_shared(task.part)
             yield task, cause.cause if isinstance(cause, Died) else cause
 
@@ -295,7 +295,7 @@ def _absolute(task: _Task) -> _Task:
 def _extract(
     recipe: str,
     make: Callable[[Recipe], Extracts],
-    over_machines: bool,
+    on_ray: bool,
     task: _Task,
     threads: int,
 ) -> str | None:
@@ -303,33 +303,34 @@ def _extract(
 
     Raises:
         MissingExtraError: If a package is not installed.
-        DatasetError: If a part cannot be written, or a file is not seen on this machine. Both
-            would stop every other item, too.
+        DatasetError: If a part cannot be written, or this machine does not see a file. All
+            other items would fail too.
     """
-    if over_machines:
+    if on_ray:
         check_shared(task.item.path, task.part.parent)
     try:
-        _extract_part(task, _extractor(recipe, make, over_machines))
+        _extract_part(task, _extractor(recipe, make, on_ray))
     except (MissingExtraError, DatasetError):
         raise
     except MMCLError as fault:
         return str(fault)
-    except Exception as fault:  # a fault of ours or of a library: one item, not the batch
+    except Exception as fault:  # a bug, here or in a library, costs one item only
         return f"{type(fault).__name__}: {fault}"
     return None
 
 
 @lru_cache(maxsize=1)
-def _extractor(recipe: str, make: Callable[[Recipe], Extracts], over_machines: bool) -> Extracts:
-    """Return the extractor, which a process keeps from one task to the next."""
+def _extractor(recipe: str, make: Callable[[Recipe], Extracts], on_ray: bool) -> Extracts:
+    """Return the extractor; a process keeps it for its next tasks."""
     wanted = Recipe.model_validate_json(recipe)
-    if over_machines and wanted.versions:
+    if on_ray and wanted.versions:
         _check_versions(wanted.versions, with_versions(wanted).versions)
     return make(wanted)
 
 
 def _check_versions(wanted: Mapping[str, str], here: Mapping[str, str]) -> None:
-    """Refuse a machine with other versions: the card names one version of everything."""
+    """Raise a DatasetError if this machine has other versions than the one that began."""
+    # The card of the corpus has room for one version of each.
     for name, version in wanted.items():
         if here.get(name) != version:
             raise DatasetError(
@@ -371,7 +372,8 @@ def _extract_part(task: _Task, extractor: Extracts) -> None:
 # ---------------------------------------------------------------- one corpus of all parts
 
 
-def _merge(batch: _Batch, tasks: Sequence[_Task], name: str) -> Outcome:
+def _merge_parts(batch: _Batch, tasks: Sequence[_Task], name: str) -> Outcome:
+    """Write the parts as one corpus."""
     ordered = sorted(tasks, key=lambda task: SPLITS.index(task.item.split))
     cards = [open_corpus(task.part).card for task in ordered]
     timings = {stage: sum(card.recipe["timings"][stage] for card in cards) for stage in STAGES}
@@ -393,12 +395,13 @@ def _merge(batch: _Batch, tasks: Sequence[_Task], name: str) -> Outcome:
         spans=_spans(ordered, cards),
         notes=tuple(notes),
     )
-    write_corpus(batch.out, merged, _clips(ordered))
+    write_corpus(batch.out, merged, _labelled_clips(ordered))
     duration = sum(card.recipe["duration"] for card in cards)
     return Outcome(merged, batch.failures, timings, duration)
 
 
-def _clips(tasks: Sequence[_Task]) -> Iterator[Clip]:
+def _labelled_clips(tasks: Sequence[_Task]) -> Iterator[Clip]:
+    """Yield the clips of all parts with the split, ids and labels of their items."""
     for task in tasks:
         item = task.item
         for clip in open_corpus(task.part).every_clip().clips():
@@ -414,7 +417,7 @@ def _clips(tasks: Sequence[_Task]) -> Iterator[Clip]:
 
 
 def _spans(tasks: Sequence[_Task], cards: Sequence[Card]) -> dict[str, tuple[float, float]]:
-    """Return where in its file each utterance lies, for files that were cut."""
+    """Return start and end of every utterance in its file, for files that were cut."""
     spans: dict[str, tuple[float, float]] = {}
     for task, card in zip(tasks, cards, strict=True):
         if task.item.clip_id is None:
@@ -426,7 +429,7 @@ def _spans(tasks: Sequence[_Task], cards: Sequence[Card]) -> dict[str, tuple[flo
 
 
 def _joined_notes(tasks: Sequence[_Task], cards: Sequence[Card]) -> Iterator[str]:
-    """Yield the notes of all files; a note that many of them have comes once."""
+    """Yield the notes of all files, each only once."""
     noted: dict[str, list[str]] = {}
     for task, card in zip(tasks, cards, strict=True):
         for note in card.notes:

@@ -1,7 +1,7 @@
-"""Everything that trains a network or uses a trained one on whole corpora and recordings.
+"""Training, comparing, ablating and tuning models, and predicting with trained ones.
 
-In come a corpus and settings, or finished runs and something new to predict; out come run
-folders, comparisons of many models, ablations, searches for settings, robustness sweeps and
-predicted recordings. Whatever is long can be stopped and resumed here. Metrics and the test
-split's door belong to ``evaluation``, the training step to ``learning``, figures to ``explain``.
+The input is a corpus with settings, or a finished run with something new to predict. The output
+is a run folder, a comparison, a search, a robustness sweep or a predicted recording. Long work
+can be stopped and continued. Metrics and access to the test split belong to ``evaluation``, the
+training step to ``learning``, figures to ``explain``.
 """

@@ -17,14 +17,11 @@ REFERENCE = "calibrated"
 
 
 class Ablation(NamedTuple):
-    """One change, as ``section.key=value``.
-
-    Rows with the same question answer it together.
-    """
+    """A row of the ablation: ``calibrated`` with a changed setting."""
 
     name: str
-    question: str
-    settings: tuple[str, ...]
+    question: str  # answered by all rows that share it
+    settings: tuple[str, ...]  # changes, as ``section.key=value``
 
 
 _DECOUPLING = "Does decoupling help?"
@@ -34,6 +31,8 @@ _STEPS = "Do refinement steps help?"
 _TRAINED_WITHOUT = "What is each modality worth in training?"
 _TESTED_WITHOUT = "What does a missing modality cost a trained network?"
 
+# There is no row for policies taught by RLOO with the joint reward and one refinement step: these
+# are the settings of the reference.
 ABLATIONS: tuple[Ablation, ...] = (
     Ablation("common only", _DECOUPLING, ("model.decoupling=common_only",)),
     Ablation("specific only", _DECOUPLING, ("model.decoupling=specific_only",)),
@@ -53,34 +52,33 @@ ABLATIONS: tuple[Ablation, ...] = (
     Ablation("two refinement steps", _STEPS, ("policy.refinement_steps=2",)),
     Ablation("three refinement steps", _STEPS, ("policy.refinement_steps=3",)),
 )
-"""Policies taught by leave-one-out samples (RLOO) with the joint reward and one step are the
-row that all others are held against."""
 
 
 def ablation_entries(
     card: Card, *, source: str | None, overrides: Sequence[str] = (), names: Sequence[str] = ()
 ) -> list[Entry]:
-    """Return the reference, every ablation, each modality left out in training, and ``released``.
+    """Return the rows to train: the reference, the ablations and ``released``.
 
     Args:
-        card: Card of the corpus.
+        card: Card of the corpus; each of its modalities is left out in one row.
         source: Preset or file.
         overrides: Settings of every row.
-        names: Only these ablations, beside the reference; all of them where empty.
+        names: Ablations to keep beside the reference; all if empty.
 
     Raises:
         UsageError: If a name is unknown.
         ConfigError: If a setting is wrong.
     """
 
-    def settle(*settings: str) -> Config:
+    def configure(*settings: str) -> Config:
         return resolve_config(model=REFERENCE, source=source, overrides=[*overrides, *settings])
 
-    plain = settle()
+    reference = configure()
     entries = [
-        Entry(ablation.name, settle(*ablation.settings), ablation.settings, ablation.question)
-        for ablation in (*ABLATIONS, *_without_in_training(plain, card))
+        Entry(ablation.name, configure(*ablation.settings), ablation.settings, ablation.question)
+        for ablation in (*ABLATIONS, *_without_in_training(reference, card))
     ]
+    # ``released`` is a model of its own, not a changed setting of the reference.
     question = "Is the repair better than the method as released?"
     released = resolve_config(model="released", source=source, overrides=overrides)
     entries.append(Entry("released", released, ("model.name=released",), question))
@@ -91,11 +89,11 @@ def ablation_entries(
                 f'--only: unknown ablation "{name}"{did_you_mean(name, known)}\n'
                 f"  Ablations: {', '.join(known)}"
             )
-    return [Entry(REFERENCE, plain), *(e for e in entries if not names or e.name in names)]
+    return [Entry(REFERENCE, reference), *(e for e in entries if not names or e.name in names)]
 
 
 def modalities_left_out(config: Config, card: Card) -> list[Rescored]:
-    """Return rows that show what a trained network loses with each modality taken away at test."""
+    """Return the rows that score the reference without one of its modalities."""
     removable = _removable(config, card)
     return [Rescored(f"tested without {m}", REFERENCE, m, _TESTED_WITHOUT) for m in removable]
 
@@ -110,6 +108,6 @@ def _without_in_training(config: Config, card: Card) -> list[Ablation]:
 
 
 def _removable(config: Config, card: Card) -> list[Modality]:
-    """Return the modalities in use, if there are several."""
+    """Return the modalities in use, or none if there is only one."""
     used = [m for m in MODALITIES if m in card.dims and m in config.model.modalities]
     return used if len(used) > 1 else []

@@ -2,14 +2,14 @@
 
 ::
 
-    OUT/corpus.arrow              the corpus, where it was given in a foreign layout
+    OUT/corpus.arrow              the corpus, converted from a file of another project
     OUT/models/NAME/              one run folder per row, see mmcl.runs.run
     OUT/models/NAME/seed-N/cost.json
-    OUT/comparison.json           every row, every test, what they cost
+    OUT/comparison.json           rows with their costs, and tests of differences
     OUT/comparison.{md,tex,csv}   the table
 
-The models are trained side by side, each training in a process of its own, and scored once. The
-same call again goes on where the last one stopped: a finished seed is not trained again.
+Models are trained side by side, each training in its own process, and scored once. The same call
+continues an interrupted one: a finished seed is not trained again.
 """
 
 from __future__ import annotations
@@ -65,15 +65,13 @@ __all__ = [
 ]
 
 COMPARISON = "comparison.json"
-REFERENCES = ("ridge", "majority", "constant")
-"""Rows that are not trained: they stand in every comparison."""
-
+REFERENCES = ("ridge", "majority", "constant")  # untrained rows of every comparison
+# The first metric of a task is its primary one: the first column of tables and figures.
 DEFAULT_METRICS = {
     "regression": ("mae", "corr", "acc2_non0", "acc7"),
     "classes": ("accuracy", "f1_weighted", "uar"),
     "emotions": ("accuracy", "f1_weighted"),
 }
-"""The first one is primary: it stands first in every table and picture."""
 
 
 def model_entries(
@@ -81,10 +79,8 @@ def model_entries(
 ) -> tuple[list[Entry], list[str]]:
     """Return a row for each model to compare, and notes on models that were left out.
 
-    Without names all models are compared, but for those that use no modality of the corpus.
-
     Args:
-        names: Names of models.
+        names: Names of models. Default: all that use a modality of the corpus.
         card: Card of the corpus.
         source: Preset or file, for every model.
         overrides: ``section.key=value``, for every model.
@@ -93,39 +89,40 @@ def model_entries(
         UsageError: If a name is unknown or given twice.
         ConfigError: If a setting is wrong.
     """
-    asked = [name for name in names if name not in REFERENCES]
-    unknown = [name for name in asked if name not in model_names()]
+    requested = [name for name in names if name not in REFERENCES]
+    unknown = [name for name in requested if name not in model_names()]
     if unknown:
         near = did_you_mean(unknown[0], [*model_names(), *REFERENCES])
         raise UsageError(
             f'--models: unknown model "{unknown[0]}"{near}\n'
-            f"  Models: {', '.join(model_names())}; always there: {', '.join(REFERENCES)}"
+            f"  Models: {', '.join(model_names())}; always included: {', '.join(REFERENCES)}"
         )
-    if len(set(asked)) < len(asked):
-        raise UsageError(f"--models: a model is named twice: {', '.join(asked)}")
+    if len(set(requested)) < len(requested):
+        raise UsageError(f"--models: a model is named twice: {', '.join(requested)}")
     notes = []
-    chosen = asked or [*reversed(VARIANTS), *BASELINES]
-    if not asked:
-        unable = [name for name in chosen if not set(network_class(name).takes) & set(card.dims)]
-        notes = [f"{name} was left out: the corpus has none of its modalities" for name in unable]
-        chosen = [name for name in chosen if name not in unable]
+    # Only a default list may leave out models that cannot use this corpus.
+    chosen = requested or [*reversed(VARIANTS), *BASELINES]
+    if not requested:
+        unusable = [name for name in chosen if not set(network_class(name).takes) & set(card.dims)]
+        notes = [f"{name} was left out: the corpus has none of its modalities" for name in unusable]
+        chosen = [name for name in chosen if name not in unusable]
     configs = [resolve_config(model=n, source=source, overrides=overrides) for n in chosen]
     return [Entry(name, config) for name, config in zip(chosen, configs, strict=True)], notes
 
 
-def default_metrics(task_kind: str, asked: Sequence[str], known: Sequence[str]) -> list[str]:
-    """Return the metrics to compare by: those asked for, or the usual ones of the task.
+def default_metrics(task_kind: str, requested: Sequence[str], known: Sequence[str]) -> list[str]:
+    """Return the metrics to compare by: the requested ones, or the defaults of the task.
 
     Raises:
         ConfigError: If the corpus has no metric of that name.
     """
-    for key in asked:
+    for key in requested:
         if key not in known:
             raise ConfigError(
                 f'unknown metric "{key}"{did_you_mean(key, known)}\n'
                 f"  Metrics of this corpus: {', '.join(known)}"
             )
-    return list(asked) or [key for key in DEFAULT_METRICS[task_kind] if key in known]
+    return list(requested) or [key for key in DEFAULT_METRICS[task_kind] if key in known]
 
 
 def compare(
@@ -144,22 +141,21 @@ def compare(
     rescored: Sequence[Rescored] = (),
     tell: Tell | None = None,
 ) -> dict[str, Any]:
-    """Train what is not trained yet, score and test it; write comparison.json and return it.
+    """Train the rows that are not trained yet, score and test all; write and return the result.
 
     Args:
-        corpus: A corpus file, or a foreign one.
+        corpus: A corpus, or a file of another project.
         entries: The rows to train.
-        seeds: One training of every entry each.
+        seeds: Every row is trained with each of them.
         out: The folder described above.
-        metrics: Metrics to compare by; those usual for the task by default.
-        reference: The row that the others are tested against; by default ``calibrated``, or
-            the first.
+        metrics: Metrics to compare by. Default: those of the task.
+        reference: Row to compare the others with. Default: ``calibrated``, or the first.
         kind: ``comparison`` or ``ablation``.
-        command: As typed, to be kept with the result.
+        command: The command line, for the record.
         workers: Trainings at a time.
-        engine: Whose processes train: our own, or those of Ray.
-        notes: To be kept with the result.
-        rescored: Rows that are not trained, but scored with something taken away.
+        engine: Where the processes run: on this machine, or on Ray.
+        notes: Notes to keep with the result.
+        rescored: Rows that are not trained, but scored without a modality.
         tell: Called about once a second with the state of every row.
 
     Raises:
@@ -170,14 +166,14 @@ def compare(
         TrainingError: If a process died, or every seed of the reference diverged.
     """
     names = [entry.name for entry in entries]
-    held_against = reference or ("calibrated" if "calibrated" in names else names[0])
-    if held_against not in [*names, *REFERENCES]:
-        near = did_you_mean(held_against, [*names, *REFERENCES])
-        raise UsageError(f'--reference: no row is called "{held_against}"{near}')
+    reference_name = reference or ("calibrated" if "calibrated" in names else names[0])
+    if reference_name not in [*names, *REFERENCES]:
+        near = did_you_mean(reference_name, [*names, *REFERENCES])
+        raise UsageError(f'--reference: no row is called "{reference_name}"{near}')
     loaded, path = prepare_corpus(corpus, out)
     _check_settings(entries, loaded)
     preset = entries[0].config.evaluation.preset
-    # References come first: they are quick, and refuse a corpus that cannot be scored.
+    # The references come first: they are quick, and refuse a corpus that cannot be scored.
     predictions: dict[str, Predictions] = {}
     references = reference_rows(loaded, preset, predictions)
     known = summable_metrics(loaded.card.task, preset=preset)
@@ -187,48 +183,48 @@ def compare(
         open_run(folder, loaded, entry.config, seeds=seeds, resume=True)
     jobs = [
         Job(path, entry.config, seed, row_folder(out, entry.name) / f"seed-{seed}", entry.name)
-        for seed in seeds  # every row has its first seed before any has its second
+        for seed in seeds  # the first seed of every row comes before any second seed
         for entry in entries
     ]
     train_jobs(jobs, workers=workers, engine=engine, tell=tell)
     rows = [trained_row(entry, loaded, seeds, out, predictions) for entry in entries]
     rows += [rescored_row(entry, loaded, out, predictions) for entry in rescored]
     rows += [references[name] for name in REFERENCES if name in references]
-    if held_against not in predictions:
+    if reference_name not in predictions:
         raise TrainingError(
-            f"every seed of {held_against} diverged, and the others were to be held against it.\n"
-            "  Hold them against another: --reference ridge"
+            f"every seed of {reference_name} diverged, so the others cannot be compared with it.\n"
+            "  Compare them with another row: --reference ridge"
         )
     task = loaded.card.task
-    tested = compare_rows(held_against, predictions, task=task, metrics=chosen, preset=preset)
+    comparison = compare_rows(reference_name, predictions, task=task, metrics=chosen, preset=preset)
     content = {
         "kind": kind,
         "command": command,
-        "corpus": _about(loaded),
+        "corpus": _corpus_record(loaded),
         "preset": preset if task.kind == "regression" else None,
-        "metrics": [*chosen, *_only_shown(rows)],
-        "reference": held_against,
+        "metrics": [*chosen, *_untested_metrics(rows)],
+        "reference": reference_name,
         "seeds": list(seeds),
         "test_clips": loaded.card.counts["test"],
-        "floor": tested.floor,
+        "floor": comparison.floor,
         "rows": rows,
-        "tests": tested.tests,
-        "best": tested.best,
+        "tests": comparison.tests,
+        "best": comparison.best,
         "workers": workers,
-        "notes": [*notes, *loaded.card.notes, *_divergence(rows), *tested.notes],
+        "notes": [*notes, *loaded.card.notes, *_divergence_notes(rows), *comparison.notes],
         "environment": environment(),
     }
-    _write(out, content)
+    _write_result(out, content)
     return content
 
 
-def _only_shown(rows: Sequence[Mapping[str, Any]]) -> list[str]:
-    """Return the metrics that are shown and not tested: the areas of planted corpora."""
+def _untested_metrics(rows: Sequence[Mapping[str, Any]]) -> list[str]:
+    """Return the metrics that are shown without a test: the areas of planted corpora."""
     return [key for key in ROLE_METRICS if any(row["test"].get(key) for row in rows)]
 
 
 def _check_settings(entries: Sequence[Entry], corpus: Corpus) -> None:
-    """Build every network once, so that a wrong setting is known before the first training."""
+    """Build every network once, so that a wrong setting fails before the first training."""
     card = corpus.card
     dims = {str(m): d for m, d in card.dims.items()}
     for entry in entries:
@@ -239,22 +235,23 @@ def _check_settings(entries: Sequence[Entry], corpus: Corpus) -> None:
             raise ConfigError(f"{entry.name}: {fault}") from None
 
 
-def _about(corpus: Corpus) -> dict[str, Any]:
-    about = corpus.card.model_dump(mode="json", include={"name", "task", "counts", "aligned"})
-    return about | {"checksum": corpus.checksum()}
+def _corpus_record(corpus: Corpus) -> dict[str, Any]:
+    record = corpus.card.model_dump(mode="json", include={"name", "task", "counts", "aligned"})
+    return record | {"checksum": corpus.checksum()}
 
 
-def _divergence(rows: Sequence[Mapping[str, Any]]) -> list[str]:
+def _divergence_notes(rows: Sequence[Mapping[str, Any]]) -> list[str]:
     return [
-        f"{row['name']}: seed {seed} diverged and counts in no mean ({message})"
+        f"{row['name']}: seed {seed} diverged and is in no mean ({message})"
         for row in rows
         for seed, message in row["diverged"].items()
     ]
 
 
-def _write(out: Path, content: Mapping[str, Any]) -> None:
+def _write_result(out: Path, content: Mapping[str, Any]) -> None:
     write_json(out / COMPARISON, content)
     stem = (out / COMPARISON).with_suffix("")
+    # Published numbers stand below the rows, for the corpora that have any.
     name = content["corpus"]["name"]
     published = published_results(name) if name in published_datasets() else []
     for table, suffix in ((markdown_table, ".md"), (latex_table, ".tex"), (csv_table, ".csv")):
@@ -262,25 +259,25 @@ def _write(out: Path, content: Mapping[str, Any]) -> None:
 
 
 def prepare_corpus(path: Path, out: Path) -> tuple[Corpus, Path]:
-    """Open a corpus where the trainings can map it; a foreign file is converted once.
+    """Open a corpus for the trainings; a file of another project is converted once.
 
     Raises:
         DatasetError: If there is no such file, or it cannot be read.
-        RunError: If the folder holds the conversion of another file.
+        RunError: If the folder holds a corpus converted from another file.
     """
     if path.is_file() and is_corpus_file(path):
         return open_corpus(path), path
-    # Every training maps the file; a pickle would be read into the memory of each.
-    kept = out / "corpus.arrow"
-    if not (kept.exists() and path.is_file()):
-        convert_corpus(path, kept)
-    corpus = open_corpus(kept)
+    # All trainings share a mapped corpus file; each would hold its own copy of a pickle.
+    converted = out / "corpus.arrow"
+    if not (converted.exists() and path.is_file()):
+        convert_corpus(path, converted)
+    corpus = open_corpus(converted)
     with path.open("rb") as file:
         checksum = hashlib.file_digest(file, "sha256").hexdigest()
     source = corpus.card.source
     if source is None or source.sha256 != checksum:
         raise RunError(
-            f"{kept}: was converted from another file than {path}; nothing was changed.\n"
+            f"{converted}: was converted from another file than {path}; nothing was changed.\n"
             "  Start another comparison: --out with a new folder"
         )
-    return corpus, kept
+    return corpus, converted

@@ -1,7 +1,7 @@
 """Rows of a comparison: models that were trained, rescored networks, and untrained references.
 
-Every row has its metrics on validation and test; the predictions of the test split behind it are
-kept for the tests of significance.
+A row holds the metrics on validation and test. The functions also add the predictions on the
+test split to a dictionary, for the tests of significance.
 """
 
 from __future__ import annotations
@@ -44,36 +44,33 @@ __all__ = [
 
 
 class Entry(NamedTuple):
-    """A row that is trained.
-
-    ``settings`` are those that differ from the row it is compared with, and ``question`` is
-    the one that an ablation answers.
-    """
+    """A row that is trained."""
 
     name: str
     config: Config
-    settings: tuple[str, ...] = ()
-    question: str | None = None
+    settings: tuple[str, ...] = ()  # those that differ from the reference row
+    question: str | None = None  # the one that an ablation answers
 
 
 class Rescored(NamedTuple):
-    """A row that is not trained: the networks of row ``of``, on clips without a modality."""
+    """A row that is not trained: networks of another row, scored without a modality."""
 
     name: str
-    of: str
+    of: str  # name of the row whose networks are scored
     without: Modality
     question: str | None = None
 
 
 def row_folder(out: Path, name: str) -> Path:
     """Return the run folder of a row."""
+    # Names such as "mean for min" hold characters that folders should not have.
     return out / "models" / re.sub(r"[^\w.=-]+", "-", name)
 
 
 def reference_rows(
     corpus: Corpus, preset: str, predictions: dict[str, Predictions]
 ) -> dict[str, dict[str, Any]]:
-    """Return the rows that are not trained, by name; add their predictions."""
+    """Return the rows that are not trained, by name, and add their predictions."""
     if not corpus.card.counts.get("test"):
         raise DatasetError(
             f"{corpus.card.name}: no test clips to compare on.\n"
@@ -83,7 +80,7 @@ def reference_rows(
     rows: dict[str, dict[str, Any]] = {}
     metrics = {s: reference_metrics(corpus, s, preset=preset) for s in JUDGED}
     for name, reference in reference_predictions(corpus, "test").items():
-        scores = reference.scores[None]
+        scores = reference.scores[None]  # [1, clips, ...]: there are no seeds
         predictions[name] = Predictions(tuple(split.ids), split.labels(), scores, ())
         rows[name] = {
             "name": name,
@@ -105,7 +102,7 @@ def trained_row(
     out: Path,
     predictions: dict[str, Predictions],
 ) -> dict[str, Any]:
-    """Return the row of a model that has been trained; add its predictions."""
+    """Return the row of a trained model, and add its predictions."""
     folder = row_folder(out, entry.name)
     row: dict[str, Any] = {
         "name": entry.name,
@@ -118,7 +115,7 @@ def trained_row(
         for seed in seeds
         if (path := folder / f"seed-{seed}" / DIVERGED).exists()
     }
-    # A row without any network still stands in the table.
+    # A row whose seeds all diverged stays in the table, without numbers.
     if len(diverged) == len(seeds):
         nothing: dict[str, Any] = {"valid": {}, "test": {}, "cost": None}
         return row | {"seeds_done": 0, "diverged": diverged} | nothing
@@ -131,7 +128,7 @@ def trained_row(
 
 
 def _scored_run(folder: Path, corpus: Corpus) -> Run:
-    """Open a run; score it, unless it was scored with the same seeds before."""
+    """Open a run, and score it unless it was scored with the same seeds before."""
     run = Run.load(folder)
     if (folder / METRICS).exists() and run.metrics["seeds"] == list(run.seeds):
         return run
@@ -158,7 +155,7 @@ def _test_predictions(run: Run, corpus: Corpus) -> Predictions:
 def rescored_row(
     entry: Rescored, corpus: Corpus, out: Path, predictions: dict[str, Predictions]
 ) -> dict[str, Any]:
-    """Return the row of another row's networks on clips without a modality; add predictions."""
+    """Return the row of another row's networks, scored without a modality; add predictions."""
     run = Run.load(row_folder(out, entry.of))
     split = without_modality(judged_split(corpus, "test"), entry.without)
     settings = run.config.evaluation
@@ -179,15 +176,16 @@ def rescored_row(
         "settings": [f"{entry.without} taken away at test"],
         "seeds_done": len(run.seeds),
         "diverged": {},
-        "valid": {},
+        "valid": {},  # nothing is chosen here, so validation is not scored
         "test": summaries(metrics),
         "cost": None,
     }
 
 
 def _cost(run: Run) -> dict[str, Any]:
-    """Return what the trainings of a run needed, from the files of their processes."""
+    """Return size, time and memory of a run's trainings, from the files they left."""
     report = run.metrics
+    # A run that mmcl train made has no such files: then only size and time are known.
     costs = [
         json.loads(path.read_text())
         for seed in run.seeds

@@ -1,9 +1,8 @@
 """Tables of a comparison in markdown, LaTeX and csv.
 
-In comes the content of ``comparison.json``. Bold marks a row that is significantly better than
-every other, a dagger one that differs significantly from the reference; seeds that diverged are
-counted in their row. Accuracies, F1 and areas are printed in percent, errors and correlations as
-they are; csv rounds nothing.
+The tables show the content of ``comparison.json``. Bold marks a row that is significantly better
+than all others. A dagger marks one that differs significantly from the reference. Accuracies, F1
+and areas are printed in percent, errors and correlations as they are. Csv rounds nothing.
 """
 
 from __future__ import annotations
@@ -19,9 +18,10 @@ from mmcl.evaluation.published_results import PublishedResult
 
 __all__ = ["CSV_COLUMNS", "csv_table", "latex_table", "markdown_table"]
 
-NOTHING = "–"
+NOTHING = "–"  # cell without a value
 DAGGER = "†"
 
+# Columns of csv_table; a cell is empty if the number does not exist.
 CSV_COLUMNS = (
     *("kind", "corpus", "preset", "split", "model", "question", "metric", "higher_is_better"),
     *("mean", "std", "low", "high", "seeds_valid", "seeds_done", "seeds_asked"),
@@ -30,8 +30,8 @@ CSV_COLUMNS = (
     *("parameters", "train_seconds", "predict_clips_per_second", "peak_memory_mib"),
     *("selection", "source", "note"),
 )
-"""Columns of :func:`csv_table`; an empty cell is a number that does not exist."""
 
+# Keys of a row's cost, and their column titles.
 COSTS = {
     "parameters": "parameters",
     "train_seconds": "training, s",
@@ -72,19 +72,20 @@ class _Table(NamedTuple):
 
 
 def markdown_table(content: Mapping[str, Any], *, published: Sequence[PublishedResult] = ()) -> str:
-    """Return a comparison as a pipe table with its notes below.
+    """Return a comparison as a markdown table with notes.
 
-    ``published`` are numbers of others, a block of their own that is never bold.
+    ``published`` numbers of others stand in a block below, never bold.
     """
     table = _table(content, published)
-    lines = [_pipes(table.header), _pipes(["---", *["---:"] * (len(table.header) - 1)])]
-    lines += [_pipes(map(_markdown, row)) for row in table.rows]
+    lines = [_pipe_row(table.header), _pipe_row(["---", *["---:"] * (len(table.header) - 1)])]
+    lines += [_pipe_row(map(_markdown_cell, row)) for row in table.rows]
     if table.published:
+        # Columns of metrics end with an arrow.
         titles = [title for title in table.header if title.endswith(("↑", "↓"))]
         header = ["model", *titles, "source"]
         lines += ["", "Published by others, not run here:", ""]
-        lines += [_pipes(header), _pipes(["---"] * len(header))]
-        lines += [_pipes(map(_markdown, row)) for row in table.published]
+        lines += [_pipe_row(header), _pipe_row(["---"] * len(header))]
+        lines += [_pipe_row(map(_markdown_cell, row)) for row in table.published]
     lines += ["", *(f"- {note}" for note in table.notes)]
     return "\n".join(lines) + "\n"
 
@@ -92,7 +93,7 @@ def markdown_table(content: Mapping[str, Any], *, published: Sequence[PublishedR
 def latex_table(content: Mapping[str, Any], *, published: Sequence[PublishedResult] = ()) -> str:
     """Return a comparison as a LaTeX table, which needs the package ``booktabs``.
 
-    ``published`` are numbers of others, below a rule of their own and never bold.
+    ``published`` numbers of others stand below a rule, never bold.
     """
     table = _table(content, published)
     width = len(table.header)
@@ -101,9 +102,9 @@ def latex_table(content: Mapping[str, Any], *, published: Sequence[PublishedResu
         r"\centering",
         rf"\begin{{tabular}}{{l{'r' * (width - 1)}}}",
         r"\toprule",
-        _ampersands(map(_escape, table.header)),
+        _latex_row(map(_escape, table.header)),
         r"\midrule",
-        *(_ampersands(map(_latex, row)) for row in table.rows),
+        *(_latex_row(map(_latex_cell, row)) for row in table.rows),
     ]
     if table.published:
         block = rf"\multicolumn{{{width}}}{{l}}{{Published by others, not run here}} \\"
@@ -120,12 +121,10 @@ def csv_table(
     split: str = "test",
     published: Sequence[PublishedResult] = (),
 ) -> str:
-    """Return a comparison as csv, a line per model and metric, nothing rounded.
+    """Return a comparison as csv: a line per model and metric.
 
-    Args:
-        content: Content of ``comparison.json``.
-        split: ``test`` or ``valid``; tests, best rows and costs belong to ``test`` alone.
-        published: Numbers of others, in lines of the kind ``published``.
+    The split is ``test`` or ``valid``; only ``test`` has tests, best rows and costs.
+    ``published`` numbers of others stand in lines of the kind ``published``.
     """
     text = io.StringIO()
     writer = csv.DictWriter(text, CSV_COLUMNS, restval="", lineterminator="\n")
@@ -140,37 +139,37 @@ def csv_table(
 
 def _table(content: Mapping[str, Any], published: Sequence[PublishedResult]) -> _Table:
     metrics: list[str] = content["metrics"]
-    # A column that no row has anything for is left out.
-    asks = any(row.get("question") for row in content["rows"])
-    paid = [row.get("cost") or {} for row in content["rows"]]
-    costs = [key for key in COSTS if any(cost.get(key) is not None for cost in paid)]
-    header = ["model", *["question"] * asks, *map(_title, metrics), "seeds"]
+    # A column that would be empty in every row is left out.
+    has_questions = any(row.get("question") for row in content["rows"])
+    row_costs = [row.get("cost") or {} for row in content["rows"]]
+    costs = [key for key in COSTS if any(cost.get(key) is not None for cost in row_costs)]
+    header = ["model", *["question"] * has_questions, *map(_column_title, metrics), "seeds"]
     header += [COSTS[key] for key in costs]
     rows = []
-    for row, cost in zip(content["rows"], paid, strict=True):
-        texts = [row["name"], *[row.get("question") or ""] * asks]
+    for row, cost in zip(content["rows"], row_costs, strict=True):
+        texts = [row["name"], *[row.get("question") or ""] * has_questions]
         values = [_metric_cell(content, row, key) for key in metrics]
-        ends = [_seeds(content, row), *(_cost(key, cost.get(key)) for key in costs)]
+        ends = [_format_seeds(content, row), *(_format_cost(key, cost.get(key)) for key in costs)]
         rows.append([*map(_Cell, texts), *values, *map(_Cell, ends)])
     return _Table(header, rows, _published_rows(metrics, published), _notes(content))
 
 
-def _title(key: str) -> str:
-    """Write ``acc2_non0`` as ``Acc-2 non0 (%) ↑``."""
+def _column_title(key: str) -> str:
+    """Return the column title of a metric: ``acc2_non0`` becomes ``Acc-2 non0 (%) ↑``."""
     stem, *rest = key.split("_")
     words = [_STEM_NAMES.get(stem, stem), *("AUROC" if word == "auroc" else word for word in rest)]
-    unit = ["(%)"] if _percent(key) else []
+    unit = ["(%)"] if _in_percent(key) else []
     return " ".join([*words, *unit, "↑" if higher_is_better(key) else "↓"])
 
 
-def _percent(key: str) -> bool:
+def _in_percent(key: str) -> bool:
     return key not in ("mae", "corr")
 
 
-def _number(key: str, value: float | None) -> str:
+def _format(key: str, value: float | None) -> str:
     if value is None or math.isnan(value):
         return NOTHING
-    return f"{100 * value:.2f}" if _percent(key) else f"{value:.3f}"
+    return f"{100 * value:.2f}" if _in_percent(key) else f"{value:.3f}"
 
 
 def _metric_cell(content: Mapping[str, Any], row: Mapping[str, Any], key: str) -> _Cell:
@@ -178,13 +177,13 @@ def _metric_cell(content: Mapping[str, Any], row: Mapping[str, Any], key: str) -
     mean, std = summary.get("mean"), summary.get("std")
     if mean is None:
         return _Cell(NOTHING)
-    spread = f" ± {_number(key, std)}" if std is not None else ""
+    spread = f" ± {_format(key, std)}" if std is not None else ""
     test = _find_test(content, row["name"], key)
-    # A seed without a value must not go unseen.
+    # A metric can be undefined for a seed; the reader must see that.
     valid = summary["num_valid"]
     fewer = f" ({valid} of {row['seeds_done']} seeds)" if valid < row["seeds_done"] else ""
     return _Cell(
-        _number(key, mean) + spread + fewer,
+        _format(key, mean) + spread + fewer,
         bold=content["best"].get(key) == row["name"],
         dagger=test.get("better") is not None,
     )
@@ -195,15 +194,15 @@ def _find_test(content: Mapping[str, Any], name: str, key: str) -> Mapping[str, 
     return next((test for test in tests if (test["name"], test["metric"]) == (name, key)), {})
 
 
-def _seeds(content: Mapping[str, Any], row: Mapping[str, Any]) -> str:
-    """Return the number of seeds, or ``2 of 3 seeds`` where one diverged."""
+def _format_seeds(content: Mapping[str, Any], row: Mapping[str, Any]) -> str:
+    """Return the number of seeds, or ``2 of 3 seeds`` if one diverged."""
     if row["kind"] == "reference":
         return NOTHING
     asked, done = len(content["seeds"]), row["seeds_done"]
     return str(asked) if done == asked else f"{done} of {asked} seeds"
 
 
-def _cost(key: str, value: float | None) -> str:
+def _format_cost(key: str, value: float | None) -> str:
     if value is None:
         return NOTHING
     return f"{value:,.1f}" if key == "train_seconds" else f"{value:,.0f}"
@@ -218,26 +217,26 @@ def _notes(content: Mapping[str, Any]) -> list[str]:
         f"{DAGGER} significantly different from {content['reference']} (p < .05 after Holm)",
         "bold: significantly better than every other row",
     ]
-    # The title without its arrow and unit.
-    floors = [
-        f"{_title(key)[:-2].removesuffix(' (%)')} {100 * floor:.2f}"
+    # Titles without arrow and unit: the note gives the unit.
+    errors = [
+        f"{_column_title(key)[:-2].removesuffix(' (%)')} {100 * floor:.2f}"
         for key, floor in content["floor"].items()
         if floor is not None
     ]
-    if floors:
+    if errors:
         notes.append(
-            f"s.e. that the choice of test clips alone causes, points: {', '.join(floors)}"
+            f"s.e. that the choice of test clips alone causes, points: {', '.join(errors)}"
         )
     for row in content["rows"]:
         for seed, reason in row.get("diverged", {}).items():
-            notes.append(f"{row['name']}, seed {seed} diverged and is not in its row: {reason}")
+            notes.append(f"{row['name']}, seed {seed} diverged and is not in the mean: {reason}")
     return [*notes, *content["notes"]]
 
 
 def _published_rows(
     metrics: Sequence[str], published: Sequence[PublishedResult]
 ) -> list[list[_Cell]]:
-    """Return a row per model and source that has one of the metrics."""
+    """Return a row per model and source that reports one of the metrics."""
     by_model: dict[tuple[str, str], dict[str, PublishedResult]] = {}
     for result in published:
         if result.metric in metrics:
@@ -249,28 +248,28 @@ def _published_rows(
         selections = dict.fromkeys(_SELECTIONS[result.selection] for result in results.values())
         remarks = dict.fromkeys(result.note for result in results.values() if result.note)
         about = "; ".join([source, *settings, ", ".join(selections), *remarks])
-        values = [_number(key, results[key].value if key in results else None) for key in metrics]
+        values = [_format(key, results[key].value if key in results else None) for key in metrics]
         rows.append([_Cell(text) for text in (model, *values, about)])
     return rows
 
 
-def _pipes(cells: Iterable[str]) -> str:
+def _pipe_row(cells: Iterable[str]) -> str:
     return f"| {' | '.join(cells)} |"
 
 
-_MARKDOWN = str.maketrans({"|": "\\|", "*": "\\*", "_": "\\_", "\n": " "})
+_MARKDOWN_ESCAPES = str.maketrans({"|": "\\|", "*": "\\*", "_": "\\_", "\n": " "})
 
 
-def _markdown(cell: _Cell) -> str:
-    text = cell.text.translate(_MARKDOWN)
+def _markdown_cell(cell: _Cell) -> str:
+    text = cell.text.translate(_MARKDOWN_ESCAPES)
     return (f"**{text}**" if cell.bold else text) + DAGGER * cell.dagger
 
 
-def _ampersands(cells: Iterable[str]) -> str:
+def _latex_row(cells: Iterable[str]) -> str:
     return " & ".join(cells) + r" \\"
 
 
-_LATEX = str.maketrans(
+_LATEX_ESCAPES = str.maketrans(
     {
         "\\": r"\textbackslash{}",
         **{sign: rf"\{sign}" for sign in "&%$#_{}"},
@@ -289,19 +288,19 @@ _LATEX = str.maketrans(
 
 
 def _escape(text: str) -> str:
-    return text.translate(_LATEX)
+    return text.translate(_LATEX_ESCAPES)
 
 
-def _latex(cell: _Cell) -> str:
+def _latex_cell(cell: _Cell) -> str:
     text = _escape(cell.text)
     return (rf"\textbf{{{text}}}" if cell.bold else text) + _escape(DAGGER) * cell.dagger
 
 
 def _latex_published(row: Sequence[_Cell], width: int) -> str:
-    """Put values below their metrics, and the source into the columns that are left."""
+    """Return a row with the values below their metrics, and the source in the columns after."""
     *cells, source = (_escape(cell.text) for cell in row)
     left = max(width - len(cells), 1)
-    return _ampersands([*cells, rf"\multicolumn{{{left}}}{{l}}{{{source}}}"])
+    return _latex_row([*cells, rf"\multicolumn{{{left}}}{{l}}{{{source}}}"])
 
 
 def _csv_line(

@@ -1,7 +1,7 @@
-"""Trainings side by side, each in a process of its own that has done nothing before.
+"""Trainings side by side, each in a fresh process.
 
-A training is deterministic, so nothing depends on which process took it or in which order. One
-that was killed is gone on with from its checkpoint, by the next call that is given the same job.
+A training is deterministic: its result does not depend on the process or the order. A call with
+the same job continues a killed training from its checkpoint.
 """
 
 from __future__ import annotations
@@ -37,51 +37,40 @@ __all__ = [
     "with_threads",
 ]
 
-COST = "cost.json"
-"""Beside a seed's checkpoint: the time and memory that its process needed."""
+# Files beside a seed's checkpoint.
+COST = "cost.json"  # time and memory of its process
+DIVERGED = "diverged.json"  # message of a loss that stopped being finite
 
-DIVERGED = "diverged.json"
-"""Beside a seed's checkpoint: the message of a loss that stopped being finite."""
-
-
-_GO_ON = (
-    "  Go on with fewer at a time: the same command with --workers 1, mmcl train also with --resume"
+_CONTINUE = (
+    "  Continue with fewer at a time: the same command with --workers 1, "
+    "mmcl train also with --resume"
 )
 
 
 class Job(NamedTuple):
-    """One training: a corpus file, settings, a seed, the folder of the seed, and a name to show."""
+    """A training of one seed."""
 
     corpus: Path
     config: Config
     seed: int
-    folder: Path
-    name: str = ""
+    folder: Path  # of the seed
+    name: str = ""  # row of the live table that shows it
 
     @property
     def is_over(self) -> bool:
-        """Whether it has finished, well or not."""
+        """Whether the training has finished or diverged."""
         return (self.folder / DONE).exists() or (self.folder / DIVERGED).exists()
 
 
 class Status(NamedTuple):
-    """Progress of the trainings that share a name, for a live table.
-
-    Attributes:
-        name: The name.
-        done: Trainings that have finished.
-        diverged: Trainings whose loss stopped being finite.
-        seeds: All trainings of this name.
-        epoch: Latest epoch, counted from 1; None where none is in training.
-        valid_loss: Mean of their best validation losses so far.
-    """
+    """Progress of the jobs with one name: a row of the live table."""
 
     name: str
-    done: int
-    diverged: int
-    seeds: int
-    epoch: int | None
-    valid_loss: float | None
+    done: int  # trainings that have finished
+    diverged: int  # trainings whose loss stopped being finite
+    seeds: int  # all trainings of this name
+    epoch: int | None  # latest epoch from 1 on, or None if none is in training
+    valid_loss: float | None  # mean of the best validation losses so far
 
 
 Tell = Callable[[list[Status]], None]
@@ -95,58 +84,59 @@ def train_jobs(
     for_comparison: bool = True,
     tell: Tell | None = None,
 ) -> None:
-    """Train every job that is not over, several at a time.
+    """Train all jobs that are not over, several at a time.
 
     Args:
-        jobs: In the order they are begun.
+        jobs: The trainings, in the order in which they start.
         workers: Processes at a time; they share the cores evenly.
-        engine: Whose processes: our own, or those of Ray, on one machine or many.
-        for_comparison: Write :data:`COST` for each. Where a loss stops being finite write
-            :data:`DIVERGED` and train the others; without this the error is raised.
+        engine: Where the processes run: on this machine, or on Ray.
+        for_comparison: Write :data:`COST` for every job. If a loss stops being finite, write
+            :data:`DIVERGED` and train the others, instead of raising the error.
         tell: Called about once a second, and once at the end, with the state of all jobs.
 
     Raises:
         ConfigError: If a job asks for several processes (``runtime.devices``).
-        TrainingError: If processes died, when all other trainings are done.
-        MMCLError: Whatever else a training raised; the others are stopped.
+        TrainingError: If processes died. The other trainings are finished first.
+        MMCLError: If a training raised it. The others are stopped.
     """
-    left = [job for job in jobs if not job.is_over]
-    for job in left:
+    pending = [job for job in jobs if not job.is_over]
+    for job in pending:
         refuse_several_devices(job.config)
-    over_machines = engine == "ray"
-    if over_machines:
-        left = [j._replace(corpus=j.corpus.absolute(), folder=j.folder.absolute()) for j in left]
-    gpus = int(any(job.config.runtime.accelerator == "gpu" for job in left))
-    work = partial(_train_job, for_comparison, over_machines)
+    on_ray = engine == "ray"
+    # Other machines have other working folders.
+    if on_ray:
+        pending = [
+            j._replace(corpus=j.corpus.absolute(), folder=j.folder.absolute()) for j in pending
+        ]
+    gpus = int(any(job.config.runtime.accelerator == "gpu" for job in pending))
+    work = partial(_train_job, for_comparison, on_ray)
 
-    def look() -> None:
+    def report() -> None:
         if tell is not None:
             tell(_statuses(jobs))
 
     died = []
-    # A fresh process each: nothing of one training (memory, random state) reaches the next.
-    answers = run_tasks(
-        work, left, workers=workers, engine=engine, fresh=True, gpus=gpus, look=look
+    # Fresh processes: memory and random state of one training do not reach the next.
+    results = run_tasks(
+        work, pending, workers=workers, engine=engine, fresh=True, gpus=gpus, look=report
     )
-    with closing(answers):
-        for job, answer in answers:
-            if isinstance(answer, Died):
-                died.append(f"  {job.folder}: {answer.cause}")
-            elif over_machines:  # a network file system shows the files late
+    with closing(results):
+        for job, result in results:
+            if isinstance(result, Died):
+                died.append(f"  {job.folder}: {result.cause}")
+            elif on_ray:  # on a network file system the files appear late
                 await_shared(job.folder / DONE, job.folder / DIVERGED)
-    look()
-    # The others were trained to their end first: one death costs one training.
+    report()
+    # Raised at the end, so that a process that dies costs one training and not all.
     if died:
-        first = f"{len(died)} of {len(left)} trainings died before they ended; the others are done."
-        raise TrainingError("\n".join([first, *died, _GO_ON]))
+        first = (
+            f"{len(died)} of {len(pending)} trainings died before they ended; the others are done."
+        )
+        raise TrainingError("\n".join([first, *died, _CONTINUE]))
 
 
 def refuse_several_devices(config: Config) -> None:
-    """Refuse settings that ask for several processes for one of many trainings.
-
-    Raises:
-        ConfigError: If they do.
-    """
+    """Raise a ConfigError if one of many trainings asks for several processes."""
     devices = config.runtime.devices
     if devices > 1:
         raise ConfigError(
@@ -157,13 +147,14 @@ def refuse_several_devices(config: Config) -> None:
 
 
 def _statuses(jobs: Sequence[Job]) -> list[Status]:
-    """Return the state of the jobs by name, as their folders show it."""
+    """Return a status for every name, read from the folders of its jobs."""
     statuses = []
     for name in dict.fromkeys(job.name for job in jobs):
         folders = [job.folder for job in jobs if job.name == name]
         done = [folder for folder in folders if (folder / DONE).exists()]
         diverged = [folder for folder in folders if (folder / DIVERGED).exists()]
         histories = {folder: rows for folder in folders if (rows := read_history(folder))}
+        # A training in progress counts with its best epoch so far.
         losses = [min(row.valid_loss for row in rows) for rows in histories.values()]
         epochs = [len(rows) for folder, rows in histories.items() if folder not in done]
         loss = sum(losses) / len(losses) if losses else None
@@ -172,12 +163,12 @@ def _statuses(jobs: Sequence[Job]) -> list[Status]:
     return statuses
 
 
-def _train_job(for_comparison: bool, over_machines: bool, job: Job, threads: int) -> None:
-    """Train one job in this process, or go on with it."""
-    if over_machines:
+def _train_job(for_comparison: bool, on_ray: bool, job: Job, threads: int) -> None:
+    """Train a job in this process, from its checkpoint if there is one."""
+    if on_ray:
         check_shared(job.corpus, job.folder.parent)
     job = job._replace(config=with_threads(job.config, threads))
-    development = open_corpus(job.corpus).development()
+    development = open_corpus(job.corpus).development()  # without test clips
     if for_comparison:
         _train_and_measure(job, development)
     else:
@@ -185,7 +176,7 @@ def _train_job(for_comparison: bool, over_machines: bool, job: Job, threads: int
 
 
 def _train_and_measure(job: Job, development: Corpus) -> None:
-    """Train, and write down what the process needed, or that the loss diverged."""
+    """Train, and write the costs; if the loss diverges, write its message too."""
     cost: dict[str, Any] = {"threads": job.config.runtime.threads}
     try:
         fitted = fit(development, job.config, seed=job.seed, folder=job.folder, resume=True)
@@ -193,7 +184,7 @@ def _train_and_measure(job: Job, development: Corpus) -> None:
         cost["predict_clips_per_second"] = speed
     except TrainingError as fault:
         write_json(job.folder / DIVERGED, {"message": str(fault).splitlines()[0]})
-    # The process has done this training alone, so that its totals are those of the training.
+    # The process has done nothing else, so its totals are those of the training.
     used = resource.getrusage(resource.RUSAGE_SELF)
     cost["peak_memory_mib"] = used.ru_maxrss / 1024
     cost["cpu_seconds"] = used.ru_utime + used.ru_stime
@@ -201,7 +192,7 @@ def _train_and_measure(job: Job, development: Corpus) -> None:
 
 
 def with_threads(config: Config, threads: int) -> Config:
-    """Return the settings with so many threads, unless the user has set their number.
+    """Return the settings with a number of threads, unless the user has set one.
 
     Example:
         >>> with_threads(Config(), 2).runtime.threads
@@ -214,7 +205,7 @@ def with_threads(config: Config, threads: int) -> Config:
 
 
 def _prediction_speed(model: Network, development: Corpus, config: Config) -> float:
-    """Return the clips of the validation split predicted per second, reading included."""
+    """Return how many validation clips are read and predicted per second."""
     split = development.split("valid")
     started = time.perf_counter()
     score_split(model, split, batch_size=config.evaluation.batch_size)
@@ -223,10 +214,10 @@ def _prediction_speed(model: Network, development: Corpus, config: Config) -> fl
 
 @contextmanager
 def corpus_file(corpus: Corpus, folder: Path) -> Iterator[Path]:
-    """Give the file that other processes can map a corpus from.
+    """Yield the path of a file from which other processes can map a corpus.
 
-    A corpus that lies in no file of its own (read from a foreign layout) is written into the
-    folder for the while, without its test clips.
+    A corpus that was read from another layout is written into the folder for the time being,
+    without its test clips.
     """
     if corpus.mapped is not None:
         yield corpus.mapped.path.absolute()

@@ -1,9 +1,9 @@
 """Predict clips with some of their steps, or whole modalities, missing.
 
-A missing step is masked; a network that knows one length per clip (``released``) is given
-zeros. The draw of missing steps depends on the corpus and the mask seed alone, so all networks
-lose the same steps. A step missing at one rate is missing at every higher rate, and a clip
-keeps at least one step.
+A missing step is masked; for a network that knows one length per clip (``released``) it becomes
+zeros. The missing steps are drawn from the corpus and the mask seed alone, so all networks lose
+the same steps. A step that is missing at one rate is missing at all higher rates. A clip keeps at
+least one step.
 """
 
 from __future__ import annotations
@@ -26,23 +26,17 @@ __all__ = ["Condition", "conditions_of", "missing_steps", "score_damaged", "subs
 
 
 class Condition(NamedTuple):
-    """The part of every clip that is left.
+    """A way of damaging clips."""
 
-    Attributes:
-        kept: Modalities that stay.
-        rate: Probability that a step of them is missing, 0 to below 1.
-        mask_seed: Seed of the draw of missing steps; None where no step is missing.
-    """
-
-    kept: tuple[Modality, ...]
-    rate: float = 0.0
-    mask_seed: int | None = None
+    kept: tuple[Modality, ...]  # modalities that stay
+    rate: float = 0.0  # probability that a step of them is missing, 0 to below 1
+    mask_seed: int | None = None  # seed of the draw of missing steps; None if none is missing
 
 
 def conditions_of(
     modalities: Sequence[Modality], rates: Sequence[float], mask_seeds: Sequence[int]
 ) -> list[Condition]:
-    """List the conditions of a sweep: complete clips, every rate and draw, every smaller subset."""
+    """Return the conditions of a sweep: complete clips, all rates and draws, smaller subsets."""
     used = tuple(modalities)
     damaged = [Condition(used, rate, seed) for rate in rates if rate for seed in mask_seeds]
     smaller = [Condition(kept) for kept in subsets_of(used) if kept != used]
@@ -50,18 +44,18 @@ def conditions_of(
 
 
 def subsets_of(modalities: tuple[Modality, ...]) -> list[tuple[Modality, ...]]:
-    """List the subsets with at least one modality, the smallest first."""
+    """Return the subsets with at least one modality, the smallest first."""
     sizes = range(1, len(modalities) + 1)
     return [kept for size in sizes for kept in combinations(modalities, size)]
 
 
 def draw_chances(split: Split, mask_seed: int) -> dict[Modality, NDArray[np.float64]]:
-    """Draw a number in 0..1 for every step; at a rate above its number a step is missing.
+    """Draw a number in 0..1 for every step. The step is missing if the rate is above it.
 
     Returns:
         Per modality float64 ``[steps of all clips]``, clip after clip.
     """
-    # Seeded by modality, so that a corpus without one gives the others the same numbers.
+    # A generator per modality: its numbers do not depend on which others the corpus has.
     generators = {m: np.random.default_rng([mask_seed, MODALITIES.index(m)]) for m in MODALITIES}
     return {m: generators[m].random(int(split.lengths(m).sum())) for m in split.modalities}
 
@@ -71,14 +65,13 @@ def missing_steps(
 ) -> dict[Modality, Tensor]:
     """Return the real steps that are missing at a rate, per modality bool ``[b, n_m]``.
 
-    Args:
-        real: Per modality bool ``[b, n_m]``.
-        chances: Numbers of :func:`draw_chances`, per modality float ``[b, n_m]``.
-        rate: Probability that a step is missing.
+    ``real`` marks the real steps, and ``chances`` are their numbers of :func:`draw_chances`; both
+    are ``[b, n_m]`` per modality.
     """
+    # Padding gets -1, below all numbers, so that it is neither missing nor the step that stays.
     ranked = torch.cat([chances[m].masked_fill(~mask, -1.0) for m, mask in real.items()], dim=1)
     missing = (ranked >= 0) & (ranked < rate)  # [b, sum of n_m]
-    # The step with the largest number stays, whatever the rate.
+    # The step with the largest number stays at every rate, so no clip is empty.
     missing.scatter_(1, ranked.argmax(dim=1, keepdim=True), False)
     parts = torch.split(missing, [mask.shape[1] for mask in real.values()], dim=1)
     return dict(zip(real, parts, strict=True))
@@ -94,17 +87,17 @@ def score_damaged(
 ) -> dict[Condition, NDArray[np.float64]]:
     """Predict every clip of a split under every condition.
 
-    Labels are not looked at. The batch size changes nothing but the speed. ``advance`` is
-    called with the number of clips done under a condition.
+    Labels are not used. ``advance`` is called with the number of clips predicted under a
+    condition.
 
     Returns:
-        By condition float64 scores of every clip, in order.
+        By condition float64 scores of all clips, in the order of the split.
     """
     seeds = sorted({c.mask_seed for c in conditions if c.mask_seed is not None})
     chances = {seed: draw_chances(split, seed) for seed in seeds}
     scores: dict[Condition, list[NDArray[np.float64]]] = {c: [] for c in conditions}
     with model.evaluating():
-        # Every batch is read from the corpus once and damaged in all ways.
+        # A batch is read once and then damaged under all conditions.
         for rows in batch_rows(np.arange(len(split)), batch_size):
             batch = model.collate(split, rows)
             real = _real_steps(batch, split)
@@ -119,10 +112,11 @@ def score_damaged(
 
 
 def _real_steps(batch: Batch, split: Split) -> dict[Modality, Tensor]:
-    """Measured steps by modality, also where the network takes a missing step for a real one."""
+    """Return the steps that were measured, by modality bool ``[b, n_m]``."""
     masks = {m: mask.cpu() for m, mask in batch.masks.items()}
     if not split.card.missing_as_zero:
         return masks
+    # The masks of ``released`` count missing steps as real; their features are all zero.
     return {m: mask & batch.features[m].any(dim=-1).cpu() for m, mask in masks.items()}
 
 
@@ -132,13 +126,13 @@ def _pad_chances(
     rows: NDArray[np.int64],
     real: Mapping[Modality, Tensor],
 ) -> dict[Modality, Tensor]:
-    """Numbers of neighbouring clips in the shape of their batch, by modality ``[b, n_m]``."""
+    """Return the numbers of consecutive clips as a batch, by modality ``[b, n_m]``."""
     padded = {}
     for modality, mask in real.items():
         lengths = split.lengths(modality)
-        first = int(lengths[: rows[0]].sum())
+        first = int(lengths[: rows[0]].sum())  # steps of all clips before these
         numbers = np.zeros(tuple(mask.shape))
-        inside = np.arange(mask.shape[1]) < lengths[rows, None]  # also steps not measured
+        inside = np.arange(mask.shape[1]) < lengths[rows, None]  # also steps that were not measured
         numbers[inside] = chances[modality][first : first + int(inside.sum())]
         padded[modality] = torch.from_numpy(numbers)
     return padded
@@ -149,7 +143,7 @@ def _missing_under(
     real: Mapping[Modality, Tensor],
     chances: Mapping[int, Mapping[Modality, Tensor]],
 ) -> dict[Modality, Tensor]:
-    """Steps that a condition takes away, by modality bool ``[b, n_m]``."""
+    """Return the steps that a condition takes away, by modality bool ``[b, n_m]``."""
     kept = {m: mask for m, mask in real.items() if m in condition.kept}
     gone = {m: torch.ones_like(mask) for m, mask in real.items() if m not in kept}
     if condition.mask_seed is None or not kept:

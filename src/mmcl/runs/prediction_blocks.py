@@ -1,4 +1,7 @@
-"""Prediction of a corpus by several processes, block by block: the rows of one process."""
+"""Prediction of a corpus by several processes, block by block.
+
+The rows are those that one process would return.
+"""
 
 from __future__ import annotations
 
@@ -26,17 +29,13 @@ from mmcl.runs.run import Run
 
 __all__ = ["predict_in_blocks"]
 
-BLOCKS = 4
-"""Blocks for each process: when one is slow or dies, the others wait so much less for it."""
+BLOCKS = 4  # per process: with small blocks the others wait less for a slow process
 
 
 class _Block(NamedTuple):
-    """Clips ``start`` to ``stop - 1`` of a corpus file, to be scored by the network of one seed.
+    """Clips ``start`` to ``stop - 1`` of a corpus file, to be scored by the network of a seed."""
 
-    ``call`` names one call of ours: files that a process opened for another may have changed.
-    """
-
-    call: str
+    call: str  # name of the call: a later one opens the files again, since they may have changed
     run: Path
     corpus: Path
     seed: int
@@ -58,17 +57,15 @@ def predict_in_blocks(
     engine: Engine = "local",
     advance: Callable[[int], None] | None = None,
 ) -> pa.Table:
-    """Predict every clip of a corpus: the rows of :meth:`Run.predict`, in their order.
-
-    The blocks hold whole batches, so that a clip is padded as it is in one process.
+    """Predict every clip of a corpus; return the table of :meth:`Run.predict`.
 
     Args:
         run: The run; with Ray in a folder that every machine sees.
         corpus: Same task and feature widths as the run's own.
         path: The file it was read from; with Ray one that every machine sees.
         workers: Processes at a time; they share the cores evenly.
-        engine: Whose processes: our own, or those of Ray.
-        advance: Called with a number of clips whenever so many more are done.
+        engine: Where the processes run: on this machine, or on Ray.
+        advance: Called with the number of clips of every finished block.
 
     Raises:
         RunError: If the corpus does not fit the run, or a process died with a block.
@@ -80,22 +77,23 @@ def predict_in_blocks(
     ids = split.ids
     blocks = list(_blocks(run, len(split), path, workers))
     scored: dict[_Block, NDArray[np.float64]] = {}
-    with closing(run_tasks(_score_block, blocks, workers=workers, engine=engine)) as answers:
-        for block, answer in answers:
-            if isinstance(answer, Died):
+    with closing(run_tasks(_score_block, blocks, workers=workers, engine=engine)) as results:
+        for block, result in results:
+            if isinstance(result, Died):
                 raise RunError(
-                    f"predicting clips {block.start} to {block.stop - 1}: {answer.cause}.\n"
-                    "  Go on with fewer at a time: the same command with --workers 1"
+                    f"predicting clips {block.start} to {block.stop - 1}: {result.cause}.\n"
+                    "  Continue with fewer at a time: the same command with --workers 1"
                 )
             # Another machine may see another file under the same path.
-            if answer.ids != ids[block.start : block.stop]:
+            if result.ids != ids[block.start : block.stop]:
                 raise DatasetError(
                     f"{path}: another machine reads other clips here than this one does.\n"
                     "  With --engine ray every machine must see the same file under one path"
                 )
-            scored[block] = answer.scores
+            scored[block] = result.scores
             if advance is not None:
                 advance(block.stop - block.start)
+    # Blocks end in any order; put them back in the order of the corpus.
     scores_of_seeds = [
         np.concatenate([scored[block] for block in blocks if block.seed == seed])
         for seed in run.seeds
@@ -106,9 +104,10 @@ def predict_in_blocks(
 
 
 def _blocks(run: Run, num_clips: int, corpus: Path, workers: int) -> Iterator[_Block]:
-    """Cut every seed's clips into whole batches, :data:`BLOCKS` or more for each process."""
+    """Cut the clips of every seed into blocks, at least :data:`BLOCKS` per process if possible."""
     batch = run.config.evaluation.batch_size
     num_batches = math.ceil(num_clips / batch) * len(run.seeds)
+    # Whole batches, so that a clip is padded as in one process.
     size = batch * max(1, num_batches // (workers * BLOCKS))
     files = (uuid.uuid4().hex, run.folder.absolute(), corpus.absolute())
     for seed in run.seeds:
@@ -117,9 +116,9 @@ def _blocks(run: Run, num_clips: int, corpus: Path, workers: int) -> Iterator[_B
 
 
 def _score_block(block: _Block, threads: int) -> _Scores:
-    """Score one block in this process."""
+    """Score a block in a worker."""
     torch.set_num_threads(threads)
-    run, split = _open(block.call, block.run, block.corpus)
+    run, split = _open_once(block.call, block.run, block.corpus)
     part = split.between(block.start, block.stop)
     size = run.config.evaluation.batch_size
     scored = score_split(run.model(block.seed), part, batch_size=size, per_step=False)
@@ -127,7 +126,7 @@ def _score_block(block: _Block, threads: int) -> _Scores:
 
 
 @lru_cache(maxsize=1)
-def _open(call: str, run: Path, corpus: Path) -> tuple[Run, Split]:
-    """Open the files of a call; a process keeps them from one block to the next."""
+def _open_once(call: str, run: Path, corpus: Path) -> tuple[Run, Split]:
+    """Open the files of a call; a process keeps them for its next blocks."""
     check_shared(run, corpus)
     return Run.load(run), read_corpus(corpus).every_clip()

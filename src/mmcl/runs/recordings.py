@@ -1,4 +1,4 @@
-"""Prediction of recordings: a video or sound file through a trained run."""
+"""Prediction of recordings (video or sound files) by a trained run."""
 
 from __future__ import annotations
 
@@ -27,10 +27,10 @@ class Timeline(NamedTuple):
     name: str  # of the file
     task: Task
     clips: tuple[Clip, ...]  # the utterances
-    spans: tuple[tuple[float, float], ...]  # start and end of each, in seconds of the file
-    moments: tuple[Moments, ...]  # prediction of each and what drove it
-    error: float | None  # mean absolute error of the run on validation, where it has one
-    notes: tuple[str, ...]  # for the reader
+    spans: tuple[tuple[float, float], ...]  # start and end of every utterance, in seconds
+    moments: tuple[Moments, ...]  # their predictions and what drove them
+    error: float | None  # mean absolute error of the run on validation, if it predicts scores
+    notes: tuple[str, ...]
 
 
 def predict_media(
@@ -42,15 +42,15 @@ def predict_media(
     extractor: Extractor | None = None,
     progress: Callable[[str], None] | None = None,
 ) -> Timeline:
-    """Extract a file by the run's own recipe and predict each of its utterances.
+    """Extract a file with the recipe of the run's corpus, and predict its utterances.
 
     Args:
-        run: A run on a corpus that ``mmcl extract`` made.
+        run: A run whose corpus ``mmcl extract`` made.
         path: A video or sound file.
         transcript: A transcript file, or the spoken text; without it speech is recognised.
-        language: Two letters; the run's own language by default.
-        extractor: An extractor of the run's recipe that is already loaded.
-        progress: Called with the name of each stage.
+        language: Two letters. Default: the language of the run.
+        extractor: A loaded extractor with the recipe of the run.
+        progress: Called with the name of every stage.
 
     Raises:
         RunError: If the run's features were not extracted by this package.
@@ -72,7 +72,7 @@ def predict_media(
             f'"{path.name}": no utterance was found in it, so there is none to predict.'
         )
     tell("predicting")
-    corpus = _as_corpus(run, path, extracted.clips)
+    corpus = _pack_clips(run, path, extracted.clips)
     moments = tuple(run.moments(corpus))
     notes = (*extracted.notes, *_version_notes(run, extractor), *run.notes(corpus))
     return Timeline(
@@ -87,10 +87,10 @@ def predict_media(
 
 
 def recipe_of(run: Run, path: Path) -> Recipe:
-    """Return the recipe that made the features a run was trained on.
+    """Return the recipe that extracted the corpus of a run.
 
     Raises:
-        RunError: If there is no recipe to read ``path`` by, or another version wrote it.
+        RunError: If there is none, so ``path`` cannot be read, or another version wrote it.
     """
     if "extraction" not in run.card.recipe:
         raise RunError(
@@ -108,9 +108,9 @@ def recipe_of(run: Run, path: Path) -> Recipe:
         ) from None
 
 
-def _as_corpus(run: Run, path: Path, clips: list[Clip]) -> Corpus:
-    """Pack the clips as a corpus like the run's own."""
-    # The widths are those of the clips, so that Run.check_fits sees where they differ.
+def _pack_clips(run: Run, path: Path, clips: list[Clip]) -> Corpus:
+    """Pack the clips as a corpus with the task and settings of the run's corpus."""
+    # Widths are taken from the clips, so that Run.check_fits finds differences.
     widths = {m: steps.shape[1] for clip in clips for m, steps in clip.features.items()}
     changes = {
         "name": path.name,
@@ -122,11 +122,12 @@ def _as_corpus(run: Run, path: Path, clips: list[Clip]) -> Corpus:
 
 
 def _version_notes(run: Run, extractor: Extractor) -> list[str]:
-    """Name the tools whose version differs from the one that extracted the run's corpus."""
-    then = run.card.recipe["extraction"].get("versions", {})
-    now = extractor.recipe.versions
+    """Return a note for every tool with another version than at the extraction of the corpus."""
+    # Other versions may give other features, and so other predictions.
+    before = run.card.recipe["extraction"].get("versions", {})
+    here = extractor.recipe.versions
     return [
-        f"extracted with {name} {now[name]}, the corpus of the run with {then[name]}"
-        for name in sorted(then.keys() & now.keys())
-        if then[name] != now[name]
+        f"extracted with {name} {here[name]}, the corpus of the run with {before[name]}"
+        for name in sorted(before.keys() & here.keys())
+        if before[name] != here[name]
     ]

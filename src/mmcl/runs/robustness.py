@@ -1,9 +1,8 @@
 """Score a run when parts of its clips are missing.
 
-Two kinds of damage are tried on a split that the run was not trained on. Either every step is
-missing with the same probability, the rate, or every clip keeps one subset of the modalities;
-see :mod:`mmcl.runs.masking`. Compare the scores with those of a constant: a network that is no
-better has stopped using its input.
+Two kinds of damage are tried: steps are missing with a probability, the rate; or whole modalities
+are missing. See :mod:`mmcl.runs.masking`. The scores are compared with those of a constant: a
+network that is no better makes no use of what is left.
 
 :func:`robustness` returns, and ``mmcl robustness`` writes to DIR/robustness.json::
 
@@ -13,8 +12,8 @@ better has stopped using its input.
     areas        by metric a summary of the mean over the rates
     subsets      a row per subset of the modalities: its modalities, and a summary by metric
     references   scores of the constant and the majority on the same clips, by metric
-    line         by metric the better of the two and its name; null where both are undefined
-    no_better    by metric the rates, and the subsets, at which the mean is no better
+    line         by metric the better of the two references; null if both are undefined
+    no_better    by metric the rates and subsets at which the run's mean is no better than line
     notes        remarks for the reader
 
 A summary is what :meth:`mmcl.evaluation.summary.Summary.as_dict` returns.
@@ -42,17 +41,17 @@ from mmcl.types import Modality
 
 __all__ = ["HEADLINE", "MASK_SEEDS", "RATES", "crossing_sentences", "headline", "robustness"]
 
+# Probabilities that a step is missing, as in the tables of the field.
 RATES: tuple[float, ...] = tuple(tenths / 10 for tenths in range(10))
-"""Probabilities that a step is missing, as in the tables of the field."""
 
 MASK_SEEDS: tuple[int, ...] = (1, 2, 3)
 
+# Metrics that tables, figures and sentences show, if the task has them.
 HEADLINE: tuple[str, ...] = (
     *("mae", "corr", "acc7", "acc2_has0", "f1_has0", "acc2_non0", "f1_non0"),
     *("acc2", "acc3", "acc5", "f1", "accuracy", "f1_weighted", "f1_macro", "uar"),
     *("accuracy_mean", "f1_mean", "accuracy_single", "f1_macro_single"),
 )
-"""Metrics that tables, figures and sentences show, where the task has them."""
 
 _Values = Mapping[str, float]  # one network's metrics under one condition
 
@@ -67,7 +66,7 @@ def robustness(
     command: str = "",
     progress: Callable[[int, int], None] | None = None,
 ) -> dict[str, Any]:
-    """Score every seed of a run with less and less of every clip.
+    """Score all seeds of a run while steps and modalities are missing.
 
     With nothing missing the scores are those of :meth:`~mmcl.runs.run.Run.evaluate`.
 
@@ -76,15 +75,15 @@ def robustness(
         corpus: Same task and feature widths as the run's own.
         split: Clips to score.
         rates: Probabilities that a step is missing, growing from 0 to below 1.
-        mask_seeds: Seeds of the draws of missing steps, averaged over.
+        mask_seeds: Seeds of the draws of missing steps; scores are averaged over them.
         command: The command line, for the record.
         progress: Called as ``progress(done, total)`` with clips times conditions.
 
     Returns:
-        The layout in this module's docstring; numbers are finite or None.
+        The layout above; all numbers are finite or None.
 
     Raises:
-        UsageError: If the rates do not grow so, or a mask seed is negative or named twice.
+        UsageError: If the rates do not grow from 0, or a mask seed is negative or repeated.
         RunError: If the corpus does not fit the run.
         DatasetError: If the split has no clip with a label.
     """
@@ -92,6 +91,7 @@ def robustness(
     run.check_fits(corpus)
     clips = judged_split(corpus, split)
     _check_labels(clips)
+    # A modality that the corpus lacks cannot be taken away.
     used = tuple(m for m in run.model().modalities if m in corpus.card.dims)
     metrics = _metrics_by_seed(run, clips, conditions_of(used, rates, mask_seeds), progress)
     preset = run.config.evaluation.preset
@@ -121,7 +121,7 @@ def _metrics_by_seed(
     conditions: Sequence[Condition],
     progress: Callable[[int, int], None] | None,
 ) -> list[dict[Condition, Metrics]]:
-    """Metrics of every seed under every condition."""
+    """Return the metrics of every seed under every condition."""
     settings, task, truth = run.config.evaluation, clips.card.task, clips.labels()
     total, done = len(run.seeds) * len(conditions) * len(clips), 0
 
@@ -148,7 +148,7 @@ def _summaries(
     rates: Sequence[float],
     mask_seeds: Sequence[int],
 ) -> dict[str, Any]:
-    """Curves, areas and subsets, summarised over the seeds."""
+    """Return the curves, areas and subsets, summarised over the seeds."""
     by_seed = [{condition: m.values for condition, m in row.items()} for row in metrics]
     curves = []  # [seed][rate], a mean over the mask seeds
     for values in by_seed:
@@ -169,19 +169,19 @@ def _summaries(
 
 
 def _mean(values: Sequence[_Values]) -> _Values:
-    """Mean by metric; a metric that is undefined anywhere is undefined."""
+    """Return the mean by metric; it is nan if a value is nan."""
     return {key: float(np.mean([row[key] for row in values])) for key in values[0]}
 
 
 def _summary(seeds: Sequence[_Values]) -> dict[str, Any]:
-    """Summary by metric, as JSON."""
+    """Return the summary over seeds by metric, for JSON."""
     return {key: summary.as_dict() for key, summary in summarise_seeds(seeds).items()}
 
 
 def _references(
     corpus: Corpus, split: JudgedSplit, preset: str
 ) -> dict[str, dict[str, float | None]]:
-    """Scores of the rows that use no feature; empty where no training clip has a label."""
+    """Return the scores of constant and majority; empty if no training clip has a label."""
     if not len(labelled_rows(corpus.split("train"))):
         return {}
     rows = reference_metrics(corpus, split, preset=preset)
@@ -193,11 +193,11 @@ def _references(
 
 
 def _comparison_with_constant(content: Mapping[str, Any]) -> dict[str, Any]:
-    """Better constant of every metric, and the rates and subsets that do not beat it."""
+    """Return the better reference by metric, and the rates and subsets that do not beat it."""
     lines: dict[str, Any] = dict.fromkeys(content["steps"])
     no_better: dict[str, Any] = {}
     for key, curve in content["steps"].items():
-        sign = 1 if higher_is_better(key) else -1  # so that more is better
+        sign = 1 if higher_is_better(key) else -1  # larger is better from here on
         rows = content["references"].items()
         known = {name: sign * row[key] for name, row in rows if row.get(key) is not None}
         if not known:
@@ -214,14 +214,14 @@ def _comparison_with_constant(content: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def headline(content: Mapping[str, Any]) -> list[str]:
-    """List the metrics to show: those of :data:`HEADLINE` that this task has."""
+    """Return the metrics of :data:`HEADLINE` that the task has."""
     # Only sims has acc2, and only there are acc3 and acc5 headlines.
     hidden = set() if "acc2" in content["steps"] else {"acc3", "acc5"}
     return [key for key in HEADLINE if key in content["steps"] and key not in hidden]
 
 
 def crossing_sentences(content: Mapping[str, Any]) -> list[str]:
-    """Say where each metric of a result of :func:`robustness` is no better than a constant.
+    """Return sentences on where the metrics are no better than a constant.
 
     Returns:
         A sentence per metric, such as ``mae: no better than the constant (1.250) from rate 0.5
@@ -253,7 +253,7 @@ def _rates_in_words(worse: Sequence[float], rates: Sequence[float], line: str) -
 
 
 def _absence_notes(split: Split, used: Sequence[Modality]) -> list[str]:
-    """Note on every modality that some clips lack: alone, it leaves them nothing."""
+    """Return a note on every modality that some clips lack: alone, it leaves them nothing."""
     absent = {m: int((split.lengths(m) == 0).sum()) for m in used if len(used) > 1}
     return [
         f"{count} of {len(split)} clips have no {modality}: "
@@ -264,7 +264,7 @@ def _absence_notes(split: Split, used: Sequence[Modality]) -> list[str]:
 
 
 def _warnings(metrics: Sequence[Mapping[Condition, Metrics]]) -> list[str]:
-    """List every warning once, with its conditions unless all have it."""
+    """Return every warning once, with its conditions unless all have it."""
     conditions: dict[str, dict[Condition, None]] = {}
     for by_condition in metrics:
         for condition, judged in by_condition.items():
@@ -294,6 +294,6 @@ def _check_labels(split: Split) -> None:
         raise DatasetError(
             f'{split.card.name}, split "{split.name}": no clip with a label ({len(split)} clips), '
             "and robustness is measured against labels.\n"
-            f"  Measure it on the other one: --split {alternative}\n"
+            f"  Use the other split: --split {alternative}\n"
             "  See what there is: mmcl corpus describe CORPUS"
         )

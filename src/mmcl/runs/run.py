@@ -1,9 +1,9 @@
-"""A run: one configuration trained with several seeds, its folder and what it can do.
+"""Runs: a configuration trained with several seeds, and its results in a folder.
 
 ::
 
     RUN/run.json              configuration, seeds, versions, commit, corpus and its checksum
-    RUN/seed-N/               one training each, see mmcl.learning.loop
+    RUN/seed-N/               the training of a seed, see mmcl.learning.loop
     RUN/metrics.json          mean, s.d. and 95% interval over seeds, and the reference rows
     RUN/predictions.parquet   seed, id, split, truth, prediction, scores
 """
@@ -70,45 +70,40 @@ def train(
     progress: Progress | None = None,
     tell: Tell | None = None,
 ) -> Run:
-    """Train with several seeds, choose on validation, score once, save everything.
+    """Train with several seeds, choose the epoch on validation, score once, save everything.
 
-    Where ``torchrun`` started several of this process they train together. The first of them
-    scores and writes, and all return the run; ``out`` is on a disk that all of them see.
+    If ``torchrun`` started several processes, they train together. The first one scores and
+    writes, and all return the run; all must see the disk of ``out``.
 
     Args:
         corpus: The corpus to learn from.
-        config: All settings; the defaults are those of ``calibrated``.
-        out: Run folder; by default the first free ``runs/<corpus>-<model>-<k>``.
-        seeds: One training each.
-        workers: Seeds that are trained side by side, each in a process of its own with its
-            share of the cores. A script that asks for several needs
-            ``if __name__ == "__main__":``. Where several processes train together, seeds
-            are trained one after the other.
-        resume: Go on with a run that was interrupted; finished seeds are not trained again.
+        config: All settings. Default: those of ``calibrated``.
+        out: Run folder. Default: the first free ``runs/<corpus>-<model>-<k>``.
+        seeds: Every seed is a training.
+        workers: Seeds to train side by side, each in its own process with its share of the
+            cores. A script that asks for several needs ``if __name__ == "__main__":``. If
+            several processes train together, seeds are trained one after the other.
+        resume: Continue a run that was stopped; finished seeds are not trained again.
         progress: Called as a training advances in this process.
-        tell: Called about once a second while seeds are trained side by side, with their
-            state.
-
-    Returns:
-        The finished run.
+        tell: Called about once a second with the state of seeds that train side by side.
 
     Raises:
-        UsageError: If a seed is negative or named twice.
-        RunError: If the folder holds a run and ``resume`` is not set, or holds one of
-            another configuration or corpus.
-        DatasetError: If there is nothing to learn from or to choose by.
-        ConfigError: If the settings ask for what the machine has not.
+        UsageError: If a seed is negative or repeated.
+        RunError: If the folder holds a run and ``resume`` is not set, or a run with another
+            configuration or corpus.
+        DatasetError: If there are no clips to learn from or to choose the epoch by.
+        ConfigError: If the machine lacks what the settings ask for.
         TrainingError: If the loss stops being finite, or a process dies.
     """
     config = config or Config()
     folder = Path(out) if out is not None else free_folder(corpus, config)
-    # With several processes all of them run these lines; the first one writes.
+    # If torchrun started several processes, all of them run these lines; the first one writes.
     fabric = launch(config.runtime)
     config = _with_devices(config, fabric.world_size)
     if fabric.is_global_zero:
         open_run(folder, corpus, config, seeds=seeds, resume=resume)
     fabric.barrier()
-    # Processes that train one network together have the cores: then one seed at a time.
+    # Processes that train one network together use all cores: one seed at a time.
     workers = min(workers, len(seeds)) if fabric.world_size == 1 else 1
     if workers > 1:
         with corpus_file(corpus, folder) as path:
@@ -136,7 +131,7 @@ def train(
 
 
 def _with_devices(config: Config, processes: int) -> Config:
-    """Return the settings with the number of processes that train, also where torchrun chose it."""
+    """Return the settings with the number of training processes, which torchrun may have set."""
     runtime = config.runtime.model_copy(update={"devices": processes})
     return config.model_copy(update={"runtime": runtime})
 
@@ -149,9 +144,8 @@ class Run:
         description: Content of its run.json.
         config: Its configuration.
         card: The card of the corpus it was trained on.
-        seeds: Seeds that were trained to their end.
-        diverged: Seeds whose loss stopped being finite, with the message; only a comparison
-            keeps them.
+        seeds: Seeds whose training finished.
+        diverged: Seeds whose loss stopped being finite, with the message; only in a comparison.
     """
 
     def __init__(self, folder: Path, description: dict[str, Any]) -> None:
@@ -174,7 +168,7 @@ class Run:
         """Open a run folder.
 
         Raises:
-            RunError: If it is no run folder, or not every seed has finished.
+            RunError: If it is no run folder, or a seed has not finished.
         """
         folder = Path(folder)
         run = cls(folder, read_description(folder))
@@ -188,22 +182,22 @@ class Run:
         if missing:
             raise RunError(
                 f"{folder}: seeds {missing} of {list(run.seeds)} have not finished training.\n"
-                "  Go on with it: the same mmcl train command with --resume"
+                "  Continue it: the same mmcl train command with --resume"
             )
         return run
 
     @property
     def metrics(self) -> dict[str, Any]:
-        """Content of metrics.json, which training wrote.
+        """Content of metrics.json.
 
         Raises:
-            RunError: If the run was stopped after training and before it was scored.
+            RunError: If the run was stopped before it was scored.
         """
         path = self.folder / METRICS
         if not path.exists():
             raise RunError(
                 f"{self.folder}: trained, but not scored yet (no {METRICS} in it).\n"
-                "  Go on with it: the same mmcl train command with --resume"
+                "  Continue it: the same mmcl train command with --resume"
             )
         report: dict[str, Any] = json.loads(path.read_text())
         return report
@@ -211,9 +205,8 @@ class Run:
     def model(self, seed: int | None = None) -> Network:
         """Return the network of one seed (the first by default), in evaluation mode."""
         seed = self.seeds[0] if seed is None else seed
-        if seed not in self._models:
-            folder = self.folder / f"seed-{seed}" / "model"
-            self._models[seed] = load_network(folder)
+        if seed not in self._models:  # networks are kept, since callers ask again
+            self._models[seed] = load_network(self.folder / f"seed-{seed}" / "model")
         return self._models[seed]
 
     def evaluate(self, corpus: Corpus) -> dict[str, Any]:
@@ -225,16 +218,16 @@ class Run:
         return self.score(corpus)[0]
 
     def predict(self, corpus: Corpus, *, advance: Callable[[int], None] | None = None) -> pa.Table:
-        """Predict every clip of a corpus; labels are not needed and not looked at.
+        """Predict every clip of a corpus; its labels are not used.
 
         Args:
             corpus: Same task and feature widths as the run's own.
-            advance: Called with a number of clips whenever so many more are done.
+            advance: Called with the number of clips of every finished batch.
 
         Returns:
             A row per clip: ``id``, ``split``, ``prediction`` (of the mean over seeds) and
-            ``spread`` (s.d. over seeds of the score, or of the predicted class's
-            probability; null for a single seed).
+            ``spread`` (s.d. over seeds of the score, or of the probability of the predicted
+            class; null for a single seed).
 
         Raises:
             RunError: If the corpus does not fit the run.
@@ -250,12 +243,9 @@ class Run:
         return self.predicted(split, np.stack([as_probability(task, s.scores) for s in scored]))
 
     def predicted(self, split: Split, scores: NDArray[np.float64]) -> pa.Table:
-        """Return the table of :meth:`predict` for scores that are known.
+        """Return the table of :meth:`predict` for given scores, ``[seeds, clips, ...]``.
 
-        Args:
-            split: The clips.
-            scores: Scores of every seed, ``[seeds, clips, ...]``; probabilities where classes
-                or emotions are predicted.
+        Scores of classes and emotions are probabilities.
         """
         task = self.card.task
         mean = scores.mean(axis=0)
@@ -269,13 +259,9 @@ class Run:
         )
 
     def moments(self, corpus: Corpus) -> list[Moments]:
-        """Predict every clip, and which modality, steps and words moved its prediction.
+        """Predict every clip, and how far modalities, steps and words moved the prediction.
 
-        Slower than :meth:`predict`: a clip is predicted again without each modality and
-        without each word.
-
-        Args:
-            corpus: Same task and feature widths as the run's own.
+        Slower than :meth:`predict`: a clip is predicted again without every modality and word.
 
         Raises:
             RunError: If the corpus does not fit the run, or its model has no policies.
@@ -292,14 +278,14 @@ class Run:
 
     @property
     def validation_error(self) -> float | None:
-        """Mean absolute error on validation, mean over seeds; None unless scores were judged."""
+        """Mean absolute error on validation, mean over seeds; None unless the task has scores."""
         if self.card.task.kind != "regression" or not (self.folder / METRICS).exists():
             return None
         summary = self.metrics["valid"].get("mae")
         return None if summary is None else summary["mean"]
 
     def score(self, corpus: Corpus) -> tuple[dict[str, Any], list[tuple[int, Judged]]]:
-        """Return the report of :meth:`evaluate`, and every seed's per-item results."""
+        """Return the report of :meth:`evaluate`, and the per-item results of every seed."""
         self.check_fits(corpus)
         settings = self.config.evaluation
         report: dict[str, Any] = {"valid": {}, "test": {}}
@@ -315,7 +301,7 @@ class Run:
             report[name] = summaries([result.metrics.values for result in judged])
             warnings = {warning for result in judged for warning in result.metrics.warnings}
             notes += sorted(f"{name}: {warning}" for warning in warnings)
-            # Ridge, majority and constant learn from the training labels of this corpus.
+            # The references learn from the training labels of this corpus.
             if len(labelled_rows(corpus.split("train"))):
                 for row, metrics in reference_metrics(corpus, name, preset=settings.preset).items():
                     references.setdefault(row, {})[name] = _finite(metrics.values)
@@ -334,41 +320,38 @@ class Run:
     def _judged(self, seed: int, corpus: Corpus, name: JudgedSplit) -> Judged:
         preset, size = self.config.evaluation.preset, self.config.evaluation.batch_size
         judged = judge(self.model(seed), corpus, name, preset=preset, batch_size=size)
-        # The metrics are made of what the network saw in every step; of a large split it is heavy.
+        # Only the metrics needed the values per step, which take much memory for a large split.
         return judged._replace(scored=Scored(judged.scored.scores, [], [], []))
 
     def fitted(self, seed: int) -> Fitted:
-        """Return history and network of one seed."""
+        """Return the history and network of a seed."""
         return read_fitted(self.folder / f"seed-{seed}")
 
     def check_fits(self, corpus: Corpus) -> None:
-        """Check that a corpus has the run's task and feature widths.
-
-        Raises:
-            RunError: If it does not.
-        """
-        mine, theirs = self.card, corpus.card
+        """Raise a RunError unless a corpus has the run's task and feature widths."""
+        # All faults are reported together.
+        own, given = self.card, corpus.card
         used = self.model().modalities
         faults = [
-            f"{m}: {theirs.dims[m]} features per step, the run was trained on {mine.dims[m]}"
+            f"{m}: {given.dims[m]} features per step, the run was trained on {own.dims[m]}"
             for m in used
-            if m in theirs.dims and theirs.dims[m] != mine.dims[m]
+            if m in given.dims and given.dims[m] != own.dims[m]
         ]
-        if not any(m in theirs.dims for m in used):
-            faults.append(f"it has {list(theirs.dims)}, the run was trained on {list(used)}")
-        if self.model().needs_equal_lengths and not theirs.aligned:
+        if not any(m in given.dims for m in used):
+            faults.append(f"it has {list(given.dims)}, the run was trained on {list(used)}")
+        if self.model().needs_equal_lengths and not given.aligned:
             faults.append("it is not aligned, and released was trained on a corpus that is")
-        tasks = _task_name(theirs.task), _task_name(mine.task)
+        tasks = _task_name(given.task), _task_name(own.task)
         if tasks[0] != tasks[1]:
             faults.append("its task is {}, the run's is {}".format(*tasks))
         if faults:
             raise RunError(
-                "\n  ".join([f"{self.folder}: the corpus {theirs.name!r} does not fit.", *faults])
+                "\n  ".join([f"{self.folder}: the corpus {given.name!r} does not fit.", *faults])
                 + "\n  See what the corpus holds: mmcl corpus describe CORPUS"
             )
 
     def notes(self, corpus: Corpus) -> list[str]:
-        """Return what a reader of this run's results on a corpus should know."""
+        """Return notes for the reader of this run's results on a corpus."""
         notes = list(corpus.card.notes)
         model = self.model()
         for modality in model.never_seen:
@@ -408,16 +391,17 @@ def _task_name(task: Task) -> str:
 
 
 def summaries(seeds: Sequence[Mapping[str, float]]) -> dict[str, Any]:
-    """Summarise every metric over the seeds, as it stands in metrics.json."""
+    """Return the summary of every metric over the seeds, for JSON."""
     return {key: summary.as_dict() for key, summary in summarise_seeds(seeds).items()}
 
 
 def _finite(values: dict[str, float]) -> dict[str, float | None]:
+    # JSON has no nan.
     return {key: value if math.isfinite(value) else None for key, value in values.items()}
 
 
 def _name_seed(progress: Progress | None, seed: int, seeds: Sequence[int]) -> Progress | None:
-    """Return a progress whose stages say which seed they are of."""
+    """Return a progress callback that adds the seed to the name of the stage."""
     if progress is None:
         return None
     label = f"seed {seed} ({list(seeds).index(seed) + 1} of {len(seeds)})"
@@ -429,12 +413,13 @@ def _name_seed(progress: Progress | None, seed: int, seeds: Sequence[int]) -> Pr
 
 
 def finish_run(folder: Path, corpus: Corpus) -> Run:
-    """Score the trained seeds of a run folder once, and write metrics and predictions."""
+    """Score the seeds of a run folder, and write metrics and predictions."""
     run = Run.load(folder)
     report, judged = run.score(corpus)
     if not judged:
         raise DatasetError("the corpus has neither validation nor test clips to predict")
     predictions = [prediction_table(split, seed) for seed, split in judged]
     write_table(pa.concat_tables(predictions), folder / PREDICTIONS)
+    # Written last: a run with metrics.json is complete.
     write_json(folder / METRICS, report)
     return run

@@ -1,4 +1,4 @@
-"""The folder of a run before it is trained: made, checked against what is asked, and read again."""
+"""Run folders: made before training, checked when a run continues, and read."""
 
 from __future__ import annotations
 
@@ -27,9 +27,9 @@ __all__ = [
     "refuse_other",
 ]
 
-RUN = "run.json"
-"""Configuration, seeds, versions, commit, corpus and its checksum."""
+RUN = "run.json"  # configuration, seeds, versions, commit, corpus and its checksum
 
+# Keys that must not change when a run or search continues, in words for the message.
 _DIFFERENCES = {
     "corpus_checksum": "another corpus",
     "config": "other settings",
@@ -47,12 +47,12 @@ def free_folder(corpus: Corpus, config: Config) -> Path:
 def open_run(
     folder: Path, corpus: Corpus, config: Config, *, seeds: Sequence[int], resume: bool
 ) -> None:
-    """Make a run folder that trainings can be put into, or check that the one there fits.
+    """Make a folder for trainings, or check that the run in it has the same settings.
 
     Raises:
-        UsageError: If a seed is negative or named twice.
-        RunError: If the folder holds a run and ``resume`` is not set, or holds one of
-            another configuration or corpus.
+        UsageError: If a seed is negative or repeated.
+        RunError: If the folder holds a run and ``resume`` is not set, or a run with another
+            configuration or corpus.
     """
     if not seeds or len(set(seeds)) < len(seeds) or min(seeds) < 0:
         raise UsageError(f"seeds must be different whole numbers from 0 on, got {list(seeds)}")
@@ -65,6 +65,7 @@ def open_run(
     }
     if (folder / RUN).exists():
         _check_resumable(folder, description, resume)
+        # Other seeds may be added to a run; then its description is written again.
         if list(seeds) == read_description(folder)["seeds"]:
             return
     try:
@@ -81,10 +82,10 @@ def _check_resumable(folder: Path, description: dict[str, Any], resume: bool) ->
     if not resume:
         raise RunError(
             f"{folder}: holds a run already; nothing was changed.\n"
-            "  Go on with it: --resume\n  Start another: --out with a new folder"
+            "  Continue it: --resume\n  Start another: --out with a new folder"
         )
     before = read_description(folder)
-    with suppress(ValidationError, KeyError):  # an earlier version's names are today's settings
+    with suppress(ValidationError, KeyError):  # earlier versions had other names
         before["config"] = _read_config(before["config"]).model_dump(mode="json")
     refuse_other(before, description, folder, f"Its settings: {folder / RUN}")
 
@@ -92,7 +93,7 @@ def _check_resumable(folder: Path, description: dict[str, Any], resume: bool) ->
 def refuse_other(
     before: Mapping[str, Any], now: Mapping[str, Any], folder: Path, where: str
 ) -> None:
-    """Refuse, with a RunError, to go on with what was started with something else."""
+    """Raise a RunError if a run or search was started with other settings or another corpus."""
     for key, difference in _DIFFERENCES.items():
         if key in now and before.get(key) != now[key]:
             raise RunError(
@@ -102,7 +103,7 @@ def refuse_other(
 
 
 def read_description(folder: Path) -> dict[str, Any]:
-    """Return the content of a folder's run.json, or raise a RunError."""
+    """Return the content of run.json, or raise a RunError."""
     try:
         description: dict[str, Any] = json.loads((folder / RUN).read_text())
     except FileNotFoundError:
@@ -121,6 +122,7 @@ def read_settings(folder: Path, description: dict[str, Any]) -> tuple[Config, Ca
         config = _read_config(description["config"])
         return config, Card.model_validate(description["corpus"])
     except (KeyError, ValidationError) as fault:
+        # A model of a package that is not installed here is the usual cause.
         name = description.get("config", {}).get("model", {}).get("name")
         why = "its settings are of another version"
         if isinstance(fault, ValidationError) and name not in (None, *model_names()):

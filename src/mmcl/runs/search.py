@@ -1,15 +1,14 @@
 """Search for settings: many trainings with one seed, judged on the validation split alone.
 
-This module runs the trials; :mod:`mmcl.runs.tuning` then trains the best settings again with
-other seeds, since the loss of the best of many trials is too good to be believed.
+The value of a trial is its best validation loss. A trial that does worse than the median of the
+others is stopped early. The loss of the best of many trials is optimistic, so
+:mod:`mmcl.runs.tuning` trains its settings again with other seeds.
 
-The search is given a corpus without test clips. The value of a trial is its best validation
-loss, and one that does worse than the median of the others is stopped early. All that is known
-lies in one folder, which several processes may share::
+The search keeps its state in one folder, which several processes may share::
 
     FOLDER/search.json     settings, searched space, seed and corpus
-    FOLDER/study.log       every trial, as Optuna's journal
-    FOLDER/trials/N/       history.csv of trial N; the network of the best trial alone
+    FOLDER/study.log       all trials, as Optuna's journal
+    FOLDER/trials/N/       history.csv of trial N; the network only of the best trial
 """
 
 from __future__ import annotations
@@ -39,8 +38,8 @@ if TYPE_CHECKING:
 
 __all__ = [
     "SEARCH_SEED",
+    "OnTrial",
     "Setting",
-    "Told",
     "Trial",
     "best_trial",
     "importance",
@@ -51,53 +50,37 @@ __all__ = [
 
 SEARCH, STUDY, TRIALS = "search.json", "study.log", "trials"
 SEARCH_SEED = 1
-STARTUP_TRIALS = 5
-"""Trials that end before any is pruned."""
+STARTUP_TRIALS = 5  # trials that end before any is stopped early
+ENOUGH_TO_RANK = 10  # completed trials needed to estimate the importance of settings
+_SAMPLER_SEEDS_APART = 10_000  # larger than the number of trials in a search
 
-ENOUGH_TO_RANK = 10
-"""Completed trials from which on the settings' importance is estimated."""
-
-_SEEDS_APART = 10_000  # more trials than a search has
-
-Told = Callable[[int, int, float | None], None]
-"""Called as ``told(trials done, trials asked for, best validation loss so far)``."""
+# Called as on_trial(trials done, trials asked for, best validation loss so far).
+OnTrial = Callable[[int, int, float | None], None]
 
 
 class Setting(NamedTuple):
-    """One setting that is searched: between ``low`` and ``high``, or one of ``choices``.
+    """A setting to search: between ``low`` and ``high``, or one of ``choices``."""
 
-    The key is as ``--set`` names it; with ``log`` values are drawn evenly on a log scale.
-    """
-
-    key: str
+    key: str  # as --set names it
     low: float = 0.0
     high: float = 0.0
-    log: bool = False
+    log: bool = False  # draw evenly on a log scale
     choices: tuple[int, ...] = ()
 
     def holds(self, value: Any) -> bool:
-        """Whether a value can be drawn."""
+        """Return whether the search can draw a value."""
         return value in self.choices if self.choices else self.low <= value <= self.high
 
 
 class Trial(NamedTuple):
-    """One training of the search.
+    """A training of the search."""
 
-    Attributes:
-        number: Its number, and its folder's name.
-        state: ``complete``, ``pruned``, or ``failed`` (its loss stopped being finite).
-        value: Best validation loss; of a pruned trial the latest; None where it failed.
-        params: The settings tried, by key.
-        seconds: Its duration.
-        fault: Why it failed.
-    """
-
-    number: int
-    state: str
-    value: float | None
-    params: dict[str, float | int]
+    number: int  # also the name of its folder
+    state: str  # complete, pruned (stopped early), or failed (loss not finite)
+    value: float | None  # best validation loss; the latest if pruned; None if failed
+    params: dict[str, float | int]  # settings tried, by key
     seconds: float
-    fault: str | None = None
+    fault: str | None = None  # why it failed
 
 
 EVERY_MODEL: tuple[Setting, ...] = (
@@ -118,9 +101,7 @@ CALIBRATED: tuple[Setting, ...] = (
 
 
 def space_for(config: Config, fixed: Collection[str] = ()) -> tuple[Setting, ...]:
-    """Return the settings that are searched for a model, without the keys in ``fixed``.
-
-    Widths that its heads do not divide are left out.
+    """Return the settings to search for a model, without the keys in ``fixed``.
 
     Example:
         >>> [setting.key for setting in space_for(Config(), fixed=["model.width"])][:2]
@@ -129,6 +110,7 @@ def space_for(config: Config, fixed: Collection[str] = ()) -> tuple[Setting, ...
     space = []
     for setting in CALIBRATED if config.model.name == "calibrated" else EVERY_MODEL:
         if setting.key == "model.width":
+            # A width must be a multiple of the number of heads.
             fitting = tuple(w for w in setting.choices if w % config.model.heads == 0)
             setting = setting._replace(choices=fitting)
             if not fitting:
@@ -139,7 +121,7 @@ def space_for(config: Config, fixed: Collection[str] = ()) -> tuple[Setting, ...
 
 
 def with_settings(config: Config, params: Mapping[str, Any]) -> Config:
-    """Return the configuration with some settings changed.
+    """Return a configuration with changed settings.
 
     Example:
         >>> with_settings(Config(), {"model.width": 32}).model.width
@@ -162,56 +144,56 @@ def search(
     engine: Engine = "local",
     fixed: Collection[str] = (),
     seed: int = SEARCH_SEED,
-    told: Told | None = None,
+    on_trial: OnTrial | None = None,
     progress: Progress | None = None,
 ) -> list[Trial]:
-    """Search until so many trials have ended, counting those of earlier calls.
+    """Search until a number of trials has ended, counting those of earlier calls.
 
-    The same call again goes on where an earlier one was stopped. A trial that was under way
-    then is given up; with one worker the trials after it are those that would have come.
+    The same call continues a search that was stopped. The trial that was interrupted is given
+    up. With one worker the next trials are the same as without the interruption.
 
     Args:
         development: The corpus without its test clips.
-        config: The settings to start from; trial 0 tries them where they lie in the space.
-        folder: Where to leave the files named above; with Ray one that every machine sees.
-        trials: Trials in all; a failed or pruned one counts.
-        workers: Processes that search together; they share the cores.
-        engine: Whose processes: our own, or those of Ray.
+        config: Initial settings; trial 0 tries them if they lie in the space.
+        folder: Folder for the files above; with Ray one that every machine sees.
+        trials: Trials in all, with failed and pruned ones.
+        workers: Trials at a time; they share the cores.
+        engine: Where the processes run: on this machine, or on Ray.
         fixed: Keys that are not searched.
-        seed: Seed of the search and of every trial's training.
-        told: Called after every trial.
-        progress: Called as a training advances; with one worker of our own only.
+        seed: Seed of the search, and of the training of every trial.
+        on_trial: Called after every trial.
+        progress: Called as a training advances, if there is a single local worker.
 
     Raises:
         MissingExtraError: If Optuna is not installed.
-        RunError: If the folder holds a search of other settings or another corpus.
-        TrainingError: If processes died, when all other trials have ended.
+        RunError: If the folder holds a search with other settings or another corpus.
+        TrainingError: If processes died. The other trials are finished first.
     """
     refuse_several_devices(config)
     space = space_for(config, fixed)
     _open_folder(folder, development, config, space, seed)
     study = _open_study(folder)
-    # Trials of an earlier call that was killed would be waited for by the sampler.
+    # The sampler would wait for the trials of an earlier call that was killed.
     _give_up_interrupted(study)
     plan = _Plan(folder, config, space, seed, workers)
-    ended = len(_ended(study))
+    ended = len(_ended_trials(study))
     if not ended and not any(trial.state.name == "WAITING" for trial in study.trials):
-        _try_first(study, config, space)
+        _enqueue_initial_settings(study, config, space)
 
-    def look() -> None:
-        if told is not None:
-            told(len(_ended(study)), trials, _best_value(study))
+    def report() -> None:
+        if on_trial is not None:
+            on_trial(len(_ended_trials(study)), trials, _best_value(study))
 
-    look()
+    report()
     if workers == 1 and engine == "local":
         for ticket in range(ended, trials):
             _run_trial(study, development, plan, ticket, progress)
-            look()
+            report()
     else:
         with corpus_file(development, folder) as path:
-            _run_in_workers(plan, path, range(ended, trials), engine, look)
-        _give_up_interrupted(study)  # where Ray began a trial once more in another process
-    return _ended(study)
+            _run_in_workers(plan, path, range(ended, trials), engine, report)
+        _give_up_interrupted(study)  # Ray may have restarted a trial in another process
+    return _ended_trials(study)
 
 
 def best_trial(trials: Sequence[Trial]) -> Trial:
@@ -231,10 +213,10 @@ def best_trial(trials: Sequence[Trial]) -> Trial:
 
 
 def importance(folder: Path, seed: int = SEARCH_SEED) -> dict[str, float] | None:
-    """Return the share of the differences between completed trials that each setting explains.
+    """Return the share of the variation of the losses that every setting explains.
 
-    The shares sum to 1, the largest first; None with fewer than ten completed trials, or where
-    all have the same value. Estimated by functional ANOVA over a random forest (Optuna).
+    The shares sum to 1, the largest first. None with fewer than ten completed trials, or if all
+    have the same value. Estimated by functional ANOVA over a random forest (Optuna).
     """
     import optuna
 
@@ -251,7 +233,7 @@ def importance(folder: Path, seed: int = SEARCH_SEED) -> dict[str, float] | None
 
 
 class _Plan(NamedTuple):
-    """All that a worker must know of the search."""
+    """Description of the search for its workers."""
 
     folder: Path
     config: Config
@@ -261,7 +243,7 @@ class _Plan(NamedTuple):
 
 
 def _open_study(folder: Path) -> Study:
-    """Open the folder's study, which several processes may have open."""
+    """Open the study of a folder; several processes may have it open."""
     optuna = load("optuna", "mmcl tune", extra="research")
     from optuna.storages import JournalStorage
     from optuna.storages.journal import JournalFileBackend
@@ -283,6 +265,7 @@ def _open_folder(
         "seed": seed,
     }
     try:
+        # A search continues only with the same settings and the same corpus.
         if (folder / SEARCH).exists():
             before = json.loads((folder / SEARCH).read_text())
             refuse_other(before, description, folder, f"What it searches: {folder / SEARCH}")
@@ -302,30 +285,31 @@ def _open_folder(
 
 
 def _give_up_interrupted(study: Study) -> None:
-    """Close the trials of a process that was killed, so that nobody waits for them."""
+    """Close the trials whose process was killed, so that the sampler does not wait for them."""
     from optuna.trial import TrialState
 
     for trial in study.get_trials(deepcopy=False, states=(TrialState.RUNNING,)):
         study.tell(trial.number, state=TrialState.FAIL)
 
 
-def _try_first(study: Study, config: Config, space: Sequence[Setting]) -> None:
-    """Let trial 0 try the settings given, where they lie in the space."""
+def _enqueue_initial_settings(study: Study, config: Config, space: Sequence[Setting]) -> None:
+    """Let trial 0 try the initial settings, if they lie in the space."""
     tree = config.model_dump()
-    given = {}
+    initial = {}
     for setting in space:
         section, name = setting.key.split(".")
-        given[setting.key] = tree[section][name]
-        if not setting.holds(given[setting.key]):
+        initial[setting.key] = tree[section][name]
+        if not setting.holds(initial[setting.key]):
             return
-    study.enqueue_trial(given)
+    study.enqueue_trial(initial)
 
 
-def _ended(study: Study) -> list[Trial]:
-    """Return the trials that count: completed, pruned, or failed by their own loss."""
+def _ended_trials(study: Study) -> list[Trial]:
+    """Return the trials that count: completed, pruned, or failed because of their loss."""
     states = {"COMPLETE": "complete", "PRUNED": "pruned"}
     ended = []
     for trial in study.get_trials(deepcopy=False):
+        # Trials of a killed process fail without this note, and do not count.
         fault = trial.user_attrs.get("fault")
         if trial.state.name not in states and not (trial.state.name == "FAIL" and fault):
             continue
@@ -337,7 +321,9 @@ def _ended(study: Study) -> list[Trial]:
 
 
 def _best_value(study: Study) -> float | None:
-    values = [t.value for t in _ended(study) if t.state == "complete" and t.value is not None]
+    values = [
+        t.value for t in _ended_trials(study) if t.state == "complete" and t.value is not None
+    ]
     return min(values, default=None)
 
 
@@ -347,27 +333,29 @@ def _best_value(study: Study) -> float | None:
 def _run_trial(
     study: Study, development: Corpus, plan: _Plan, ticket: int, progress: Progress | None = None
 ) -> None:
-    """Run one trial; its draw depends on the search's seed, its ticket and what is known."""
+    """Run a trial; ``ticket`` is its index among the trials that count."""
     from optuna.pruners import MedianPruner
     from optuna.samplers import TPESampler
 
-    # A sampler per ticket: a search that was stopped draws the same trials when it goes on.
+    # Seeded by ticket, so that a continued search draws the trials it would have drawn.
     study.sampler = TPESampler(
-        seed=plan.seed * _SEEDS_APART + ticket, constant_liar=plan.workers > 1
+        seed=plan.seed * _SAMPLER_SEEDS_APART + ticket, constant_liar=plan.workers > 1
     )
-    # Epochs are counted from 1, and none is stopped before the second.
+    # Epochs are counted from 1; no trial is stopped before the second.
     warmup = 1 + max(1, plan.config.learning.epochs // 5)
     study.pruner = MedianPruner(n_startup_trials=STARTUP_TRIALS, n_warmup_steps=warmup)
 
     def objective(trial: OpenTrial) -> float:
-        return _train(trial, development, plan, progress)
+        return _trial_loss(trial, development, plan, progress)
 
     study.optimize(objective, n_trials=1, catch=(TrainingError,))
-    _tidy(study, plan.folder)
+    _remove_large_files(study, plan.folder)
 
 
-def _train(trial: OpenTrial, development: Corpus, plan: _Plan, progress: Progress | None) -> float:
-    """Train with the settings a trial draws; the best validation loss is its value."""
+def _trial_loss(
+    trial: OpenTrial, development: Corpus, plan: _Plan, progress: Progress | None
+) -> float:
+    """Train with the settings that a trial draws; return the best validation loss."""
     from optuna import TrialPruned
 
     drawn = {setting.key: _draw(trial, setting) for setting in plan.space}
@@ -377,7 +365,7 @@ def _train(trial: OpenTrial, development: Corpus, plan: _Plan, progress: Progres
             progress(f"trial {trial.number}, {stage}", done, total, numbers)
         if stage == "epochs":
             trial.report(numbers["valid_loss"], step=done)
-            # The last epoch is not stopped: the training is over anyway.
+            # After the last epoch there is nothing to stop.
             if done < total and trial.should_prune():
                 raise TrialPruned
 
@@ -401,9 +389,9 @@ def _draw(trial: OpenTrial, setting: Setting) -> float | int:
     return trial.suggest_float(setting.key, setting.low, setting.high, log=setting.log)
 
 
-def _tidy(study: Study, folder: Path) -> None:
-    """Remove what is large of every ended trial; the network of the best one stays."""
-    ended = _ended(study)
+def _remove_large_files(study: Study, folder: Path) -> None:
+    """Remove the checkpoints of ended trials, and all networks but that of the best."""
+    ended = _ended_trials(study)
     completed = [trial for trial in ended if trial.state == "complete"]
     best = best_trial(completed).number if completed else None
     for trial in ended:
@@ -417,30 +405,30 @@ def _tidy(study: Study, folder: Path) -> None:
 
 
 def _run_in_workers(
-    plan: _Plan, corpus: Path, tickets: range, engine: Engine, look: Callable[[], None]
+    plan: _Plan, corpus: Path, tickets: range, engine: Engine, report: Callable[[], None]
 ) -> None:
-    """Let several processes run the trials, one each at a time."""
+    """Run the trials in several processes."""
     plan = plan._replace(folder=plan.folder.absolute())
     work = partial(_run_ticket, corpus, plan)
     gpus = int(plan.config.runtime.accelerator == "gpu")
-    answers = run_tasks(work, tickets, workers=plan.workers, engine=engine, gpus=gpus, look=look)
+    answers = run_tasks(work, tickets, workers=plan.workers, engine=engine, gpus=gpus, look=report)
     with closing(answers):
         died = [answer.cause for _, answer in answers if isinstance(answer, Died)]
     if died:
         raise TrainingError(
             f"{len(died)} of {len(tickets)} trials died before they ended: {died[0]}.\n"
-            "  Go on with fewer at a time: the same mmcl tune command with --workers 1"
+            "  Continue with fewer at a time: the same mmcl tune command with --workers 1"
         )
 
 
 def _run_ticket(corpus: Path, plan: _Plan, ticket: int, threads: int) -> None:
-    """Run one trial in a worker."""
+    """Run a trial in a worker."""
     plan = plan._replace(config=with_threads(plan.config, threads))
-    _run_trial(*_opened(plan.folder, corpus), plan, ticket)
+    _run_trial(*_open_once(plan.folder, corpus), plan, ticket)
 
 
 @lru_cache(maxsize=1)
-def _opened(folder: Path, corpus: Path) -> tuple[Study, Corpus]:
-    """Open study and corpus; a process keeps them from one trial to the next."""
+def _open_once(folder: Path, corpus: Path) -> tuple[Study, Corpus]:
+    """Open study and corpus; a process keeps them for its next trials."""
     check_shared(folder / SEARCH, corpus)
     return _open_study(folder), open_corpus(corpus).development()

@@ -1,12 +1,12 @@
 """Tuning: a search for settings, and the best of them trained again with fresh seeds.
 
-The search itself is :mod:`mmcl.runs.search`; it sees no test clip. This module then trains the
-best settings, and those the search started from, with seeds that the search did not use, and
-scores both by the protocol. DIR holds what the search leaves there, and::
+:mod:`mmcl.runs.search` searches without test clips. This module then trains the best settings and
+the initial ones with seeds that the search did not use, and scores both. DIR holds the files of
+the search, and::
 
     DIR/best.toml      the best settings, for --config
-    DIR/best/          a run of them, over fresh seeds
-    DIR/defaults/      a run of the settings the search started from, over the same seeds
+    DIR/best/          a run with the best settings and fresh seeds
+    DIR/defaults/      a run with the initial settings and the same seeds
     DIR/tuning.json    the result
 
 ``tuning.json``::
@@ -14,11 +14,11 @@ scores both by the protocol. DIR holds what the search leaves there, and::
     command, corpus, model, environment, search_seed, fresh_seeds
     trials       number, state, value (validation loss), params, seconds, fault
     best         number, value and params of the best trial
-    importance   by setting the share of the differences it explains; null with few trials
+    importance   by setting the share of the variation it explains; null with few trials
     validation   validation loss: search (of the best trial), best and defaults (summaries)
     metrics      best and defaults: by split and metric a summary over the fresh seeds
-    references   the rows every result carries
-    notes        what a reader should know
+    references   scores of ridge, majority and constant
+    notes        remarks for the reader
 """
 
 from __future__ import annotations
@@ -41,7 +41,7 @@ from mmcl.runs.run import Run, train
 from mmcl.runs.run_folder import RUN
 from mmcl.runs.search import (
     SEARCH_SEED,
-    Told,
+    OnTrial,
     Trial,
     best_trial,
     importance,
@@ -52,7 +52,7 @@ from mmcl.runtime import environment
 
 __all__ = ["FIRST_FRESH_SEED", "config_toml", "tune"]
 
-FIRST_FRESH_SEED = 101
+FIRST_FRESH_SEED = 101  # far from the seed of the search
 BEST, DEFAULTS, BEST_FILE, RESULT = "best", "defaults", "best.toml", "tuning.json"
 
 
@@ -67,24 +67,24 @@ def tune(
     seeds: int = 3,
     fixed: Collection[str] = (),
     command: str = "",
-    told: Told | None = None,
+    on_trial: OnTrial | None = None,
     progress: Progress | None = None,
 ) -> dict[str, Any]:
     """Search for settings on validation, train the best with fresh seeds, return ``tuning.json``.
 
-    The same call again goes on where it was stopped, and changes nothing when it was done.
+    The same call continues one that was stopped, and trains nothing if all is done.
 
     Args:
-        corpus: The corpus; the search gets no test clip of it.
-        config: The settings to start from.
+        corpus: The corpus; the search gets no test clips.
+        config: Initial settings.
         out: Folder of the search.
         trials: Trials in all.
-        workers: Processes that search together, and then train seeds side by side.
-        engine: Whose processes search. The seeds at the end are trained on this machine.
-        seeds: Fresh seeds to train the best settings with: 101, 102, ...
+        workers: Trials at a time, and then seeds at a time.
+        engine: Where the search runs. The fresh seeds are trained on this machine.
+        seeds: Number of fresh seeds: 101, 102, ...
         fixed: Keys that are not searched.
-        command: As typed, for the record.
-        told: Called whenever a trial has ended.
+        command: The command line, for the record.
+        on_trial: Called after every trial.
         progress: Called as a training advances.
 
     Raises:
@@ -96,7 +96,7 @@ def tune(
     for name, count in (("trials", trials), ("workers", workers), ("seeds", seeds)):
         if count < 1:
             raise UsageError(f"{name} must be at least 1, got {count}")
-    ended = search(
+    trials_ended = search(
         corpus.development(),
         config,
         folder=out,
@@ -104,16 +104,17 @@ def tune(
         workers=workers,
         engine=engine,
         fixed=fixed,
-        told=told,
+        on_trial=on_trial,
         progress=progress,
     )
-    best = best_trial(ended)
+    best = best_trial(trials_ended)
     chosen = with_settings(config, best.params)
-    write_result(out / BEST_FILE, _best_text(chosen, best, len(ended)))
-    fresh = tuple(range(FIRST_FRESH_SEED, FIRST_FRESH_SEED + seeds))
+    write_result(out / BEST_FILE, _best_toml(chosen, best, len(trials_ended)))
+    fresh_seeds = tuple(range(FIRST_FRESH_SEED, FIRST_FRESH_SEED + seeds))
+    # With Ray, workers counts processes of other machines, which train no seeds.
     side_by_side = workers if engine == "local" else 1
     runs = {
-        name: _train_again(corpus, settings, out / name, fresh, side_by_side, progress)
+        name: _train_again(corpus, settings, out / name, fresh_seeds, side_by_side, progress)
         for name, settings in ((BEST, chosen), (DEFAULTS, config))
     }
     content = {
@@ -122,20 +123,20 @@ def tune(
         "model": config.model.name,
         "environment": environment(),
         "search_seed": SEARCH_SEED,
-        "fresh_seeds": list(fresh),
-        "trials": [trial._asdict() for trial in ended],
+        "fresh_seeds": list(fresh_seeds),
+        "trials": [trial._asdict() for trial in trials_ended],
         "best": {"number": best.number, "value": best.value, "params": best.params},
         "importance": importance(out),
         "validation": {
             "search": best.value,
-            **{name: _validation(run).as_dict() for name, run in runs.items()},
+            **{name: _validation_summary(run).as_dict() for name, run in runs.items()},
         },
         "metrics": {
             name: {split: run.metrics[split] for split in ("valid", "test")}
             for name, run in runs.items()
         },
         "references": runs[BEST].metrics["references"],
-        "notes": [*_notes(ended, fresh), *runs[BEST].metrics["notes"]],
+        "notes": [*_notes(trials_ended, fresh_seeds), *runs[BEST].metrics["notes"]],
     }
     write_json(out / RESULT, content)
     return content
@@ -149,10 +150,11 @@ def _train_again(
     workers: int,
     progress: Progress | None,
 ) -> Run:
-    """Train with some settings, or open the run that has them; one of a shorter search goes."""
+    """Train with settings and fresh seeds, or open the run that has them already."""
+    # More trials may have found better settings; the run of the earlier ones is removed.
     if (folder / RUN).exists():
-        before = json.loads((folder / RUN).read_text())
-        if before["config"] != config.model_dump(mode="json") or before["seeds"] != list(seeds):
+        saved = json.loads((folder / RUN).read_text())
+        if saved["config"] != config.model_dump(mode="json") or saved["seeds"] != list(seeds):
             shutil.rmtree(folder)
     if (folder / "metrics.json").exists():
         return Run.load(folder)
@@ -161,26 +163,26 @@ def _train_again(
     )
 
 
-def _validation(run: Run) -> Summary:
-    """Return the best validation loss of every seed, summarised."""
+def _validation_summary(run: Run) -> Summary:
+    """Return the summary of the best validation losses of the seeds."""
     histories = [run.fitted(seed).history for seed in run.seeds]
     return summarise([min(row.valid_loss for row in history) for history in histories])
 
 
-def _notes(ended: list[Trial], fresh: tuple[int, ...]) -> list[str]:
-    count = len(ended)
+def _notes(trials_ended: list[Trial], fresh_seeds: tuple[int, ...]) -> list[str]:
+    count = len(trials_ended)
     notes = [
         f"the validation loss of the best of {count} trial{'s' * (count != 1)} is optimistic: it "
-        "was picked for being the smallest. What the settings are worth is the mean over the "
-        f"fresh seeds {', '.join(map(str, fresh))}"
+        "was chosen as the smallest. A fair estimate is the mean over the "
+        f"fresh seeds {', '.join(map(str, fresh_seeds))}"
     ]
-    failed = [trial.number for trial in ended if trial.state == "failed"]
+    failed = [trial.number for trial in trials_ended if trial.state == "failed"]
     if failed:
-        notes.append(f"failed, and counted: trials {', '.join(map(str, failed))}")
+        notes.append(f"trials that failed, and are counted: {', '.join(map(str, failed))}")
     return notes
 
 
-def _best_text(config: Config, best: Trial, count: int) -> str:
+def _best_toml(config: Config, best: Trial, count: int) -> str:
     return (
         f"# The best of {count} trials (trial {best.number}), chosen by its validation loss "
         f"{best.value:.6g}.\n{config_toml(config)}"
@@ -188,7 +190,7 @@ def _best_text(config: Config, best: Trial, count: int) -> str:
 
 
 def config_toml(config: Config) -> str:
-    """Return a configuration as TOML, which :func:`mmcl.config.resolve_config` reads again.
+    """Return a configuration as TOML, which :func:`mmcl.config.resolve_config` can read.
 
     Example:
         >>> print(config_toml(Config()).splitlines()[1])
@@ -197,13 +199,13 @@ def config_toml(config: Config) -> str:
     lines = []
     for section, settings in config.model_dump(mode="json").items():
         lines.append(f"[{section}]")
-        # TOML has no word for None, which is every such setting's default.
-        lines += [f"{key} = {_toml(v)}" for key, v in settings.items() if v is not None]
+        # TOML has no null; settings that can be None have it as their default.
+        lines += [f"{key} = {_toml_value(v)}" for key, v in settings.items() if v is not None]
         lines.append("")
     return "\n".join(lines)
 
 
-def _toml(value: Any) -> str:
+def _toml_value(value: Any) -> str:
     if isinstance(value, dict):
-        return "{" + ", ".join(f"{key} = {_toml(v)}" for key, v in value.items()) + "}"
+        return "{" + ", ".join(f"{key} = {_toml_value(v)}" for key, v in value.items()) + "}"
     return json.dumps(value)

@@ -170,7 +170,7 @@ def test_batch_is_given_up_when_too_many_fail(tmp_path, write, extract, out):
         '  b0.mp4: "b0.mp4" is bad.\n'
         '  b1.mp4: "b1.mp4" is bad.\n'
         f"  All of them: {out.with_name('errors.csv')}\n"
-        "  What is done is kept; the same command goes on. To allow more: --max-failures 0.9"
+        "  What is done is kept; the same command continues. To allow more: --max-failures 0.9"
     )
     assert not out.exists()
     assert len(os.listdir(out.with_name("talks.arrow.parts"))) == 3
@@ -190,7 +190,7 @@ def test_what_is_advised_would_let_it_pass(write, extract, out):
         "5 of 5 files tried failed, more than 90%: stopped early.\n"
         + "".join(f'  b{at}.mp4: "b{at}.mp4" is bad.\n' for at in range(5))
         + f"  All of them: {out.with_name('errors.csv')}\n"
-        "  What is done is kept; the same command goes on. To allow more: --max-failures 1"
+        "  What is done is kept; the same command continues. To allow more: --max-failures 1"
     )
     assert len(extract(gathered, max_failures=1.0).failures) == 6
 
@@ -215,7 +215,7 @@ def test_too_many_failures_in_the_end(write, extract, out):
         "1 of 3 items failed, more than 20%: no corpus was written.\n"
         '  b.mp4: "b.mp4" is bad.\n'
         f"  All of them: {out.with_name('errors.csv')}\n"
-        "  What is done is kept; the same command goes on. To allow more: --max-failures 0.9"
+        "  What is done is kept; the same command continues. To allow more: --max-failures 0.9"
     )
     assert not out.exists()
 

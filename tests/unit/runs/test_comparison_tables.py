@@ -121,7 +121,7 @@ def test_markdown_word_for_word(content):
             "- † significantly different from calibrated (p < .05 after Holm)",
             "- bold: significantly better than every other row",
             "- s.e. that the choice of test clips alone causes, points: Acc-2 non0 1.63",
-            "- self_mm, seed 2 diverged and is not in its row: the loss is nan at epoch 3, step 4",
+            "- self_mm, seed 2 diverged and is not in the mean: the loss is nan at epoch 3, step 4",
             "- a note of the whole table",
             "",
         ]

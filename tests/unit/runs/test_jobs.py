@@ -106,7 +106,7 @@ def test_killed_training_costs_no_other_and_the_error_says_how_to_go_on(
     assert str(caught.value) == (
         "1 of 3 trainings died before they ended; the others are done.\n"
         f"  {tmp_path}/2: its process died (signal SIGKILL; memory may have run out)\n"
-        "  Go on with fewer at a time: the same command with --workers 1, "
+        "  Continue with fewer at a time: the same command with --workers 1, "
         "mmcl train also with --resume"
     )
     assert [job.folder.exists() for job in jobs] == [True, False, True]
@@ -220,7 +220,7 @@ def test_gpu_is_asked_for_where_a_training_wants_one(corpus_file, tiny_config, t
     assert str(caught.value) == (
         "2 of 2 trainings died before they ended; the others are done.\n"
         f"  {tmp_path}/1: it died\n  {tmp_path}/0: it died\n"
-        "  Go on with fewer at a time: the same command with --workers 1, "
+        "  Continue with fewer at a time: the same command with --workers 1, "
         "mmcl train also with --resume"
     )
 

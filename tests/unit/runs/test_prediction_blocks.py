@@ -126,7 +126,7 @@ def test_block_that_is_given_up_ends_it(trained, ray):
         predict_in_blocks(run, open_corpus(path), path, workers=2, engine="ray")
     assert str(caught.value) == (
         "predicting clips 24 to 28: its process died.\n"
-        "  Go on with fewer at a time: the same command with --workers 1"
+        "  Continue with fewer at a time: the same command with --workers 1"
     )
 
 

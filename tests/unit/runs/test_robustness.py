@@ -248,7 +248,7 @@ def test_a_split_without_labels_is_refused(run, tiny_corpus):
     assert str(caught.value) == (
         'planted, split "test": no clip with a label (0 clips), '
         "and robustness is measured against labels.\n"
-        "  Measure it on the other one: --split valid\n"
+        "  Use the other split: --split valid\n"
         "  See what there is: mmcl corpus describe CORPUS"
     )
 

@@ -169,7 +169,7 @@ def test_evaluate_on_its_own_corpus_is_metrics_json(run, tiny_corpus):
         pytest.param(
             lambda folder: (folder / "seed-1" / "done.json").unlink(),
             "{0}: seeds [1] of [3, 1] have not finished training.\n"
-            "  Go on with it: the same mmcl train command with --resume",
+            "  Continue it: the same mmcl train command with --resume",
             id="unfinished",
         ),
     ],
@@ -187,7 +187,7 @@ def test_metrics_of_a_run_that_was_not_scored(copied):
         _ = Run.load(copied).metrics
     assert str(caught.value) == (
         f"{copied}: trained, but not scored yet (no metrics.json in it).\n"
-        "  Go on with it: the same mmcl train command with --resume"
+        "  Continue it: the same mmcl train command with --resume"
     )
 
 

@@ -179,7 +179,7 @@ def test_only_the_best_trial_keeps_its_network(tmp_path, development, config, ri
     assert not any((f / "checkpoint.safetensors").exists() for f in folders)
 
 
-def test_told_after_every_trial(tmp_path, development, config, rigged):
+def test_on_trial_is_called_after_every_trial(tmp_path, development, config, rigged):
     rigged(lambda call, config: [[1.0, math.nan, 0.5][call]])
     told, stages = [], []
     search(
@@ -187,7 +187,7 @@ def test_told_after_every_trial(tmp_path, development, config, rigged):
         config,
         folder=tmp_path / "s",
         trials=3,
-        told=lambda *each: told.append(each),
+        on_trial=lambda *each: told.append(each),
         progress=lambda stage, *_: stages.append(stage),
     )
     assert told == [(0, 3, None), (1, 3, 1.0), (2, 3, 1.0), (3, 3, 0.5)]
@@ -263,7 +263,7 @@ def ray(monkeypatch):
             look()
 
     monkeypatch.setattr(tuning, "run_tasks", run_tasks)
-    tuning._opened.cache_clear()
+    tuning._open_once.cache_clear()
     return seen
 
 
@@ -280,11 +280,11 @@ def test_trials_of_dead_processes_do_not_count_and_the_others_do(
             trials=5,
             workers=2,
             engine="ray",
-            told=lambda *numbers: told.append(numbers),
+            on_trial=lambda *numbers: told.append(numbers),
         )
     assert str(caught.value) == (
         "2 of 5 trials died before they ended: its process died 4 times.\n"
-        "  Go on with fewer at a time: the same mmcl tune command with --workers 1"
+        "  Continue with fewer at a time: the same mmcl tune command with --workers 1"
     )
     assert ray == {"workers": 2, "engine": "ray", "gpus": 0}
     assert told[-1] == (3, 5, 1.0)
@@ -294,7 +294,7 @@ def test_trials_of_dead_processes_do_not_count_and_the_others_do(
 
 def test_folder_that_a_machine_does_not_see(tmp_path):
     with pytest.raises(DatasetError, match=r"search\.json: not found on .*, where a task needed"):
-        tuning._opened(tmp_path / "s", tmp_path / "x.arrow")
+        tuning._open_once(tmp_path / "s", tmp_path / "x.arrow")
 
 
 # ---------------------------------------------------------------- real trainings
