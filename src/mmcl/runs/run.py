@@ -93,7 +93,7 @@ def train(
         The finished run.
 
     Raises:
-        UsageError: If a seed is negative or named twice.
+        UsageError: If a seed is negative, too large or named twice.
         RunError: If the folder holds a run and ``resume`` is not set, or holds one of
             another configuration or corpus.
         DatasetError: If there is nothing to learn from or to choose by.

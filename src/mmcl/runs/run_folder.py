@@ -30,6 +30,7 @@ __all__ = [
 RUN = "run.json"
 """Configuration, seeds, versions, commit, corpus and its checksum."""
 
+_LARGEST_SEED = 2**63 - 1  # torch takes no more than 64 bits; a process adds its rank
 _DIFFERENCES = {
     "corpus_checksum": "another corpus",
     "config": "other settings",
@@ -50,12 +51,14 @@ def open_run(
     """Make a run folder that trainings can be put into, or check that the one there fits.
 
     Raises:
-        UsageError: If a seed is negative or named twice.
+        UsageError: If a seed is negative, too large or named twice.
         RunError: If the folder holds a run and ``resume`` is not set, or holds one of
             another configuration or corpus.
     """
     if not seeds or len(set(seeds)) < len(seeds) or min(seeds) < 0:
         raise UsageError(f"seeds must be different whole numbers from 0 on, got {list(seeds)}")
+    if max(seeds) > _LARGEST_SEED:
+        raise UsageError(f"seeds must be at most {_LARGEST_SEED:,}, got {max(seeds)}")
     description = {
         "config": config.model_dump(mode="json"),
         "seeds": list(seeds),
