@@ -52,7 +52,7 @@ from mmcl.models.network import Network
 from mmcl.models.registry import load_network
 from mmcl.runs.jobs import DIVERGED, Job, Tell, corpus_file, train_jobs
 from mmcl.runs.run_folder import free_folder, open_run, read_description, read_settings
-from mmcl.runtime import launch
+from mmcl.runtime import in_first_process, launch
 
 __all__ = ["METRICS", "PREDICTIONS", "Run", "finish_run", "summaries", "train"]
 
@@ -105,9 +105,9 @@ def train(
     # With several processes all of them run these lines; the first one writes.
     fabric = launch(config.runtime)
     config = _with_devices(config, fabric.world_size)
-    if fabric.is_global_zero:
-        open_run(folder, corpus, config, seeds=seeds, resume=resume)
-    fabric.barrier()
+    in_first_process(
+        fabric, lambda: open_run(folder, corpus, config, seeds=seeds, resume=resume)
+    )
     # Processes that train one network together have the cores: then one seed at a time.
     workers = min(workers, len(seeds)) if fabric.world_size == 1 else 1
     if workers > 1:
@@ -129,9 +129,7 @@ def train(
                 resume=resume,
                 progress=_name_seed(progress, seed, seeds),
             )
-    if fabric.is_global_zero:
-        finish_run(folder, corpus)
-    fabric.barrier()
+    in_first_process(fabric, lambda: finish_run(folder, corpus))
     return Run.load(folder)
 
 
