@@ -42,6 +42,7 @@ class MMCLError(Exception):
     """Base class of all errors that a user can cause."""
 
     exit_code = 1
+    is_said_elsewhere = False  # another process of the same training has raised it and says it
 
 
 class UsageError(MMCLError):

@@ -7,13 +7,14 @@ import os
 import platform
 import random
 import subprocess
+from collections.abc import Callable
 from functools import cache
 from importlib import metadata
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from mmcl.config import RuntimeSettings
-from mmcl.errors import ConfigError
+from mmcl.errors import ConfigError, MMCLError
 
 if TYPE_CHECKING:
     from lightning_fabric import Fabric
@@ -21,6 +22,7 @@ if TYPE_CHECKING:
 __all__ = [
     "environment",
     "gather_from_processes",
+    "in_first_process",
     "is_first_process",
     "keep_freed_memory",
     "launch",
@@ -179,6 +181,26 @@ def is_first_process() -> bool:
 
     several = torch.distributed.is_available() and torch.distributed.is_initialized()
     return not several or torch.distributed.get_rank() == 0
+
+
+def in_first_process(fabric: Fabric, work: Callable[[], object]) -> None:
+    """Call a function in the first process of a training while the others wait for it.
+
+    Raises:
+        MMCLError: In every process, if the function raised one in the first. The others would
+            otherwise wait for a process that has ended, and fail by a lost connection.
+    """
+    fault: MMCLError | None = None
+    if fabric.is_global_zero:
+        try:
+            work()
+        except MMCLError as raised:
+            fault = raised
+    fault = fabric.broadcast(fault)
+    fabric.barrier()  # none may end while another still receives
+    if fault is not None:
+        fault.is_said_elsewhere = not fabric.is_global_zero
+        raise fault
 
 
 def gather_from_processes(value: Any) -> list[Any]:

@@ -160,6 +160,14 @@ def test_killed_training_leaves_no_process_and_goes_on_bit_for_bit(corpus, tmp_p
         assert first == second
 
 
+def test_what_the_first_process_refuses_is_said_once(corpus, together):
+    out, _ = together
+    done = run_python("-m", "mmcl", *command_of(corpus, out, "runtime.devices=2"))
+    assert done.returncode == 1
+    assert "Traceback" not in done.stderr
+    assert done.stderr.count(f"RunError: {out}: holds a run already; nothing was changed.") == 1
+
+
 def wait_until(happened):
     end = time.monotonic() + 120
     while not happened():

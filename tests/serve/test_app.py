@@ -4,6 +4,7 @@ import json
 import threading
 import time
 from itertools import pairwise
+from pathlib import Path
 
 import httpx
 import numpy as np
@@ -52,6 +53,15 @@ def wait_for(client, identifier, *statuses, seconds=20):
 
 
 # ---------------------------------------------------------------- health and models
+
+
+def test_a_relative_state_folder_is_not_taken_out_of_words(runs, tmp_path, monkeypatch):
+    # "st" is a part of "request" and "must".
+    monkeypatch.chdir(tmp_path)
+    app = create_app([runs["talks"]], Limits(), Path("st"), make_reader=FakeReader)
+    with client_of(app) as client:
+        detail = client.post("/v1/predict", json=[]).json()["detail"]
+    assert detail.startswith('the request must be {"clips": [...]}')
 
 
 def test_health(client):

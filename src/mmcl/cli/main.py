@@ -82,7 +82,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     except MMCLError as fault:
         if debug:
             raise
-        sys.stderr.write(f"{type(fault).__name__}: {fault}\n")
+        if not fault.is_said_elsewhere:
+            sys.stderr.write(f"{type(fault).__name__}: {fault}\n")
         return fault.exit_code
     return 0
 

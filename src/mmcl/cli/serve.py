@@ -57,7 +57,8 @@ def serve_command(
         begin_imports()
         from mmcl.runs.run import Run
 
-        opened = [Run.load(run) for run in runs]
+        # Answers name a run, and not its path, where that is whole.
+        opened = [Run.load(run.absolute()) for run in runs]
         limits = Limits(max_bytes=max_mib * MIB, max_seconds=max_seconds, result_hours=keep_hours)
         url = _url(listening.getsockname())
 
@@ -70,7 +71,7 @@ def serve_command(
             serve(
                 opened,
                 listening,
-                state=state or default_state(),
+                state=(state or default_state()).absolute(),
                 token=token,
                 limits=limits,
                 started=announce,

@@ -70,7 +70,7 @@ REFERENCES = ("ridge", "majority", "constant")  # untrained rows of every compar
 DEFAULT_METRICS = {
     "regression": ("mae", "corr", "acc2_non0", "acc7"),
     "classes": ("accuracy", "f1_weighted", "uar"),
-    "emotions": ("accuracy", "f1_weighted"),
+    "emotions": ("accuracy_mean", "f1_mean"),
 }
 
 

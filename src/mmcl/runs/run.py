@@ -52,7 +52,7 @@ from mmcl.models.network import Network
 from mmcl.models.registry import load_network
 from mmcl.runs.jobs import DIVERGED, Job, Tell, corpus_file, train_jobs
 from mmcl.runs.run_folder import free_folder, open_run, read_description, read_settings
-from mmcl.runtime import launch
+from mmcl.runtime import in_first_process, launch
 
 __all__ = ["METRICS", "PREDICTIONS", "Run", "finish_run", "summaries", "train"]
 
@@ -88,7 +88,7 @@ def train(
         tell: Called about once a second with the state of seeds that train side by side.
 
     Raises:
-        UsageError: If a seed is negative or repeated.
+        UsageError: If a seed is negative, too large or repeated.
         RunError: If the folder holds a run and ``resume`` is not set, or a run with another
             configuration or corpus.
         DatasetError: If there are no clips to learn from or to choose the epoch by.
@@ -100,9 +100,7 @@ def train(
     # If torchrun started several processes, all of them run these lines; the first one writes.
     fabric = launch(config.runtime)
     config = _with_devices(config, fabric.world_size)
-    if fabric.is_global_zero:
-        open_run(folder, corpus, config, seeds=seeds, resume=resume)
-    fabric.barrier()
+    in_first_process(fabric, lambda: open_run(folder, corpus, config, seeds=seeds, resume=resume))
     # Processes that train one network together use all cores: one seed at a time.
     workers = min(workers, len(seeds)) if fabric.world_size == 1 else 1
     if workers > 1:
@@ -124,9 +122,7 @@ def train(
                 resume=resume,
                 progress=_name_seed(progress, seed, seeds),
             )
-    if fabric.is_global_zero:
-        finish_run(folder, corpus)
-    fabric.barrier()
+    in_first_process(fabric, lambda: finish_run(folder, corpus))
     return Run.load(folder)
 
 

@@ -29,6 +29,7 @@ __all__ = [
 
 RUN = "run.json"  # configuration, seeds, versions, commit, corpus and its checksum
 
+_LARGEST_SEED = 2**63 - 1  # torch takes no more than 64 bits; a process adds its rank
 # Keys that must not change when a run or search continues, in words for the message.
 _DIFFERENCES = {
     "corpus_checksum": "another corpus",
@@ -50,12 +51,14 @@ def open_run(
     """Make a folder for trainings, or check that the run in it has the same settings.
 
     Raises:
-        UsageError: If a seed is negative or repeated.
+        UsageError: If a seed is negative, too large or repeated.
         RunError: If the folder holds a run and ``resume`` is not set, or a run with another
             configuration or corpus.
     """
     if not seeds or len(set(seeds)) < len(seeds) or min(seeds) < 0:
         raise UsageError(f"seeds must be different whole numbers from 0 on, got {list(seeds)}")
+    if max(seeds) > _LARGEST_SEED:
+        raise UsageError(f"seeds must be at most {_LARGEST_SEED:,}, got {max(seeds)}")
     description = {
         "config": config.model_dump(mode="json"),
         "seeds": list(seeds),

@@ -120,9 +120,15 @@ def create_app(
 
 
 def _add_errors(app: FastAPI, service: Service) -> None:
-    names = {str(service.store.folder): "the service's folder"}
-    for name, run in service.runs.items():
-        names |= {str(run.folder): name, str(run.folder.resolve()): name}
+    folders = [(service.store.folder, "the service's folder")]
+    folders += [(run.folder, name) for name, run in service.runs.items()]
+    # Only whole paths: a relative one may be a part of any word.
+    names = {
+        str(path): name
+        for folder, name in folders
+        for path in (folder, folder.resolve())
+        if path.is_absolute()
+    }
 
     @app.exception_handler(MMCLError)
     async def expected_fault(request: Request, fault: MMCLError) -> Response:

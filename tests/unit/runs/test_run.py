@@ -199,6 +199,15 @@ def test_seeds_that_make_no_sense_are_refused(tmp_path, tiny_corpus, seeds):
     assert not (tmp_path / "run").exists()
 
 
+def test_seeds_too_large_for_torch_are_refused(tmp_path, tiny_corpus):
+    with pytest.raises(UsageError) as caught:
+        train(tiny_corpus, out=tmp_path / "run", seeds=[1, 2**63])
+    assert str(caught.value) == (
+        "seeds must be at most 9,223,372,036,854,775,807, got 9223372036854775808"
+    )
+    assert not (tmp_path / "run").exists()
+
+
 def test_folder_that_cannot_be_made_is_refused(tmp_path, tiny_corpus):
     (tmp_path / "file").write_text("")
     with pytest.raises(RunError) as caught:
