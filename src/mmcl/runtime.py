@@ -7,6 +7,8 @@ import os
 import platform
 import random
 import subprocess
+import threading
+import time
 from collections.abc import Callable
 from functools import cache
 from importlib import metadata
@@ -32,6 +34,9 @@ __all__ = [
 ]
 
 _M_TRIM_THRESHOLD, _M_MMAP_MAX = -1, -4  # numbers of glibc's malloc.h
+_TORCHRUN = "TORCHELASTIC_RUN_ID"
+_FIRST_PROCESS = "MMCL_FIRST_PROCESS"
+_LOOK_AGAIN = 1.0  # seconds between two looks at whether the first process lives
 _RECORDED = (
     *("mmcl", "torch", "lightning-fabric", "numpy", "scikit-learn", "pyarrow", "pydantic"),
     *("optuna", "captum", "onnx", "onnxruntime"),
@@ -162,8 +167,29 @@ def launch(settings: RuntimeSettings) -> Fabric:
 @cache
 def _launched(settings: RuntimeSettings) -> Fabric:
     fabric = make_fabric(settings)
+    _end_with_first_process()
     fabric.launch()
     return fabric
+
+
+def _end_with_first_process() -> None:
+    """End this process with the one that Fabric started it from.
+
+    While processes look for each other none hears that another died: one whose first process is
+    killed then would wait for half an hour.
+    """
+    started_by_fabric = _TORCHRUN not in os.environ and os.environ.get("LOCAL_RANK", "0") != "0"
+    if not started_by_fabric:
+        os.environ[_FIRST_PROCESS] = str(os.getpid())  # read by those that Fabric starts
+        return
+    first = int(os.environ.get(_FIRST_PROCESS, os.getppid()))
+
+    def watch() -> None:
+        while os.getppid() == first:
+            time.sleep(_LOOK_AGAIN)
+        os._exit(1)
+
+    threading.Thread(target=watch, daemon=True).start()
 
 
 def is_first_process() -> bool:

@@ -105,9 +105,7 @@ def train(
     # With several processes all of them run these lines; the first one writes.
     fabric = launch(config.runtime)
     config = _with_devices(config, fabric.world_size)
-    in_first_process(
-        fabric, lambda: open_run(folder, corpus, config, seeds=seeds, resume=resume)
-    )
+    in_first_process(fabric, lambda: open_run(folder, corpus, config, seeds=seeds, resume=resume))
     # Processes that train one network together have the cores: then one seed at a time.
     workers = min(workers, len(seeds)) if fabric.world_size == 1 else 1
     if workers > 1:
