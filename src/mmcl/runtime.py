@@ -7,6 +7,8 @@ import os
 import platform
 import random
 import subprocess
+import threading
+import time
 from collections.abc import Callable
 from functools import cache
 from importlib import metadata
@@ -36,6 +38,7 @@ _TORCHRUN = "TORCHELASTIC_RUN_ID"
 """Environment variable that torchrun sets in the processes that it starts."""
 _DDP = ("auto", "ddp", "ddp_find_unused_parameters_true")
 """Strategies that mean DistributedDataParallel, and nothing where one process trains alone."""
+_LOOK_AGAIN = 1.0  # seconds between two looks at whether the first process lives
 _RECORDED = (
     *("mmcl", "torch", "lightning-fabric", "numpy", "scikit-learn", "pyarrow", "pydantic"),
     *("optuna", "captum", "onnx", "onnxruntime"),
@@ -168,11 +171,29 @@ def launch(settings: RuntimeSettings) -> Fabric:
 @cache
 def _launch_once(settings: RuntimeSettings) -> Fabric:
     fabric = make_fabric(settings)
+    _end_with_first_process()
     try:
         fabric.launch()
     except TypeError as fault:  # a strategy that can only start a single function
         raise ConfigError(f'runtime.strategy "{settings.strategy}": {fault}') from None
     return fabric
+
+
+def _end_with_first_process() -> None:
+    """End this process with the one that Fabric started it from.
+
+    Processes that still look for each other hear of no death, and would wait for half an hour.
+    """
+    if _TORCHRUN in os.environ or os.environ.get("LOCAL_RANK", "0") == "0":
+        return
+    first = os.getppid()
+
+    def watch() -> None:
+        while os.getppid() == first:
+            time.sleep(_LOOK_AGAIN)
+        os._exit(1)
+
+    threading.Thread(target=watch, daemon=True).start()
 
 
 def is_first_process() -> bool:

@@ -168,6 +168,15 @@ def test_what_the_first_process_refuses_is_said_once(corpus, together):
     assert done.stderr.count(f"RunError: {out}: holds a run already; nothing was changed.") == 1
 
 
+def test_process_ends_when_the_first_one_is_killed_while_they_start(corpus, tmp_path):
+    words = command_of(corpus, tmp_path / "run", "runtime.devices=2", seeds="1")
+    started = subprocess.Popen([sys.executable, "-m", "mmcl", *words], stderr=subprocess.PIPE)
+    children = Path(f"/proc/{started.pid}/task/{started.pid}/children")
+    wait_until(children.read_text)
+    started.kill()
+    started.communicate(timeout=60)  # returns when the last process that can write has ended
+
+
 def wait_until(happened):
     end = time.monotonic() + 120
     while not happened():

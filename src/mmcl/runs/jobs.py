@@ -192,12 +192,7 @@ def _train_and_measure(job: Job, development: Corpus) -> None:
 
 
 def with_threads(config: Config, threads: int) -> Config:
-    """Return the settings with a number of threads, unless the user has set one.
-
-    Example:
-        >>> with_threads(Config(), 2).runtime.threads
-        2
-    """
+    """Return the settings with a number of threads, unless the user has set one."""
     if config.runtime.threads is not None:
         return config
     runtime = config.runtime.model_copy(update={"threads": threads})

@@ -88,8 +88,6 @@ def _check_resumable(folder: Path, description: dict[str, Any], resume: bool) ->
             "  Continue it: --resume\n  Start another: --out with a new folder"
         )
     before = read_description(folder)
-    with suppress(ValidationError, KeyError):  # earlier versions had other names
-        before["config"] = _read_config(before["config"]).model_dump(mode="json")
     refuse_other(before, description, folder, f"Its settings: {folder / RUN}")
 
 
@@ -97,6 +95,9 @@ def refuse_other(
     before: Mapping[str, Any], now: Mapping[str, Any], folder: Path, where: str
 ) -> None:
     """Raise a RunError if a run or search was started with other settings or another corpus."""
+    # Settings may have had other names in an earlier version.
+    with suppress(ValidationError, KeyError):
+        before = {**before, "config": _read_config(before["config"]).model_dump(mode="json")}
     for key, difference in _DIFFERENCES.items():
         if key in now and before.get(key) != now[key]:
             raise RunError(

@@ -101,12 +101,7 @@ CALIBRATED: tuple[Setting, ...] = (
 
 
 def space_for(config: Config, fixed: Collection[str] = ()) -> tuple[Setting, ...]:
-    """Return the settings to search for a model, without the keys in ``fixed``.
-
-    Example:
-        >>> [setting.key for setting in space_for(Config(), fixed=["model.width"])][:2]
-        ['learning.learning_rate', 'learning.weight_decay']
-    """
+    """Return the settings to search for a model, without the keys in ``fixed``."""
     space = []
     for setting in CALIBRATED if config.model.name == "calibrated" else EVERY_MODEL:
         if setting.key == "model.width":
@@ -121,12 +116,7 @@ def space_for(config: Config, fixed: Collection[str] = ()) -> tuple[Setting, ...
 
 
 def with_settings(config: Config, params: Mapping[str, Any]) -> Config:
-    """Return a configuration with changed settings.
-
-    Example:
-        >>> with_settings(Config(), {"model.width": 32}).model.width
-        32
-    """
+    """Return a configuration with changed settings."""
     tree = config.model_dump()
     for key, value in params.items():
         section, name = key.split(".")

@@ -38,7 +38,7 @@ from mmcl.files import write_json
 from mmcl.learning.loop import Progress
 from mmcl.pool import Engine
 from mmcl.runs.run import Run, train
-from mmcl.runs.run_folder import RUN
+from mmcl.runs.run_folder import RUN, read_description, read_settings
 from mmcl.runs.search import (
     SEARCH_SEED,
     OnTrial,
@@ -153,8 +153,8 @@ def _train_again(
     """Train with settings and fresh seeds, or open the run that has them already."""
     # More trials may have found better settings; the run of the earlier ones is removed.
     if (folder / RUN).exists():
-        saved = json.loads((folder / RUN).read_text())
-        if saved["config"] != config.model_dump(mode="json") or saved["seeds"] != list(seeds):
+        saved = read_description(folder)
+        if read_settings(folder, saved)[0] != config or saved["seeds"] != list(seeds):
             shutil.rmtree(folder)
     if (folder / "metrics.json").exists():
         return Run.load(folder)

@@ -204,6 +204,19 @@ def test_a_finished_search_is_not_gone_on_with(tmp_path, development, config, ri
     assert len(calls) == 3
 
 
+def test_a_search_of_an_earlier_version_goes_on(tmp_path, development, config, rigged):
+    calls = rigged(lambda call, config: [1.0])
+    search(development, config, folder=tmp_path / "s", trials=1)
+    path = tmp_path / "s" / "search.json"
+    saved = json.loads(path.read_text())
+    runtime = saved["config"]["runtime"]
+    runtime["processes"] = runtime.pop("devices")  # its name before
+    path.write_text(json.dumps(saved))
+
+    assert len(search(development, config, folder=tmp_path / "s", trials=2)) == 2
+    assert len(calls) == 2
+
+
 def test_a_search_in_parts_is_the_search_in_one(tmp_path, development, config, rigged):
     rigged(lambda call, config: [math.log(_rate(config)) ** 2])
     whole = search(development, config, folder=tmp_path / "whole", trials=14)
