@@ -108,7 +108,7 @@ def test_too_many_failures_stop_it_early(extracted):
         '  v/empty: "empty.mp4" is empty (0 bytes); expected a video or a sound.\n'
         '  v/cut: "cut.mp4" is cut short: it begins as an mp4, but its index (moov) is missing.\n'
         "  All of them: second/errors.csv\n"
-        "  What is done is kept; the same command goes on. To allow more: --max-failures 0.9\n",
+        "  What is done is kept; the same command continues. To allow more: --max-failures 0.9\n",
     )
     assert table(second / "errors.csv") == [("item", "cause"), *FAULTY_ROWS, *BAD_FILES[:2]]
     assert sorted(os.listdir(second)) == ["corpus.arrow.parts", "errors.csv"]

@@ -159,11 +159,14 @@ def _sleep_after_first(folder, task, threads):
 # ---------------------------------------------------------------- the end of the parent
 
 SCRIPT = """
+import signal
 import sys
 from fakes.tasks import sign_and_sleep
 from mmcl.pool import run_tasks
 
 if __name__ == "__main__":
+    # A job that a shell runs in the background ignores Ctrl-C, and so would its children.
+    signal.signal(signal.SIGINT, signal.default_int_handler)
     try:
         list(run_tasks(sign_and_sleep, [sys.argv[1]] * 2, workers=2))
     except KeyboardInterrupt:
