@@ -22,8 +22,9 @@ if TYPE_CHECKING:
 
 __all__ = ["Scored", "score_split", "targets_of", "validation_loss"]
 
-MOST_STEPS_AT_ONCE = 1 << 13
-"""Steps of one modality, padding included, that a batch may hold."""
+MOST_STEPS_AT_ONCE = 2560
+"""Steps of one modality, padding included, in a batch: 128 clips of 20 steps. What a network
+computes of more does not fit the cache of a core, and takes longer per clip."""
 
 
 class Scored(NamedTuple):

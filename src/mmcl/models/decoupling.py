@@ -243,13 +243,14 @@ def agreement(
         partners = [_steps_at(*pair) for pair in zip(units, indices, strict=True)]
         cosines = [(steps * partner).sum(dim=-1) for partner in partners]  # [b, n] each
         present = [mask.any(dim=1, keepdim=True) for mask in masks]  # [b, 1] each
-        if not paired:  # a partner is padding if no index is real in both other modalities
+        is_padded = traced() or not all(bool(mask.all()) for mask in masks)
+        if not paired and is_padded:  # no index may be real in both other modalities
             padded = [~mask.gather(1, index) for mask, index in zip(masks, indices, strict=True)]
             cosines = [
                 cosine.masked_fill(padding & has_steps, -torch.inf)
                 for cosine, padding, has_steps in zip(cosines, padded, present, strict=True)
             ]
-        else:  # the partners must agree with each other, too
+        if paired:  # the partners must agree with each other, too
             cosines.append((partners[0] * partners[1]).sum(dim=-1))
             present.append(present[0] & present[1])
         agreed.append(_minimum_or_mean(torch.stack(cosines), torch.stack(present), confirm))

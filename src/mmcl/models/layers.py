@@ -183,7 +183,7 @@ class ModalityBlock(nn.Module):
     def forward(self, x: Tensor, key_bias: Tensor) -> Tensor:
         """Shapes: ``x`` ``[m, b, n, d]``, ``key_bias`` ``[m, b, n]``; returns ``[m, b, n, d]``."""
         x = self.norm1(x + self.dropout(self.attention(x, key_bias)))
-        inner = self.dropout(F.relu(self.inner(x)))
+        inner = self.dropout(F.relu(self.inner(x), inplace=not torch.is_grad_enabled()))
         normal: Tensor = self.norm2(x + self.dropout(self.outer(inner)))
         return normal
 
