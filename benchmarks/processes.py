@@ -34,7 +34,7 @@ def main() -> None:
     """Train, compare, print, and write it to benchmarks/results."""
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
     parser.add_argument("--epochs", type=int, help="of the first part; the preset's own by default")
-    parser.add_argument("--epochs-at-once", type=int, default=6, help="of the second part")
+    parser.add_argument("--epochs-at-once", type=int, default=15, help="of the second part")
     parser.add_argument("--no-save", action="store_true")
     chosen = parser.parse_args()
     with tempfile.TemporaryDirectory() as folder:
