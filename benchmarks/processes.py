@@ -3,7 +3,7 @@
 Planted data and settings of the preset ``planted``. First ``mmcl train`` with one process and with
 two (``runtime.devices``), one thread each, three seeds: the best validation loss of the two must
 lie within 5% of that of the one. Then ``mmcl train`` of four seeds, one after the other and side
-by side (``--workers``), a few epochs each: the time of the second over that of the first.
+by side (``--workers``), 15 epochs each: the time of the second over that of the first.
 
     python benchmarks/processes.py            (a quarter of an hour on 2 quiet cores)
 """

@@ -222,7 +222,7 @@ def weighted_mean(x: Tensor, weight: Tensor) -> Tensor:
         ``[..., d]``.
     """
     total = weight.sum(dim=-1, keepdim=True).clamp(min=1.0)
-    return torch.einsum("...nd,...n->...d", x, weight / total)
+    return ((weight / total).unsqueeze(-2) @ x).squeeze(-2)
 
 
 def sinusoidal_positions(num_steps: int, width: int, device: torch.device) -> Tensor:
