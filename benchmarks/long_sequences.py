@@ -72,7 +72,7 @@ def main() -> None:
 
 
 def in_a_process(*what: str) -> dict[str, Any]:
-    """What one measurement came to; it writes its result in its last line."""
+    """Run one measurement and return its result; it writes its result in its last line."""
     command = [sys.executable, __file__, *sys.argv[1:], *what]
     done = subprocess.run(command, stdout=subprocess.PIPE, text=True, check=True)
     result: dict[str, Any] = json.loads(done.stdout.splitlines()[-1])

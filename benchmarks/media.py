@@ -1,4 +1,4 @@
-"""What extraction costs on real recordings, and how right it is.
+"""Cost of extraction on real recordings, and how right it is.
 
 Seconds of every stage per second of recording, models loaded; the recogniser's word error
 rate and the aligner's error where the truth is known; the share of pictures with a face;
@@ -167,7 +167,7 @@ def summary(first: Path, rounds: list[Round]) -> dict[str, Any]:
 
 
 def recognised(paths: list[Path], model: str) -> list[str]:
-    """What another model hears."""
+    """Words that another model hears."""
     recogniser = Recogniser(speech_model(model)[0])
     heard = [recogniser.transcribe(read_audio(path), "en").words for path in paths]
     return [" ".join(word.text for word in words) for words in heard]
@@ -181,7 +181,7 @@ def word_error_rate(paths: list[Path], texts: list[str]) -> float:
 
 
 def spoken(path: Path) -> list[str]:
-    """What is said in a recording of GRID, by its name."""
+    """Words said in a recording of GRID, from its name."""
     letters = path.stem.rpartition("_")[2]
     return [names.get(each, each) for names, each in zip(SENTENCE, letters, strict=True)]
 

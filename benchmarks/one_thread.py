@@ -25,7 +25,7 @@ from reference import BATCH, Apart
 __all__ = ["measure_ratios"]
 
 NAMES = {"default": "default", "calibrated128": "calibrated"}
-"""What the ratios are called, and the configurations of ``benchmarks/speed.py``."""
+"""Names of the ratios, and their configurations in ``benchmarks/speed.py``."""
 
 ROUNDS, WARM_UP = 15, 3
 CLIPS_OF_A_TURN = 512

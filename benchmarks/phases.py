@@ -108,7 +108,7 @@ def main() -> None:
 
 
 class Rates:
-    """What the machine can do, measured again and again since it drifts."""
+    """Highest rates of this machine, measured again and again because they drift."""
 
     def __init__(self) -> None:
         self.products: list[float] = []

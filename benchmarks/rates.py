@@ -1,4 +1,4 @@
-"""What the machine can do at most: the floors of the benchmarks are reckoned from it."""
+"""Highest rates of this machine, from which the benchmarks compute their floors."""
 
 from __future__ import annotations
 

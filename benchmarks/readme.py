@@ -25,7 +25,7 @@ PAGES = (
 HOURS = 1_000_000
 DAYS = 30
 CORES = 64
-"""Of the machine that a great deal of video is reckoned for."""
+"""Cores of the machine for which the time of a great deal of video is computed."""
 MARKED = re.compile(r"<!-- table:([\w-]+) -->\n(.*?)<!-- end:\1 -->", re.S)
 
 
@@ -61,7 +61,7 @@ def result_table(name: str, content: dict[str, Any]) -> str:
 
 
 def explanation_table(name: str, content: dict[str, Any]) -> str:
-    """What an explanation found, in its own words."""
+    """Findings of an explanation, in its own words."""
     made = f"`python benchmarks/comparisons.py {name}`: `{content['command']}`"
     lines = [made, "", *(f"- {sentence}" for sentence in content["conclusions"])]
     return "\n".join(lines) + "\n\n"
@@ -230,7 +230,7 @@ def _statuses(counts: dict[str, int]) -> str:
 
 
 def hours_table(media: dict[str, Any], streaming: dict[str, Any]) -> str:
-    """What a million hours of video would take, reckoned from what was measured."""
+    """Time for a million hours of video, computed from the measurements."""
     results, cores = streaming["results"], int(streaming["environment"]["machine"].split()[-2])
     long = media["memory"]["30 min"]
     heavy = max(r["cpu"] for r in media["results"].values())

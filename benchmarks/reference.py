@@ -33,7 +33,7 @@ DISCOUNT, TARGET_RATE, LEARNING_RATE = 0.5, 0.01, 3e-4
 CAPACITY = 1000
 DIMS = (300, 74, 35)
 PARAMETERS = (251_648, 1_912_718, 1_975_725)
-"""Of projection and attention, of actor and predictor, of the critic, at these sizes."""
+"""Parameters in projection and attention, in actor and predictor, and in the critic."""
 
 
 def transformer_block(width: int) -> nn.Module:

@@ -1,4 +1,4 @@
-"""What a process holds in memory, watched while it works (Linux)."""
+"""Memory that a process holds, watched while it works (Linux)."""
 
 from __future__ import annotations
 

@@ -74,7 +74,7 @@ REFERENCE_STEPS = 4
 
 
 class Turn(NamedTuple):
-    """What a turn came to.
+    """Result of a turn.
 
     Attributes:
         seconds: Per clip.
@@ -365,7 +365,7 @@ def rates_of(turns: list[Turn]) -> dict[str, float]:
 
 
 def training_result(turns: list[Turn]) -> dict[str, Any]:
-    """Of the first, the middle and the last round what changes, and medians of the rates."""
+    """Changes in the first, the middle and the last round, and medians of the rates."""
     at = {"first": turns[0], "middle": turns[len(turns) // 2], "last": turns[-1]}
     return result_of(turns) | {
         "share_kept": {key: turn.kept for key, turn in at.items()},

@@ -68,7 +68,7 @@ def main() -> None:
 
 
 def in_a_process(stage: str, options: list[str]) -> dict[str, Any]:
-    """What a stage came to; it writes its result in its last line."""
+    """Run a stage and return its result; it writes its result in its last line."""
     command = [sys.executable, __file__, *options, "--stage", stage]
     done = subprocess.run(command, stdout=subprocess.PIPE, text=True, check=True)
     result: dict[str, Any] = json.loads(done.stdout.splitlines()[-1])

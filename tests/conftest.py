@@ -1,4 +1,4 @@
-"""What every test may count on: quiet threads, no network, and a planted corpus of forty clips."""
+"""Conditions of every test: quiet threads, no network, and a planted corpus of forty clips."""
 
 import os
 import socket

@@ -236,7 +236,7 @@ def draw_face(*, mouth: float, smile: float, brow: float, lids: float) -> NDArra
 
 @cache
 def _head() -> _Canvas:
-    """What does not move: wall, shoulders, hair, skin, nose."""
+    """Draw the parts that do not move: wall, shoulders, hair, skin, nose."""
     along = (np.arange(SIDE) + 0.5) / SIDE
     canvas = _Canvas(np.empty((SIDE, SIDE, 3)), along[:, None], along[None, :])
     canvas.picture[:] = np.array((206, 214, 220)) - 40 * canvas.rows[..., None]

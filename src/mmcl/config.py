@@ -232,7 +232,7 @@ class RuntimeSettings(_Settings):
 
 
 class Config(_Settings):
-    """All settings of a run."""
+    """Settings of a run, in groups."""
 
     model: ModelSettings = Field(default_factory=ModelSettings)
     policy: PolicySettings = Field(default_factory=PolicySettings)

@@ -17,7 +17,7 @@ from fakes.recordings import write_media
 from mmcl.cli.main import main
 
 GOOD = ("Größe 1/ein Ton 日本", "v/faceless", "v/tone", "v/short", "v/uhd")
-"""What becomes a clip all the same."""
+"""Files that become a clip all the same."""
 
 FAULTY_ROWS = [
     (
@@ -177,7 +177,7 @@ def write_picture(path, codec, pixels):
 
 
 class Extracted(NamedTuple):
-    """What ``mmcl extract`` came to, and what lay there when it was over."""
+    """Result of ``mmcl extract``, and the files that it left."""
 
     place: Path
     code: int

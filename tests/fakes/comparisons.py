@@ -80,7 +80,7 @@ def row(name, error, chance, *, kind="model", question=None, missing=(), cost=No
 
 
 def cost(seconds, parameters):
-    """What a row cost; the memory was not measured."""
+    """Cost of a row; the memory was not measured."""
     return {
         "parameters": parameters,
         "train_seconds": seconds,

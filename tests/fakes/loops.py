@@ -5,6 +5,6 @@ from concurrent.futures import ThreadPoolExecutor
 
 
 def run_apart(coroutine):
-    """What a coroutine comes to, in a thread of its own: a browser's loop may run in this one."""
+    """Result of a coroutine, run in a thread of its own: a browser's loop may run in this one."""
     with ThreadPoolExecutor(1) as pool:
         return pool.submit(asyncio.run, coroutine).result()

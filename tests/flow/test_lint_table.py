@@ -146,7 +146,7 @@ def test_mistakes_are_named(run, words, code, message):
 
 
 def test_example_of_the_docs(run):
-    """What docs/protocol.md shows is what the command prints, to the letter."""
+    """The table in docs/protocol.md is printed by the command, to the letter."""
     section = DOCS.split("## Tables of others")[1].split("\n## ")[0]
     table, shown = re.findall(r"```\w*\n(.*?)```", section, re.S)
     Path("table.csv").write_text(table)

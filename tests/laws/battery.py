@@ -67,7 +67,7 @@ def small_options(options, width=WIDTH):
 
 
 def _without_faults(options, small):
-    """What is left when all that the options refuse keeps its default."""
+    """Settings that are left when all that the options refuse keeps its default."""
     try:
         options.model_validate(small)
     except ValidationError as faults:
@@ -168,5 +168,5 @@ def take(clips, rows):
 
 
 def layouts(layout):
-    """Whether aligned, and lengths that go with it."""
+    """Alignment, True or False, and lengths that go with it."""
     return {"aligned": (True, EQUAL_LENGTHS), "unaligned": (False, OWN_LENGTHS)}[layout]

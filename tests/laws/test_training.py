@@ -179,7 +179,7 @@ def kill_in_second_epoch(stage, done, total, numbers):
 
 
 def learnt(folder):
-    """All that a training would go on from, but for its times."""
+    """State that a training would go on from, but for its times."""
     state = load_state(folder / "checkpoint.safetensors")
     state["history"] = [row[:-1] for row in state["history"]]
     return state

@@ -26,7 +26,7 @@ LATER = 0.3  # seconds a word lasts
 
 
 def timeline_of(name, model):
-    """What a run says of any recording: three utterances; two lack a face at times."""
+    """Prediction for any recording: three utterances; two lack a face at times."""
     clips, moments, spans = [], [], []
     for at, (start, said) in enumerate(SAID):
         words = tuple(

@@ -52,7 +52,7 @@ def add_real_rows(folder):
 
 @pytest.fixture(scope="module")
 def extracted(tmp_path_factory):
-    """What extracting everything came to."""
+    """Result of extracting everything."""
     place = tmp_path_factory.mktemp("bad media")
     add_real_rows(BadFolder(place / "bad inputs"))
     with pytest.MonkeyPatch.context() as patch:

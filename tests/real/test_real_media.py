@@ -43,7 +43,7 @@ def real(path):
 
 
 def sentence(path):
-    """What is said in a clip of GRID, by its name."""
+    """Words said in a clip of GRID, from its name."""
     letters = path.stem.split("_")[-1]
     return [words[letter] for words, letter in zip(GRID_WORDS, letters, strict=True)]
 

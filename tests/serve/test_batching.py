@@ -44,7 +44,7 @@ async def worked(batcher, work):
 
 
 def serve(predict, work, **limits):
-    """What becomes of ``work(batcher)``, and the counters."""
+    """Answer or error of ``work(batcher)``, and the counters."""
     counters = Counters()
 
     async def in_a_thread(model, clips):

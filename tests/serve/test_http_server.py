@@ -113,7 +113,7 @@ def test_jobs_are_kept_at_home(monkeypatch, tmp_path):
 
 
 def test_workers_can_start_their_imports_before_ours():
-    """What ``mmcl serve`` imports first must be light, or both import one after the other."""
+    """The first imports of ``mmcl serve`` must be light, or both import one after the other."""
     modules = ("http_server", "limits", "supervisor")
     lines = "; ".join(f"import mmcl.serve.{module}" for module in modules)
     script = f"import sys; {lines}; print('torch' in sys.modules)"

@@ -33,7 +33,7 @@ def queue(store, name="talk.mp4", model="talks", **changes):
 
 
 def reopened(store):
-    """What another service finds in the folder; the first one is as good as killed."""
+    """Jobs that another service finds in the folder; the first one is as good as killed."""
     store.close()
     return Store(store.folder)
 

@@ -70,7 +70,7 @@ PARTS: tuple[Part, ...] = (
     Part("Tuning", "tuning.json", tuning_section, "tune CORPUS"),
     Part("Run", _METRICS, run_section, "train CORPUS", read_run, _RUN),
 )
-"""All kinds of results, in the order of the page."""
+"""Kinds of results, in the order in which the page shows them."""
 
 
 class Result(NamedTuple):

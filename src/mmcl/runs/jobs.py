@@ -58,7 +58,7 @@ class Job(NamedTuple):
 
     @property
     def is_over(self) -> bool:
-        """Whether the training has finished or diverged."""
+        """True once the training has finished or diverged."""
         return (self.folder / DONE).exists() or (self.folder / DIVERGED).exists()
 
 

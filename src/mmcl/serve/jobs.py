@@ -61,7 +61,7 @@ class Job(BaseModel):
 
     @property
     def is_over(self) -> bool:
-        """Whether it has ended."""
+        """True once the job has ended."""
         return self.status in ("done", "failed", "cancelled")
 
     def as_dict(self) -> dict[str, Any]:

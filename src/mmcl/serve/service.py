@@ -90,7 +90,7 @@ class Service:
 
     @property
     def is_ready(self) -> bool:
-        """Whether every model is loaded."""
+        """True once every model is loaded."""
         return self.loaded.is_set() and (self.job_runner is None or self.job_runner.worker.is_ready)
 
     def run_named(self, name: str | None) -> tuple[str, Run]:

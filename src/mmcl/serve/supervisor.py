@@ -58,7 +58,7 @@ class Worker:
 
     @property
     def is_ready(self) -> bool:
-        """Whether the object is made and its process alive; a call may be running."""
+        """True while the object exists and its process lives; a call may be running."""
         return self._is_loaded and not wait([self._process.sentinel], timeout=0)
 
     @property

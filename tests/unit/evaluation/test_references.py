@@ -25,7 +25,7 @@ TASKS = [
 
 
 def reference_rows(task, train, train_truth, test, test_truth, *, preset="mmsa", **valid):
-    """What the protocol makes of the scores."""
+    """Metrics that the protocol computes from the scores."""
     rows = {}
     for name, reference in reference_scores(task, train, train_truth, test, **valid).items():
         found = task_metrics(task, test_truth, reference.scores, preset=preset)

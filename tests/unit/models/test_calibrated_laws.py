@@ -70,7 +70,7 @@ def take(clips, rows):
 
 
 def same(found, expected, steps=None):
-    """Whether two outputs agree: scores, actions, commonality and probabilities."""
+    """True if two outputs agree: scores, actions, commonality and probabilities."""
     torch.testing.assert_close(found.scores, expected.scores, **TOLERANCE)
     pairs = (
         (found.decision.actions, expected.decision.actions),

@@ -254,7 +254,7 @@ def test_inputs_are_not_modified(
 
 
 def gradients(model, features, masks=None, *, policy_term=True):
-    """Of a loss that everything the network returns has a part in."""
+    """Gradients of a loss that everything the network returns has a part in."""
     model.train()
     torch.manual_seed(0)
     output = model(features, masks, sample=True)

@@ -1,4 +1,4 @@
-"""What every model shares: what it is given is completed, checked and shaped."""
+"""Input checks that every model shares: input is completed, checked and shaped."""
 
 import pytest
 import torch

@@ -1,4 +1,4 @@
-"""What a comparison chooses before it trains."""
+"""Choices of a comparison before it trains."""
 
 import pytest
 
