@@ -231,6 +231,7 @@ def agreement(
     """
     if len(unit) == 1:
         return unit.new_full(unit.shape[:-1], -torch.inf)
+    is_padded = traced() or not bool(step_mask.all())
     agreed = []
     for m, steps in enumerate(unit):
         others = [k for k in range(len(unit)) if k != m]
@@ -243,7 +244,6 @@ def agreement(
         partners = [_steps_at(*pair) for pair in zip(units, indices, strict=True)]
         cosines = [(steps * partner).sum(dim=-1) for partner in partners]  # [b, n] each
         present = [mask.any(dim=1, keepdim=True) for mask in masks]  # [b, 1] each
-        is_padded = traced() or not all(bool(mask.all()) for mask in masks)
         if not paired and is_padded:  # no index may be real in both other modalities
             padded = [~mask.gather(1, index) for mask, index in zip(masks, indices, strict=True)]
             cosines = [
