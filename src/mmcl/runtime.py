@@ -36,6 +36,8 @@ __all__ = [
 _M_TRIM_THRESHOLD, _M_MMAP_MAX = -1, -4  # numbers of glibc's malloc.h
 _TORCHRUN = "TORCHELASTIC_RUN_ID"
 """Environment variable that torchrun sets in the processes that it starts."""
+_FIRST_PROCESS = "MMCL_FIRST_PROCESS"
+"""Environment variable with the number of the process that Fabric starts the others from."""
 _DDP = ("auto", "ddp", "ddp_find_unused_parameters_true")
 """Strategies that mean DistributedDataParallel, and nothing where one process trains alone."""
 _LOOK_AGAIN = 1.0  # seconds between two looks at whether the first process lives
@@ -184,12 +186,18 @@ def _end_with_first_process() -> None:
 
     Processes that still look for each other hear of no death, and would wait for half an hour.
     """
-    if _TORCHRUN in os.environ or os.environ.get("LOCAL_RANK", "0") == "0":
+    if _TORCHRUN in os.environ:
         return
-    first = os.getppid()
+    if os.environ.get("LOCAL_RANK", "0") == "0":
+        # Inherited by the others. They cannot ask for their parent: it may have ended by then.
+        os.environ[_FIRST_PROCESS] = str(os.getpid())
+        return
+    first = os.environ.get(_FIRST_PROCESS)
+    if first is None:  # started by something else
+        return
 
     def watch() -> None:
-        while os.getppid() == first:
+        while str(os.getppid()) == first:
             time.sleep(_LOOK_AGAIN)
         os._exit(1)
 

@@ -5,6 +5,7 @@ import os
 import subprocess
 import sys
 import time
+from contextlib import suppress
 from pathlib import Path
 
 import numpy as np
@@ -171,10 +172,20 @@ def test_what_the_first_process_refuses_is_said_once(corpus, together):
 def test_process_ends_when_the_first_one_is_killed_while_they_start(corpus, tmp_path):
     words = command_of(corpus, tmp_path / "run", "runtime.devices=2", seeds="1")
     started = subprocess.Popen([sys.executable, "-m", "mmcl", *words], stderr=subprocess.PIPE)
-    children = Path(f"/proc/{started.pid}/task/{started.pid}/children")
-    wait_until(children.read_text)
+    wait_until(lambda: second_process_of(started.pid))
+    # Killed seconds before the second process looks for it.
     started.kill()
     started.communicate(timeout=60)  # returns when the last process that can write has ended
+
+
+def second_process_of(first):
+    """Whether Fabric has started the second process; there may be other children before."""
+    children = Path(f"/proc/{first}/task/{first}/children").read_text().split()
+    for child in children:
+        with suppress(OSError):  # it has ended
+            if b"LOCAL_RANK=1" in Path(f"/proc/{child}/environ").read_bytes():
+                return True
+    return False
 
 
 def wait_until(happened):

@@ -5,6 +5,7 @@ This is the heart of the method, as released and as repaired: pure functions wit
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from functools import partial
 from typing import NamedTuple
 
@@ -214,7 +215,8 @@ def agreement(
 
     The best steps j and j' are called the partners of step i. They are searched without gradient
     and in blocks, so that memory grows linearly with the lengths. Then the cosines with them are
-    computed with gradient, which is the gradient of the maximum.
+    computed with gradient, which is the gradient of the maximum. Where no gradient is wanted, the
+    value that the search has found is enough.
 
     Args:
         unit: Steps of length one, ``[m, b, n, d]``, m at most 3.
@@ -237,6 +239,9 @@ def agreement(
         others = [k for k in range(len(unit)) if k != m]
         units, masks = [unit[k] for k in others], [step_mask[k] for k in others]
         paired = three_way and len(others) == 2
+        if not (paired or torch.is_grad_enabled()) and confirm == "min":
+            agreed.append(_best_minimum(steps, units, masks))
+            continue
         # Search: an index [b, n] of the partner in each other modality.
         with torch.no_grad():
             indices = _find_partners(steps, units, masks, paired, confirm, candidates)
@@ -283,16 +288,9 @@ def _find_partners(
 ) -> list[Tensor]:
     """Find the partner of every step in each other modality: an index ``[b, n]`` for each."""
     b, n, d = steps.shape
-    # Search for so many steps at a time that the largest tensor has a fixed size.
-    per_step = max(b * max(n * len(units), candidates * d if paired else 1), 1)
-    size = max(1, _BLOCK_ELEMENTS // per_step)
     blocks = []
-    for start in range(0, n, size):
-        query = steps[:, start : start + size]
-        cosines = [
-            _mask_cosines(query @ unit.transpose(1, 2), mask)  # [b, i, n]
-            for unit, mask in zip(units, masks, strict=True)
-        ]
+    per_step = b * max(n * len(units), candidates * d if paired else 1)
+    for cosines in _cosines_in_blocks(steps, units, masks, per_step):
         if paired:
             blocks.append(_best_pair(cosines, units, confirm, candidates))
         else:  # one index for all other modalities: the best after minimum or mean
@@ -300,6 +298,33 @@ def _find_partners(
             score = score.amin(dim=0) if confirm == "min" else score.mean(dim=0)
             blocks.append([score.argmax(dim=-1)] * len(units))
     return [torch.cat(parts, dim=1) for parts in zip(*blocks, strict=True)]
+
+
+def _best_minimum(steps: Tensor, units: list[Tensor], masks: list[Tensor]) -> Tensor:
+    """Return the agreement at the same index, ``[b, n]``, from the search alone: no gradient."""
+    b, n = steps.shape[:2]
+    blocks = []
+    for cosines in _cosines_in_blocks(steps, units, masks, b * n * len(units)):
+        best = torch.stack(cosines).amin(dim=0).amax(dim=-1)
+        blocks.append(best.masked_fill((best == PADDED) | (best == ABSENT), -torch.inf))
+    return torch.cat(blocks, dim=1)
+
+
+def _cosines_in_blocks(
+    steps: Tensor, units: list[Tensor], masks: list[Tensor], per_step: int
+) -> Iterator[list[Tensor]]:
+    """Yield the masked cosines of some steps with every other modality, ``[b, i, n]`` each.
+
+    ``per_step`` numbers are in the largest tensor of the search for one step: a block has so
+    many steps that the tensor has a fixed size.
+    """
+    size = max(1, _BLOCK_ELEMENTS // max(per_step, 1))
+    for start in range(0, steps.shape[1], size):
+        query = steps[:, start : start + size]
+        yield [
+            _mask_cosines(query @ unit.transpose(1, 2), mask)
+            for unit, mask in zip(units, masks, strict=True)
+        ]
 
 
 def _mask_cosines(cosines: Tensor, mask: Tensor) -> Tensor:
