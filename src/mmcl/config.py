@@ -14,14 +14,7 @@ from importlib import metadata, resources
 from pathlib import Path
 from typing import Any, Literal, Self
 
-from pydantic import (
-    BaseModel,
-    ConfigDict,
-    Field,
-    ValidationError,
-    field_validator,
-    model_validator,
-)
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
 
 from mmcl.errors import ConfigError, did_you_mean
 from mmcl.types import BASELINES, MODALITIES, VARIANTS, Modality

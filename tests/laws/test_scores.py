@@ -6,16 +6,7 @@ import pytest
 import torch
 from torch.nn import functional as F
 
-from laws.battery import (
-    CLIPS,
-    DIMS,
-    OWN_LENGTHS,
-    SHAPES,
-    layouts,
-    make_clips,
-    make_model,
-    take,
-)
+from laws.battery import CLIPS, DIMS, OWN_LENGTHS, SHAPES, layouts, make_clips, make_model, take
 from mmcl.errors import DatasetError, ShapeError
 from mmcl.models.registry import load_network, network_class
 from mmcl.types import MODALITIES

@@ -6,15 +6,7 @@ import numpy as np
 import pytest
 import torch
 
-from laws.battery import (
-    CLIPS,
-    layouts,
-    make_batch,
-    make_model,
-    small_config,
-    start_training,
-    take,
-)
+from laws.battery import CLIPS, layouts, make_batch, make_model, small_config, start_training, take
 from mmcl.corpus.batches import Batch, collate
 from mmcl.corpus.plant import ROLE_DISTRACTOR, PlantSettings, plant_card, plant_clips
 from mmcl.corpus.store import pack_corpus

@@ -63,28 +63,15 @@ def compare_command(
 
       mmcl compare planted.arrow --models mult,tfn --reference mult --metrics mae,corr --out c
     """
-    from mmcl.runs.comparison import compare, model_entries, prepare_corpus
+    from mmcl.runs.comparison import model_entries, prepare_corpus
 
     loaded, path = prepare_corpus(corpus, out)
     source = config or preset_for(loaded.card)
     entries, notes = model_entries(
         _split_names(models), loaded.card, source=source, overrides=overrides or []
     )
-    with live_table("model") as tell:
-        content = compare(
-            path,
-            entries,
-            seeds=_read_count_or_seeds(seeds),
-            out=out,
-            metrics=_split_names(metrics),
-            reference=reference,
-            command=_command_line(),
-            workers=_num_workers(workers, engine),
-            engine=engine,
-            notes=notes,
-            tell=tell,
-        )
-    _print_result(content, out)
+    options = {"reference": reference, "notes": notes}
+    _compare(path, entries, out, seeds, metrics, workers, engine, options)
 
 
 def ablate_command(
@@ -111,7 +98,7 @@ def ablate_command(
       mmcl ablate planted.arrow --only "DDPG,task loss only" --seeds 5 --out runs/policies
     """
     from mmcl.runs.ablation import ablation_entries, modalities_left_out
-    from mmcl.runs.comparison import compare, prepare_corpus
+    from mmcl.runs.comparison import prepare_corpus
 
     loaded, path = prepare_corpus(corpus, out)
     source = config or preset_for(loaded.card)
@@ -120,6 +107,23 @@ def ablate_command(
     )
     # These rows are not trained, so --only, which picks trainings, leaves them out.
     rescored = [] if only else modalities_left_out(entries[0].config, loaded.card)
+    options = {"kind": "ablation", "rescored": rescored}
+    _compare(path, entries, out, seeds, metrics, workers, engine, options)
+
+
+def _compare(
+    path: Path,
+    entries: list[Any],
+    out: Path,
+    seeds: str,
+    metrics: str,
+    workers: int | None,
+    engine: Engine,
+    options: dict[str, Any],
+) -> None:
+    """Compare under the options that both commands have, and those of one of them; print."""
+    from mmcl.runs.comparison import compare
+
     with live_table("model") as tell:
         content = compare(
             path,
@@ -127,12 +131,11 @@ def ablate_command(
             seeds=_read_count_or_seeds(seeds),
             out=out,
             metrics=_split_names(metrics),
-            kind="ablation",
-            command=_command_line(),
+            command=shlex.join(["mmcl", *sys.argv[1:]]),
             workers=_num_workers(workers, engine),
             engine=engine,
-            rescored=rescored,
             tell=tell,
+            **options,
         )
     _print_result(content, out)
 
@@ -156,10 +159,6 @@ def _num_workers(workers: int | None, engine: Engine) -> int:
     """Return the number of workers that was asked for, or one per core."""
     check_workers(workers or 1, engine)
     return workers or os.cpu_count() or 1
-
-
-def _command_line() -> str:
-    return shlex.join(["mmcl", *sys.argv[1:]])
 
 
 def _print_result(content: dict[str, Any], out: Path) -> None:

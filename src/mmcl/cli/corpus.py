@@ -12,10 +12,10 @@ from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
-from mmcl.types import SPLITS, TaskKind
+from mmcl.types import TaskKind
 
 if TYPE_CHECKING:
-    from mmcl.corpus.schema import Card, Clip
+    from mmcl.corpus.schema import Clip
 
 __all__ = ["app"]
 
@@ -66,12 +66,14 @@ def convert(
       mmcl corpus convert sims.pkl sims.arrow --dtype float16
       mmcl corpus convert mine.npz mine.arrow --name mine --label-range -2 2
     """
+    from mmcl.cli.show import print_card, print_notes
     from mmcl.corpus.readers import convert_corpus
 
     convert_by = partial(convert_corpus, name=name, dtype=dtype, task=task, label_range=label_range)
     with _progress(f"reading {source}") as progress:
         card = convert_by(source, target, progress=progress)
-    _print_card(card, target)
+    print_notes(card)
+    print_card(card, target)
 
 
 @app.command()
@@ -83,12 +85,13 @@ def check(path: _Path) -> None:
       mmcl corpus check mosi.arrow
       mmcl corpus check unaligned_50.pkl
     """
+    from mmcl.cli.show import print_notes
     from mmcl.corpus.readers import check_file
 
     # A file of another project is read as convert would read it.
     with _progress(f"checking {path}"):
         card, faults = check_file(path)
-    _print_notes(card)
+    print_notes(card)
     if not faults:
         typer.echo(f"{path}: no faults in {sum(card.counts.values())} clips")
         return
@@ -158,6 +161,7 @@ def plant(
       mmcl corpus plant small.arrow --train 64 --valid 16 --test 16 --task emotions
       mmcl corpus plant wide.arrow --train 160000 --steps 50 --widths 300 74 35 --dtype float16
     """
+    from mmcl.cli.show import print_card
     from mmcl.corpus.plant import PlantSettings, plant_card, plant_clips
     from mmcl.corpus.store import write_corpus
 
@@ -177,7 +181,7 @@ def plant(
         # Clips are made one at a time and written at once: few are in memory.
         clips = progress(plant_clips(settings), train + valid + test)
         write_corpus(target, card, clips, dtype=dtype)
-    _print_card(card, target)
+    print_card(card, target)
 
 
 @contextmanager
@@ -203,15 +207,3 @@ def _progress(title: str) -> Iterator[Callable[[Iterable[Clip], int], Iterable[C
                 bars.advance(bar)
 
         yield count
-
-
-def _print_card(card: Card, target: Path) -> None:
-    counts = "/".join(str(card.counts.get(split, 0)) for split in SPLITS)
-    dims = ", ".join(f"{modality} {width}" for modality, width in card.dims.items())
-    _print_notes(card)
-    typer.echo(f"{target}: {card.name}, {card.task.kind}, {counts} clips, {dims}")
-
-
-def _print_notes(card: Card) -> None:
-    for note in card.notes:
-        typer.echo(f"note: {note}", err=True)

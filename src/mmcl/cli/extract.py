@@ -132,18 +132,15 @@ def _checked_range(label_range: tuple[float, float] | None) -> tuple[float, floa
 
 
 def _print_outcome(outcome: Outcome, out: Path) -> None:
+    from mmcl.cli.show import print_card, print_notes
     from mmcl.media.batch import ERRORS
 
-    card = outcome.card
-    for note in card.notes:
-        typer.echo(f"note: {note}", err=True)
+    print_notes(outcome.card)
     for failure in outcome.failures[:SHOWN]:
         typer.echo(f"failed: {failure.item}: {failure.cause.splitlines()[0]}", err=True)
     if outcome.failures:
         typer.echo(f"all {len(outcome.failures)} failures: {out.with_name(ERRORS)}", err=True)
-    counts = "/".join(str(card.counts.get(name, 0)) for name in ("train", "valid", "test"))
-    dims = ", ".join(f"{modality} {width}" for modality, width in card.dims.items())
-    typer.echo(f"{out}: {card.name}, {card.task.kind}, {counts} clips, {dims}")
+    print_card(outcome.card, out)
 
 
 def _print_timings(outcome: Outcome) -> None:

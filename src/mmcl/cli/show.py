@@ -5,22 +5,22 @@ from __future__ import annotations
 import sys
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import typer
 from rich.console import Console
-from rich.progress import (
-    BarColumn,
-    MofNCompleteColumn,
-    Progress,
-    TextColumn,
-    TimeRemainingColumn,
-)
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 from rich.table import Table
 
+from mmcl.types import SPLITS
+
 if TYPE_CHECKING:
+    from mmcl.corpus.schema import Card
     from mmcl.learning.loop import Progress as Tell
 
-__all__ = ["console", "format_summary", "metrics_table", "training_progress"]
+__all__ = ["console", "format_summary", "metrics_table", "print_card", "print_notes"]
+__all__ += ["training_progress"]
 
 console = Console()
 _SHOWN = ("loss", "reward", "mean_action", "valid_loss", "clips_per_second")
@@ -62,6 +62,19 @@ def format_summary(summary: Mapping[str, Any] | None) -> str:
         return "-"
     mean, std = summary["mean"], summary.get("std")
     return f"{mean:.3f}" if std is None else f"{mean:.3f} ± {std:.3f}"
+
+
+def print_notes(card: Card) -> None:
+    """Print the notes of a corpus as messages."""
+    for note in card.notes:
+        typer.echo(f"note: {note}", err=True)
+
+
+def print_card(card: Card, path: Path) -> None:
+    """Print what was written: file, name, task, clips per split and feature widths."""
+    counts = "/".join(str(card.counts.get(split, 0)) for split in SPLITS)
+    dims = ", ".join(f"{modality} {width}" for modality, width in card.dims.items())
+    typer.echo(f"{path}: {card.name}, {card.task.kind}, {counts} clips, {dims}")
 
 
 def metrics_table(report: Mapping[str, Any]) -> Table:

@@ -61,6 +61,7 @@ __all__ = [
     "class_metrics",
     "emotion_metrics",
     "higher_is_better",
+    "metric_name",
     "regression_metrics",
     "task_metrics",
 ]
@@ -68,7 +69,12 @@ __all__ = [
 NOTHING_LEFT = "no item is left to score: every metric is undefined"
 NO_TRUTH = "items have no truth and were left out"
 NAN_IS_WRONG = "predictions are nan and count as wrong"
-_STEMS = ("mae", "corr", "acc2", "acc3", "acc5", "acc7", "accuracy", "f1", "uar", "recall", "auroc")
+_DISTANCES, _RATES = ("MAE", "Corr"), ("F1", "UAR", "recall", "AUROC")
+_NAMES = {
+    name.lower().replace("-", ""): name
+    for name in (*_DISTANCES, "Acc-2", "Acc-3", "Acc-5", "Acc-7", "Accuracy", *_RATES)
+}
+"""Parts of a metric's key, and how the field writes them."""
 
 
 class Metrics(NamedTuple):
@@ -99,9 +105,19 @@ def higher_is_better(key: str) -> bool:
         (False, True)
     """
     stem = key.split("_")[0]
-    if stem not in _STEMS and not key.endswith("_auroc"):
-        raise ConfigError(f'unknown metric "{key}"{did_you_mean(stem, _STEMS)}')
+    if stem not in _NAMES and not key.endswith("_auroc"):
+        raise ConfigError(f'unknown metric "{key}"{did_you_mean(stem, list(_NAMES))}')
     return stem != "mae"
+
+
+def metric_name(key: str) -> str:
+    """Return a metric's key as the field writes it.
+
+    Example:
+        >>> metric_name("acc2_non0"), metric_name("mae"), metric_name("recall_happy")
+        ('Acc-2 non0', 'MAE', 'recall happy')
+    """
+    return " ".join(_NAMES.get(part, part) for part in key.split("_"))
 
 
 def _values(

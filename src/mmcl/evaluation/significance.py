@@ -28,13 +28,7 @@ from mmcl.evaluation.bootstrap import (
 from mmcl.evaluation.choices import Choices
 from mmcl.evaluation.item_sums import item_sums
 from mmcl.evaluation.metrics import higher_is_better, task_metrics
-from mmcl.evaluation.paired_tests import (
-    PValue,
-    binomial_floor,
-    holm,
-    mcnemar,
-    wilcoxon_over_seeds,
-)
+from mmcl.evaluation.paired_tests import PValue, binomial_floor, holm, mcnemar, wilcoxon_over_seeds
 
 __all__ = ["Comparison", "Predictions", "check_same_items", "compare_rows"]
 

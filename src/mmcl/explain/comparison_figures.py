@@ -9,14 +9,8 @@ from typing import Any
 
 import plotly.graph_objects as go
 
-from mmcl.explain.comparison_words import (
-    Verdict,
-    is_higher_better,
-    number,
-    probability,
-    signed,
-    verdict,
-)
+from mmcl.evaluation.metrics import higher_is_better
+from mmcl.explain.comparison_words import Verdict, number, probability, signed, verdict
 from mmcl.explain.figures import COLOURS, NEUTRAL, error_bars, finish_figure
 
 __all__ = ["VERDICT_COLOURS", "forest_figure", "seeds_figure"]
@@ -62,7 +56,7 @@ def forest_figure(
     for index, (row, test) in enumerate(tested):
         _draw_difference(figure, index, row, test, low, high)
     figure.add_vline(x=0, line={"width": 1, "color": NEUTRAL})
-    sides = ("worse", "better") if is_higher_better(metric) else ("better", "worse")
+    sides = ("worse", "better") if higher_is_better(metric) else ("better", "worse")
     title = f"← {sides[0]} &nbsp; {sides[1]} →"
     _finish_rows(figure, [row["name"] for row, _ in tested], x_title=title)
     figure.update_xaxes(range=[low, high])

@@ -12,6 +12,7 @@ from typing import Any, NamedTuple
 
 from markupsafe import Markup
 
+from mmcl.evaluation.metrics import higher_is_better, metric_name
 from mmcl.evaluation.published_results import PublishedResult, published_datasets, published_results
 from mmcl.explain import comparison_words as words
 from mmcl.explain.comparison_figures import VERDICT_COLOURS, forest_figure, seeds_figure
@@ -63,13 +64,13 @@ def comparison_section(
         forests=forests,
         seeds=seeds,
         cost=_cost(content, rows),
-        primary=words.metric_name(metrics[0]),
+        primary=metric_name(metrics[0]),
         columns=_columns(metrics),
         lines=[_line(row, content, tests) for row in rows],
         every=_metric_tables(rows),
         tests=_test_rows(content, rows, tests),
         selections=_SELECTIONS,
-        published=[(p, words.metric_name(p.metric), words.number(p.value)) for p in shown],
+        published=[(p, metric_name(p.metric), words.number(p.value)) for p in shown],
         colours={**COLOURS, **VERDICT_COLOURS},
         notes=_notes(content),
         facts=_facts(content),
@@ -85,7 +86,7 @@ def _ordered_rows(content: _Json) -> list[_Json]:
     if content["kind"] == "ablation":
         return sorted(rows, key=lambda row: row["name"] != content["reference"])
     metric = content["metrics"][0]
-    sign = -1.0 if words.is_higher_better(metric) else 1.0
+    sign = -1.0 if higher_is_better(metric) else 1.0
 
     def rank(row: _Json) -> tuple[bool, float]:
         mean = (row["test"].get(metric) or {}).get("mean")
@@ -111,7 +112,7 @@ def _figures(
     """Return forest plots and plots of seeds: a metric's name, a remark, and its figure."""
     forests, seeds = [], []
     for key in content["metrics"]:
-        title, floor = words.metric_name(key), (content["floor"] or {}).get(key)
+        title, floor = metric_name(key), (content["floor"] or {}).get(key)
         if figure := forest_figure(rows, tests, key):
             # Beside the differences stands how far chance alone reaches.
             chance = f"chance alone, for so many clips: ±{words.number(floor)}"
@@ -135,7 +136,7 @@ def _cost(content: _Json, rows: Sequence[_Json]) -> dict[str, Any] | None:
 
 
 def _columns(keys: Sequence[str]) -> list[tuple[str, str]]:
-    return [(words.metric_name(key), words.arrow(key)) for key in keys]
+    return [(metric_name(key), words.arrow(key)) for key in keys]
 
 
 def _line(row: _Json, content: _Json, tests: _Tests) -> dict[str, Any]:
@@ -186,7 +187,7 @@ def _test_rows(
                     _Cell(words.signed(test["difference"]), interval, test["difference"]),
                     *(_Cell(words.p_value(test[p]), value=test[p]) for p in _P_VALUES),
                 ]
-                lines.append((words.metric_name(key), row["name"], cells))
+                lines.append((metric_name(key), row["name"], cells))
     return lines
 
 

@@ -10,7 +10,7 @@ from collections.abc import Mapping
 from typing import Any, Literal, NamedTuple
 
 from mmcl.errors import ConfigError
-from mmcl.evaluation.metrics import higher_is_better
+from mmcl.evaluation.metrics import higher_is_better, metric_name
 
 __all__ = [
     "Answer",
@@ -18,8 +18,6 @@ __all__ = [
     "answer",
     "arrow",
     "headline",
-    "is_higher_better",
-    "metric_name",
     "number",
     "p_value",
     "probability",
@@ -30,17 +28,6 @@ __all__ = [
 Verdict = Literal["better", "worse", "same", "untested"]
 """A row beside the reference; ``same``: no difference was found."""
 
-_NAMES = {
-    "mae": "MAE",
-    "corr": "correlation",
-    "acc2": "Acc-2",
-    "acc3": "Acc-3",
-    "acc5": "Acc-5",
-    "acc7": "Acc-7",
-    "f1": "F1",
-    "uar": "UAR",
-    "auroc": "AUROC",
-}
 _LEAST_P = 0.001
 
 
@@ -52,25 +39,10 @@ class Answer(NamedTuple):
     sentence: str  # the evidence
 
 
-def metric_name(key: str) -> str:
-    """Return a metric's key as the field writes it.
-
-    Example:
-        >>> metric_name("acc2_non0"), metric_name("mae"), metric_name("recall_happy")
-        ('Acc-2 non0', 'MAE', 'recall happy')
-    """
-    return " ".join(_NAMES.get(part, part) for part in key.split("_"))
-
-
-def is_higher_better(key: str) -> bool:
-    """Return whether a higher value is better; a metric of unknown name is a ConfigError."""
-    return key.endswith("auroc") or higher_is_better(key)
-
-
 def arrow(key: str) -> str:
     """Return an arrow towards better values; nothing for a metric of unknown direction."""
     try:
-        return "↑" if is_higher_better(key) else "↓"
+        return "↑" if higher_is_better(key) else "↓"
     except ConfigError:
         return ""
 
@@ -174,7 +146,7 @@ def headline(content: Mapping[str, Any]) -> str:
         )
     if not means:
         return f"{title} is undefined in every row."
-    first = (max if is_higher_better(metric) else min)(means, key=lambda name: means[name])
+    first = (max if higher_is_better(metric) else min)(means, key=lambda name: means[name])
     return (
         f"No row is significantly better than every other by {title}; "
         f"the best mean is that of {first}, {number(means[first])}."

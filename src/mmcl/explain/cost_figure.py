@@ -9,7 +9,8 @@ from typing import Any, NamedTuple
 
 import plotly.graph_objects as go
 
-from mmcl.explain.comparison_words import metric_name, number
+from mmcl.evaluation.metrics import metric_name
+from mmcl.explain.comparison_words import number
 from mmcl.explain.figures import COLOURS, NEUTRAL, finish_figure
 
 __all__ = ["cost_figure", "quantity"]

@@ -18,7 +18,8 @@ import numpy as np
 from markupsafe import Markup
 from pyarrow import parquet
 
-from mmcl.explain.comparison_words import arrow, metric_name, number
+from mmcl.evaluation.metrics import metric_name
+from mmcl.explain.comparison_words import arrow, number
 from mmcl.explain.figures import COLOURS, Curve, curve_figure, figure_html, scatter_figure
 from mmcl.explain.page import environment_facts, render_section
 from mmcl.learning.history import HISTORY

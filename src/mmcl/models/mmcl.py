@@ -18,12 +18,7 @@ from mmcl.corpus.schema import Task
 from mmcl.errors import ShapeError
 from mmcl.models.attention import IntraModalAttention
 from mmcl.models.calibration import Calibration
-from mmcl.models.decoupling import (
-    Decoupled,
-    agreement,
-    elementwise_decoupling,
-    softmax_decoupling,
-)
+from mmcl.models.decoupling import Decoupled, agreement, elementwise_decoupling, softmax_decoupling
 from mmcl.models.fusion import CalibratedHead, GatedFusion, ReleasedHead
 from mmcl.models.layers import (
     NEVER,

@@ -23,14 +23,7 @@ from mmcl.config import model_names, resolve_config
 from mmcl.corpus.readers import convert_corpus
 from mmcl.corpus.schema import Card
 from mmcl.corpus.store import Corpus, is_corpus_file, open_corpus
-from mmcl.errors import (
-    ConfigError,
-    RunError,
-    ShapeError,
-    TrainingError,
-    UsageError,
-    did_you_mean,
-)
+from mmcl.errors import ConfigError, RunError, ShapeError, TrainingError, UsageError, did_you_mean
 from mmcl.evaluation.item_sums import summable_metrics
 from mmcl.evaluation.planted import ROLE_METRICS
 from mmcl.evaluation.published_results import published_datasets, published_results

@@ -21,12 +21,7 @@ from mmcl.corpus.store import Corpus
 from mmcl.errors import DatasetError
 from mmcl.evaluation.metrics import task_metrics
 from mmcl.evaluation.moments import without_modality
-from mmcl.evaluation.protocol import (
-    JUDGED,
-    judged_split,
-    reference_metrics,
-    reference_predictions,
-)
+from mmcl.evaluation.protocol import JUDGED, judged_split, reference_metrics, reference_predictions
 from mmcl.evaluation.significance import Predictions
 from mmcl.learning.inference import score_split
 from mmcl.runs.jobs import COST, DIVERGED

@@ -13,7 +13,7 @@ import math
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, NamedTuple
 
-from mmcl.evaluation.metrics import higher_is_better
+from mmcl.evaluation.metrics import higher_is_better, metric_name
 from mmcl.evaluation.published_results import PublishedResult
 
 __all__ = ["CSV_COLUMNS", "csv_table", "latex_table", "markdown_table"]
@@ -39,17 +39,6 @@ COSTS = {
     "peak_memory_mib": "memory, MiB",
 }
 
-_STEM_NAMES = {
-    "mae": "MAE",
-    "corr": "Corr",
-    "accuracy": "Accuracy",
-    "acc2": "Acc-2",
-    "acc3": "Acc-3",
-    "acc5": "Acc-5",
-    "acc7": "Acc-7",
-    "f1": "F1",
-    "uar": "UAR",
-}
 _SELECTIONS = {
     "V": "epoch chosen on validation",
     "T": "epoch chosen on the test split",
@@ -156,10 +145,8 @@ def _table(content: Mapping[str, Any], published: Sequence[PublishedResult]) -> 
 
 def _column_title(key: str) -> str:
     """Return the column title of a metric: ``acc2_non0`` becomes ``Acc-2 non0 (%) ↑``."""
-    stem, *rest = key.split("_")
-    words = [_STEM_NAMES.get(stem, stem), *("AUROC" if word == "auroc" else word for word in rest)]
-    unit = ["(%)"] if _in_percent(key) else []
-    return " ".join([*words, *unit, "↑" if higher_is_better(key) else "↓"])
+    unit = " (%)" if _in_percent(key) else ""
+    return f"{metric_name(key)}{unit} {'↑' if higher_is_better(key) else '↓'}"
 
 
 def _in_percent(key: str) -> bool:

@@ -25,13 +25,7 @@ from mmcl.corpus.batches import labelled_rows
 from mmcl.corpus.schema import Task
 from mmcl.corpus.store import Corpus, Split
 from mmcl.errors import DatasetError, RunError
-from mmcl.evaluation.moments import (
-    Moments,
-    as_probability,
-    in_words,
-    moments_of,
-    spread_over_seeds,
-)
+from mmcl.evaluation.moments import Moments, as_probability, in_words, moments_of, spread_over_seeds
 from mmcl.evaluation.protocol import (
     JUDGED,
     Judged,

@@ -337,9 +337,7 @@ def _add_jobs(app: FastAPI, service: Service) -> None:
         },
     )
     async def events(id: _JobId) -> Response:
-        service.store.get(
-            id
-        )  # raises where there is none; a stream that has begun could not say so
+        service.store.get(id)  # raises if there is none: a stream that has begun could not say so
         return StreamingResponse(
             _events(service, id),
             media_type="text/event-stream",

@@ -11,13 +11,7 @@ from http import HTTPStatus
 
 from pydantic import BaseModel, ConfigDict
 
-from mmcl.errors import (
-    ConfigError,
-    MissingExtraError,
-    MMCLError,
-    TrainingError,
-    UsageError,
-)
+from mmcl.errors import ConfigError, MissingExtraError, MMCLError, TrainingError, UsageError
 
 __all__ = ["PROBLEM_TYPE", "Problem", "ServiceError", "problem_of", "unknown_problem"]
 

@@ -10,18 +10,13 @@ import pytest
 
 from fakes.comparisons import DIVERGED, HOSTILE, METRICS, comparison, summary
 from mmcl.errors import ConfigError
-from mmcl.explain.comparison_figures import (
-    VERDICT_COLOURS,
-    forest_figure,
-    seeds_figure,
-)
+from mmcl.evaluation.metrics import higher_is_better, metric_name
+from mmcl.explain.comparison_figures import VERDICT_COLOURS, forest_figure, seeds_figure
 from mmcl.explain.comparison_section import comparison_section
 from mmcl.explain.comparison_words import (
     answer,
     arrow,
     headline,
-    is_higher_better,
-    metric_name,
     number,
     probability,
     signed,
@@ -231,11 +226,11 @@ def test_numbers_are_written_without_a_leading_zero():
 
 
 def test_direction_is_known_of_planted_moments_too():
-    assert is_higher_better("common_auroc")
-    assert not is_higher_better("mae")
+    assert higher_is_better("common_auroc")
+    assert not higher_is_better("mae")
     assert [arrow(key) for key in ("mae", "acc7", "made_up")] == ["↓", "↑", ""]
     with pytest.raises(ConfigError):
-        is_higher_better("made_up")
+        higher_is_better("made_up")
     assert metric_name("common_auroc") == "common AUROC"
 
 
@@ -396,7 +391,7 @@ def test_table_shows_the_numbers_of_the_file(markup, content):
     assert [cell["text"] for cell in table[0]] == [
         "model",
         "MAE ↓",
-        "correlation ↑",
+        "Corr ↑",
         "Acc-2 non0 ↑",
         "Acc-7 ↑",
         "p, MAE",

@@ -3,11 +3,7 @@
 import pytest
 
 from mmcl.explain.figures import COLOURS
-from mmcl.explain.robustness_figures import (
-    rate_figure,
-    robustness_section,
-    subset_figure,
-)
+from mmcl.explain.robustness_figures import rate_figure, robustness_section, subset_figure
 
 HOSTILE = "</script><img src=x onerror=alert(1)>"
 

@@ -9,11 +9,7 @@ import pytest
 from mmcl.corpus.schema import Task
 from mmcl.errors import DatasetError, MissingExtraError
 from mmcl.explain import timeline_page as page_module
-from mmcl.explain.timeline import (
-    draw_timeline,
-    subtitles,
-    timeline_table,
-)
+from mmcl.explain.timeline import draw_timeline, subtitles, timeline_table
 from mmcl.explain.timeline_page import timeline_page
 
 CLASSES = Task(kind="classes", names=("calm", "cross"))

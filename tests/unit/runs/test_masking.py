@@ -10,13 +10,7 @@ from torch import nn
 from mmcl.corpus.schema import Card, Clip, Task
 from mmcl.corpus.store import pack_corpus
 from mmcl.models.network import Network
-from mmcl.runs.masking import (
-    Condition,
-    conditions_of,
-    draw_chances,
-    missing_steps,
-    score_damaged,
-)
+from mmcl.runs.masking import Condition, conditions_of, draw_chances, missing_steps, score_damaged
 from mmcl.runs.robustness import RATES
 
 SCORES = Task(kind="regression", low=-3, high=3)
