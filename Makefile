@@ -16,7 +16,7 @@ demo: $(INSTALLED) ## Train both variants on the planted corpus and write demo/r
 	$(BIN)/mmcl demo --out demo
 
 test: $(INSTALLED) ## Run every test; those on real data need MMCL_REAL_DATA
-	$(BIN)/python -m pytest -n $(WORKERS) --dist loadfile
+	$(BIN)/python -m pytest -n $(WORKERS) --dist loadfile --no-loadscope-reorder
 
 check: $(INSTALLED) ## Format, lint, types and import direction
 	$(BIN)/ruff format --check .

@@ -69,7 +69,7 @@ class ModelSettings(_Settings):
             aligned, the second where it is not.
         confirm: Agreement is the minimum (``min``) or the ``mean`` of the cosines.
         threshold: Agreement at which commonality is one half; learned from this start.
-        temperature: Width of the passage from specific to common; learned from this start.
+        temperature: Temperature of the sigmoid from specific to common; learned from this start.
         attention: Attend within each modality's common part.
         steps: For ``released`` on a corpus that is not aligned: the length that every modality
             is brought to.
@@ -117,20 +117,20 @@ class PolicySettings(_Settings):
     """Settings of the policies and their reward.
 
     Attributes:
-        kind: ``task`` (a soft gate taught by the task loss alone), ``rloo`` (hard keep or
-            drop, paid the joint reward against leave-one-out samples), ``ddpg`` (a soft gate
-            paid through a joint critic), or an ablation: ``ones``, ``random``.
+        kind: ``task`` (a soft gate taught by the task loss alone), ``rloo`` (keep or
+            drop, by REINFORCE on the joint reward with a leave-one-out baseline), ``ddpg`` (a
+            soft gate that also learns from a joint critic), or an ablation: ``ones``, ``random``.
         refinement_steps: Decisions K per clip; each acts on the result of the one before.
         samples: Action samples per clip, ``rloo`` only.
         reward: ``joint``, one scalar for all policies; ``separate``, each policy is paid for
-            the prediction of its own modality; ``as-released``, the misdirected gather of
-            fault F2 (``emotions`` only).
-        reward_scale: ``probability`` in 0..1, or ``log``: its logarithm, and minus the error
-            for regression.
+            the prediction of its own modality; ``as-released``, the wrongly indexed reward
+            of fault F2 (``emotions`` only).
+        reward_scale: ``probability`` of the right class, summed over emotions; or ``log``: its
+            logarithm, averaged over emotions, and minus the error for regression.
         sparsity: Price of keeping every step. The higher, the fewer steps are kept.
         weight: Weight of the policy and critic losses.
         critic: Transitions that the critic learns from: ``clip``, each clip an episode; or
-            ``carried``, the released link from a batch to the next (fault F5).
+            ``carried``, the next state is the next batch, as in the released code (fault F5).
         discount: Discount of the critic's bootstrap.
         target_rate: Share by which target networks move towards the online ones in a step.
         replay_capacity: Number of transitions that are kept.

@@ -3,8 +3,8 @@
 :func:`run_tasks` hands tasks to the workers and yields each one with its answer as it ends. With
 ``engine="ray"`` the same is done by the machines of a cluster (:mod:`mmcl.pool_ray`).
 
-pebble 5.2.3 was tried and cannot do it: it waits for ever for the task of a worker that ended with
-exit code 0. When a worker dies between two tasks, it gives up all the others.
+The library pebble (5.2.3) was tried and does not serve: it waits for ever if a worker exits with code
+0 during a task, and gives up all other tasks if a worker dies between two of them.
 """
 
 from __future__ import annotations
@@ -71,8 +71,8 @@ def run_tasks(
 ) -> Generator[tuple[_Task, _Answer | Died]]:
     """Do every task in a worker process, and yield it with its answer as soon as it ends.
 
-    A worker that dies costs the task it had, and no other. Closing the generator ends what is
-    in work; so do Ctrl-C and the death of this process, however it dies.
+    If a worker dies, its task is lost and no other; with Ray it is tried again. Closing the
+    generator stops the tasks that are running; so do Ctrl-C and the death of this process.
 
     Args:
         work: Called in a worker as ``work(task, threads)``, with the worker's share of the
@@ -106,7 +106,7 @@ def run_tasks(
     try:
         while waiting or busy:
             while waiting and len(busy) < workers:
-                # An idle worker says nothing until it dies; then it is replaced at no cost.
+                # The connection of an idle worker has something to read only when the worker has died.
                 idle = [worker for worker in idle if not worker.connection.poll()]
                 busy.append(idle.pop() if idle else start())
                 busy[-1].begin(waiting.popleft())
@@ -135,7 +135,7 @@ class _Worker:
         )
         with _interrupts_held_back():
             self.process.start()
-        theirs.close()  # the child holds the only other end, so that its death is heard
+        theirs.close()  # the child holds the only other end: if it dies, we read the end of the file
         self.task: Any = None
         self.is_at_work = False
 
@@ -158,7 +158,7 @@ class _Worker:
 
 
 def _stop(workers: Sequence[_Worker]) -> None:
-    """End processes: those that are at work at once, idle ones by themselves."""
+    """End processes: busy ones are terminated; idle ones exit when their connection closes."""
     for worker in workers:
         worker.connection.close()
         if worker.is_at_work:
@@ -225,7 +225,7 @@ def clean_context(preload: Sequence[str] = ()) -> Any:
     They are forked from a clean server process that has imported the modules named in
     ``preload``, so that one that died is replaced quickly; without a fork server they are spawned.
     """
-    # Read when a library starts its threads: those that wait must not keep a core busy.
+    # OpenMP reads it when it starts its threads: those that wait must sleep, not spin.
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
     if "forkserver" not in multiprocessing.get_all_start_methods():
         return multiprocessing.get_context("spawn")

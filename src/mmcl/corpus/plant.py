@@ -124,7 +124,7 @@ def plant_clips(settings: PlantSettings) -> Iterator[Clip]:
         yield the same clips; the number of clips of one split does not change another.
 
     Source:
-        METHOD 3. Ours: the released work has no data with a known answer.
+        Ours: the released work has no data with a known answer.
     """
     world = _make_world(settings)
     for index, split in enumerate(SPLITS):

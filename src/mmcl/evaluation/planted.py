@@ -32,7 +32,7 @@ def role_metrics(
         chance; empty for a corpus that is not planted.
 
     Source:
-        METHOD 3 and 4.
+        Ours, see docs/comparing.md.
     """
     roles, commonality, keep = [], [], []
     for row in range(len(split)):

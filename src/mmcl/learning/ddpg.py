@@ -30,7 +30,7 @@ class DdpgLearner(PolicyLearner):
     processes, each remembers the clips of its own share.
 
     Source:
-        METHOD 1 and 2.8. Target networks start as copies, stay in evaluation mode and copy the
+        docs/method.md, critic and learning. Target networks start as copies, stay in evaluation mode and copy the
         buffers (mends fault F6). ``critic = "carried"`` keeps the released transition from each
         batch to the next (faults F5 and F11). It is stored when the next batch is seen.
     """

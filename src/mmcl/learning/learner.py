@@ -60,7 +60,7 @@ class Losses(NamedTuple):
         task_loss: Mean task loss, scalar.
         alignment: Alignment loss between the modalities, scalar.
         reward: Joint reward of every clip, ``[b]``, less the price of the steps it kept.
-        output: Output of the network under the first sample of the actions.
+        output: Output of the network with the first sample of the actions.
     """
 
     loss: Tensor
@@ -95,7 +95,7 @@ class Trainee(nn.Module):
 
 
 class Learner:
-    """Common part of all learners: a network, its optimizer, and a step down a loss.
+    """Common part of all learners: a network, its optimizer, and one gradient step.
 
     Args:
         model: The network.
@@ -201,7 +201,7 @@ class PolicyLearner(Learner):
         policy = self.config.policy
         if policy.kind != "rloo":
             return [model.decide(encoded)]
-        # The gradient of the reward is for the policies: it must not reach the features.
+        # What the policies learn from the reward must not change the features.
         parts = encoded.parts._replace(specific=encoded.parts.specific.detach())
         detached = encoded._replace(parts=parts)
         return [model.decide(detached, sample=True) for _ in range(policy.samples)]
@@ -220,7 +220,8 @@ class PolicyLearner(Learner):
     ) -> Tensor | float:
         """Return the weighted policy loss of RLOO, or the price that a soft gate pays."""
         policy = self.config.policy
-        # A soft gate learns from the task loss, through its actions; only the price is added.
+        # A soft gate learns from the task loss through its actions: only the price is added here.
+        # With DDPG the critic teaches it, too (learning/ddpg.py).
         if policy.kind in ("task", "ddpg"):
             return policy.sparsity * mean_action(outputs[0]).mean()
         if policy.kind != "rloo":

@@ -66,7 +66,7 @@ def prediction_reward(scores: Tensor, targets: Tensor, task: Task, *, scale: str
         ShapeError: If scores and targets do not fit the task.
 
     Source:
-        METHOD 1 (``probability``) and 2.6. Differs on purpose from the released code, which
+        docs/method.md, reward. Differs on purpose from the released code, which
         gathers from flattened rows (fault F2); see :func:`as_released_reward`.
 
     Example:
@@ -100,7 +100,7 @@ def as_released_reward(scores: Tensor, targets: Tensor, task: Task) -> Tensor:
         ``[b]``, without gradient.
 
     Source:
-        METHOD 1, fault F2.
+        docs/method.md, fault F2.
     """
     _check(scores, targets, task)
     if task.kind != "emotions":
@@ -136,7 +136,7 @@ def leave_one_out_advantage(rewards: Tensor) -> Tensor:
         Advantages of the same shape; they sum to zero over the samples.
 
     Source:
-        METHOD 2.7 (RLOO).
+        docs/method.md, learning (RLOO).
     """
     samples = rewards.shape[0]
     # r_i - mean of the others = (r_i - mean of all) * s / (s - 1).
@@ -151,7 +151,7 @@ def alignment_loss(unit: Tensor, step_mask: Tensor, group: int) -> Tensor:
     counts for two modalities only if it has both.
 
     Args:
-        unit: Steps of length one in the calibrated space, ``[m, b, n, d]``.
+        unit: Steps scaled to an L2 norm of one, in the calibrated space, ``[m, b, n, d]``.
         step_mask: Real steps, bool ``[m, b, n]``.
         group: Clips compared with each other. The cost per clip grows with this number, so the
             batch is cut into groups. Clips of an incomplete last group are left out.
@@ -160,7 +160,7 @@ def alignment_loss(unit: Tensor, step_mask: Tensor, group: int) -> Tensor:
         Scalar, 0 if no two clips can be compared.
 
     Source:
-        METHOD 2.2. Ours. It has no parameters.
+        docs/method.md, alignment. Ours. It has no parameters.
     """
     m, b = unit.shape[:2]
     size = min(group, b)
@@ -192,7 +192,7 @@ def _contrast(scores: Tensor, present: Tensor) -> Tensor:
 def _clip_scores(x: Tensor, y: Tensor, real_x: Tensor, real_y: Tensor, size: int) -> Tensor:
     """Return the smooth maximum of the cosines between the steps of two clips: ``[G, g, g]``.
 
-    For long clips only some steps of ``x`` are compared at a time, and once more for the
+    For long clips the cosines are computed in blocks of steps of ``x``, and again for the
     gradient, so that memory grows with the lengths and not with their product.
 
     Shapes: ``x`` and ``y`` ``[G, g * n, d]``, their masks ``[G, g * n]``.
@@ -214,7 +214,7 @@ def _clip_scores(x: Tensor, y: Tensor, real_x: Tensor, real_y: Tensor, size: int
             )
         ]
         totals = torch.cat(parts, dim=1)
-    # Sum over the steps of each clip of x. Two clips without steps get log 1 = 0.
+    # Sum over the steps of each clip of x. If either clip has no step, log 1 = 0.
     totals = totals.view(len(x), size, -1, size).sum(dim=2)
     return totals.where(totals > 0, 1.0).log()
 

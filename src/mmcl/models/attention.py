@@ -13,7 +13,7 @@ class IntraModalAttention(nn.Module):
     """``ctx = attention(C_m)``, ``C'_m = LayerNorm(ctx + Linear(ctx))``, per modality.
 
     Source:
-        METHOD 1. ``key_bias`` is ours: it masks padded steps (fault F7), and in
+        docs/method.md, common part. ``key_bias`` is ours: it masks padded steps (fault F7), and in
         ``calibrated`` it weights each step by its commonality.
     """
 

@@ -39,7 +39,7 @@ class Calibration(nn.Module):
     the batch. For a modality with fewer than two real steps the running ones are used, unchanged.
 
     Source:
-        METHOD 2.1, the answer to fault F4 (the authors' withdrawal note). The released
+        docs/method.md, calibration: the answer to fault F4 (the authors' withdrawal note). The released
         code compares the projected spaces as they are.
     """
 

@@ -96,7 +96,7 @@ def softmax_decoupling(
         ShapeError: If the mask does not fit.
 
     Source:
-        METHOD 1. The double softmax is nearly uniform (fault F3): at n = 20 the weights of
+        docs/method.md, decoupling. The double softmax is nearly uniform (fault F3): at n = 20 the weights of
         ``softmax(1 - A)`` lay between .0493 and .0506, and no input can bring the ratio of two
         of them above 1.27.
     """
@@ -187,7 +187,7 @@ def elementwise_decoupling(
         ``common = commonality * z``, ``specific = z - common``; padded steps are 0 in both.
 
     Source:
-        METHOD 2.3, the answer to faults F3 and F10. Ours.
+        docs/method.md, decoupling: our answer to faults F3 and F10.
     """
     # Minus infinity would make the gradient NaN: replace it by 0, and mask the result.
     confirmed = agreed > -torch.inf
@@ -229,7 +229,7 @@ def agreement(
         ``[m, b, n]``, in -1..1 or -inf; meaningless at padded steps.
 
     Source:
-        METHOD 2.3. Ours; the released code takes the minimum of two maps entry by entry.
+        docs/method.md, agreement. Ours; the released code takes the minimum of two maps entry by entry.
     """
     if len(unit) == 1:
         return unit.new_full(unit.shape[:-1], -torch.inf)

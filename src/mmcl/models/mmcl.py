@@ -44,7 +44,7 @@ class Encoded(NamedTuple):
 
     Attributes:
         parts: Common and specific parts and commonality.
-        unit: Steps of length one, in the space of the cosines, ``[m, b, n, d]``.
+        unit: Steps scaled to an L2 norm of one, for the cosines, ``[m, b, n, d]``.
         enhanced: Pooled common part after attention, ``[m, b, d]``.
         step_mask: Real steps, bool ``[m, b, n]``.
         present: 1 where a clip has any step of a modality, otherwise 0, ``[m, b]``.
@@ -65,7 +65,7 @@ class Output(NamedTuple):
             emotions.
         hidden: Fused representation, the input of the head, ``[b, 2d]``.
         decision: Actions of the policies.
-        complementary: Pooled specific part under the actions, ``[m, b, d]``.
+        complementary: Specific part times the actions, pooled over time, ``[m, b, d]``.
         encoded: Result of :meth:`MMCL.encode`.
     """
 
@@ -212,7 +212,7 @@ class MMCL(Network):
         return Output(scores, hidden, decision, complementary, encoded)
 
     def complement(self, encoded: Encoded, actions: Tensor) -> Tensor:
-        """Pool the specific part under the actions, ``U(S, a) = a * S``: ``[m, b, d]``.
+        """Multiply the specific part by the actions, ``U(S, a) = a * S``, and pool it: ``[m, b, d]``.
 
         In ``calibrated`` an action is also the weight of the step in attention and pooling, so
         that a step with action 0 has no influence at all.
@@ -255,7 +255,7 @@ class MMCL(Network):
         )
         if not self.released:
             return stacked
-        # The released code has one mask per clip: a step is real if any modality has it.
+        # Our mend of fault F7 has one mask per clip: a step is real if any modality has it.
         counts = stacked.sum(dim=-1)  # [m, b]
         unequal = ((counts > 0) & (counts < counts.amax(dim=0))).any(dim=0)  # [b]
         if unequal.any():

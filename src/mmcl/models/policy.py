@@ -1,4 +1,4 @@
-"""Policies: one per modality, each decides step by step what is kept of the specific part."""
+"""Policies: one per modality, which decides for every time step what is kept of its specific part."""
 
 from __future__ import annotations
 
@@ -73,8 +73,7 @@ class PolicyModels(nn.Module):
         hard: Keep or drop a step, instead of weighting it.
 
     Source:
-        METHOD 1; hard actions and refinement METHOD 2.5 and 2.7. Training and evaluation act
-        on the same state, unlike in the released code (faults F5, F11).
+        docs/method.md, policy. Hard actions and refinement are ours.
     """
 
     def __init__(

@@ -1,4 +1,4 @@
-"""Ablations: ``calibrated`` with one thing changed at a time (METHOD 5)."""
+"""Ablations: ``calibrated`` with one thing changed at a time."""
 
 from __future__ import annotations
 
