@@ -82,8 +82,8 @@ ONE_THREAD_NAMES = {"default": "default (width 64)", "calibrated128": "calibrate
 def one_thread_lines(content: dict[str, Any]) -> list[str]:
     """How many times faster than plain torch on one thread, beside the goal."""
     lines = [
-        "On one thread each (the tables above use all cores), CPU time of the authors' loop over ours "
-        "(`python benchmarks/speed.py --one-thread --json ratios.json`):",
+        "On one thread each (the tables above use all cores), CPU time of the "
+        "authors' loop over ours (`python benchmarks/speed.py --one-thread --json ratios.json`):",
         "",
         "| | goal | measured | |",
         "|---|---:|---:|---|",
@@ -91,9 +91,8 @@ def one_thread_lines(content: dict[str, Any]) -> list[str]:
     for (step, name), asked in ONE_THREAD.items():
         measured = content[step][f"{name}_over_plain"]
         verdict = "met" if measured >= asked else "**not met**"
-        lines.append(
-            f"| {step}, {ONE_THREAD_NAMES[name]} | {asked:g} times | {measured:g} times | {verdict} |"
-        )
+        title = f"{step}, {ONE_THREAD_NAMES[name]}"
+        lines.append(f"| {title} | {asked:g} times | {measured:g} times | {verdict} |")
     return lines
 
 

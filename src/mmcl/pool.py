@@ -3,8 +3,8 @@
 :func:`run_tasks` hands tasks to the workers and yields each one with its answer as it ends. With
 ``engine="ray"`` the same is done by the machines of a cluster (:mod:`mmcl.pool_ray`).
 
-The library pebble (5.2.3) was tried and does not serve: it waits for ever if a worker exits with code
-0 during a task, and gives up all other tasks if a worker dies between two of them.
+The library pebble (5.2.3) was tried and does not serve: it waits for ever if a worker exits with
+code 0 during a task, and gives up all other tasks if a worker dies between two of them.
 """
 
 from __future__ import annotations
@@ -106,7 +106,7 @@ def run_tasks(
     try:
         while waiting or busy:
             while waiting and len(busy) < workers:
-                # The connection of an idle worker has something to read only when the worker has died.
+                # An idle worker's connection has something to read only when it has died.
                 idle = [worker for worker in idle if not worker.connection.poll()]
                 busy.append(idle.pop() if idle else start())
                 busy[-1].begin(waiting.popleft())
@@ -135,7 +135,7 @@ class _Worker:
         )
         with _interrupts_held_back():
             self.process.start()
-        theirs.close()  # the child holds the only other end: if it dies, we read the end of the file
+        theirs.close()  # only the child holds the other end: its death is read as an end
         self.task: Any = None
         self.is_at_work = False
 

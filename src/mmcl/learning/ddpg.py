@@ -30,9 +30,10 @@ class DdpgLearner(PolicyLearner):
     processes, each remembers the clips of its own share.
 
     Source:
-        docs/method.md, critic and learning. Target networks start as copies, stay in evaluation mode and copy the
-        buffers (mends fault F6). ``critic = "carried"`` keeps the released transition from each
-        batch to the next (faults F5 and F11). It is stored when the next batch is seen.
+        docs/method.md, critic and learning. Target networks start as copies, stay in
+        evaluation mode and copy the buffers (mends fault F6). ``critic = "carried"`` keeps the
+        released transition from each batch to the next (faults F5 and F11). It is stored when
+        the next batch is seen.
     """
 
     def __init__(self, model: MMCL, config: Config, fabric: Fabric) -> None:

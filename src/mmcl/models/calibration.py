@@ -39,8 +39,8 @@ class Calibration(nn.Module):
     the batch. For a modality with fewer than two real steps the running ones are used, unchanged.
 
     Source:
-        docs/method.md, calibration: the answer to fault F4 (the authors' withdrawal note). The released
-        code compares the projected spaces as they are.
+        docs/method.md, calibration: the answer to fault F4 (the authors' withdrawal note). The
+        released code compares the projected spaces as they are.
     """
 
     def __init__(self, num_modalities: int, width: int, momentum: float = 0.1) -> None:

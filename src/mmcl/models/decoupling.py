@@ -96,8 +96,8 @@ def softmax_decoupling(
         ShapeError: If the mask does not fit.
 
     Source:
-        docs/method.md, decoupling. The double softmax is nearly uniform (fault F3): at n = 20 the weights of
-        ``softmax(1 - A)`` lay between .0493 and .0506, and no input can bring the ratio of two
+        docs/method.md, decoupling. The double softmax is nearly uniform (fault F3): at n = 20
+        the weights of ``softmax(1 - A)`` lay between .0493 and .0506, and no input can bring the ratio of two
         of them above 1.27.
     """
     if step_mask.shape != z.shape[1:3]:
@@ -229,7 +229,7 @@ def agreement(
         ``[m, b, n]``, in -1..1 or -inf; meaningless at padded steps.
 
     Source:
-        docs/method.md, agreement. Ours; the released code takes the minimum of two maps entry by entry.
+        docs/method.md, agreement. Ours; the released code takes the minimum of two maps.
     """
     if len(unit) == 1:
         return unit.new_full(unit.shape[:-1], -torch.inf)

@@ -212,7 +212,7 @@ class MMCL(Network):
         return Output(scores, hidden, decision, complementary, encoded)
 
     def complement(self, encoded: Encoded, actions: Tensor) -> Tensor:
-        """Multiply the specific part by the actions, ``U(S, a) = a * S``, and pool it: ``[m, b, d]``.
+        """Apply the actions to the specific part, ``U(S, a) = a * S``, and pool it: ``[m, b, d]``.
 
         In ``calibrated`` an action is also the weight of the step in attention and pooling, so
         that a step with action 0 has no influence at all.

@@ -1,4 +1,4 @@
-"""Policies: one per modality, which decides for every time step what is kept of its specific part."""
+"""Policies: one per modality; it decides which time steps of the specific part are kept."""
 
 from __future__ import annotations
 
