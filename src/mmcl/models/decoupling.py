@@ -97,8 +97,8 @@ def softmax_decoupling(
 
     Source:
         docs/method.md, decoupling. The double softmax is nearly uniform (fault F3): at n = 20
-        the weights of ``softmax(1 - A)`` lay between .0493 and .0506, and no input can bring the ratio of two
-        of them above 1.27.
+        the weights of ``softmax(1 - A)`` lay between .0493 and .0506, and no input can
+        bring the ratio of two of them above 1.27.
     """
     if step_mask.shape != z.shape[1:3]:
         raise ShapeError(
