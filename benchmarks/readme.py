@@ -74,25 +74,24 @@ ONE_THREAD = {
     ("predict", "calibrated128"): 2.2,
 }
 """The goal for each ratio of ``python benchmarks/speed.py --one-thread``."""
-
-
 ONE_THREAD_NAMES = {"default": "default (width 64)", "calibrated128": "calibrated (width 128)"}
+"""Names of the two configurations in the table of these ratios."""
 
 
 def one_thread_lines(content: dict[str, Any]) -> list[str]:
     """How many times faster than plain torch on one thread, beside the goal."""
     lines = [
-        "On one thread each (the tables above use all cores), CPU time of the "
-        "authors' loop over ours (`python benchmarks/speed.py --one-thread --json ratios.json`):",
+        "How many times less CPU time than the authors' loop, both on one thread; the tables "
+        "above use all cores (`python benchmarks/speed.py --one-thread --json ratios.json`):",
         "",
         "| | goal | measured | |",
         "|---|---:|---:|---|",
     ]
-    for (step, name), asked in ONE_THREAD.items():
+    for (step, name), goal in ONE_THREAD.items():
         measured = content[step][f"{name}_over_plain"]
-        verdict = "met" if measured >= asked else "**not met**"
+        verdict = "met" if measured >= goal else "**not met**"
         title = f"{step}, {ONE_THREAD_NAMES[name]}"
-        lines.append(f"| {title} | {asked:g} times | {measured:g} times | {verdict} |")
+        lines.append(f"| {title} | {goal:g} times | {measured:g} times | {verdict} |")
     return lines
 
 
@@ -160,8 +159,8 @@ def media_table(content: dict[str, Any]) -> str:
     stages = [stage for stage in next(iter(results.values()))["stages"] if stage != "align"]
     lines = [
         f"Seconds per second of recording, models loaded, {content['environment']['machine']} "
-        f"(load {content['load'][0]} by other work); `make bench-media`. Clock: the "
-        f"median of {content['rounds']} rounds; CPU time: all threads, least of the rounds.",
+        f"(load {content['load'][0]} by other work); `make bench-media`. Wall clock: "
+        f"the median of {content['rounds']} rounds; CPU time: all threads, least of the rounds.",
         "",
         f"| recording | {' | '.join(stages)} | wall clock | goal | CPU time | frames with a face |",
         "|---" * (len(stages) + 5) + "|",
@@ -215,8 +214,8 @@ def service_table(content: dict[str, Any]) -> str:
     refused, harmless = (_statuses(malformed[kind]) for kind in ("statuses", "harmless"))
     lines += [
         "",
-        f"- Together over alone, round by round: {median(ratios):.1f} times ({min(ratios):.1f} to "
-        f"{max(ratios):.1f}).",
+        f"- All clients together get {median(ratios):.1f} times as many answers per second as one "
+        f"(median of the rounds, {min(ratios):.1f} to {max(ratios):.1f}).",
         f"- From the command to the first prediction: {start['features']:.1f} s for features, "
         f"{start['recording']:.1f} s for a recording. Memory at rest, all processes: "
         f"{start['memory_mib']:.0f} MiB.",

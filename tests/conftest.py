@@ -24,9 +24,9 @@ def _is_near(address):
 
 @pytest.hookimpl(trylast=True)
 def pytest_collection_modifyitems(items):
-    """The files that start processes take longest, so they come first, in any order.
+    """Put the files that start processes first, whatever order the plugins have chosen.
 
-    Otherwise one worker would still be at one of them when the others have ended.
+    They take longest: otherwise one worker is still at one of them when the others have ended.
     """
     items.sort(key=lambda item: "flow" not in item.path.parts)
 

@@ -125,8 +125,8 @@ class PolicySettings(_Settings):
         reward: ``joint``, one scalar for all policies; ``separate``, each policy is paid for
             the prediction of its own modality; ``as-released``, the wrongly indexed reward
             of fault F2 (``emotions`` only).
-        reward_scale: ``probability`` of the right class, summed over emotions; or ``log``: its
-            logarithm, averaged over emotions, and minus the error for regression.
+        reward_scale: ``probability`` of the right class (summed over emotions), ``exp(-|error|)``
+            for regression; or ``log``: the logarithm of these (mean over emotions).
         sparsity: Price of keeping every step. The higher, the fewer steps are kept.
         weight: Weight of the policy and critic losses.
         critic: Transitions that the critic learns from: ``clip``, each clip an episode; or

@@ -71,7 +71,7 @@ def run_tasks(
 ) -> Generator[tuple[_Task, _Answer | Died]]:
     """Do every task in a worker process, and yield it with its answer as soon as it ends.
 
-    If a worker dies, its task is lost and no other; with Ray it is tried again. Closing the
+    If a worker dies, only its own task is lost (Ray tries that task again). Closing the
     generator stops the tasks that are running; so do Ctrl-C and the death of this process.
 
     Args:
@@ -135,7 +135,7 @@ class _Worker:
         )
         with _interrupts_held_back():
             self.process.start()
-        theirs.close()  # only the child holds the other end: its death is read as an end
+        theirs.close()  # only the child holds the other end: we read end-of-file when it dies
         self.task: Any = None
         self.is_at_work = False
 
@@ -225,7 +225,7 @@ def clean_context(preload: Sequence[str] = ()) -> Any:
     They are forked from a clean server process that has imported the modules named in
     ``preload``, so that one that died is replaced quickly; without a fork server they are spawned.
     """
-    # OpenMP reads it when it starts its threads: those that wait must sleep, not spin.
+    # OpenMP reads this when it starts its threads: those that wait then sleep and do not spin.
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
     if "forkserver" not in multiprocessing.get_all_start_methods():
         return multiprocessing.get_context("spawn")

@@ -189,7 +189,8 @@ def _end_with_first_process() -> None:
     if _TORCHRUN in os.environ:
         return
     if os.environ.get("LOCAL_RANK", "0") == "0":
-        # Inherited by the others. They cannot ask for their parent: it may have ended by then.
+        # The others inherit it. If each read the number of its parent when it starts, the first
+        # process might have ended by then, and the number would be another's.
         os.environ[_FIRST_PROCESS] = str(os.getpid())
         return
     first = os.environ.get(_FIRST_PROCESS)

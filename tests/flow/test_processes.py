@@ -172,14 +172,14 @@ def test_what_the_first_process_refuses_is_said_once(corpus, together):
 def test_process_ends_when_the_first_one_is_killed_while_they_start(corpus, tmp_path):
     words = command_of(corpus, tmp_path / "run", "runtime.devices=2", seeds="1")
     started = subprocess.Popen([sys.executable, "-m", "mmcl", *words], stderr=subprocess.PIPE)
-    wait_until(lambda: second_process_of(started.pid))
-    # Killed seconds before the second process looks for it.
+    wait_until(lambda: second_process_has_started(started.pid))
+    # The second process is still importing: it does not watch yet.
     started.kill()
     started.communicate(timeout=60)  # returns when the last process that can write has ended
 
 
-def second_process_of(first):
-    """Whether Fabric has started the second process; there may be other children before."""
+def second_process_has_started(first):
+    """Return True once Fabric has started it; the first process may have other children before."""
     children = Path(f"/proc/{first}/task/{first}/children").read_text().split()
     for child in children:
         with suppress(OSError):  # it has ended

@@ -143,7 +143,7 @@ def test_ravdess_is_recognised(recogniser, actor):
     assert info.duration == pytest.approx(3.3, abs=0.2)
     assert (info.width, info.height) == (1280, 720)
     heard = recogniser.transcribe(read_audio(path))
-    # Whisper computes in int8, which rounds otherwise on another processor: one word may differ.
+    # Whisper computes in int8, which rounds differently on other processors: one word may differ.
     assert errors(["kids", "are", "talking", "by", "the", "door"], plain(heard.words)) <= 1
     assert len(heard.words) == 6
     assert heard.language == "en"

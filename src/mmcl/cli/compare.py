@@ -70,8 +70,17 @@ def compare_command(
     entries, notes = model_entries(
         _split_names(models), loaded.card, source=source, overrides=overrides or []
     )
-    options = {"reference": reference, "notes": notes}
-    _compare(path, entries, out, seeds, metrics, workers, engine, options)
+    _compare(
+        path,
+        entries,
+        out=out,
+        seeds=seeds,
+        metrics=metrics,
+        workers=workers,
+        engine=engine,
+        reference=reference,
+        notes=notes,
+    )
 
 
 def ablate_command(
@@ -107,21 +116,31 @@ def ablate_command(
     )
     # These rows are not trained, so --only, which picks trainings, leaves them out.
     rescored = [] if only else modalities_left_out(entries[0].config, loaded.card)
-    options = {"kind": "ablation", "rescored": rescored}
-    _compare(path, entries, out, seeds, metrics, workers, engine, options)
+    _compare(
+        path,
+        entries,
+        out=out,
+        seeds=seeds,
+        metrics=metrics,
+        workers=workers,
+        engine=engine,
+        kind="ablation",
+        rescored=rescored,
+    )
 
 
 def _compare(
     path: Path,
     entries: list[Any],
+    *,
     out: Path,
     seeds: str,
     metrics: str,
     workers: int | None,
     engine: Engine,
-    options: dict[str, Any],
+    **own: Any,
 ) -> None:
-    """Compare under the options that both commands have, and those of one of them; print."""
+    """Compare and print the result; ``own`` are the options that only one command has."""
     from mmcl.runs.comparison import compare
 
     with live_table("model") as tell:
@@ -135,7 +154,7 @@ def _compare(
             workers=_num_workers(workers, engine),
             engine=engine,
             tell=tell,
-            **options,
+            **own,
         )
     _print_result(content, out)
 

@@ -19,8 +19,14 @@ if TYPE_CHECKING:
     from mmcl.corpus.schema import Card
     from mmcl.learning.loop import Progress as Tell
 
-__all__ = ["console", "format_summary", "metrics_table", "print_card", "print_notes"]
-__all__ += ["training_progress"]
+__all__ = [
+    "console",
+    "format_summary",
+    "metrics_table",
+    "print_card",
+    "print_notes",
+    "training_progress",
+]
 
 console = Console()
 _SHOWN = ("loss", "reward", "mean_action", "valid_loss", "clips_per_second")

@@ -69,12 +69,20 @@ __all__ = [
 NOTHING_LEFT = "no item is left to score: every metric is undefined"
 NO_TRUTH = "items have no truth and were left out"
 NAN_IS_WRONG = "predictions are nan and count as wrong"
-_DISTANCES, _RATES = ("MAE", "Corr"), ("F1", "UAR", "recall", "AUROC")
 _NAMES = {
-    name.lower().replace("-", ""): name
-    for name in (*_DISTANCES, "Acc-2", "Acc-3", "Acc-5", "Acc-7", "Accuracy", *_RATES)
+    "mae": "MAE",
+    "corr": "Corr",
+    "acc2": "Acc-2",
+    "acc3": "Acc-3",
+    "acc5": "Acc-5",
+    "acc7": "Acc-7",
+    "accuracy": "Accuracy",
+    "f1": "F1",
+    "uar": "UAR",
+    "recall": "recall",
+    "auroc": "AUROC",
 }
-"""Parts of a metric's key, and how the field writes them."""
+"""Parts of a metric's key, and how papers write them."""
 
 
 class Metrics(NamedTuple):

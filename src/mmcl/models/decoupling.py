@@ -239,7 +239,7 @@ def agreement(
         others = [k for k in range(len(unit)) if k != m]
         units, masks = [unit[k] for k in others], [step_mask[k] for k in others]
         paired = three_way and len(others) == 2
-        if not (paired or torch.is_grad_enabled()) and confirm == "min":
+        if not paired and confirm == "min" and not torch.is_grad_enabled():
             agreed.append(_best_minimum(steps, units, masks))
             continue
         # Search: an index [b, n] of the partner in each other modality.
@@ -301,12 +301,16 @@ def _find_partners(
 
 
 def _best_minimum(steps: Tensor, units: list[Tensor], masks: list[Tensor]) -> Tensor:
-    """Return the agreement at the same index, ``[b, n]``, from the search alone: no gradient."""
+    """Return the agreement at the same index, ``[b, n]``, with ``confirm="min"``: no gradient."""
     b, n = steps.shape[:2]
     blocks = []
-    for cosines in _cosines_in_blocks(steps, units, masks, b * n * len(units)):
-        best = torch.stack(cosines).amin(dim=0).amax(dim=-1)
-        blocks.append(best.masked_fill((best == PADDED) | (best == ABSENT), -torch.inf))
+    # In full precision: the search alone may round, but this is the result.
+    with torch.autocast(steps.device.type, enabled=False):
+        for cosines in _cosines_in_blocks(steps, units, masks, b * n * len(units)):
+            best = torch.stack(cosines).amin(dim=0).amax(dim=-1)
+            # No step is real in all other modalities, or all of them are absent.
+            is_alone = (best == PADDED) | (best == ABSENT)
+            blocks.append(best.masked_fill(is_alone, -torch.inf))
     return torch.cat(blocks, dim=1)
 
 
@@ -315,8 +319,8 @@ def _cosines_in_blocks(
 ) -> Iterator[list[Tensor]]:
     """Yield the masked cosines of some steps with every other modality, ``[b, i, n]`` each.
 
-    ``per_step`` numbers are in the largest tensor of the search for one step: a block has so
-    many steps that the tensor has a fixed size.
+    ``per_step`` is how many numbers the largest tensor of the search has for each step. Blocks are
+    cut so that this tensor has at most a fixed size.
     """
     size = max(1, _BLOCK_ELEMENTS // max(per_step, 1))
     for start in range(0, steps.shape[1], size):

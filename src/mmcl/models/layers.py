@@ -66,6 +66,10 @@ class Dropout(nn.Module):
         kept = noise.clamp(dropped - 1, dropped).sub_(dropped - 1)  # 1 where a value stays
         return x * kept.to(x.dtype).mul_(256 / (256 - dropped))
 
+    def extra_repr(self) -> str:
+        """Return what ``print(model)`` shows of this layer."""
+        return f"{self.rate}"
+
 
 class ModalityLinear(nn.Module):
     """A linear layer per modality: ``[m, ..., in] -> [m, ..., out]``."""

@@ -255,7 +255,7 @@ class MMCL(Network):
         )
         if not self.released:
             return stacked
-        # Our mend of fault F7 has one mask per clip: a step is real if any modality has it.
+        # released has one mask for all modalities (mends fault F7, docs/method.md).
         counts = stacked.sum(dim=-1)  # [m, b]
         unequal = ((counts > 0) & (counts < counts.amax(dim=0))).any(dim=0)  # [b]
         if unequal.any():

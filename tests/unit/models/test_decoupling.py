@@ -93,6 +93,34 @@ def test_agreement_is_the_brute_force_one(generator, three_way, confirm, lengths
     torch.testing.assert_close(fast.grad, slow.grad, **TOLERANCE)
 
 
+@pytest.mark.parametrize("lengths", MASKS.values(), ids=MASKS.keys())
+@pytest.mark.parametrize("elements", [1, 1 << 22], ids=["step-by-step", "at-once"])
+def test_agreement_without_gradient_is_the_brute_force_one(
+    generator, monkeypatch, elements, lengths
+):
+    # The value is that of the search: no cosine is computed a second time.
+    monkeypatch.setattr(decoupling, "_BLOCK_ELEMENTS", elements)
+    unit, mask = F.normalize(draw_steps(generator), dim=-1), mask_of(lengths)
+    # In the first clip no step is real in both audio and vision.
+    mask[1, 0, 2:], mask[2, 0, :2] = False, False
+    for modalities in (2, 3):
+        some, real = unit[:modalities], mask[:modalities]
+        expected = brute_force(some, real, three_way=False, confirm="min")
+        with torch.no_grad():
+            found = agreement(some, real, three_way=False)
+        torch.testing.assert_close(found[real], expected[real], **TOLERANCE)
+
+
+def test_agreement_without_gradient_is_not_rounded_by_autocast(generator):
+    unit = F.normalize(draw_steps(generator), dim=-1).float()
+    mask = mask_of(MASKS["all-real"])
+    with torch.no_grad():
+        whole = agreement(unit, mask, three_way=False)
+        with torch.autocast("cpu", dtype=torch.bfloat16):
+            mixed = agreement(unit, mask, three_way=False)
+    assert torch.equal(mixed, whole)
+
+
 @pytest.mark.parametrize("three_way", [False, True])
 @pytest.mark.parametrize("modalities", [1, 2])
 def test_agreement_of_fewer_modalities(generator, three_way, modalities):
