@@ -13,7 +13,7 @@ from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 from mmcl.types import Modality, SplitName, TaskKind
 
-__all__ = ["Card", "Clip", "Label", "Planted", "Repairs", "Source", "Task", "Word"]
+__all__ = ["Account", "Card", "Clip", "Label", "Planted", "Repairs", "Source", "Task", "Word"]
 
 Label = float | int | tuple[int, ...] | None
 """A clip's label: a score, a class index, one 0/1 per emotion, or None where unknown."""
@@ -92,6 +92,7 @@ class Clip(_Strict):
         modality_labels: Score per modality (CH-SIMS), in the range of ``label``.
         video_id: The recording the clip was cut from; ``clip_id`` is its name inside that.
         text: The spoken text; ``words`` are its words with their times.
+        speaker: Who speaks, where the source says so.
         planted: The answer key of a planted clip.
     """
 
@@ -104,6 +105,7 @@ class Clip(_Strict):
     clip_id: str | None = None
     text: str | None = None
     words: tuple[Word, ...] | None = None
+    speaker: str | None = None
     planted: Planted | None = None
 
 
@@ -133,6 +135,18 @@ class Source(_Strict):
     sha256: str
 
 
+class Account(_Strict):
+    """What was in the source of a corpus, and what of it is not in the corpus.
+
+    Attributes:
+        source: What was there, a phrase each: ``16 clips (training 8, validation 8)``.
+        left_out: What did not become part of a clip, and why; empty if nothing was left out.
+    """
+
+    source: tuple[str, ...]
+    left_out: tuple[str, ...] = ()
+
+
 class Card(_Strict):
     """Everything a reader of the corpus must know; stored in the Arrow schema's metadata.
 
@@ -150,6 +164,7 @@ class Card(_Strict):
         source: The foreign file it was read from.
         recipe: How it was made: reader, planting or extraction parameters and versions.
         notes: Findings of the reader that a user should see.
+        account: What was in the source and what was left out, where there was a source.
     """
 
     name: str
@@ -164,3 +179,4 @@ class Card(_Strict):
     source: Source | None = None
     recipe: dict[str, Any] = Field(default_factory=dict)
     notes: tuple[str, ...] = ()
+    account: Account | None = None
