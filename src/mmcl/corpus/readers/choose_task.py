@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from pathlib import Path
-from typing import NamedTuple
 
 import numpy as np
 
 from mmcl.corpus.known_corpora import KnownCorpus
+from mmcl.corpus.readers.options import ReadOptions
 from mmcl.corpus.readers.source_file import SourceFile, SourceSplit
 from mmcl.corpus.schema import Task
 from mmcl.errors import DatasetError
@@ -19,14 +19,6 @@ __all__ = ["ReadOptions", "choose_task"]
 RANGES = ((-1.0, 1.0), (-2.0, 2.0), (-3.0, 3.0))
 # Three classes beside a score are its sign (MMSA); more are a task of their own.
 FEWEST_CLASSES_OF_THEIR_OWN = 4
-
-
-class ReadOptions(NamedTuple):
-    """Choices of the user for a foreign file; None leaves the choice to the reader."""
-
-    name: str | None = None
-    task: TaskKind | None = None
-    label_range: tuple[float, float] | None = None
 
 
 def choose_task(

@@ -20,12 +20,18 @@ Sequences = NDArray[np.float32] | list[NDArray[np.float32]]
 """Features of one modality: one array ``[clips, steps, d_m]``, or one ``[n, d_m]`` per clip."""
 
 LAYOUTS = "The layouts that can be read: mmcl corpus convert --help"
-SPLIT_NAMES: Mapping[str, SplitName] = {
-    "train": "train",
-    "test": "test",
-    **dict.fromkeys(("valid", "val", "dev", "validation"), "valid"),
+_SPLIT_WORDS: Mapping[SplitName, tuple[str, ...]] = {
+    "train": ("train", "training", "trn"),
+    "valid": ("valid", "val", "dev", "validation", "validate", "devel", "development"),
+    "test": ("test", "testing", "tst"),
 }
-"""Names of the splits in the field, and ours."""
+SPLIT_NAMES: Mapping[str, SplitName] = {
+    f"{word}{ending}": name
+    for name, words in _SPLIT_WORDS.items()
+    for word in words
+    for ending in ("", "set", "_set", "_split", "_data")
+}
+"""Names of the splits in the field, in small letters, and ours."""
 
 
 @dataclass
