@@ -17,10 +17,13 @@ _MARKS = (  # the longer mark first, since that of UTF-32 begins with that of UT
     (codecs.BOM_UTF16_LE, "utf-16"),
     (codecs.BOM_UTF16_BE, "utf-16"),
 )
-# Encodings that are still met, by the names that iconv and Python share.
-CANDIDATES = ("cp1252", "gb18030", "big5", "shift_jis", "euc_kr", "cp1251", "cp1250", "cp1256")
+# Encodings that are still met, by names that iconv and Python share.
+CANDIDATES = (
+    *("cp1252", "gb18030", "big5", "shift_jis", "euc-kr"),
+    *("cp1251", "koi8-r", "cp1250", "cp1253", "cp1256", "macintosh"),
+)
 SHOWN = 60  # letters of a line in a message
-FEWEST_NULS = 0.3  # share of zero bytes at every second place in UTF-16 of Latin letters
+FEWEST_NULS = 0.3  # share of letters with a zero byte in UTF-16 that could also be UTF-8
 
 
 def read_text_file(path: Path, error: type[MMCLError]) -> str:
@@ -31,8 +34,8 @@ def read_text_file(path: Path, error: type[MMCLError]) -> str:
         error: Class of the error to raise.
 
     Raises:
-        MMCLError: Of the class ``error``, if the file is missing, cannot be read, or its
-            encoding is not certain.
+        MMCLError: Of the class ``error``, if the file is missing, cannot be read, is no text,
+            or its encoding is not certain.
     """
     try:
         content = path.read_bytes()
@@ -49,53 +52,92 @@ def decode_text(content: bytes, name: str, error: type[MMCLError]) -> str:
     An encoding of one byte per letter decodes any file, mostly wrongly, so none is guessed: the
     error shows how the first line that is not ASCII reads in each encoding that is possible.
 
+    Raises:
+        MMCLError: Of the class ``error``, if the content is no text or its encoding is not
+            certain.
+
     Example:
         >>> decode_text("Grüße".encode("utf-16"), "talk.srt", MMCLError)
         'Grüße'
     """
-    encoding = next((name for mark, name in _MARKS if content.startswith(mark)), None)
+    marked = next((encoding for mark, encoding in _MARKS if content.startswith(mark)), None)
     try:
-        text = content.decode(encoding or _unmarked_encoding(content))
+        text = content.decode(marked or _unmarked_encoding(content))
     except UnicodeDecodeError as fault:
-        raise error(_not_decoded(content, name, fault)) from None
+        raise error(_not_decoded(content, name, fault, marked)) from None
+    if "\0" in text:
+        raise error(_no_text(name))
     return text.replace("\r\n", "\n").replace("\r", "\n")
 
 
 def _unmarked_encoding(content: bytes) -> str:
-    """Return UTF-16 where every second byte is mostly zero, else UTF-8."""
-    pairs = max(len(content) // 2, 1)
-    if content[1::2].count(0) > FEWEST_NULS * pairs and content[::2].count(0) < pairs / 10:
-        return "utf-16-le"
-    if content[::2].count(0) > FEWEST_NULS * pairs and content[1::2].count(0) < pairs / 10:
-        return "utf-16-be"
+    """Return UTF-16 where the zero bytes of its ASCII letters show it, else UTF-8."""
+    even, odd = content[::2].count(0), content[1::2].count(0)
+    for encoding, of_letters, others in (("utf-16-le", odd, even), ("utf-16-be", even, odd)):
+        if of_letters and not others and _reads_as(content, encoding):
+            # A stray zero byte does not make UTF-16 of text that reads as UTF-8.
+            is_frequent = of_letters > FEWEST_NULS * len(content) / 2
+            if is_frequent or not _reads_as(content.replace(b"\0", b""), "utf-8"):
+                return encoding
     return "utf-8"
 
 
-def _not_decoded(content: bytes, name: str, fault: UnicodeDecodeError) -> str:
-    if fault.encoding.lower().replace("-", "").startswith(("utf16", "utf32")):
+def _reads_as(content: bytes, encoding: str) -> bool:
+    """Return whether the content is letters, signs and spaces in an encoding."""
+    try:
+        text = content.decode(encoding)
+    except UnicodeDecodeError:
+        return False
+    return all(letter.isprintable() or letter.isspace() for letter in text)
+
+
+def _not_decoded(content: bytes, name: str, fault: UnicodeDecodeError, marked: str | None) -> str:
+    if marked is not None:
         return (
-            f'"{name}" begins as {fault.encoding.upper()} text and is cut short or damaged '
-            f"(byte {fault.start}).\n  Expected text in UTF-8. Fetch or save the file again."
+            f'"{name}" begins as {marked.removesuffix("-sig").upper()} text and is cut short or '
+            f"damaged (byte {fault.start}).\n  Fetch or save the file again, as UTF-8."
         )
+    if b"\0" in content:
+        return _no_text(name)
     lines = content.replace(b"\r\n", b"\n").replace(b"\r", b"\n").split(b"\n")
-    line = next((n, line) for n, line in enumerate(lines, 1) if not line.isascii())
-    readings = [f"    {encoding:<10} {text}" for encoding, text in _readings(line[1])]
+    index = next(index for index, line in enumerate(lines) if not line.isascii())
+    readings = list(_readings(content, index))
+    if not readings:
+        return _no_text(name)
+    width = max(len(encodings) for encodings, _ in readings)
     return "\n".join(
         [
             f'"{name}" is not UTF-8 text (byte {fault.start}), and its encoding is not known.',
-            f"  Line {line[0]} in each encoding that is possible:",
-            *readings,
+            f"  Line {index + 1} in each encoding that is possible:",
+            *(f"    {encodings:<{width}} {line}" for encodings, line in readings),
             "  Take the one that reads right, and convert the file with it:",
             f'    iconv -f ENCODING -t utf8 "{name}" > "utf8-{name}"',
         ]
     )
 
 
-def _readings(line: bytes) -> Iterator[tuple[str, str]]:
+def _no_text(name: str) -> str:
+    return (
+        f'"{name}" is no text file: no usual encoding decodes it.\n'
+        "  Expected text in UTF-8. Look at what it is: file "
+        f'"{name}"'
+    )
+
+
+def _readings(content: bytes, index: int) -> Iterator[tuple[str, str]]:
+    """Yield a line in every encoding that decodes the whole file.
+
+    Encodings that give the same text are named together.
+    """
+    text_to_encodings: dict[str, list[str]] = {}
     for encoding in CANDIDATES:
         try:
-            text = line.decode(encoding)
+            text = content.decode(encoding)
         except UnicodeDecodeError:
             continue
-        if text.isprintable():
-            yield encoding, text if len(text) <= SHOWN else f"{text[:SHOWN]}..."
+        text_to_encodings.setdefault(text, []).append(encoding)
+    for text, encodings in text_to_encodings.items():
+        line = text.replace("\r\n", "\n").replace("\r", "\n").split("\n")[index]
+        if line.replace("\t", " ").isprintable():
+            shown = line if len(line) <= SHOWN else f"{line[:SHOWN]}..."
+            yield ", ".join(encodings), shown.replace("\t", " ")
