@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from mmcl.media.align import align_words, words_by_recogniser
+from mmcl.media.align import align_words, refine_times, words_by_recogniser
 from mmcl.media.decode import frames, probe, read_audio
 from mmcl.media.recognise import Recogniser
 from mmcl.media.transcripts import check_times, find_transcript, read_transcript
@@ -108,6 +108,31 @@ def test_words_by_recogniser_are_near(recogniser):
     text = " ".join(word for word, _, _ in truth)
     words = words_by_recogniser(recogniser, audio, text, "en")
     assert boundary_error(words, truth) <= 0.12
+
+
+def test_recognised_words_get_the_times_of_given_ones(recogniser):
+    truth = true_words()
+    audio = read_audio(real("grid/id2_vcd_swwp2s.mpg"))
+    heard = recogniser.transcribe(audio, "en").words
+    words = refine_times(audio, heard)
+    assert words == align_words(audio, " ".join(word.text for word in heard))
+    # The recogniser hears "soon" until 3.31 s; it ends at 2.21 s. Said and heard words differ.
+    assert words[0].start == pytest.approx(truth[0][1], abs=0.1)
+    assert words[-1].end == pytest.approx(truth[-1][2], abs=0.1)
+
+
+def test_recognised_words_of_a_minute_are_aligned_sentence_by_sentence(recogniser):
+    """Words that are heard wrongly, which a search of the whole minute does not survive."""
+    clips = [read_audio(path) for path in sorted(real("grid").glob("*.mpg"))]
+    audio = np.concatenate(clips * 2)
+    words = refine_times(audio, recogniser.transcribe(audio, "en").words)
+    seconds = len(clips[0]) / RATE
+    truth = true_words()
+    number = [path.stem for path in sorted(real("grid").glob("*.mpg"))].index("id2_vcd_swwp2s")
+    for start in (number * seconds, (number + len(clips)) * seconds):
+        own = [word for word in words if start <= word.start < start + seconds]
+        assert own[0].start - start == pytest.approx(truth[0][1], abs=0.1)
+        assert own[-1].end - start == pytest.approx(truth[-1][2], abs=0.1)
 
 
 def test_sound_of_a_stretch_is_that_of_the_whole():

@@ -18,12 +18,17 @@ from mmcl.errors import MediaError
 from mmcl.extras import load
 from mmcl.media.recipe import SAMPLE_RATE
 from mmcl.media.recognise import Recogniser
+from mmcl.media.utterances import moved_words
 
-__all__ = ["ENGLISH", "align_words", "time_words", "words_by_recogniser"]
+__all__ = [
+    *("ENGLISH", "LONGEST", "align_words", "refine_times", "time_words", "words_by_recogniser"),
+]
 
 ENGLISH = "en"
 STEPS_PER_SECOND = 100  # of pocketsphinx
 LONGEST = 180.0  # seconds; longer sound is not searched for a text in one go
+FAR = 2.0  # seconds from where a word was heard; a search that ends farther away went wrong
+HUSH = SAMPLE_RATE // 5  # samples, 200 ms, over which loudness is compared to find a pause
 
 _Floats = NDArray[np.float32]
 _Span = tuple[float, float]  # start and end, in seconds
@@ -49,8 +54,9 @@ def time_words(
 ) -> tuple[Word, ...]:
     """Find when each word of a known text is said.
 
-    English of up to three minutes is searched for in the sound. Otherwise, and where that
-    fails, the times are those at which the recogniser hears the words.
+    English of up to three minutes is searched for in the sound. Where that fails, and in
+    longer sound, :func:`refine_times` starts from the times at which the recogniser hears the
+    words. In other languages the recogniser's times are returned.
 
     Args:
         audio: 16 kHz mono, float32 ``[samples]``, in -1..1.
@@ -68,7 +74,61 @@ def time_words(
     if language == ENGLISH and len(audio) <= LONGEST * SAMPLE_RATE:
         with suppress(MediaError):
             return align_words(audio, text)
-    return words_by_recogniser(recogniser, audio, text, language)
+    words = words_by_recogniser(recogniser, audio, text, language)
+    return refine_times(audio, words) if language == ENGLISH else words
+
+
+def refine_times(audio: _Floats, words: Sequence[Word]) -> tuple[Word, ...]:
+    """Search English sound for words whose times are known roughly, as from a recogniser.
+
+    All words are searched for at once, as :func:`time_words` does with a given text, so that
+    the same words get the same times. If that fails, or finds a word more than :data:`FAR`
+    from where it was heard, the sound is cut at a pause and each half is searched by itself.
+    A word that cannot be found even alone keeps its rough times.
+
+    Args:
+        audio: 16 kHz mono, float32 ``[samples]``, in -1..1.
+        words: In order, with times in seconds.
+    """
+    if words and len(audio) <= LONGEST * SAMPLE_RATE:
+        with suppress(MediaError):
+            found = align_words(audio, " ".join(word.text for word in words))
+            if all(abs(_middle(a) - _middle(b)) <= FAR for a, b in zip(found, words, strict=True)):
+                return found
+    if len(words) < 2:
+        return tuple(words)
+    index = _longest_pause(words)
+    cut = _quietest(audio, _middle(words[index - 1]), _middle(words[index]))
+    seconds = cut / SAMPLE_RATE
+    earlier = refine_times(audio[:cut], words[:index])
+    later = refine_times(audio[cut:], moved_words(words[index:], -seconds))
+    return (*earlier, *moved_words(later, seconds))
+
+
+def _middle(word: Word) -> float:
+    return ((word.start or 0.0) + (word.end or 0.0)) / 2
+
+
+def _longest_pause(words: Sequence[Word]) -> int:
+    """Return the index of the word after the longest pause, away from both ends if possible."""
+    quarter = max(1, len(words) // 4)
+    return max(
+        range(quarter, len(words) - quarter + 1),
+        key=lambda i: (
+            (words[i].start or 0.0) - (words[i - 1].end or 0.0),
+            -abs(2 * i - len(words)),
+        ),
+    )
+
+
+def _quietest(audio: _Floats, start: float, end: float) -> int:
+    """Return the sample between two times around which the sound is quietest."""
+    first = min(round(start * SAMPLE_RATE), len(audio))
+    stop = max(min(round(end * SAMPLE_RATE), len(audio)), first + 1)
+    places = np.arange(first, stop, SAMPLE_RATE // STEPS_PER_SECOND)
+    around = [audio[max(place - HUSH // 2, 0) : place + HUSH // 2] for place in places]
+    loudness = [float(np.square(part).mean()) if len(part) else 0.0 for part in around]
+    return int(places[int(np.argmin(loudness))])
 
 
 def align_words(audio: _Floats, text: str) -> tuple[Word, ...]:

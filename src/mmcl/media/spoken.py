@@ -11,7 +11,7 @@ from typing import NamedTuple
 import numpy as np
 
 from mmcl.corpus.schema import Word
-from mmcl.media.align import ENGLISH, time_words
+from mmcl.media.align import ENGLISH, LONGEST, refine_times, time_words
 from mmcl.media.decode import read_audio
 from mmcl.media.recipe import Recipe
 from mmcl.media.stages import StageClock
@@ -21,7 +21,7 @@ from mmcl.media.weights import Models
 
 __all__ = ["Stretch", "TimedUtterance", "UtteranceFinder"]
 
-PIECE = 300.0  # seconds of sound that the recogniser gets at once and that are held in memory
+PIECE = LONGEST  # seconds of sound that are recognised and aligned at once, and held in memory
 PIECE_END = 60.0  # seconds at the end of a piece, in which a pause is looked for to cut it at
 # Mean probability below which recognised words are called doubtful. English that was heard
 # correctly had 0.6 to 0.96, Spanish taken for English 0.54.
@@ -113,7 +113,11 @@ class UtteranceFinder:
         )
 
     def _recognise(self) -> tuple[tuple[Word, ...], str | None]:
-        """Recognise the words piece by piece, each piece cut at a pause."""
+        """Recognise the words piece by piece, each piece cut at a pause.
+
+        English words get the times that they would get as a given transcript. The recogniser's
+        own times would differ from those by up to a second and hide pauses.
+        """
         words: list[Word] = []
         probabilities: list[float] = []
         language, start = self.recipe.language, self.stretch.start
@@ -125,7 +129,11 @@ class UtteranceFinder:
                 heard = self.models.recogniser.transcribe(audio, language=language)
             language = language or heard.language
             probabilities += heard.word_probabilities
-            piece = moved_words(heard.words, start)
+            found = heard.words
+            if language == ENGLISH:
+                with self.clock.stage("align"):
+                    found = refine_times(audio, found)
+            piece = moved_words(found, start)
             if stop < self.stretch.end:
                 piece, stop = _up_to_pause(piece, stop)
             words += piece

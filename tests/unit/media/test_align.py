@@ -8,7 +8,7 @@ import pytest
 from mmcl.corpus.schema import Word
 from mmcl.errors import MediaError, MissingExtraError
 from mmcl.media import align
-from mmcl.media.align import align_words, time_words, words_by_recogniser
+from mmcl.media.align import align_words, refine_times, time_words, words_by_recogniser
 from mmcl.media.recognise import Recognised
 
 RATE = 16_000
@@ -126,6 +126,99 @@ def test_no_text_has_no_words():
 def test_no_sound_spreads_over_nothing():
     words = time_words(SOUND[:0], "a b", language=None, recogniser=Hears())
     assert spans(words) == [(0, 0), (0, 0)]
+
+
+# Searched for near where they were heard
+
+
+def heard(*timed):
+    return tuple(Word(text=text, start=start, end=end) for text, start, end in timed)
+
+
+class Search:
+    """A search that finds each word of a sound in its own second, or fails as told."""
+
+    def __init__(self, fails=lambda audio, tokens: False, late=0.0):
+        self.fails, self.late = fails, late
+        self.asked = []
+
+    def __call__(self, audio, text):
+        tokens = text.split()
+        self.asked.append((len(audio) / RATE, tokens))
+        if self.fails(audio, tokens):
+            raise MediaError("not found")
+        return tuple(
+            Word(text=token, start=at + self.late, end=at + self.late + 0.5)
+            for at, token in enumerate(tokens)
+        )
+
+
+@pytest.fixture
+def use_search(monkeypatch):
+    def use(**how):
+        search = Search(**how)
+        monkeypatch.setattr(align, "align_words", search)
+        return search
+
+    return use
+
+
+def test_heard_words_are_searched_for_all_at_once(use_search):
+    search = use_search()
+    words = refine_times(SOUND, heard(("a", 0.7, 0.9), ("b", 0.9, 2.4)))
+    assert spans(words) == [(0, 0.5), (1, 1.5)]
+    assert search.asked == [(10.0, ["a", "b"])]
+
+
+def test_sound_in_which_the_search_fails_is_halved_at_its_pause(use_search):
+    search = use_search(fails=lambda audio, tokens: len(tokens) > 2)
+    audio = SOUND.copy()
+    audio[int(4.4 * RATE) : int(4.6 * RATE)] = 0
+    words = refine_times(audio, heard(("a", 0, 1), ("b", 1, 2), ("c", 5, 6), ("d", 6, 7)))
+    assert search.asked == [
+        (10.0, ["a", "b", "c", "d"]),
+        (pytest.approx(4.5, abs=0.02), ["a", "b"]),
+        (pytest.approx(5.5, abs=0.02), ["c", "d"]),
+    ]
+    np.testing.assert_allclose(spans(words), [(0, 0.5), (1, 1.5), (4.5, 5), (5.5, 6)], atol=0.02)
+
+
+def test_a_word_found_far_from_where_it_was_heard_is_not_believed(use_search):
+    use_search(late=5.0)
+    words = heard(("a", 0.0, 0.4), ("b", 1.0, 1.4))
+    assert refine_times(SOUND, words) == words
+
+
+def test_a_word_that_cannot_be_found_keeps_its_rough_times(use_search):
+    use_search(fails=lambda audio, tokens: "b" in tokens)
+    words = refine_times(SOUND, heard(("a", 0.2, 0.8), ("b", 3.0, 3.5)))
+    assert spans(words)[0] == (0, 0.5)
+    assert spans(words)[1] == pytest.approx((3.0, 3.5), abs=1e-6)
+
+
+def test_sound_of_more_than_three_minutes_is_halved_first(use_search):
+    search = use_search()
+    audio = np.ones(200 * RATE, np.float32)
+    audio[100 * RATE : 101 * RATE] = 0
+    refine_times(audio, heard(("a", 0, 1), ("b", 160, 161)))
+    assert [tokens for _, tokens in search.asked] == [["a"], ["b"]]
+    assert sum(seconds for seconds, _ in search.asked) == 200
+
+
+def test_nothing_heard_has_no_times(use_search):
+    search = use_search()
+    assert refine_times(SOUND, ()) == ()
+    assert search.asked == []
+
+
+def test_a_given_text_that_is_too_long_starts_from_what_is_heard(use_search):
+    use_search(late=0.25)
+    recogniser = Hears(("a", 0.0, 0.5), ("b", 150.0, 151.0))
+    sound = np.ones(200 * RATE, np.float32)
+    words = time_words(sound, "a b", language="en", recogniser=recogniser)
+    assert spans(words)[0] == (0.25, 0.75)
+    words = time_words(sound, "a b", language="es", recogniser=recogniser)
+    assert spans(words) == [(0.0, 0.5), (150.0, 151.0)]
 
 
 # Searched for in the sound

@@ -14,6 +14,7 @@ from mmcl.media.extract import Extractor, card_of
 from mmcl.media.face import FACE_COLUMNS, FaceTrack
 from mmcl.media.recipe import SAMPLE_RATE, Recipe
 from mmcl.media.stages import StageClock
+from mmcl.media.utterances import moved_words
 from mmcl.media.voice import VOICE_COLUMNS
 
 SAID = (("hello", 0.1, 0.4), ("there", 0.5, 0.8), ("bye", 2.0, 2.4))
@@ -65,6 +66,8 @@ class FakeTracker:
 @pytest.fixture
 def make_extractor(monkeypatch):
     monkeypatch.setattr(home, "with_versions", lambda recipe: recipe)
+    # The sounds are tones, in which no word can be searched for.
+    monkeypatch.setattr(spoken, "refine_times", lambda audio, words: words)
 
     def make(said=SAID, *, tracker=None, **recipe):
         models = SimpleNamespace(
@@ -201,6 +204,55 @@ def test_decoding_is_not_counted_twice():
         assert list(clock.decoding(slow(), "vision")) == [0, 1, 2]
     assert clock.seconds["decode"] >= 0.09
     assert 0 <= clock.seconds["vision"] < 0.03
+
+
+# ---------------------------------------------------------------- words that are recognised
+
+
+@pytest.fixture
+def refined(monkeypatch):
+    """Record the sounds in which recognised words are searched for; each is found 0.1 s later."""
+    searched = []
+
+    def refine_times(audio, words):
+        searched.append((len(audio) / SAMPLE_RATE, [word.text for word in words]))
+        return moved_words(words, 0.1)
+
+    def switch_on():
+        monkeypatch.setattr(spoken, "refine_times", refine_times)
+        return searched
+
+    return switch_on
+
+
+@pytest.mark.parametrize("language", [None, "en"])
+def test_recognised_english_is_aligned_before_it_is_cut(talk, make_extractor, refined, language):
+    extractor = make_extractor(language=language)
+    searched = refined()
+    found = extractor.extract(talk)
+    assert [words for _, words in searched] == [["hello", "there", "bye"]]
+    np.testing.assert_allclose(found.spans, [(0.2, 0.9), (2.1, 2.5)], rtol=0, atol=1e-6)
+    assert found.clips[1].words == (Word(text="bye", start=0.0, end=0.4),)
+
+
+def test_other_languages_keep_the_recogniser_s_times(talk, make_extractor, refined):
+    extractor = make_extractor(language="de")
+    searched = refined()
+    assert extractor.extract(talk).spans == [(0.1, 0.8), (2.0, 2.4)]
+    assert searched == []
+
+
+def test_pieces_are_aligned_one_by_one_and_cut_at_the_aligned_pause(
+    talk, make_extractor, refined, monkeypatch
+):
+    monkeypatch.setattr(spoken, "PIECE", 1.0)
+    extractor = make_extractor(said=(("a", 0.0, 0.2), ("b", 0.6, 0.8)))
+    searched = refined()
+    found = extractor.extract(talk, span=(0, 9))
+    assert searched[0] == (1.0, ["a", "b"])
+    # Each piece starts at .5 s of the one before, in the middle of the pause that was aligned.
+    starts = [word.start for word in found.clips[0].words]
+    assert starts[:3] == pytest.approx([0.1, 0.6, 1.1])
 
 
 # ---------------------------------------------------------------- words that are given
