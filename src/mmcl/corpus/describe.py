@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from itertools import pairwise
 from typing import Any
 
@@ -11,13 +12,20 @@ from rich.console import Group, RenderableType
 from rich.table import Table
 
 from mmcl.corpus.schema import Task
+from mmcl.corpus.score_range import is_field_range
 from mmcl.corpus.store import Corpus, Split
 from mmcl.types import SPLITS, Modality
 
 __all__ = ["constant_scores", "describe", "render"]
 
-# Histogram bins: half a point, or a fifth of one where labels lie in -1..1.
+# Histogram bins of the field's ranges: half a point, or a fifth of one in -1..1.
 WIDE_BIN, NARROW_BIN, NARROW_SPAN = 0.5, 0.2, 2.0
+# Of other ranges, such as 1..5 or 0..100: at most so many bins, each of a round width.
+MOST_BINS = 12
+_ROUND_WIDTHS = (1.0, 2.0, 2.5, 5.0, 10.0)
+NEAR_EDGE = 1e-7
+"""Share of the range that rounding may move a label by."""
+
 _LENGTHS = ("min", "median", "max")
 
 
@@ -77,15 +85,27 @@ def _histogram(labels: NDArray[Any], task: Task) -> dict[str, int]:
         unknown = int((by_clip < 0).any(axis=1).sum())
     else:
         low, high = task.score_range
-        width = WIDE_BIN if high - low > NARROW_SPAN else NARROW_BIN
-        edges = np.round(np.linspace(low, high, round((high - low) / width) + 1), 6)
-        known = np.clip(labels[np.isfinite(labels)], low, high)
-        # Half-open bins; rounding puts a float32 label a hair below an edge into the upper bin.
-        counted, _ = np.histogram(np.round(known, 6), bins=edges)
+        edges = _bin_edges(low, high)
+        known = labels[np.isfinite(labels)].astype(np.float64)
+        # Bins are half-open. A float32 label may lie a hair below an edge that it was written as.
+        known = np.clip(known + NEAR_EDGE * (high - low), low, high)
+        counted, _ = np.histogram(known, bins=edges)
         names = [f"{left:g}..{right:g}" for left, right in pairwise(edges)]
         counts = dict(zip(names, counted.tolist(), strict=True))
         unknown = int(np.isnan(labels).sum())
     return counts | {"unknown": unknown} if unknown else counts
+
+
+def _bin_edges(low: float, high: float) -> NDArray[np.float64]:
+    """Return the edges of a histogram; the last bin is narrower where the range is not round."""
+    span = high - low
+    if is_field_range(low, high):
+        width = WIDE_BIN if span > NARROW_SPAN else NARROW_BIN
+        return np.round(np.linspace(low, high, round(span / width) + 1), 6)
+    power = 10.0 ** math.floor(math.log10(span / MOST_BINS))
+    width = next(w * power for w in _ROUND_WIDTHS if span / (w * power) <= MOST_BINS)
+    steps = low + width * np.arange(math.ceil(span / width - NEAR_EDGE))
+    return np.append(steps, high)
 
 
 def constant_scores(splits: list[Split], task: Task) -> dict[str, Any] | None:

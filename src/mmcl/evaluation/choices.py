@@ -1,7 +1,8 @@
 """Right and predicted class of every item: what accuracies and F1 scores compare.
 
 Truths and scores are checked here first. A real-valued score then becomes a class by its side
-of zero, by rounding or by bins; logits become the class of the largest one. Shapes: ``n`` clips,
+of zero, by rounding or by bins; logits become the class of the largest one. Where the range of
+the scores is not one of the field's, their neutral score becomes zero first. Shapes: ``n`` clips,
 ``c`` classes, ``e`` emotions.
 """
 
@@ -13,6 +14,7 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
+from mmcl.corpus.score_range import FIELD_RANGE, is_field_range, neutral_score, sixth
 from mmcl.errors import ConfigError, DatasetError, ShapeError
 
 __all__ = [
@@ -97,16 +99,26 @@ def class_indices(truth: ArrayLike, num_classes: int, name: str = "truth") -> _I
 
 
 def regression_inputs(
-    truth: ArrayLike, prediction: ArrayLike, preset: str
+    truth: ArrayLike,
+    prediction: ArrayLike,
+    preset: str,
+    score_range: tuple[float, float] = FIELD_RANGE,
 ) -> tuple[_Floats, _Floats]:
-    """Check real-valued labels and scores, ``[n]``; labels become nan where a preset skips them."""
+    """Check real-valued labels and scores, ``[n]``; labels become nan where a preset skips them.
+
+    In a range that is none of the field's, both are returned about the neutral score, in sixths
+    of the range.
+    """
     labels = np.asarray(truth, dtype=np.float64)
     scores = np.asarray(prediction, dtype=np.float64)
     check_shapes("truth", labels, "clips", "prediction", scores, "clips")
+    if not is_field_range(*score_range):
+        neutral, unit = neutral_score(*score_range), sixth(*score_range)
+        labels, scores = (labels - neutral) / unit, (scores - neutral) / unit
     left_out = ~np.isfinite(labels)
     if preset == "magbert":
         left_out |= _is_zero(labels)
-    if preset == "sims":
+    if preset == "sims" and is_field_range(*score_range):
         labels = np.clip(labels, -1.0, 1.0)
         # An infinite prediction is not clipped into a plausible one: the MAE must see it.
         scores = np.where(np.isfinite(scores), np.clip(scores, -1.0, 1.0), scores)

@@ -15,11 +15,13 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from mmcl.corpus.schema import Task
+from mmcl.corpus.score_range import FIELD_RANGE, is_field_range, sixth
 from mmcl.errors import ConfigError, did_you_mean
 from mmcl.evaluation import choices
 from mmcl.evaluation.choices import Choices
 
 __all__ = [
+    "FINE_METRICS",
     "PRESETS",
     "ClassCounts",
     "ItemSums",
@@ -178,6 +180,15 @@ def _mae(labels: _Floats, scores: _Floats) -> ItemSums:
     return ItemSums(_spread_out(rows, labels), _ratio)
 
 
+def _mae_in(unit: float) -> Metric:
+    """Return the MAE in the label's own unit, from labels and scores divided by ``unit``."""
+
+    def mae(labels: _Floats, scores: _Floats) -> ItemSums:
+        return _mae(labels * unit, scores * unit)
+
+    return mae
+
+
 def _corr(labels: _Floats, scores: _Floats) -> ItemSums:
     truth, prediction = _only_counted(labels, scores)
     if not truth.size or np.isnan(prediction).any() or corr_fault(truth, prediction):
@@ -273,14 +284,27 @@ PRESETS: tuple[str, ...] = tuple(_PRESET_TO_METRICS)
 """Names of the regression presets; the first is the default."""
 
 
-def regression_definitions(preset: str) -> dict[str, Metric]:
-    """Return the metrics of a preset by key; an unknown preset raises ConfigError."""
+FINE_METRICS: tuple[str, ...] = ("acc7", "acc5", "acc3")
+"""Metrics whose classes are defined by scores of the field's ranges, and of no other range."""
+
+
+def regression_definitions(
+    preset: str, score_range: tuple[float, float] = FIELD_RANGE
+) -> dict[str, Metric]:
+    """Return the metrics of a preset by key; an unknown preset raises ConfigError.
+
+    In a range that is none of the field's, :data:`FINE_METRICS` are left out.
+    """
     if preset not in PRESETS:
         raise ConfigError(
             f'unknown metric preset "{preset}"{did_you_mean(preset, PRESETS)}\n'
             f"  Presets: {', '.join(PRESETS)}"
         )
-    return _PRESET_TO_METRICS[preset]
+    metrics = _PRESET_TO_METRICS[preset]
+    if is_field_range(*score_range):
+        return metrics
+    kept = {key: metric for key, metric in metrics.items() if key not in FINE_METRICS}
+    return kept | {"mae": _mae_in(sixth(*score_range))}
 
 
 def class_definitions(keys: Sequence[str]) -> dict[str, Metric]:
@@ -335,7 +359,7 @@ def emotion_definitions(keys: Sequence[str]) -> dict[str, Metric]:
 
 def _definitions(task: Task, preset: str) -> dict[str, Metric]:
     if task.kind == "regression":
-        return regression_definitions(preset)
+        return regression_definitions(preset, task.score_range or FIELD_RANGE)
     keys = [name.lower() for name in task.names]
     return class_definitions(keys) if task.kind == "classes" else emotion_definitions(keys)
 
@@ -374,7 +398,8 @@ def item_sums(
             f"{did_you_mean(key, definitions)}\n  Those that are: {', '.join(definitions)}"
         )
     if task.kind == "regression":
-        return definitions[key](*choices.regression_inputs(truth, scores, preset))
+        score_range = task.score_range or FIELD_RANGE
+        return definitions[key](*choices.regression_inputs(truth, scores, preset, score_range))
     check = choices.class_inputs if task.kind == "classes" else choices.emotion_inputs
     labels, logits = check(truth, scores)
     choices.name_keys(task.names, task.kind, logits)

@@ -12,6 +12,10 @@ preset      with zero labels (``has0``)  without them (``non0``)      MAE, Corr,
 ``sims``    non-positive / positive      (none)                       both sides clipped to ±1
 =========== ============================ ============================ ======================
 
+A label of zero is neutral. In a range that is none of the field's (1..5, 0..100) the neutral
+score takes the place of zero, nothing is clipped, and Acc-7, Acc-5 and Acc-3 are left out: see
+:func:`range_notes`.
+
 Every value is a fraction, not a percentage, and is never rounded here. What cannot be
 computed is nan, with the reason in :attr:`Metrics.warnings`; nothing is averaged around it.
 The definitions themselves are in :mod:`mmcl.evaluation.item_sums`. In shapes, ``n`` are clips,
@@ -29,6 +33,7 @@ from numpy.typing import ArrayLike, NDArray
 from scipy.stats import rankdata
 
 from mmcl.corpus.schema import Task
+from mmcl.corpus.score_range import FIELD_RANGE, is_field_range, neutral_score
 from mmcl.errors import ConfigError, did_you_mean
 from mmcl.evaluation.choices import (
     LABEL_DECIMALS,
@@ -43,6 +48,7 @@ from mmcl.evaluation.choices import (
     regression_inputs,
 )
 from mmcl.evaluation.item_sums import (
+    FINE_METRICS,
     PRESETS,
     Metric,
     class_definitions,
@@ -62,6 +68,7 @@ __all__ = [
     "emotion_metrics",
     "higher_is_better",
     "metric_name",
+    "range_notes",
     "regression_metrics",
     "task_metrics",
 ]
@@ -141,19 +148,26 @@ def _count_warning(is_affected: NDArray[np.bool_], remark: str) -> list[str]:
     return [f"{count} of {is_affected.size} {remark}"] if count else []
 
 
-def regression_metrics(truth: ArrayLike, prediction: ArrayLike, *, preset: str = "mmsa") -> Metrics:
+def regression_metrics(
+    truth: ArrayLike,
+    prediction: ArrayLike,
+    *,
+    preset: str = "mmsa",
+    score_range: tuple[float, float] = FIELD_RANGE,
+) -> Metrics:
     """Score real-valued predictions the way one family of published code does.
 
     Shuffling truth and prediction together changes nothing, and predicting the truth scores 1
     on every accuracy and F1.
 
     Args:
-        truth: Labels, float, shape ``[n]``, -3…3 (``sims``: -1…1); nan where unknown.
+        truth: Labels, float, shape ``[n]``, in ``score_range``; nan where unknown.
         prediction: Predicted scores, float, shape ``[n]``, any range.
         preset: One of :data:`PRESETS`.
+        score_range: Lowest and highest label there can be.
 
     Returns:
-        Metrics with these keys, in this order.
+        Metrics with these keys, in this order, less those named in :func:`range_notes`.
 
         * ``mmsa``: ``mae, corr, acc7, acc5, acc3, acc2_has0, f1_has0, acc2_non0, f1_non0``.
         * ``sims``: ``acc2, acc3, acc5, f1, mae, corr``. A zero label is negative.
@@ -184,8 +198,8 @@ def regression_metrics(truth: ArrayLike, prediction: ArrayLike, *, preset: str =
         >>> round(metrics.values["acc2_has0"], 3), metrics.values["acc2_non0"]
         (0.667, 1.0)
     """
-    definitions = regression_definitions(preset)
-    labels, scores = regression_inputs(truth, prediction, preset)
+    definitions = regression_definitions(preset, score_range)
+    labels, scores = regression_inputs(truth, prediction, preset, score_range)
     values = _values(definitions, labels, scores)
     scored = ~np.isnan(labels)
     warnings = _count_warning(~np.isfinite(np.asarray(truth, dtype=np.float64)), NO_TRUTH)
@@ -318,10 +332,49 @@ def task_metrics(
     """
     regression_definitions(preset)  # an unknown preset is refused for every task
     if task.kind == "regression":
-        return regression_metrics(truth, scores, preset=preset)
+        score_range = task.score_range or FIELD_RANGE
+        return regression_metrics(truth, scores, preset=preset, score_range=score_range)
     if task.kind == "classes":
         return class_metrics(truth, scores, names=task.names)
     return emotion_metrics(truth, scores, task.names)
+
+
+def range_notes(task: Task, *, preset: str = "mmsa") -> list[str]:
+    """Say what a preset means for the range of a task's scores, where it is not the field's own.
+
+    Example:
+        >>> range_notes(Task(kind="regression", low=-3, high=3)), len(
+        ...     range_notes(Task(kind="regression", low=1, high=5))
+        ... )
+        ([], 1)
+    """
+    keys = [metric_name(key) for key in FINE_METRICS if key in regression_definitions(preset)]
+    if task.score_range is None:
+        return []
+    low, high = task.score_range
+    where, reach = f"scores lie in {low:g}..{high:g}", max(-low, high)
+    if not is_field_range(low, high):
+        return [
+            f"{where}: Acc-2 and F1 are about {neutral_score(low, high):g}, which counts as the "
+            f"label zero of the field's -3..3; {', '.join(keys)} are left out, "
+            "since other ranges have no classes for them"
+        ]
+    notes = []
+    if low != -high:
+        notes.append(f"{where}: 0 is taken for neutral, and metrics are those of the field's -3..3")
+    if preset == "sims" and reach > 1:
+        notes.append(
+            f"{where}, and preset sims clips labels and predictions to -1..1 before it scores "
+            "them; with --set evaluation.preset=mmsa it does not"
+        )
+    equal = [key for key in keys if int(key[-1]) > 2 * round(reach) + 1]
+    if preset != "sims" and equal:
+        notes.append(
+            f"{where}: {' and '.join(equal)} tell no more than {2 * round(reach) + 1} classes "
+            "apart, since no score rounds to the others; CH-SIMS has its own metrics: "
+            "--set evaluation.preset=sims"
+        )
+    return notes
 
 
 def auroc(positive: ArrayLike, score: ArrayLike) -> float:

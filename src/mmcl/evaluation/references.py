@@ -17,6 +17,7 @@ from sklearn.linear_model import LogisticRegression, Ridge, RidgeCV
 from sklearn.preprocessing import StandardScaler
 
 from mmcl.corpus.schema import Task
+from mmcl.corpus.score_range import FIELD_RANGE, neutral_score
 from mmcl.errors import ConfigError, DatasetError, ShapeError
 from mmcl.evaluation.choices import LABEL_DECIMALS, UNKNOWN, class_indices
 
@@ -76,7 +77,8 @@ def reference_scores(
           beats on the training MAE.
         * ``majority``: the most frequent training class, of each emotion its more frequent
           side (the first of equals). For regression the median of the training labels of the
-          more frequent sign; zeros do not vote, positive wins a draw, 0 where all are zero.
+          more frequent sign; zeros do not vote, positive wins a draw, 0 where all are zero. In
+          a range such as 1..5 the neutral score takes the place of 0.
         * ``ridge``: for regression ridge regression on standardised features, clipped to the
           task's range; its penalty is chosen by the mean squared error on the validation
           clips, or by leaving one training clip out. For classes and emotions logistic
@@ -153,9 +155,11 @@ def _labelled(task: Task, split: str, features: ArrayLike, truth: ArrayLike) -> 
 def _regression_scores(
     task: Task, train: _Split, test: _Floats, valid: _Split | None
 ) -> dict[str, Reference]:
-    positive, negative = train.truth[train.truth > 0.0], train.truth[train.truth < 0.0]
+    # Labels are rounded to this, and so must be what they are compared with.
+    neutral = round(neutral_score(*task.score_range or FIELD_RANGE), LABEL_DECIMALS)
+    positive, negative = train.truth[train.truth > neutral], train.truth[train.truth < neutral]
     larger = positive if len(positive) >= len(negative) else negative
-    majority = float(np.median(larger)) if len(larger) else 0.0
+    majority = float(np.median(larger)) if len(larger) else neutral
     constant = Reference(np.full(len(test), float(np.median(train.truth))))
     return {
         "constant": constant,

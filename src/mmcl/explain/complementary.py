@@ -21,6 +21,7 @@ from threadpoolctl import threadpool_limits
 
 from mmcl.corpus.batches import batch_rows, labelled_rows
 from mmcl.corpus.schema import Task
+from mmcl.corpus.score_range import FIELD_RANGE, neutral_score
 from mmcl.corpus.store import Split
 from mmcl.errors import ShapeError
 from mmcl.evaluation.moments import Moments
@@ -236,13 +237,19 @@ def redundancy(modalities: Sequence[Modality], pooled: Sequence[Pooled]) -> list
 def label_groups(split: Split) -> dict[str, NDArray[np.bool_]]:
     """Group clips by their label, bool ``[clips]`` by name; a group may be empty.
 
-    The groups are ``all``; then the sign of a score (``negative``, ``zero``, ``positive``), the
-    classes, or the emotions held. A clip without a label is in ``all`` alone.
+    The groups are ``all``; then the sign of a score (``negative``, ``zero``, ``positive``; in a
+    range such as 1..5 about its middle, ``middle``), the classes, or the emotions held. A clip
+    without a label is in ``all`` alone.
     """
     task, labels = split.card.task, split.labels()
     groups = {"all": np.ones(len(split), dtype=np.bool_)}
     if task.kind == "regression":
-        return groups | {"negative": labels < 0, "zero": labels == 0, "positive": labels > 0}
+        neutral = neutral_score(*task.score_range or FIELD_RANGE)
+        groups |= {
+            "negative": labels < neutral,
+            "zero" if neutral == 0 else "middle": labels == neutral,
+        }
+        return groups | {"positive": labels > neutral}
     if task.kind == "classes":
         return groups | {name: labels == index for index, name in enumerate(task.names)}
     return groups | {name: labels[:, index] == 1 for index, name in enumerate(task.names)}

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 
 from mmcl.corpus.schema import Clip, Task
+from mmcl.corpus.score_range import neutral_score
 from mmcl.evaluation.moments import Moments
 from mmcl.types import Modality
 
@@ -12,12 +14,14 @@ __all__ = [
     "NAMES",
     "brief",
     "certainty",
+    "decimals_of",
     "ends",
     "hardly",
     "headline",
     "label",
     "level",
     "rating",
+    "score_text",
     "sentence",
     "shared",
     "signed",
@@ -37,6 +41,8 @@ _ABSENT: dict[Modality, str] = {
 _DEGREES = ((1 / 6, ""), (1 / 2, "rather "), (5 / 6, ""), (float("inf"), "very "))
 # Shares of the whole range: for -3..3 a change below 0.1 is no change, and below 0.3 little.
 _HARDLY, _LITTLE = 1 / 60, 1 / 20
+# Ranges with scores of whole numbers, and ranges with one decimal and no more: 0..100, 0..20.
+_WHOLE, _ONE_DECIMAL = 60.0, 20.0
 
 
 def signed(value: float, decimals: int = 1) -> str:
@@ -50,13 +56,30 @@ def signed(value: float, decimals: int = 1) -> str:
     return text[1:] if float(text) == 0 else text.replace("-", "−")
 
 
+def decimals_of(task: Task) -> int:
+    """Return the decimals with which scores of a task are shown: about a sixtieth of the range.
+
+    Example:
+        >>> [decimals_of(Task(kind="regression", low=0, high=high)) for high in (100, 5, 1)]
+        [0, 1, 2]
+    """
+    span = _span(task)
+    return 0 if span >= _WHOLE else max(1, math.ceil(-math.log10(span / _ONE_DECIMAL)))
+
+
+def score_text(task: Task, score: float) -> str:
+    """Return a score as text: with its sign where a score may be negative, as ``4.2`` elsewhere."""
+    low, _ = ends(task)
+    return signed(score, decimals_of(task)) if low < 0 else f"{score:.{decimals_of(task)}f}"
+
+
 def rating(task: Task, score: float) -> str:
     """Return a score in words: neutral, rather positive, positive, very negative, ...
 
     Neutral is 0 where it lies inside the task's range, and the middle of the range elsewhere.
     """
     low, high = ends(task)
-    centre = 0.0 if low < 0 < high else (low + high) / 2
+    centre = neutral_score(low, high)
     strength = (score - centre) / (high - centre if score > centre else centre - low)
     bound, degree = next(row for row in _DEGREES if abs(strength) < row[0])
     if bound == _DEGREES[0][0]:
@@ -74,19 +97,19 @@ def tint(task: Task, prediction: float | str | list[str]) -> str:
 def label(task: Task, moments: Moments) -> str:
     """Return a prediction in a few words: ``+1.3 rather positive``, or ``happy 71%``."""
     if isinstance(moments.prediction, float):
-        return f"{signed(moments.prediction)} {rating(task, moments.prediction)}"
+        return f"{score_text(task, moments.prediction)} {rating(task, moments.prediction)}"
     return f"{_class_names(moments)} {moments.probability:.0%}"
 
 
-def certainty(moments: Moments, error: float | None) -> str:
+def certainty(task: Task, moments: Moments, error: float | None) -> str:
     """Return how certain a prediction is, given the run's mean absolute error on validation."""
     parts = []
     if moments.probability is not None:
         parts.append(f"probability {moments.probability:.0%}")
     elif error is not None:
-        parts.append(f"± {error:.1f} on validation")
+        parts.append(f"± {error:.{decimals_of(task)}f} on validation")
     if moments.spread is not None:
-        decimals = 2 if moments.probability is not None else 1
+        decimals = 2 if moments.probability is not None else decimals_of(task)
         parts.append(f"± {moments.spread:.{decimals}f} between seeds")
     return ", ".join(parts)
 
@@ -97,10 +120,10 @@ def headline(task: Task, moments: Sequence[Moments]) -> str:
     scores = [m.prediction for m in moments if isinstance(m.prediction, float)]
     if scores:
         mean = sum(scores) / len(scores)
-        words = f"{rating(task, mean)} ({signed(mean)} of {_range(task)})"
+        words = f"{rating(task, mean)} ({score_text(task, mean)} of {_range(task)})"
         if len(scores) == 1:
             return f"{count}: {words}."
-        extremes = f"from {signed(min(scores))} to {signed(max(scores))}"
+        extremes = f"from {score_text(task, min(scores))} to {score_text(task, max(scores))}"
         return f"{count}: on average {words}, {extremes}."
     names = [_class_names(m) for m in moments]
     often = sorted(set(names), key=lambda name: (-names.count(name), name))
@@ -111,7 +134,7 @@ def sentence(task: Task, clip: Clip, moments: Moments) -> str:
     """Return sentences on the prediction of a clip and what drove it."""
     if isinstance(moments.prediction, float):
         score = moments.prediction
-        head = f"{rating(task, score)} ({signed(score)} of {_range(task)})"
+        head = f"{rating(task, score)} ({score_text(task, score)} of {_range(task)})"
     else:
         head = f"{_class_names(moments)} ({moments.probability:.0%})"
     parts = (head, "; ".join(_clauses(task, clip, moments)))
@@ -133,7 +156,9 @@ def brief(task: Task, clip: Clip, moments: Moments) -> str:
 
 def shared(task: Task, share: float) -> str:
     """Return a share as text: on the scale of the scores, or in points of probability."""
-    return signed(share) if task.kind == "regression" else signed(100 * share, 0)
+    if task.kind == "regression":
+        return signed(share, decimals_of(task))
+    return signed(100 * share, 0)
 
 
 def level(moments: Moments) -> float:

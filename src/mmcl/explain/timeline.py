@@ -10,10 +10,12 @@ from typing import Any
 
 import pyarrow as pa
 
+from mmcl.corpus.score_range import neutral_score
 from mmcl.errors import DatasetError
 from mmcl.explain import sentences
 from mmcl.explain.figures import COLOURS, NEUTRAL
 from mmcl.extras import load
+from mmcl.files import complete_file
 from mmcl.runs.recordings import Timeline
 from mmcl.types import MODALITIES
 
@@ -99,8 +101,8 @@ def draw_timeline(timeline: Timeline, path: Path) -> None:
     # A dollar sign would start a formula.
     figure.suptitle(timeline.name.replace("$", r"\$"), x=0.01, ha="left", fontsize=12)
     try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        figure.savefig(path)
+        with complete_file(path) as unfinished:
+            figure.savefig(unfinished)
     except OSError as fault:
         raise DatasetError(f"{path}: cannot be written ({fault.strerror or fault}).") from None
 
@@ -127,13 +129,14 @@ def _draw_predictions(axes: Any, timeline: Timeline) -> None:
         if len(timeline.clips) <= MOST_LABELLED:
             text = sentences.label(task, moments)
             if task.kind == "regression":  # the colour says the rest
-                text = sentences.signed(value)
+                text = sentences.score_text(task, value)
             top = max(value + spread, band[1])
             axes.text(middle, top, text, ha="center", va="bottom", fontsize=8, parse_math=False)
     margin = 0.1 * (high - low)
     axes.set_ylim(low - margin, high + margin)
     axes.set_ylabel("sentiment" if task.kind == "regression" else "probability")
-    axes.axhline(0.0, color="0.6", linewidth=0.8, zorder=0)
+    neutral = neutral_score(low, high) if task.kind == "regression" else 0.0
+    axes.axhline(neutral, color="0.6", linewidth=0.8, zorder=0)
     if timeline.error is not None:
         caption = f"band: mean error on validation, ±{error:.2f}"
         axes.set_title(caption, loc="right", fontsize=9, color="0.4")

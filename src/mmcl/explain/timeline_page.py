@@ -19,6 +19,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from mmcl.corpus.schema import Clip, Task, Word
+from mmcl.corpus.score_range import neutral_score
 from mmcl.evaluation.moments import Moments
 from mmcl.explain import sentences
 from mmcl.explain.figures import COLOURS
@@ -100,7 +101,7 @@ def _utterances(timeline: Timeline, used: Sequence[Modality]) -> list[dict[str, 
                 "clock": clock(start),
                 "label": sentences.label(task, moments),
                 "tint": sentences.tint(task, moments.prediction),
-                "certainty": sentences.certainty(moments, timeline.error),
+                "certainty": sentences.certainty(task, moments, timeline.error),
                 "sentence": sentences.sentence(task, clip, moments),
                 "bars": _bars(task, moments, used, strongest),
                 "columns": _columns(task, clip, (start, end), moments, used, strongest_word),
@@ -219,18 +220,19 @@ def _stretch(task: Task, middle: float, around: float) -> tuple[float, float]:
 
 
 def _levels(task: Task) -> list[dict[str, Any]]:
-    """Return the horizontal lines: both ends of the scale and its middle."""
+    """Return the horizontal lines: both ends of the scale and its neutral score."""
     low, high = sentences.ends(task)
-    middle = 0.0 if low < 0 < high else (low + high) / 2
-    decimals = 0 if high - low >= 4 else 1
-    is_score = task.kind == "regression"
-    return [
-        {
-            "at": _height(task, value),
-            "text": sentences.signed(value, decimals) if is_score else f"{value:.0%}",
-        }
-        for value in (high, middle, low)
-    ]
+    values = (high, neutral_score(low, high), low)
+    return [{"at": _height(task, value), "text": _level_name(task, value)} for value in values]
+
+
+def _level_name(task: Task, value: float) -> str:
+    if task.kind != "regression":
+        return f"{value:.0%}"
+    low, high = sentences.ends(task)
+    if low >= 0:
+        return f"{value:g}"
+    return sentences.signed(value, 0 if high - low >= 4 else 1)
 
 
 def _times(timeline: Timeline) -> list[dict[str, Any]]:

@@ -180,7 +180,8 @@ class PolicyLearner(Learner):
             rewards = [self._reward(output.scores, targets, output) for output in outputs]
             # Losses: of the task, of the alignment, of the policies.
             task_loss = item_losses(outputs[0].scores, targets, model.task).mean()
-            loss = learning.task_weight * task_loss + learning.alignment_weight * alignment
+            weight = learning.task_weight / model.score_scale.unit
+            loss = weight * task_loss + learning.alignment_weight * alignment
             loss = loss + self._policy_loss(model, outputs, rewards, targets)
             return Losses(loss, task_loss, alignment, rewards[0], outputs[0])
 
@@ -259,7 +260,9 @@ class BaselineLearner(Learner):
             output = model(batch.features, batch.masks)
             task_loss = item_losses(output.scores, targets, model.task).mean()
             auxiliary = model.auxiliary_loss(output, targets, batch.rows)
-            return self.config.learning.task_weight * task_loss + auxiliary, task_loss
+            # Other losses know no unit, so the task loss counts as it does in -3..3.
+            weight = self.config.learning.task_weight / model.score_scale.unit
+            return weight * task_loss + auxiliary, task_loss
 
         loss, task_loss = self.trainee(forward)
         self.descend(loss, self.trainee, self.optimizer)

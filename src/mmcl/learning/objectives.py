@@ -8,6 +8,7 @@ from torch.nn import functional as F
 from torch.utils.checkpoint import checkpoint
 
 from mmcl.corpus.schema import Task
+from mmcl.corpus.score_range import score_scale
 from mmcl.errors import ShapeError
 from mmcl.models.decoupling import MOST_PAIRS, MOST_PAIRS_AT_ONCE
 
@@ -57,7 +58,8 @@ def prediction_reward(scores: Tensor, targets: Tensor, task: Task, *, scale: str
         targets: As for :func:`item_losses`.
         task: Kind of the task.
         scale: ``probability`` of the right class, summed over emotions, and ``exp(-|error|)``
-            for regression. Or ``log``: the mean log-probability, and ``-|error|``.
+            for regression. Or ``log``: the mean log-probability, and ``-|error|``. Errors are
+            those on the field's scale, -3..3 (:mod:`mmcl.corpus.score_range`).
 
     Returns:
         ``[b]``, without gradient.
@@ -78,10 +80,10 @@ def prediction_reward(scores: Tensor, targets: Tensor, task: Task, *, scale: str
     _check(scores, targets, task)
     # A reward is a number that the policies are paid, not a loss to differentiate.
     scores = scores.detach()
-    if scale == "log":  # minus the task loss, for every kind of task
-        return -item_losses(scores, targets, task)
-    if task.kind == "regression":
-        return (-(scores - targets).abs()).exp()
+    if scale == "log" or task.kind == "regression":
+        losses = item_losses(scores, targets, task) / score_scale(task).unit
+        # With "log" minus the task loss, for every kind of task.
+        return -losses if scale == "log" else (-losses).exp()
     right = scores.softmax(dim=-1).gather(-1, targets.unsqueeze(-1)).squeeze(-1)
     return right if task.kind == "classes" else right.sum(dim=-1)
 

@@ -21,7 +21,7 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from importlib import metadata
 from pathlib import Path
-from tempfile import TemporaryDirectory
+from tempfile import TemporaryDirectory, gettempdir
 from typing import Any, NamedTuple
 
 import torch
@@ -30,7 +30,7 @@ from torch.nn import functional as F
 
 from mmcl.errors import ConfigError, RunError
 from mmcl.extras import load
-from mmcl.files import complete_file
+from mmcl.files import complete_file, disk_errors
 from mmcl.models import decoupling
 from mmcl.models.mmcl import MMCL, Output
 from mmcl.models.network import Network
@@ -42,7 +42,9 @@ BATCHES = (1, 3, 7)
 """Numbers of clips that a file is checked with."""
 
 TOLERANCE = 1e-4
-"""Largest difference allowed from torch. The two add in another order: about 1e-6 is usual."""
+"""Largest difference allowed from torch; of scores, as on the scale of -3..3.
+
+The two add in another order: about 1e-6 is usual."""
 
 _OPSET = 18
 _LENGTHS = ((20, 33, 11), (5, 2, 9), (1, 40, 3))
@@ -131,11 +133,14 @@ def _largest_difference(model: Network, inputs: Mapping[str, Tensor], outputs: l
     with torch.inference_mode():
         expected = _file_outputs(model(features, masks))
     largest = 0.0
+    # Scores of 0..1000 differ by more than those of -3..3.
+    unit = model.score_scale.unit
     for name, ours, theirs in zip(_output_names(model), expected, outputs, strict=True):
         if tuple(ours.shape) != theirs.shape:
             reason = f"{name} of {list(ours.shape)} is {list(theirs.shape)} by onnxruntime"
             raise _refusal(model, reason)
         difference = float((ours - torch.from_numpy(theirs)).abs().amax())
+        difference /= unit if name == "scores" else 1.0
         if not difference <= TOLERANCE:  # NaN is refused too
             reason = f"{name} is {difference:.1e} off by onnxruntime"
             raise _refusal(model, f"{reason}, at most {TOLERANCE:.0e} was due")
@@ -244,8 +249,8 @@ def _trace(model: Network) -> bytes:
     lengths = (9, 9, 9) if model.needs_equal_lengths else (9, 11, 10)
     example = _random_inputs(model, 2, lengths, torch.Generator().manual_seed(0))
     try:
-        with _one_block(), warnings.catch_warnings(), TemporaryDirectory() as folder:
-            path = Path(folder) / "traced.onnx"
+        with _one_block(), warnings.catch_warnings(), _temporary_folder() as folder:
+            path = folder / "traced.onnx"
             # It warns of every choice that tracing fixes; the check tells which matter.
             warnings.simplefilter("ignore")
             torch.onnx.export(
@@ -261,6 +266,13 @@ def _trace(model: Network) -> bytes:
             return path.read_bytes()
     except (RuntimeError, ValueError, TypeError) as fault:  # the exporter's own are RuntimeErrors
         raise _refusal(model, _first_line(fault)) from fault
+
+
+@contextmanager
+def _temporary_folder() -> Iterator[Path]:
+    """Context with a folder that is removed at its end; a full disk is said to be full."""
+    with disk_errors(Path(gettempdir())), TemporaryDirectory() as folder:
+        yield Path(folder)
 
 
 def _free_axes(model: Network) -> dict[str, dict[int, str]]:

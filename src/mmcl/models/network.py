@@ -16,14 +16,16 @@ import numpy as np
 import torch
 from huggingface_hub import PyTorchModelHubMixin, hf_hub_download
 from huggingface_hub.constants import SAFETENSORS_SINGLE_FILE
+from safetensors import safe_open
 from safetensors.torch import load_model
 from torch import Tensor, nn
 
 from mmcl.config import ModelSettings, PolicySettings
 from mmcl.corpus.batches import Batch, collate, move_batch
 from mmcl.corpus.schema import Task
+from mmcl.corpus.score_range import score_scale
 from mmcl.corpus.store import Split
-from mmcl.errors import DatasetError, ShapeError
+from mmcl.errors import DatasetError, RunError, ShapeError
 from mmcl.models.layers import traced
 from mmcl.models.projection import Standardiser
 from mmcl.types import MODALITIES, Modality
@@ -36,6 +38,10 @@ _CODERS: dict[type, Any] = {
     ModelSettings: (lambda s: s.model_dump(), lambda d: ModelSettings(**d)),
     PolicySettings: (lambda s: s.model_dump(), lambda d: PolicySettings(**d)),
 }
+
+
+_RANGE = "score_range"
+"""Buffer with the range of the scores; absent where the range is one of the field's."""
 
 
 class Scoring(Protocol):
@@ -99,6 +105,11 @@ class Network(nn.Module, PyTorchModelHubMixin):
         # Modalities that training had; saved with the weights.
         self.register_buffer("seen", torch.ones(len(used), dtype=torch.bool))
         self.seen: Tensor
+        # Scores of stars or points are learned on the field's scale; see shape_scores.
+        self.score_scale = score_scale(self.task)
+        if not self.score_scale.is_field:
+            # Saved with the weights, which mean nothing on another scale.
+            self.register_buffer(_RANGE, torch.tensor(self.task.score_range))
 
     @property
     def standardisers(self) -> Mapping[Modality, Standardiser]:
@@ -160,6 +171,8 @@ class Network(nn.Module, PyTorchModelHubMixin):
         if not Path(model_id).is_dir():
             file = Path(hf_hub_download(model_id, SAFETENSORS_SINGLE_FILE, **options))
         model = cls(**given)
+        if hasattr(model, _RANGE):
+            _check_saved_range(file, model.task)
         # Saving keeps a tensor that has two names once; load_state_dict would miss the other.
         load_model(model, file, strict=strict, device=map_location)
         return model.eval()
@@ -216,12 +229,25 @@ class Network(nn.Module, PyTorchModelHubMixin):
         return complete, complete_masks
 
     def shape_scores(self, raw: Tensor) -> Tensor:
-        """Reshape raw outputs ``[..., output_dim]`` to the scores of the task."""
+        """Reshape raw outputs ``[..., output_dim]`` to the scores of the task.
+
+        Raw scores lie on the field's scale, around 0. In a range other than the field's (see
+        :mod:`mmcl.corpus.score_range`), 0 becomes the middle of the range and ±3 its ends, so
+        that an untrained network begins in the middle. Predictions stay inside such a range;
+        in training they may leave it, since a bounded score would have no gradient.
+        """
         if self.task.kind == "regression":
-            return raw.squeeze(-1)
+            return self._to_range(raw.squeeze(-1))
         if self.task.kind == "classes":
             return raw
         return raw.view(*raw.shape[:-1], len(self.task.names), 2)
+
+    def _to_range(self, raw: Tensor) -> Tensor:
+        if self.task.score_range is None or self.score_scale.is_field:
+            return raw
+        # Half precision has too few digits for 0..100.
+        scores = self.score_scale.from_field(raw.to(torch.promote_types(raw.dtype, torch.float32)))
+        return scores if self.training else scores.clamp(*self.task.score_range)
 
     @property
     def keeps_missing_steps(self) -> bool:
@@ -275,6 +301,18 @@ class Network(nn.Module, PyTorchModelHubMixin):
                 yield
         finally:
             self.train(was_training)
+
+
+def _check_saved_range(file: Path | str, task: Task) -> None:
+    """Refuse weights that an earlier version trained without the scale of the task's range."""
+    with safe_open(file, framework="pt") as saved:
+        if _RANGE in saved.keys():  # noqa: SIM118 (it is no dictionary)
+            return
+    raise RunError(
+        f"{file}: was trained by an earlier version of mmcl, which did not know the middle of "
+        f"scores from {task.low:g} to {task.high:g}.\n"
+        "  Its predictions would be wrong here. Train it again: mmcl train CORPUS --out NEW"
+    )
 
 
 def _check_finite(modality: Modality, x: Tensor) -> None:

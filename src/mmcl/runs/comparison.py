@@ -25,6 +25,7 @@ from mmcl.corpus.schema import Card
 from mmcl.corpus.store import Corpus, is_corpus_file, open_corpus
 from mmcl.errors import ConfigError, RunError, ShapeError, TrainingError, UsageError, did_you_mean
 from mmcl.evaluation.item_sums import summable_metrics
+from mmcl.evaluation.metrics import range_notes
 from mmcl.evaluation.planted import ROLE_METRICS
 from mmcl.evaluation.published_results import published_datasets, published_results
 from mmcl.evaluation.significance import Predictions, compare_rows
@@ -189,6 +190,7 @@ def compare(
             "  Compare them with another row: --reference ridge"
         )
     task = loaded.card.task
+    all_notes = [*notes, *loaded.card.notes, *range_notes(task, preset=preset)]
     comparison = compare_rows(reference_name, predictions, task=task, metrics=chosen, preset=preset)
     content = {
         "kind": kind,
@@ -204,7 +206,7 @@ def compare(
         "tests": comparison.tests,
         "best": comparison.best,
         "workers": workers,
-        "notes": [*notes, *loaded.card.notes, *_divergence_notes(rows), *comparison.notes],
+        "notes": [*all_notes, *_divergence_notes(rows), *comparison.notes],
         "environment": environment(),
     }
     _write_result(out, content)

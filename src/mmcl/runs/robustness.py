@@ -31,7 +31,7 @@ import numpy as np
 from mmcl.corpus.batches import labelled_rows
 from mmcl.corpus.store import Corpus, Split
 from mmcl.errors import DatasetError, UsageError
-from mmcl.evaluation.metrics import Metrics, higher_is_better, task_metrics
+from mmcl.evaluation.metrics import Metrics, higher_is_better, range_notes, task_metrics
 from mmcl.evaluation.protocol import JudgedSplit, judged_split, reference_metrics
 from mmcl.evaluation.summary import summarise_seeds
 from mmcl.runs.masking import Condition, conditions_of, score_damaged, subsets_of
@@ -111,7 +111,8 @@ def robustness(
         "references": _references(corpus, split, preset),
     }
     content |= _comparison_with_constant(content)
-    content["notes"] = [*run.notes(corpus), *_absence_notes(clips, used), *_warnings(metrics)]
+    notes = run.notes(corpus) + range_notes(corpus.card.task, preset=preset)
+    content["notes"] = [*notes, *_absence_notes(clips, used), *_warnings(metrics)]
     return content
 
 

@@ -12,7 +12,9 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import Callable, Mapping, Sequence
+import shlex
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, Self
 
@@ -24,7 +26,8 @@ from mmcl.config import Config
 from mmcl.corpus.batches import labelled_rows
 from mmcl.corpus.schema import Task
 from mmcl.corpus.store import Corpus, Split
-from mmcl.errors import DatasetError, RunError
+from mmcl.errors import DatasetError, DiskError, RunError
+from mmcl.evaluation.metrics import range_notes
 from mmcl.evaluation.moments import Moments, as_probability, in_words, moments_of, spread_over_seeds
 from mmcl.evaluation.protocol import (
     JUDGED,
@@ -38,7 +41,7 @@ from mmcl.evaluation.protocol import (
 )
 from mmcl.evaluation.summary import summarise, summarise_seeds
 from mmcl.evaluation.tables import write_table
-from mmcl.files import write_json
+from mmcl.files import NO_ROOM, disk_errors, write_json
 from mmcl.learning.inference import Scored, score_split
 from mmcl.learning.loop import DONE, Fitted, Progress, fit, read_fitted
 from mmcl.models.mmcl import MMCL
@@ -88,9 +91,47 @@ def train(
         DatasetError: If there are no clips to learn from or to choose the epoch by.
         ConfigError: If the machine lacks what the settings ask for.
         TrainingError: If the loss stops being finite, or a process dies.
+        DiskError: If the disk takes no more. It says what is kept and how to go on.
     """
     config = config or Config()
     folder = Path(out) if out is not None else free_folder(corpus, config)
+    with _saying_how_to_go_on(folder):
+        return _train_seeds(
+            corpus,
+            config,
+            folder,
+            seeds,
+            workers=workers,
+            resume=resume,
+            progress=progress,
+            tell=tell,
+        )
+
+
+@contextmanager
+def _saying_how_to_go_on(folder: Path) -> Iterator[None]:
+    """Add the options that continue the run of a folder to the advice of a DiskError."""
+    try:
+        with disk_errors(folder, codes=NO_ROOM):
+            yield
+    except DiskError as fault:
+        words = f"; mmcl train also needs --out {shlex.quote(str(folder))} --resume."
+        fault.advice = fault.advice.removesuffix(".") + words
+        raise
+
+
+def _train_seeds(
+    corpus: Corpus,
+    config: Config,
+    folder: Path,
+    seeds: Sequence[int],
+    *,
+    workers: int,
+    resume: bool,
+    progress: Progress | None,
+    tell: Tell | None,
+) -> Run:
+    """Train and score the run of a folder; see :func:`train`."""
     # If torchrun started several processes, all of them run these lines; the first one writes.
     fabric = launch(config.runtime)
     config = _with_devices(config, fabric.world_size)
@@ -280,7 +321,7 @@ class Run:
         settings = self.config.evaluation
         report: dict[str, Any] = {"valid": {}, "test": {}}
         results: list[tuple[int, Judged]] = []
-        notes: list[str] = list(self.notes(corpus))
+        notes = self.notes(corpus) + range_notes(corpus.card.task, preset=settings.preset)
         references: dict[str, dict[str, Any]] = {}
         for name in JUDGED:
             if not corpus.card.counts.get(name):
@@ -348,6 +389,12 @@ class Run:
             notes.append(
                 f"{modality} was never seen in training: no training clip has it, "
                 "so prediction ignores it"
+            )
+        own, given = self.card.task.score_range, corpus.card.task.score_range
+        if own and given and own != given:
+            notes.append(
+                f"predictions lie in the run's range, {own[0]:g}..{own[1]:g}; the corpus says "
+                f"{given[0]:g}..{given[1]:g} of its labels: do not compare the two as they are"
             )
         for modality in model.modalities:
             if modality not in corpus.card.dims:

@@ -18,6 +18,7 @@ from mmcl.evaluation.tables import write_table
 from mmcl.explain.sentences import certainty, headline, label, sentence, tint
 from mmcl.explain.timeline import subtitles, timeline_table
 from mmcl.explain.timeline_page import timeline_page
+from mmcl.files import write_text
 from mmcl.runs.recordings import Timeline
 from mmcl.types import MODALITIES, Modality
 
@@ -67,18 +68,23 @@ def write_results(timeline: Timeline, folder: Path, *, model: str, duration: flo
     """Write a result in every form; the folder is complete or absent.
 
     The page does not contain the recording, which must not outlive its job.
+
+    Raises:
+        DiskError: If the disk has no room for it.
     """
     unfinished = folder.with_name(f".{folder.name}.unfinished")
     shutil.rmtree(unfinished, ignore_errors=True)
-    unfinished.mkdir(parents=True)
     content = result_of(timeline, model=model, duration=duration)
-    text = json.dumps(content, ensure_ascii=False, allow_nan=False)
-    (unfinished / "result.json").write_text(text, encoding="utf-8")
-    write_table(timeline_table(timeline), unfinished / "result.csv")
-    (unfinished / "result.srt").write_text(subtitles(timeline), encoding="utf-8")
-    (unfinished / "result.html").write_text(timeline_page(timeline), encoding="utf-8")
-    shutil.rmtree(folder, ignore_errors=True)
-    unfinished.replace(folder)
+    try:
+        text = json.dumps(content, ensure_ascii=False, allow_nan=False)
+        write_text(unfinished / "result.json", text)
+        write_table(timeline_table(timeline), unfinished / "result.csv")
+        write_text(unfinished / "result.srt", subtitles(timeline))
+        write_text(unfinished / "result.html", timeline_page(timeline))
+        shutil.rmtree(folder, ignore_errors=True)
+        unfinished.replace(folder)
+    finally:
+        shutil.rmtree(unfinished, ignore_errors=True)
 
 
 def _utterance(
@@ -95,7 +101,7 @@ def _utterance(
         "probabilities": moments.probabilities or None,
         "label": label(task, moments),
         "tint": tint(task, moments.prediction),
-        "certainty": certainty(moments, timeline.error),
+        "certainty": certainty(task, moments, timeline.error),
         "sentence": sentence(task, clip, moments),
         "shares": {m: moments.share.get(m) if m in moments.present else None for m in MODALITIES},
         "words": _words(clip, span, moments),

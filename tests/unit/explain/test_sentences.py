@@ -141,7 +141,8 @@ def test_label_of_emotions(moments_like, held, expected):
     ],
 )
 def test_certainty(moments_like, prediction, spread, error, expected):
-    assert certainty(moments_like(prediction, {}, spread=spread), error) == expected
+    task = SCORES if isinstance(prediction, float) else CLASSES
+    assert certainty(task, moments_like(prediction, {}, spread=spread), error) == expected
 
 
 def test_headline_of_scores(moments_like):

@@ -109,7 +109,10 @@ class CAML(Baseline):
             steps = {m: steps[m] for m in self.student.modalities}
             masks = drop_modalities({m: masks[m] for m in steps}, self._drop_rate)
         student = self.student(steps, masks)
-        return student.scores.reshape(-1, self.task.output_dim), student.hidden, extras
+        scores = student.scores
+        if self.task.kind == "regression":  # raw again: Network.shape_scores comes after this
+            scores = self.score_scale.to_field(scores)
+        return scores.reshape(-1, self.task.output_dim), student.hidden, extras
 
     def start_epoch(self, epoch: int, epochs: int) -> None:
         """Drop modalities more often, from never to ``drop_rate`` after half the epochs."""
@@ -124,14 +127,17 @@ class CAML(Baseline):
             return super().auxiliary_loss(output, targets, rows)
         options, regression = self.options, self.task.kind == "regression"
         scores, hidden = output.extras["teacher_scores"], output.extras["teacher_hidden"]
+        student = output.scores
         if regression:
+            to_field = self.score_scale.to_field
+            scores, student, targets = map(to_field, (scores, student, targets))
             teacher_loss = F.l1_loss(scores, targets)
         else:
             teacher_loss = F.cross_entropy(scores.flatten(0, -2), targets.flatten())
         # Detached: the student teaches the teacher nothing.
         distance = F.mse_loss(output.hidden, hidden.detach())
         distillation = distillation_loss(
-            output.scores, scores.detach(), temperature=None if regression else options.temperature
+            student, scores.detach(), temperature=None if regression else options.temperature
         )
         taught = options.hidden_weight * distance + options.score_weight * distillation
         total: Tensor = teacher_loss + (1 - options.task_share) / options.task_share * taught

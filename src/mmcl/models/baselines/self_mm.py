@@ -123,8 +123,12 @@ class SelfMM(Baseline):
         """Start every modality's labels as the clips' own, in a regression."""
         self.pseudo_labels = None
         if self.task.kind == "regression":
-            low, high = self.task.low or 0.0, self.task.high or 0.0
-            self.pseudo_labels = PseudoLabels(targets, self.modalities, low=low, high=high)
+            # Distances between labels are weights here, so they are taken on one scale.
+            to_field = self.score_scale.to_field
+            low, high = map(to_field, self.task.score_range or (0.0, 0.0))
+            self.pseudo_labels = PseudoLabels(
+                to_field(targets), self.modalities, low=low, high=high
+            )
 
     def start_epoch(self, epoch: int, epochs: int) -> None:
         """Count epochs as the paper does, from 1."""
@@ -157,6 +161,7 @@ class SelfMM(Baseline):
             losses = losses.view(len(scores), -1).mean(dim=1)
             weight = torch.full_like(losses, self.options.unimodal_weight)
         else:
+            scores, targets = map(self.score_scale.to_field, (scores, targets))
             labels = targets
             if self.pseudo_labels is not None:
                 labels = self.pseudo_labels.of(modality, rows).to(targets)

@@ -70,7 +70,7 @@ class TensorFusion(LateFusionDNN):
         raw, hidden, extras = super().predict(steps, masks)
         if self.task.kind == "regression":
             # 6 sigmoid(y) - 3 for a range of -3..3.
-            low, high = self.task.low or 0.0, self.task.high or 0.0
+            low, high = map(self.score_scale.to_field, self.task.score_range or (0.0, 0.0))
             raw = low + (high - low) * raw.sigmoid()
         return raw, hidden, extras
 

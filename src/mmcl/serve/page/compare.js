@@ -1,7 +1,7 @@
 // Comparison of two runs on one recording: plots on the same axes, and differences in words.
 
-import { clock, el, signed } from "./elements.js";
-import { NAMES, drawNotes, drawPlot, drawStrips, drawTimes, ends, lengthOf, levelOf, unplayable } from "./draw.js";
+import { clock, el } from "./elements.js";
+import { NAMES, decimalsOf, drawNotes, drawPlot, drawStrips, drawTimes, ends, lengthOf, levelOf, shared, unplayable } from "./draw.js";
 import { makePlayer } from "./picker.js";
 
 const HARDLY = 1 / 60; // of the range: smallest difference that is mentioned
@@ -62,17 +62,18 @@ export function overall(first, second, pairs) {
   if (!differences.length) return ["No utterance of one overlaps an utterance of the other."];
   const mean = differences.reduce((sum, by) => sum + by, 0) / differences.length;
   const apart = differences.reduce((sum, by) => sum + Math.abs(by), 0) / differences.length;
+  const size = (value) => Math.abs(value).toFixed(decimalsOf(first.task));
   const lines = [
     Math.abs(mean) < worth(first)
-      ? `On average they rate it alike (${signed(mean)} apart on ${scale(first)}).`
-      : `On average ${first.model} rates it ${Math.abs(mean).toFixed(1)} ${mean > 0 ? "higher" : "lower"} ` +
+      ? `On average they rate it alike (${shared(first.task, mean)} apart on ${scale(first)}).`
+      : `On average ${first.model} rates it ${size(mean)} ${mean > 0 ? "higher" : "lower"} ` +
         `than ${second.model}, on ${scale(first)}.`,
-    `For a single utterance they are ${apart.toFixed(1)} apart on average.`,
+    `For a single utterance they are ${size(apart)} apart on average.`,
     sides(pairs),
   ];
   const error = Math.max(first.error ?? 0, second.error ?? 0);
   if (error > 0 && apart < error) {
-    lines.push(`That is less than their error on validation (±${error.toFixed(1)}), ` +
+    lines.push(`That is less than their error on validation (±${size(error)}), ` +
       "so this recording does not tell which is right.");
   }
   return lines;
@@ -80,8 +81,8 @@ export function overall(first, second, pairs) {
 
 function sides(pairs) {
   const known = pairs.filter((each) => each.other);
-  const opposed = known.filter((each) => levelOf(each.one) * levelOf(each.other) < 0 &&
-    each.one.tint !== "neutral" && each.other.tint !== "neutral").length;
+  const opposed = known.filter(({ one, other }) => one.tint !== other.tint &&
+    one.tint !== "neutral" && other.tint !== "neutral").length;
   if (!opposed) return "Nowhere does one call positive what the other calls negative.";
   return `In ${opposed} of ${known.length} utterances one calls positive what the other calls negative.`;
 }
@@ -94,18 +95,18 @@ export function largest(first, second, pairs) {
     .slice(0, SHOWN)
     .map(({ one, other, by }) =>
       `At ${clock(one.start)}${quoted(one.text)}: ${one.label} against ${other.label}` +
-      `${because(one, other, by, worth(first))}.`);
+      `${because(first.task, one, other, by, worth(first))}.`);
 }
 
 /** Name the modality that explains most of a difference. */
-function because(one, other, by, least) {
+function because(task, one, other, by, least) {
   const gaps = Object.keys(NAMES)
     .map((m) => [m, one.shares[m] ?? 0, other.shares[m] ?? 0])
     .map(([m, a, b]) => ({ m, a, b, gap: (a - b) * Math.sign(by) }))
     .sort((a, b) => b.gap - a.gap);
   if (!gaps.length || gaps[0].gap < least) return "";
   const { m, a, b } = gaps[0];
-  return `; above all by the ${NAMES[m]}, which moved them by ${signed(a)} and ${signed(b)}`;
+  return `; above all by the ${NAMES[m]}, which moved them by ${shared(task, a)} and ${shared(task, b)}`;
 }
 
 function drawTable(first, second, pairs) {
@@ -115,7 +116,7 @@ function drawTable(first, second, pairs) {
     el("td", {}, el("button", { type: "button", class: "clock", "data-at": one.start,
       "aria-label": `Play from ${clock(one.start)}` }, clock(one.start))),
     el("td", {}, one.text || "–"), el("td", {}, one.label), el("td", {}, other ? other.label : "–"),
-    numbers ? el("td", { class: "number" }, by === null ? "–" : signed(by)) : null));
+    numbers ? el("td", { class: "number" }, by === null ? "–" : shared(first.task, by)) : null));
   return el("div", { class: "scroll", tabindex: "0", role: "region", "aria-label": "Utterance by utterance" },
     el("table", { class: "differences" },
       el("thead", {}, el("tr", {}, ...head.map((text, at) =>

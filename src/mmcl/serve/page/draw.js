@@ -15,6 +15,12 @@ export function ends(task) {
   return task.kind === "regression" ? [task.low, task.high] : [0, 1];
 }
 
+/** Decimals with which scores of a task are shown: about a sixtieth of the range. */
+export function decimalsOf(task) {
+  const [low, high] = ends(task);
+  return high - low >= 60 ? 0 : Math.max(1, Math.ceil(-Math.log10((high - low) / 20)));
+}
+
 /** Return the height of a prediction in the plot: its score or its probability. */
 export function levelOf(utterance) {
   return typeof utterance.prediction === "number" ? utterance.prediction : utterance.probability ?? 0;
@@ -233,14 +239,15 @@ function strongest({ task }, shares) {
 
 /** Return a share as text, on the scale of the scores or in percentage points. */
 export function shared(task, share) {
-  return task.kind === "regression" ? signed(share) : signed(100 * share, 0);
+  return task.kind === "regression" ? signed(share, decimalsOf(task)) : signed(100 * share, 0);
 }
 
 function levelsOf(task) {
   const [low, high] = ends(task);
   if (task.kind !== "regression") return [high, 0.5, low].map((value) => [value, `${100 * value}%`]);
   const middle = low < 0 && high > 0 ? 0 : (low + high) / 2;
-  return [high, middle, low].map((value) => [value, signed(value, high - low >= 4 ? 0 : 1)]);
+  const name = (value) => (low < 0 ? signed(value, high - low >= 4 ? 0 : 1) : `${Number(value.toPrecision(6))}`);
+  return [high, middle, low].map((value) => [value, name(value)]);
 }
 
 function heightOf(task, value) {
