@@ -1,0 +1,313 @@
+"""Tables with a clip per row: csv and tsv, Parquet, and Arrow files of other makers.
+
+Columns (docs/data.md):
+
+- ``split``: train, valid or test; ``label``; ``id``, ``video_id``, ``clip_id``, ``speaker``
+- ``text`` or ``raw_text``: what is said
+- ``features_text``, ``features_audio``, ``features_vision``, or the same without ``features_``:
+  a list of numbers per clip (one step), or a list of such lists (a sequence)
+- ``audio_0``, ``audio_1``, ...: one number per clip and column, which make one step (also
+  ``text_0`` and ``vision_0``)
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.feather
+import pyarrow.parquet
+from numpy.typing import NDArray
+
+from mmcl.corpus.readers.content import SPLIT_FIELDS, read_content
+from mmcl.corpus.readers.options import ReadOptions
+from mmcl.corpus.readers.source_file import LAYOUTS, SPLIT_NAMES, LeftOut, SourceFile
+from mmcl.corpus.readers.text_table import read_text_table
+from mmcl.corpus.store import CARD_KEY
+from mmcl.errors import DatasetError
+from mmcl.types import MODALITIES
+
+__all__ = ["is_foreign_arrow", "read_table"]
+
+Columns = dict[str, Any]
+"""Columns by name: arrays, lists of strings or numbers, or lists of arrays."""
+
+_FEATURES = "features_"
+_NUMBERED = re.compile(r"(?P<name>.+)_(?P<number>\d+)")
+SHOWN = 8  # columns in a message
+FEWEST_NUMBERED = 2  # columns that are one array, where the name is not that of a modality
+# Columns of our own files and of label.csv, by the names that the other layouts have for them.
+_OTHER_NAMES = {
+    f"label_{name}": f"regression_labels_{letter}"
+    for letter, modality in zip("TAV", MODALITIES, strict=True)
+    for name in (letter, modality)
+}
+# Columns whose cells are names or text, also where every cell looks like a number.
+_TEXTS = frozenset(
+    ("id", "ids", "video_id", "clip_id", "speaker", "text", "raw_text", *SPLIT_FIELDS)
+)
+_OPTIONAL = _TEXTS | frozenset(_OTHER_NAMES.values())  # left out where no cell holds anything
+_KIND_NAMES = {
+    "text table": "a table",
+    "parquet": "a Parquet table",
+    "arrow": "an Arrow table that mmcl did not write",
+}
+_ARRAY_AS_TEXT = re.compile(r"\[[-+\d.,\s\[\]eE]+\]")
+
+
+def is_foreign_arrow(path: Path) -> bool:
+    """Tell whether a file is a readable Arrow file that was not written by mmcl."""
+    try:
+        with pa.memory_map(str(path)) as file:
+            metadata = pa.ipc.open_file(file).schema.metadata or {}
+    except (OSError, ValueError):  # pyarrow's errors are ValueErrors
+        return False
+    return CARD_KEY not in metadata
+
+
+def read_table(
+    path: Path, kind: Literal["text table", "parquet", "arrow"], options: ReadOptions
+) -> SourceFile:
+    """Read a table.
+
+    Raises:
+        DatasetError: If it cannot be read, has no split column or no features, or a column
+            holds something else than its name says.
+    """
+    notes: list[str] = []
+    if kind == "text table":
+        texts = {
+            name for name in (*_TEXTS, *options.rename) if options.rename.get(name, name) in _TEXTS
+        }
+        columns: Columns = dict(read_text_table(path, texts, notes))
+    else:
+        arrow = _read_arrow(path, kind)
+        columns = {name: _plain(arrow.column(name), name) for name in arrow.column_names}
+    columns = _grouped(columns)
+    of_columns = {key: new for key, new in options.rename.items() if key in columns}
+    fields = _named_as_fields(_renamed(columns, of_columns))
+    _check_columns(fields, columns, kind)
+    # What is left to rename are the names of splits.
+    of_splits = {key: new for key, new in options.rename.items() if key not in columns}
+    source = read_content(fields, options._replace(rename=of_splits), layout="table")
+    source.notes = [*notes, *source.notes]
+    source.left_out += [
+        LeftOut(f'column "{key}", as asked') for key, new in of_columns.items() if not new
+    ]
+    return source
+
+
+def _read_arrow(path: Path, kind: str) -> pa.Table:
+    try:
+        if kind == "parquet":
+            table = pa.parquet.read_table(path)
+        else:
+            with path.open("rb") as file:
+                is_stream = file.read(4) == b"\xff\xff\xff\xff"
+            if is_stream:
+                table = pa.ipc.open_stream(pa.memory_map(str(path))).read_all()
+            else:
+                table = pa.feather.read_table(path)
+    except (OSError, ValueError) as error:  # pyarrow's errors are ValueErrors
+        reason = str(error).splitlines()[0]
+        raise DatasetError(
+            f"{path}: {_KIND_NAMES[kind]} that is cut short or damaged ({reason}).\n"
+            f"  Expected a whole file. Fetch or copy it again.\n  {LAYOUTS}"
+        ) from None
+    repeated = {name for name in table.column_names if table.column_names.count(name) > 1}
+    if repeated:
+        raise DatasetError(
+            f'{path}: the column "{min(repeated)}" is there twice.\n'
+            f"  Expected every name once.\n  {LAYOUTS}"
+        )
+    return table
+
+
+# ---------------------------------------------------------------- columns
+
+
+def _plain(column: pa.ChunkedArray, name: str) -> Any:
+    """Return a column as an array, a list of strings, or a list of arrays of features."""
+    kind = column.type
+    if _is_list(kind):
+        inner = kind.value_type
+        if _is_number(inner) or (_is_list(inner) and _is_number(inner.value_type)):
+            return _sequences(column, name)
+    if pa.types.is_decimal(kind):
+        column = column.cast(pa.float64())
+    # A null becomes NaN; whole numbers stay whole where none is missing.
+    return column.to_numpy() if _is_number(column.type) else column.to_pylist()
+
+
+def _is_list(kind: pa.DataType) -> bool:
+    return any(
+        test(kind)
+        for test in (pa.types.is_list, pa.types.is_large_list, pa.types.is_fixed_size_list)
+    )
+
+
+def _is_number(kind: pa.DataType) -> bool:
+    return any(
+        test(kind) for test in (pa.types.is_integer, pa.types.is_floating, pa.types.is_boolean)
+    )
+
+
+def _sequences(column: pa.ChunkedArray, name: str) -> list[NDArray[np.float32]]:
+    """Return the lists of a column as sequences ``[n, d]``; a missing one has no steps.
+
+    Raises:
+        DatasetError: If the steps of a clip have different widths.
+    """
+    sequences: list[NDArray[np.float32]] = []
+    is_nested = _is_list(column.type.value_type)
+    for row, value in enumerate(column):
+        steps = value.values
+        if steps is None:
+            sequences.append(np.zeros((0, 0), dtype=np.float32))
+            continue
+        widths = np.array([len(step.values or ()) for step in steps] if is_nested else [len(steps)])
+        if len(set(widths.tolist())) > 1:
+            raise DatasetError(
+                f'column "{name}", row {row + 1}: steps of different widths, '
+                f"{widths.min()} and {widths.max()}.\n"
+                f"  Expected as many numbers in every step.\n  {LAYOUTS}"
+            )
+        flat = steps.flatten() if is_nested else steps
+        numbers = flat.to_numpy(zero_copy_only=False).astype(np.float32)
+        width = int(widths[0]) if len(widths) else 0
+        sequences.append(numbers.reshape(len(widths), width))
+    return sequences
+
+
+def _grouped(columns: Columns) -> Columns:
+    """Join numbered columns of numbers, ``audio_0`` to ``audio_24``, to arrays ``[clips, d]``."""
+    numbered: dict[str, dict[int, str]] = {}
+    for column, values in columns.items():
+        match = _NUMBERED.fullmatch(column)
+        if match and isinstance(values, np.ndarray):
+            numbered.setdefault(match["name"], {})[int(match["number"])] = column
+    fields = dict(columns)
+    for name, members in numbered.items():
+        is_ours = name.removeprefix(_FEATURES) in MODALITIES
+        if name in columns or (len(members) < FEWEST_NUMBERED and not is_ours):
+            continue
+        _check_numbering(name, members)
+        for column in members.values():
+            del fields[column]
+        in_order = [columns[members[number]] for number in sorted(members)]
+        fields[name] = np.stack([values.astype(np.float64) for values in in_order], axis=1)
+    return fields
+
+
+def _check_numbering(name: str, members: Mapping[int, str]) -> None:
+    """Refuse numbered columns with gaps: a missing one would shift those that follow it."""
+    first = min(members)
+    missing = sorted(set(range(first, max(members))) - members.keys())
+    if first > 1 or missing:
+        absent = f"{name}_{missing[0] if missing else 0}"
+        raise DatasetError(
+            f"the columns {members[first]} to {members[max(members)]} are numbered with gaps: "
+            f'"{absent}" is missing.\n'
+            f"  Expected {name}_0, {name}_1, ... without gaps.\n  {LAYOUTS}"
+        )
+
+
+def _renamed(columns: Columns, names: Mapping[str, str]) -> Columns:
+    """Rename columns as the user said; a column that gets an empty name is left out.
+
+    Raises:
+        DatasetError: If two columns would have the same name.
+    """
+    fields: Columns = {}
+    for column, values in columns.items():
+        name = names.get(column, column)
+        if name in fields or (name != column and name in columns and name not in names):
+            raise DatasetError(
+                f'two columns would be called "{name}".\n'
+                f'  Expected one. Leave the other out: --rename "{name}="\n  {LAYOUTS}'
+            )
+        if name:
+            fields[name] = values
+    return fields
+
+
+def _named_as_fields(columns: Columns) -> Columns:
+    """Return the columns under the names of fields; text that is said is ``raw_text``."""
+    fields: Columns = {}
+    for column, values in columns.items():
+        name = _OTHER_NAMES.get(column, column)
+        if name.startswith(_FEATURES) and name.removeprefix(_FEATURES) in MODALITIES:
+            name = name.removeprefix(_FEATURES)
+        elif name == "text" and not _is_features(values):
+            name = "raw_text" if "raw_text" not in columns else "text beside raw_text"
+        if name in _OPTIONAL and not _is_features(values) and _is_unknown(values):
+            continue
+        if name in fields:
+            raise DatasetError(
+                f'two columns hold {name}, one of them called "{column}".\n'
+                f'  Expected one. Leave one out: --rename "{column}="\n  {LAYOUTS}'
+            )
+        fields[name] = _label_rows(values) if name == "label" else values
+    return fields
+
+
+def _label_rows(values: Any) -> Any:
+    """Return labels of several numbers as one array ``[clips, k]``, NaN where they are unknown."""
+    if not _is_features(values) or isinstance(values, np.ndarray):
+        return values
+    width = max(row.size for row in values)
+    return [row.reshape(-1) if row.size else np.full(width, np.nan) for row in values]
+
+
+def _is_features(values: Any) -> bool:
+    """Tell whether a column holds arrays, not strings or one number per clip."""
+    if isinstance(values, np.ndarray):
+        return values.ndim > 1
+    return any(isinstance(value, np.ndarray) for value in values[:1])
+
+
+def _is_unknown(values: Any) -> bool:
+    return all(value is None or value == "" or value != value for value in values)
+
+
+def _check_columns(fields: Columns, columns: Columns, kind: str) -> None:
+    """Refuse a table without splits or features, with what to do about it."""
+    for name in (*MODALITIES, "raw_text"):
+        shown = str(next(iter(fields.get(name, ())), ""))
+        is_array = name in MODALITIES or _ARRAY_AS_TEXT.fullmatch(shown)
+        if name in fields and is_array and not _is_features(fields[name]):
+            raise DatasetError(_no_features("text" if name == "raw_text" else name, shown))
+    listed = ", ".join(list(columns)[:SHOWN]) + ", ..." * (len(columns) > SHOWN)
+    if not any(_is_features(values) for name, values in fields.items() if name != "label"):
+        raise DatasetError(
+            f"{_KIND_NAMES[kind]} without features; its columns are {listed}.\n"
+            "  Expected features_text, features_audio or features_vision with lists of numbers "
+            "(Parquet), or columns audio_0, audio_1, ...\n"
+            "  From recordings, mmcl extract FOLDER makes them: docs/your-own-video.md\n"
+            f"  {LAYOUTS}"
+        )
+    if not fields.keys() & set(SPLIT_FIELDS):
+        near = next((name for name, values in columns.items() if _names_splits(values)), None)
+        hint = f' If "{near}" is it: --rename "{near}=split"' if near else ""
+        raise DatasetError(
+            f"{_KIND_NAMES[kind]} in which no column names the split of a clip; its columns are "
+            f"{listed}.\n"
+            f'  Expected a column "split" with train, valid or test.{hint}\n  {LAYOUTS}'
+        )
+
+
+def _names_splits(values: Any) -> bool:
+    """Tell whether the cells of a column are names of splits."""
+    return not _is_features(values) and all(str(v).strip().lower() in SPLIT_NAMES for v in values)
+
+
+def _no_features(name: str, found: str) -> str:
+    return (
+        f'column "{name}" holds {found[:40]!r}, not numbers of each step.\n'
+        "  Expected a list of numbers, or of lists. A csv file cannot hold these: write Parquet "
+        f"(DataFrame.to_parquet), or columns {name}_0, {name}_1, ...\n  {LAYOUTS}"
+    )
