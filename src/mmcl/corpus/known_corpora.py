@@ -11,7 +11,10 @@ from types import MappingProxyType
 from mmcl.corpus.schema import Card, Task
 from mmcl.types import MODALITIES, SPLITS, Modality, SplitName
 
-__all__ = ["KNOWN", "KnownCorpus", "columns_of", "compare_with_known", "find_known", "guess_name"]
+__all__ = [
+    *("KNOWN", "KnownCorpus", "columns_of", "compare_with_known", "find_known", "guess_name"),
+    "is_known_release",
+]
 
 _RAVDESS = ("neutral", "calm", "happy", "sad", "angry", "fearful", "disgust", "surprised")
 _SENTIMENT = Task(kind="regression", low=-3.0, high=3.0)
@@ -108,6 +111,23 @@ def find_known(name: str) -> KnownCorpus | None:
     """Find a published corpus by its name or an alias, in any spelling: ``CH-SIMS v2`` too."""
     known_name = _known_name(name)
     return KNOWN[known_name] if known_name else None
+
+
+def is_known_release(
+    known: KnownCorpus,
+    layout: str,
+    dims: Mapping[Modality, int],
+    counts: Mapping[SplitName, int],
+) -> bool:
+    """Tell whether a file has the widths or the clips of a published corpus.
+
+    A name alone does not say in which order a file lists its classes. Of a corpus whose sizes
+    are not known the name has to suffice.
+    """
+    widths = known.dims.get(layout)
+    if not widths and not known.counts:
+        return True
+    return dict(dims) == widths or dict(counts) == dict(known.counts)
 
 
 def guess_name(path: Path, sha256: str, counts: Mapping[SplitName, int]) -> str:

@@ -63,7 +63,10 @@ def test_plain_comes_through(content, dump, ending):
     assert corpus.card.dims == {"text": 3, "audio": 2, "vision": 5}
     assert corpus.card.aligned
     assert corpus.card.task == Task(kind="regression", low=-2.0, high=2.0)
-    assert corpus.card.notes == ("label range -2..2 inferred from the training split",)
+    assert corpus.card.notes == (
+        "label range -2..2 inferred from the training split; "
+        "if it is another: --label-range LOW HIGH",
+    )
     assert corpus.card.source.layout == "plain"
     assert corpus.card.source.sha256 == hashlib.sha256(path.read_bytes()).hexdigest()
     read = list(corpus_clips(corpus))
@@ -220,14 +223,17 @@ def labelled(content, values, **fields):
     return content
 
 
-@pytest.mark.parametrize(("largest", "bound"), [(0.9, 1.0), (1.0, 1.0), (-1.5, 2.0), (2.5, 3.0)])
+@pytest.mark.parametrize(
+    ("largest", "bound"),
+    [(-0.9, 1.0), (-1.0, 1.0), (-1.5, 2.0), (-2.5, 3.0), (-3.5, 4.0), (-60.0, 100.0)],
+)
 def test_label_range_is_the_smallest_that_holds_the_training_labels(content, dump, largest, bound):
     task = read_corpus(dump(labelled(content, [largest]))).card.task
     assert (task.low, task.high) == (-bound, bound)
 
 
 def test_label_range_is_inferred_from_training_labels_alone(content, dump):
-    labelled(content, [0.5])["test"]["regression_labels"][1] = 1.5
+    labelled(content, [-0.5])["test"]["regression_labels"][1] = 1.5
     path = dump(content)
     assert refusal(path) == (
         f'{path}, split "test", clip "test-1": label is 1.5.\n'
@@ -246,8 +252,17 @@ def test_label_range_of_a_known_corpus(content, dump, name, bound):
 
 def test_label_range_can_be_given(content, dump):
     path = dump(labelled(content, [4.5]))
-    assert read_corpus(path, label_range=(0.0, 5.0)).card.task.high == 5.0
-    assert refusal(path).startswith(f"{path} has 9 faults\n")
+    task = read_corpus(path, label_range=(2.0, 6.0)).card.task
+    assert (task.low, task.high) == (2.0, 6.0)
+
+
+def test_label_range_that_cannot_be_told_is_asked_for(content, dump):
+    path = dump(labelled(content, [-4.5, 250.0]))
+    assert refusal(path) == (
+        f"{path}: the range of the scores cannot be told; those of the training split lie in "
+        "-4.5..250.\n"
+        "  Say what they can be: --label-range LOW HIGH"
+    )
 
 
 def test_many_named_classes_are_the_task(content, dump):
@@ -285,7 +300,7 @@ def test_task_without_labels_is_refused(content, dump):
     path = dump(content)
     assert refusal(path, task="emotions") == (
         f'{path}: no labels for the task "emotions".\n'
-        "  Its labels are: regression.\n"
+        "  Its labels are: regression_labels, numbers -1.20482..1.75947: regression.\n"
         f"  Take one of these: mmcl corpus convert {path} DST --task regression"
     )
 
@@ -380,7 +395,15 @@ def mult_content(content, labels_of):
     }
 
 
+def iemocap_widths(content):
+    for fields in content.values():
+        for modality, width in (("text", 300), ("audio", 74), ("vision", 35)):
+            fields[modality] = np.ones((len(fields["id"]), 6, width))
+    return content
+
+
 def test_mult_emotions(content, dump):
+    content = iemocap_widths(content)
     one_hot = np.eye(2)[[[0, 1, 0, 0], [1, 0, 0, 1], [0, 0, 1, 0], [0, 0, 0, 0]]]  # [4, 4, 2]
     corpus = read_corpus(dump(mult_content(content, lambda n: one_hot[:n]), "iemocap_data.pkl"))
     assert corpus.card.name == "iemocap"
@@ -517,7 +540,8 @@ def test_npz_with_a_pickle_inside_is_refused(tmp_path):
     assert str(caught.value) == (
         f'{path}: array "train/text" is a pickle of objects; nothing of it was run.\n'
         "  Expected arrays of numbers or strings only.\n"
-        '  Make it one before saving, for example: np.asarray(text, "U")'
+        "  Clips of different lengths: pad them with zeros to one array [clips, steps, width], "
+        "and save how many steps each has as text_lengths."
     )
 
 
@@ -525,7 +549,7 @@ def test_npz_of_another_layout(tmp_path):
     path = tmp_path / "mine.npz"
     np.savez(path, features=np.ones(3))
     assert refusal(path) == (
-        f"{path}: unknown layout; this npz holds features.\n"
+        f"{path}: unknown layout; it holds a dict with 'features'.\n"
         '  Expected arrays named like "train/text", "train/audio" and "train/labels".\n'
         "  The layouts that can be read: mmcl corpus convert --help"
     )
@@ -533,10 +557,10 @@ def test_npz_of_another_layout(tmp_path):
 
 def test_npz_names_only_the_fields_that_are_ignored(content, tmp_path):
     for fields in content.values():
-        fields["speaker"] = np.zeros(len(fields["id"]))
+        fields["loudness"] = np.zeros(len(fields["id"]))
     corpus = read_corpus(save_npz(tmp_path / "mine.npz", content))
     assert corpus.split("valid").ids == ["valid-0", "valid-1", "valid-2"]
-    assert corpus.card.notes[-1] == "fields not kept: speaker"
+    assert corpus.card.account.left_out == ("field loudness, which is not read",)
 
 
 def test_npz_cut_short(content, tmp_path):
@@ -570,7 +594,7 @@ def test_empty_file(tmp_path):
 
 
 def test_folder(tmp_path):
-    assert refusal(tmp_path).startswith(f"{tmp_path}: a folder.\n  Expected a corpus")
+    assert refusal(tmp_path).startswith(f"{tmp_path}: a folder.\n  Expected a pickle")
 
 
 @pytest.mark.parametrize(
@@ -613,9 +637,9 @@ def test_labels_that_list_different_clips(content, dump):
     content["test"]["regression_labels"] = [0.5]
     path = dump(content)
     assert refusal(path) == (
-        f'{path}, split "test": regression labels has 1 clips, text has 2.\n'
+        f'{path}, split "test": regression_labels has 1 clips, text has 2.\n'
         "  Every field must list the same clips in the same order.\n"
-        '  First clip without regression labels: "test-1".\n'
+        '  First clip without regression_labels: "test-1".\n'
         f"  See them all: mmcl corpus check {path}"
     )
 
@@ -725,20 +749,23 @@ def test_features_that_are_none(content, dump, value, shown):
     )
 
 
-@pytest.mark.parametrize(
-    ("value", "shown"),
-    [
-        (["a", "b", "c", "d"], "no numbers"),
-        (np.zeros((4, 2)), "shape [4, 2]"),
-        (1.0, "shape []"),
-    ],
-)
-def test_labels_that_are_none(content, dump, value, shown):
-    content["train"]["regression_labels"] = value
+def test_label_of_no_clip_is_refused(content, dump):
+    content["train"]["regression_labels"] = 1.0
     path = dump(content)
     assert refusal(path) == (
-        f'{path}, split "train": regression_labels is {shown}.\n'
+        f'{path}, split "train": regression_labels is a single value.\n'
         "  Expected one number per clip.\n"
+        "  The layouts that can be read: mmcl corpus convert --help"
+    )
+
+
+def test_labels_of_different_kinds_are_refused(content, dump):
+    content["train"]["regression_labels"] = ["a", "b", "c", "d"]
+    path = dump(content)
+    assert refusal(path) == (
+        f'{path}, field "regression_labels" is of different kinds: train str32 [4], '
+        "valid float64 [3], test float64 [2].\n"
+        "  Expected the same kind of label in every split.\n"
         "  The layouts that can be read: mmcl corpus convert --help"
     )
 
@@ -747,8 +774,9 @@ def test_split_under_two_names(content, dump):
     content["dev"] = content["valid"]
     path = dump(content)
     assert refusal(path) == (
-        f'{path}, the "valid" split is there twice, under two names.\n'
-        '  Expected one of "valid", "val" and "dev", not several.\n'
+        f'{path}: the "valid" split is there twice, as "valid" and "dev".\n'
+        "  Expected one of them. Leave one out, or say what it is: "
+        '--rename "dev=" or --rename "dev=test"\n'
         "  The layouts that can be read: mmcl corpus convert --help"
     )
 

@@ -11,15 +11,32 @@ import numpy as np
 from numpy.typing import NDArray
 
 from mmcl.corpus.check import Fault, faults
-from mmcl.corpus.known_corpora import columns_of, compare_with_known, find_known, guess_name
+from mmcl.corpus.known_corpora import (
+    columns_of,
+    compare_with_known,
+    find_known,
+    guess_name,
+    is_known_release,
+)
+from mmcl.corpus.readers.account import account_of
 from mmcl.corpus.readers.check_source import source_faults
-from mmcl.corpus.readers.choose_task import ReadOptions, choose_task
-from mmcl.corpus.readers.real_steps import cut_padding, is_aligned, repair_features
+from mmcl.corpus.readers.choose_task import Chosen, choose_task
+from mmcl.corpus.readers.options import ReadOptions
+from mmcl.corpus.readers.real_steps import (
+    checked_masks,
+    cut_padding,
+    find_filler,
+    is_aligned,
+    repair_features,
+)
 from mmcl.corpus.readers.source_file import SourceFile, SourceSplit
-from mmcl.corpus.schema import Card, Clip, Label, Repairs, Source, Task
+from mmcl.corpus.schema import Card, Clip, Label, Repairs, Source
+from mmcl.errors import DatasetError
 from mmcl.types import MODALITIES, SPLITS, Modality
 
 __all__ = ["Reading", "build_corpus"]
+
+PARTS_SHOWN = 5  # parts that are left out, in a message
 
 
 class Reading(NamedTuple):
@@ -34,27 +51,42 @@ def build_corpus(source: SourceFile, path: Path, sha256: str, options: ReadOptio
     """Check, clean and cut the arrays of a foreign file, and make clips and a card of them.
 
     Raises:
-        DatasetError: If the file has no labels for the task that was asked for.
+        DatasetError: If the file has no labels for the task that was asked for, or more of its
+            clips would be left out than the user allows.
     """
+    _check_lost(source, path, options)
     array_faults = list(source_faults(source))
+    counts = {split.name: max(split.sizes().values(), default=0) for split in source.splits}
+    name = options.name or source.name or guess_name(path, sha256, counts)
+    known = find_known(name)
+    dims = _widths(source)
+    is_release = known is not None and is_known_release(known, source.layout, dims, counts)
+    chosen = choose_task(source, path, known, options, is_known_release=is_release)
     splits = [_cut_to_common_size(split) for split in source.splits]
     counts = {split.name: len(split.ids or ()) for split in splits}
-    name = options.name or guess_name(path, sha256, counts)
-    known = find_known(name)
-    task, task_notes = choose_task(source, path, known, options)
-    aligned = all(is_aligned(split) for split in splits)
-    clips: list[Clip] = []
+    aligned = _is_aligned(source, splits, options, path)
+    fillers = {
+        m: find_filler([split.features[m] for split in splits if m in split.features])
+        for m in MODALITIES
+    }
+    features = [
+        {m: repair_features(steps, fillers[m]) for m, steps in split.features.items()}
+        for split in splits
+    ]
     repairs: dict[Modality, Repairs] = {}
-    for split in splits:
-        features = {m: repair_features(steps) for m, steps in split.features.items()}
-        for modality, repaired in features.items():
+    for split_features in features:
+        for modality, repaired in split_features.items():
             repairs[modality] = repairs.get(modality, Repairs()).plus(repaired.repairs)
-        clips += _clips(split, cut_padding(split, features, aligned=aligned), task)
+    masks = [checked_masks(split, f) for split, f in zip(splits, features, strict=True)]
+    cut = cut_padding(splits, features, aligned=aligned, padding=options.padding)
+    clips: list[Clip] = []
+    for split, steps in zip(splits, cut.clips, strict=True):
+        clips += _clips(split, steps, chosen)
     # The first clip of a modality sets its width; a clip of another width is a fault.
     widths = {m: steps.shape[1] for clip in clips[::-1] for m, steps in clip.features.items()}
     card = Card(
         name=name,
-        task=task,
+        task=chosen.task,
         dims={m: widths[m] for m in MODALITIES if m in widths},
         counts={split: count for split, count in counts.items() if count},
         aligned=aligned,
@@ -63,9 +95,66 @@ def build_corpus(source: SourceFile, path: Path, sha256: str, options: ReadOptio
         source=Source(name=path.name, layout=source.layout, sha256=sha256),
         recipe={"reader": source.layout},
     )
-    notes = (*task_notes, *_notes(source, clips, card), *compare_with_known(card))
-    card = card.model_copy(update={"columns": columns_of(card), "notes": notes})
-    return Reading(card, clips, array_faults + faults(clips, task))
+    notes = (
+        *source.notes,
+        *chosen.notes,
+        *cut.notes,
+        *dict.fromkeys(f"{m}: {note}" for found in masks for m, note in found.items()),
+        *(
+            f"{m}: padded with rows of other values than zero"
+            for m, f in fillers.items()
+            if f is not None
+        ),
+        *_notes(source, clips, card),
+        *compare_with_known(card),
+    )
+    account = account_of(source, counts, chosen, cut)
+    card = card.model_copy(update={"columns": columns_of(card), "notes": notes, "account": account})
+    return Reading(card, clips, [*array_faults, *cut.faults, *faults(clips, chosen.task)])
+
+
+def _check_lost(source: SourceFile, path: Path, options: ReadOptions) -> None:
+    """Refuse a file of which more clips would be left out than the user allows."""
+    lost = [part for part in source.left_out if part.clips]
+    num_lost = sum(part.clips for part in lost)
+    total = num_lost + sum(max(s.sizes().values(), default=0) for s in source.splits)
+    if num_lost <= options.max_lost * total:
+        return
+    fixes = list(dict.fromkeys(part.fix for part in lost if part.fix))
+    raise DatasetError(
+        f"{path}: {num_lost} of {total} clips would be left out, "
+        f"more than {options.max_lost:.0%}:\n"
+        + "".join(f"  {part.what}\n" for part in lost[:PARTS_SHOWN])
+        + "".join(f"  {fix[0].upper()}{fix[1:]}.\n" for fix in fixes[:PARTS_SHOWN])
+        + f"  To go on without them: --max-lost {np.ceil(100 * num_lost / total) / 100:g}"
+    )
+
+
+def _widths(source: SourceFile) -> dict[Modality, int]:
+    """Return the width of every modality, by the first clip that has it."""
+    widths: dict[Modality, int] = {}
+    for split in source.splits:
+        for modality in MODALITIES:
+            sequences = split.features.get(modality)
+            if sequences is not None and len(sequences):
+                widths.setdefault(modality, int(sequences[0].shape[-1]))
+    return widths
+
+
+def _is_aligned(
+    source: SourceFile, splits: list[SourceSplit], options: ReadOptions, path: Path
+) -> bool:
+    looks_aligned = all(is_aligned(split) for split in splits)
+    if options.align == "word" and not looks_aligned:
+        steps = {m: split.num_steps(m) for split in splits for m in split.features}
+        shown = ", ".join(f"{m} {n or 'of several lengths'}" for m, n in steps.items())
+        raise DatasetError(
+            f"{path}: its modalities have different numbers of steps ({shown}).\n"
+            "  Expected the same number for --align word. Leave the option out, or: --align none"
+        )
+    if options.align is not None:
+        return options.align == "word"
+    return looks_aligned if source.aligned is None else source.aligned
 
 
 def _cut_to_common_size(split: SourceSplit) -> SourceSplit:
@@ -93,10 +182,10 @@ def _cut_to_common_size(split: SourceSplit) -> SourceSplit:
 
 
 def _clips(
-    split: SourceSplit, steps: dict[Modality, list[NDArray[np.float32] | None]], task: Task
+    split: SourceSplit, steps: dict[Modality, list[NDArray[np.float32] | None]], chosen: Chosen
 ) -> Iterator[Clip]:
-    labels = _labels(split, task)
-    has_scores = task.kind == "regression" and split.modality_labels
+    labels = _labels(split, chosen)
+    has_scores = chosen.task.kind == "regression" and split.modality_labels
     for row, clip_id in enumerate(split.ids or ()):
         scores = {m: float(values[row]) for m, values in split.modality_labels.items()}
         yield Clip(
@@ -109,21 +198,26 @@ def _clips(
             clip_id=split.clip_ids[row] if split.clip_ids else None,
             text=(split.texts[row] or None) if split.texts else None,
             words=split.words[row] if split.words else None,
+            speaker=split.speakers[row] if split.speakers else None,
         )
 
 
-def _labels(split: SourceSplit, task: Task) -> list[Label]:
-    values = split.labels.get(task.kind)
+def _labels(split: SourceSplit, chosen: Chosen) -> list[Label]:
+    count = len(split.ids or ())
+    values = chosen.labels.get(split.name)
     if values is None:
-        return [None] * len(split.ids or ())
-    if task.kind == "regression":
-        scores: list[Label] = values.tolist()
-        return scores
-    if task.kind == "classes":
+        return [None] * count
+    values = values[:count]
+    unknown = chosen.unlabelled.get(split.name, np.zeros(count, dtype=bool))[:count].tolist()
+    if chosen.task.kind == "emotions":
+        judgements = np.where(np.isin(values, (0.0, 1.0)), values, -1.0).astype(np.int64)
+        labels: list[Label] = [tuple(row) for row in judgements.tolist()]
+    elif chosen.task.kind == "regression":
+        labels = values.tolist()
+    else:
         # A number that is no class stays as it is, for the checks to report.
-        return [int(value) if value == np.floor(value) else value for value in values.tolist()]
-    judgements = np.where(np.isin(values, (0.0, 1.0)), values, -1.0).astype(np.int64)
-    return [tuple(row) for row in judgements.tolist()]
+        labels = [int(value) if value == np.floor(value) else value for value in values.tolist()]
+    return [None if is_unknown else v for v, is_unknown in zip(labels, unknown, strict=True)]
 
 
 def _notes(source: SourceFile, clips: list[Clip], card: Card) -> Iterator[str]:
@@ -133,6 +227,10 @@ def _notes(source: SourceFile, clips: list[Clip], card: Card) -> Iterator[str]:
             f"{modality}: {repairs.total} values were not finite ({repairs.minus_inf} -inf, "
             f"{repairs.plus_inf} inf, {repairs.nan} NaN) and were replaced by 0"
         )
+    for name, count in card.counts.items():
+        unknown = sum(clip.split == name and clip.label is None for clip in clips)
+        if unknown > 0 and any(split.labels for split in source.splits):
+            yield f"{name}: {unknown} of {count} clips have no label"
     for split in source.splits:
         if split.ids is None:
             first = split.clip_name(0)
@@ -147,5 +245,3 @@ def _notes(source: SourceFile, clips: list[Clip], card: Card) -> Iterator[str]:
             missing = sum(c.split == name and modality not in c.features for c in clips)
             if missing:
                 yield f"{modality}: missing in {missing} of {count} {name} clips"
-    if source.ignored:
-        yield f"fields not kept: {', '.join(source.ignored)}"

@@ -2,92 +2,308 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
+from numpy.typing import NDArray
 
 from mmcl.corpus.known_corpora import KnownCorpus
+from mmcl.corpus.readers.label_columns import LabelColumn, label_columns
 from mmcl.corpus.readers.options import ReadOptions
-from mmcl.corpus.readers.source_file import SourceFile, SourceSplit
+from mmcl.corpus.readers.source_file import SourceFile
 from mmcl.corpus.schema import Task
 from mmcl.errors import DatasetError
-from mmcl.types import TaskKind
+from mmcl.types import SplitName, TaskKind
 
-__all__ = ["ReadOptions", "choose_task"]
+__all__ = ["Chosen", "choose_task"]
 
-RANGES = ((-1.0, 1.0), (-2.0, 2.0), (-3.0, 3.0))
+# Highest scores of the usual ranges about 0, and of those without negative scores.
+SYMMETRIC = (1.0, 2.0, 3.0, 4.0, 5.0, 7.0, 10.0, 50.0, 100.0)
+FROM_ONE = (5.0, 7.0, 9.0, 10.0)
+FROM_ZERO = (1.0, 2.0, 3.0, 4.0, 5.0, 7.0, 10.0, 100.0)
+UNLABELLED = (-3.0, 3.0)
 # Three classes beside a score are its sign (MMSA); more are a task of their own.
 FEWEST_CLASSES_OF_THEIR_OWN = 4
+ENOUGH = 20  # training labels of which one would be negative in a corpus with negative labels
+MOST_NUMBERED = 100  # classes that are counted from 0 where none is named
+
+_Labels = dict[SplitName, NDArray[np.float64]]
+
+
+class Chosen(NamedTuple):
+    """The task of a foreign file.
+
+    Attributes:
+        task: What is predicted.
+        labels: By split, for the task: scores or class numbers ``[clips]``, or judgements
+            ``[clips, emotions]``. What fits no class stays for the checks.
+        unlabelled: Clips whose label is unknown, by split, ``[clips]``.
+        field: The field they were taken from; None without labels.
+        notes: What could be wrong, with the option that settles it.
+    """
+
+    task: Task
+    labels: _Labels
+    unlabelled: dict[SplitName, NDArray[np.bool_]]
+    field: str | None
+    notes: tuple[str, ...]
 
 
 def choose_task(
-    source: SourceFile, path: Path, known: KnownCorpus | None, options: ReadOptions
-) -> tuple[Task, tuple[str, ...]]:
-    """Choose the task of a foreign file; return it with notes for the user.
+    source: SourceFile,
+    path: Path,
+    known: KnownCorpus | None,
+    options: ReadOptions,
+    *,
+    is_known_release: bool = False,
+) -> Chosen:
+    """Choose the task of a foreign file by the user's choice, or by looking at its labels.
 
-    The user's choice comes first, then the usual task of the known corpus, then the labels
-    of the file: emotions, four classes or more, scores, fewer classes.
+    Without a choice: the usual task of a known corpus, then emotions, four classes or more,
+    scores, fewer classes.
+
+    Args:
+        source: The file.
+        path: Its path, for messages.
+        known: The published corpus of its name.
+        options: Choices of the user.
+        is_known_release: Whether the file's sizes are those of the published corpus.
 
     Raises:
-        DatasetError: If the file has no labels of the kind that was asked for.
+        DatasetError: If the file has no labels of the kind that was asked for, or their range
+            cannot be told.
     """
-    kinds = {kind for split in source.splits for kind in split.labels}
-    if options.task is not None and kinds and options.task not in kinds:
-        raise DatasetError(
-            f'{path}: no labels for the task "{options.task}".\n'
-            f"  Its labels are: {', '.join(sorted(kinds))}.\n"
-            f"  Take one of these: mmcl corpus convert {path} DST --task {min(kinds)}"
-        )
-    kind = options.task or _usual_kind(source, known, kinds)
-    if kind != "regression":
-        return Task(kind=kind, names=_names(source, known, kind)), ()
-    bounds = options.label_range
-    if bounds is None and known is not None:
-        bounds = known.score_range or known.task.score_range
-    if bounds is not None:
-        return Task(kind=kind, low=bounds[0], high=bounds[1]), ()
-    low, high, evidence = _inferred_range(source.splits)
-    note = f"label range {low:g}..{high:g} inferred from {evidence}"
-    return Task(kind=kind, low=low, high=high), (note,)
-
-
-def _usual_kind(source: SourceFile, known: KnownCorpus | None, kinds: set[TaskKind]) -> TaskKind:
-    if known is not None and (known.task.kind in kinds or not kinds):
-        return known.task.kind
-    if "emotions" in kinds:
-        return "emotions"
-    has_own_classes = len(_names(source, known, "classes")) >= FEWEST_CLASSES_OF_THEIR_OWN
-    if "classes" in kinds and (has_own_classes or "regression" not in kinds):
-        return "classes"
-    return "regression"
-
-
-def _names(source: SourceFile, known: KnownCorpus | None, kind: TaskKind) -> tuple[str, ...]:
-    """Return class or emotion names: the file's, the known corpus's, or numbered ones."""
-    names = source.names.get(kind, ())
-    if not names and known is not None and known.task.kind == kind:
+    columns = label_columns(source, path)
+    if not columns:
+        return _without_labels(known, options)
+    kind = options.task or _usual_kind(columns, known)
+    column = _column_of(kind, columns, path)
+    notes = _doubts(column, kind, options)
+    field = column.field
+    unlabelled = {s.name: s.unlabelled[field] for s in source.splits if field in s.unlabelled}
+    if kind == "regression":
+        labels = {name: values.astype(np.float64) for name, values in column.values.items()}
+        low, high, note = _score_range(source, labels, known, options, path)
+        task = Task(kind=kind, low=low, high=high)
+        return Chosen(task, labels, unlabelled, field, (*notes, *note))
+    names = source.names
+    if not names and known is not None and known.task.kind == kind and is_known_release:
         names = known.task.names
-    labels = [split.labels[kind] for split in source.splits if kind in split.labels]
     if kind == "classes":
-        count = max(2, int(_highest(labels)) + 1)
-        return names or tuple(f"class_{index}" for index in range(count))
-    count = labels[0].shape[1] if labels else max(1, len(names))
-    return names if len(names) == count else tuple(f"emotion_{index}" for index in range(count))
+        names = names or _annotated_names(column, columns)
+        task, labels = _classes(column, names, path)
+        is_numbered = not _is_text(column.joined) and column.joined.ndim == 1
+        if is_numbered and task.names[0] not in (*names, "class_0"):
+            notes = (*notes, f"{field}: the classes are the numbers {', '.join(task.names)}")
+    else:
+        task, labels = _emotions(column, names)
+    return Chosen(task, labels, unlabelled, field, notes)
 
 
-def _highest(parts: Iterable[np.ndarray]) -> float:
-    finite = [part[np.isfinite(part)] for part in parts]
-    return max((float(part.max()) for part in finite if part.size), default=0.0)
+def _without_labels(known: KnownCorpus | None, options: ReadOptions) -> Chosen:
+    if (
+        options.label_range is None
+        and known is not None
+        and options.task in (None, known.task.kind)
+    ):
+        return Chosen(known.task, {}, {}, None, ())
+    low, high = options.label_range or UNLABELLED
+    notes = (f"label range {low:g}..{high:g} inferred from nothing: the file has no labels",)
+    task = Task(kind="regression", low=low, high=high)
+    return Chosen(task, {}, {}, None, () if options.label_range else notes)
 
 
-def _inferred_range(splits: list[SourceSplit]) -> tuple[float, float, str]:
-    """Return the smallest usual range that holds the training labels, or else the widest."""
-    labelled = [split for split in splits if "regression" in split.labels]
-    if not labelled:
-        return *RANGES[-1], "nothing: the file has no labels"
-    training = [split for split in labelled if split.name == "train"]
-    evidence = "the training split" if training else "every split, since none is for training"
-    largest = _highest(np.abs(split.labels["regression"]) for split in training or labelled)
-    low, high = next((bounds for bounds in RANGES if largest <= bounds[1]), RANGES[-1])
-    return low, high, evidence
+def _usual_kind(columns: list[LabelColumn], known: KnownCorpus | None) -> TaskKind:
+    guesses = {column.kinds[0]: column for column in columns if column.field != "annotations"}
+    if known is not None and known.task.kind in guesses:
+        return known.task.kind
+    if "emotions" in guesses:
+        return "emotions"
+    classes = guesses.get("classes")
+    if classes is not None and _num_classes(classes) >= FEWEST_CLASSES_OF_THEIR_OWN:
+        return "classes"
+    return "regression" if "regression" in guesses else "classes"
+
+
+def _num_classes(column: LabelColumn) -> int:
+    joined = column.joined
+    if joined.ndim == 2:
+        return int(joined.shape[1])
+    if joined.dtype.kind == "U":
+        return len(set(joined.tolist()) - {""})
+    return int(np.nanmax(joined.astype(np.float64), initial=0)) + 1
+
+
+def _column_of(kind: TaskKind, columns: list[LabelColumn], path: Path) -> LabelColumn:
+    """Return the field whose labels are most likely of a kind."""
+    able = [column for column in columns if kind in column.kinds]
+    if able:
+        return min(able, key=lambda column: column.kinds.index(kind))
+    shown = [f"{c.field}, {c.looks}: {' or '.join(c.kinds)}" for c in columns]
+    raise DatasetError(
+        f'{path}: no labels for the task "{kind}".\n'
+        f"  Its labels are: {'; '.join(shown)}.\n"
+        f"  Take one of these: mmcl corpus convert {path} DST --task {columns[0].kinds[0]}"
+    )
+
+
+def _doubts(column: LabelColumn, kind: TaskKind, options: ReadOptions) -> tuple[str, ...]:
+    """Say what else the labels could be, where the user did not choose."""
+    others: list[TaskKind] = [k for k in column.kinds if k not in (kind, "emotions")]
+    if column.kinds == ("classes", "emotions"):
+        others = ["emotions"]
+    if options.task is not None or not column.reason or not others:
+        return ()
+    names = {"regression": "scores", "classes": "classes", "emotions": "yes or no per emotion"}
+    return (
+        f"{column.field}: taken as {names[kind]}, but {column.reason}; "
+        f"are they {names[others[0]]}? Then: --task {others[0]}",
+    )
+
+
+# ---------------------------------------------------------------- scores
+
+
+def _score_range(
+    source: SourceFile,
+    labels: _Labels,
+    known: KnownCorpus | None,
+    options: ReadOptions,
+    path: Path,
+) -> tuple[float, float, tuple[str, ...]]:
+    """Return lowest and highest score, and a note where they were inferred."""
+    if options.label_range is not None:
+        return *options.label_range, ()
+    evidence = "the training split"
+    used = ["train"] if len(labels.get("train", ())) else list(labels)
+    if used != ["train"]:
+        evidence = "every split, since none is for training"
+    parts = [values for name, values in labels.items() if name in used]
+    parts += [v for s in source.splits if s.name in used for v in s.modality_labels.values()]
+    scores = np.concatenate(parts)
+    scores = scores[np.isfinite(scores)]
+    lowest, highest = (float(scores.min()), float(scores.max())) if len(scores) else (0.0, 0.0)
+    of_known = (known.score_range or known.task.score_range) if known else None
+    # Many labels without a negative one are hardly those of a corpus that has such.
+    if of_known and (lowest < 0 or len(scores) < ENOUGH):
+        return *of_known, ()
+    bounds = _usual_range(lowest, highest, is_whole=bool((scores == np.floor(scores)).all()))
+    if bounds is None:
+        raise DatasetError(
+            f"{path}: the range of the scores cannot be told; those of {evidence} lie in "
+            f"{lowest:g}..{highest:g}.\n"
+            "  Say what they can be: --label-range LOW HIGH"
+        )
+    low, high = bounds
+    note = f"label range {low:g}..{high:g} inferred from {evidence}"
+    if low >= 0:
+        note += ", which has no negative label"
+    return low, high, (f"{note}; if it is another: --label-range LOW HIGH",)
+
+
+def _usual_range(lowest: float, highest: float, *, is_whole: bool) -> tuple[float, float] | None:
+    """Return the smallest usual range that holds the scores, or None."""
+    if lowest < 0 or lowest == highest == 0:
+        largest = max(-lowest, highest)
+        return next(((-bound, bound) for bound in SYMMETRIC if largest <= bound), None)
+    if lowest >= 1 and is_whole:
+        return next(((1.0, bound) for bound in FROM_ONE if highest <= bound), (0.0, 100.0))
+    return next(((0.0, bound) for bound in FROM_ZERO if highest <= bound), None)
+
+
+# ---------------------------------------------------------------- classes and emotions
+
+
+def _classes(column: LabelColumn, names: tuple[str, ...], path: Path) -> tuple[Task, _Labels]:
+    """Number the classes from 0 and name them.
+
+    Whole numbers from 0 stay as they are. Other numbers, and names, are numbered in their order.
+    """
+    joined = column.joined
+    if joined.ndim == 2:
+        labels = {name: _of_one_hot(rows) for name, rows in column.values.items()}
+        return _named_classes(names, joined.shape[1]), labels
+    found = np.unique(joined[joined != ""] if _is_text(joined) else joined[~np.isnan(joined)])
+    if _counts_from_zero(found, names):
+        labels = {name: values.astype(np.float64) for name, values in column.values.items()}
+        return _named_classes(names, int(found.max(initial=0)) + 1), labels
+    order = [value if _is_text(joined) else f"{value:g}" for value in found.tolist()]
+    if not 2 <= len(order) <= MOST_NUMBERED:
+        raise DatasetError(
+            f'{path}, field "{column.field}" holds {len(order)} different classes, '
+            f'"{order[0]}" for example.\n  Expected 2 to {MOST_NUMBERED}.\n'
+            "  Look at the labels: mmcl corpus convert --help says which kinds there are"
+        )
+    order = list(names) if set(order) <= set(names) else order
+    numbers = {name: float(number) for number, name in enumerate(order)}
+    labels = {
+        split: np.array(
+            [numbers.get(v if _is_text(joined) else f"{v:g}", np.nan) for v in values.tolist()]
+        )
+        for split, values in column.values.items()
+    }
+    return Task(kind="classes", names=tuple(order)), labels
+
+
+def _is_text(labels: NDArray[np.generic]) -> bool:
+    return labels.dtype.kind == "U"
+
+
+def _counts_from_zero(found: NDArray[np.generic], names: tuple[str, ...]) -> bool:
+    """Tell whether numbers are those of classes that are counted from 0."""
+    if _is_text(found):
+        return False
+    lowest, highest = float(found.min(initial=0)), float(found.max(initial=0))
+    has_fractions = bool((found != np.floor(found)).any())
+    if names:
+        return True
+    return ((lowest == 0 and 0 in found) or has_fractions) and 0 <= highest <= MOST_NUMBERED
+
+
+def _named_classes(names: tuple[str, ...], count: int) -> Task:
+    """Return the task of so many classes; without names they are numbered."""
+    numbered = tuple(f"class_{index}" for index in range(max(2, count)))
+    return Task(kind="classes", names=names or numbered)
+
+
+def _of_one_hot(rows: NDArray[np.generic]) -> NDArray[np.float64]:
+    """Return the place of the 1 in every row, ``[clips]``.
+
+    A row of NaN is NaN; any other row without a single 1 is -1, which the checks report.
+    """
+    numbers = rows.astype(np.float64)
+    is_one_hot = np.isin(numbers, (0.0, 1.0)).all(axis=1) & (numbers.sum(axis=1) == 1)
+    places = np.where(is_one_hot, numbers.argmax(axis=1), -1.0)
+    return np.where(np.isnan(numbers).all(axis=1), np.nan, places)
+
+
+def _annotated_names(column: LabelColumn, columns: list[LabelColumn]) -> tuple[str, ...]:
+    """Name class numbers after the annotations, if the two correspond one to one."""
+    annotations = next((other for other in columns if other.field == "annotations"), None)
+    if annotations is None or annotations is column or column.joined.ndim > 1:
+        return ()
+    numbers, texts = column.joined, annotations.joined
+    if len(numbers) != len(texts) or not _is_text(texts) or _is_text(numbers):
+        return ()
+    pairs = sorted(set(zip(numbers.tolist(), texts.tolist(), strict=True)))
+    names = tuple(str(text) for _, text in pairs)
+    is_one_to_one = [number for number, _ in pairs] == list(range(len(set(names))))
+    return names if is_one_to_one and len(names) > 1 else ()
+
+
+def _emotions(column: LabelColumn, names: tuple[str, ...]) -> tuple[Task, _Labels]:
+    """Return judgements of 0 or 1, ``[clips, emotions]``; NaN for anything else."""
+    labels = {}
+    for split, found in column.values.items():
+        values = found.astype(np.float64)
+        if values.ndim == 1:
+            values = values[:, np.newaxis]
+        if values.ndim == 3:  # one-hot pairs (no, yes)
+            is_pair = np.isin(values, (0.0, 1.0)).all(axis=2) & (values.sum(axis=2) == 1)
+            values = np.where(is_pair, values[:, :, 1], np.nan)
+        labels[split] = values
+    count = next(iter(labels.values())).shape[1]
+    if len(names) != count:
+        names = tuple(f"emotion_{index}" for index in range(count))
+    return Task(kind="emotions", names=names), labels

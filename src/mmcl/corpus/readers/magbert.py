@@ -25,7 +25,9 @@ _SEGMENT = re.compile(r"(?P<video>.+)\[(?P<clip>\d+)\]")
 
 def read_magbert(splits: Mapping[SplitName, Any]) -> SourceFile:
     """Read lists of clips in MAG-BERT's layout."""
-    return SourceFile("magbert", [_read_split(name, clips) for name, clips in splits.items()])
+    source = SourceFile("magbert", [_read_split(name, clips) for name, clips in splits.items()])
+    source.fields = ("words", "visual", "acoustic", "label", "segment")
+    return source
 
 
 def _read_split(name: SplitName, clips: Any) -> SourceSplit:
@@ -48,7 +50,7 @@ def _read_split(name: SplitName, clips: Any) -> SourceSplit:
             "audio": as_features(list(audio), f"{where}: acoustic"),
             "vision": as_features(list(vision), f"{where}: visual"),
         },
-        labels={"regression": source_file.as_numbers(scores, f"{where}: label")},
+        labels={"label": source_file.as_numbers(scores, f"{where}: label")},
         ids=ids,
         texts=[" ".join(spoken) for spoken in texts],
         words=[tuple(Word(text=word) for word in spoken) for spoken in texts],

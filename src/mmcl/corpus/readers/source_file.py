@@ -4,17 +4,24 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
 from mmcl.corpus.schema import Word
 from mmcl.errors import DatasetError
-from mmcl.types import MODALITIES, SPLITS, Modality, SplitName, TaskKind
+from mmcl.types import MODALITIES, SPLITS, Modality, SplitName
 
-__all__ = ["LAYOUTS", "SPLIT_NAMES", "Sequences", "SourceFile", "SourceSplit", "named_splits"]
-__all__ += ["as_features", "as_labels", "as_numbers", "as_texts"]
+__all__ = ["LAYOUTS", "SPLIT_NAMES", "LeftOut", "Sequences", "SourceFile", "SourceSplit"]
+__all__ += [
+    "as_features",
+    "as_label_array",
+    "as_numbers",
+    "as_texts",
+    "is_unlabelled",
+    "named_splits",
+]
 
 Sequences = NDArray[np.float32] | list[NDArray[np.float32]]
 """Features of one modality: one array ``[clips, steps, d_m]``, or one ``[n, d_m]`` per clip."""
@@ -40,8 +47,9 @@ class SourceSplit:
 
     name: SplitName
     features: dict[Modality, Sequences]  # padded or ragged
-    # Scores or class numbers [clips], or 0/1 judgements [clips, emotions]; NaN for anything else.
-    labels: dict[TaskKind, NDArray[np.float64]] = field(default_factory=dict)
+    # By field, as found: numbers or strings [clips], or numbers [clips, k] or [clips, k, 2].
+    labels: dict[str, NDArray[Any]] = field(default_factory=dict)
+    unlabelled: dict[str, NDArray[np.bool_]] = field(default_factory=dict)  # by field, [clips]
     lengths: dict[Modality, NDArray[np.int64]] = field(default_factory=dict)  # [clips]
     step_masks: dict[Modality, NDArray[np.bool_]] = field(default_factory=dict)  # [clips, steps]
     present: dict[Modality, NDArray[np.bool_]] = field(default_factory=dict)  # [clips]
@@ -50,6 +58,7 @@ class SourceSplit:
     video_ids: list[str] | None = None  # the recording of every clip
     clip_ids: list[str] | None = None  # names of the clips inside their recording
     texts: list[str | None] | None = None
+    speakers: list[str | None] | None = None
     words: list[tuple[Word, ...]] | None = None
 
     def sizes(self) -> dict[str, int]:
@@ -58,9 +67,10 @@ class SourceSplit:
         parts |= {f"{m} lengths": lengths for m, lengths in self.lengths.items()}
         parts |= {f"{m} masks": masks for m, masks in self.step_masks.items()}
         parts |= {f"{m} presence": present for m, present in self.present.items()}
-        parts |= {f"{kind} labels": labels for kind, labels in self.labels.items()}
+        parts |= self.labels
         parts |= {f"{m} labels": labels for m, labels in self.modality_labels.items()}
-        parts |= {"ids": self.ids, "texts": self.texts, "words": self.words}
+        parts |= {"ids": self.ids, "video_id": self.video_ids, "clip_id": self.clip_ids}
+        parts |= {"texts": self.texts, "speaker": self.speakers, "words": self.words}
         return {name: len(part) for name, part in parts.items() if part is not None}
 
     def num_steps(self, modality: Modality) -> int | None:
@@ -75,30 +85,44 @@ class SourceSplit:
         return f"{self.name}_{row:04d}"
 
 
+class LeftOut(NamedTuple):
+    """A part of a foreign file that is not read."""
+
+    what: str  # names the part and says why, a phrase
+    clips: int = 0  # clips that are lost with it
+    fix: str = ""  # what to do if it should be read, a sentence
+
+
 @dataclass
 class SourceFile:
     """A foreign file as its reader understood it."""
 
-    layout: str  # mmsa, mult, magbert, plain or npz
+    layout: str  # mmsa, mult, magbert, plain, npz, table, csd or arrays
     splits: list[SourceSplit]  # in the order train, valid, test
-    names: dict[TaskKind, tuple[str, ...]] = field(default_factory=dict)  # of classes, emotions
-    ignored: tuple[str, ...] = ()  # fields that the reader does not keep
+    names: tuple[str, ...] = ()  # of classes or emotions, in label order
+    split_keys: dict[SplitName, str] = field(default_factory=dict)  # the file's own names
+    fields: tuple[str, ...] = ()  # that are read, by the file's own names
+    left_out: list[LeftOut] = field(default_factory=list)
+    notes: list[str] = field(default_factory=list)  # what a user should know of the reading
+    aligned: bool | None = None  # None: to be found out
+    name: str = ""  # of the corpus, where the files themselves tell it
 
 
-def named_splits(content: Mapping[Any, Any]) -> dict[SplitName, Any]:
-    """Return the splits of a foreign dict in our order under our names; empty if it has none."""
-    splits: dict[SplitName, Any] = {}
-    for key, value in content.items():
-        name = SPLIT_NAMES.get(_text(key).lower())
+def named_splits(content: Mapping[Any, Any]) -> dict[SplitName, str]:
+    """Return the file's own name of every split it has, in our order."""
+    keys: dict[SplitName, str] = {}
+    for key in content:
+        name = SPLIT_NAMES.get(_text(key).strip().lower())
         if name is None:
             continue
-        if name in splits:
+        if name in keys:
             raise DatasetError(
-                f'the "{name}" split is there twice, under two names.\n'
-                f'  Expected one of "valid", "val" and "dev", not several.\n  {LAYOUTS}'
+                f'the "{name}" split is there twice, as "{_text(keys[name])}" and "{_text(key)}".\n'
+                "  Expected one of them. Leave one out, or say what it is: "
+                f'--rename "{_text(key)}=" or --rename "{_text(key)}=test"\n  {LAYOUTS}'
             )
-        splits[name] = value
-    return {name: splits[name] for name in SPLITS if name in splits}
+        keys[name] = key
+    return {name: keys[name] for name in SPLITS if name in keys}
 
 
 def as_features(value: Any, part: str) -> Sequences:
@@ -150,22 +174,52 @@ def as_numbers(value: Any, part: str) -> NDArray[np.float64]:
     return array.reshape(-1)
 
 
-def as_labels(value: Any, part: str, number_kind: TaskKind) -> dict[TaskKind, NDArray[np.float64]]:
-    """Return labels by task: several numbers per clip are emotions, one is ``number_kind``.
+def as_label_array(value: Any, part: str) -> NDArray[Any]:
+    """Return labels as found: an array ``[clips, ...]`` of float64, int64 or strings.
 
-    Emotions ``[clips, emotions]`` are 0 or 1; ``[clips, emotions, 2]`` are one-hot pairs
-    (no, yes). A pair that is not one-hot becomes NaN, which the checks report.
+    Axes of length one are dropped, but for the first. None becomes NaN or "".
+
+    Raises:
+        DatasetError: If they are neither numbers nor strings, or not one of a kind per clip.
     """
-    labels = np.asarray(value)
-    if labels.ndim < 2 or labels.size == len(labels):
-        return {number_kind: as_numbers(labels, part)}
-    array = _float64(labels, part)
-    if array.ndim == 2:
-        return {"emotions": array}
-    if array.ndim != 3 or array.shape[2] != 2:
-        raise _no_numbers(part, f"shape {list(array.shape)}")
-    one_hot = np.isin(array, (0.0, 1.0)).all(axis=2) & (array.sum(axis=2) == 1)
-    return {"emotions": np.where(one_hot, array[:, :, 1], np.nan)}
+    items = value.tolist() if isinstance(value, np.ndarray) and value.dtype == object else value
+    try:
+        if not isinstance(items, np.ndarray):
+            items = [np.nan if item is None else item for item in items]
+    except TypeError:
+        raise _no_numbers(part, "a single value") from None
+    try:
+        labels = np.asarray(items)
+    except ValueError:  # rows of different lengths
+        raise _no_numbers(part, "of a different number of values per clip") from None
+    if labels.ndim == 0:
+        raise _no_numbers(part, "a single value")
+    if labels.dtype.kind in "SU":
+        texts = [_text(item).strip() for item in labels.reshape(-1).tolist()]
+        # An unknown one among strings has become the string "nan".
+        known = np.array(["" if text == "nan" else text for text in texts], dtype=str)
+        labels = _numbers_in_texts(known.reshape(labels.shape))
+    elif labels.dtype.kind not in "biuf":
+        raise _no_numbers(part, f"of type {labels.dtype}")
+    if labels.dtype.kind != "U":
+        labels = labels.astype(np.float64 if labels.dtype.kind == "f" else np.int64)
+    return labels.reshape(len(labels), *(size for size in labels.shape[1:] if size != 1))
+
+
+def is_unlabelled(value: Any) -> NDArray[np.bool_]:
+    """Tell which labels are None or empty strings, ``[clips]``."""
+    items = value.tolist() if isinstance(value, np.ndarray) else list(value)
+    return np.array(
+        [item is None or (isinstance(item, str | bytes) and not item.strip()) for item in items]
+    )
+
+
+def _numbers_in_texts(labels: NDArray[Any]) -> NDArray[Any]:
+    """Return numbers where every known label is one, else the texts."""
+    try:
+        return np.where(labels == "", "nan", labels).astype(np.float64)
+    except ValueError:
+        return labels
 
 
 def _float64(value: Any, part: str) -> NDArray[np.float64]:

@@ -1,0 +1,123 @@
+"""Names of the parts of a foreign file: the user's renaming, and questions about near names."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from difflib import get_close_matches
+from typing import Any
+
+import numpy as np
+
+from mmcl.corpus.readers.dict_of_splits import FIELDS, LABEL_FIELDS
+from mmcl.corpus.readers.source_file import LAYOUTS, LeftOut
+from mmcl.errors import DatasetError, did_you_mean
+from mmcl.types import MODALITIES
+
+__all__ = ["check_field_names", "check_renaming", "renamed", "suggested_name"]
+
+_WORDS: Mapping[str, tuple[str, ...]] = {
+    "text": ("language", "lang", "glove", "bert", "words", "txt", "word_vectors"),
+    "audio": ("acoustic", "speech", "voice", "sound", "covarep", "opensmile"),
+    "vision": ("video", "visual", "face", "facial", "facet", "openface", "images", "frames"),
+    "labels": (
+        *("y", "target", "targets", "score", "scores", "sentiment", "emotion", "emotions"),
+        *("rating", "ratings", "class", "classes"),
+    ),
+    "raw_text": ("transcript", "transcripts", "sentence", "sentences", "utterance", "text_raw"),
+    "id": ("names", "name", "key", "keys", "segment", "segments", "utt_id", "filename"),
+}
+_NEAR_WORDS = {word: field for field, words in _WORDS.items() for word in words}
+# A field of these names decides about numbers, so a near name is asked for and not passed over.
+_ENDINGS = ("", "_lengths", "_present")
+_DECISIVE = {f"{modality}{ending}" for modality in MODALITIES for ending in _ENDINGS}
+_DECISIVE |= set(LABEL_FIELDS)
+NEAR = 0.8  # similarity, 0..1, of names that are taken for misspelt
+
+
+def renamed(content: Mapping[Any, Any], names: Mapping[str, str]) -> dict[str, Any]:
+    """Return a dict under the names the user gave; what got an empty name is left out."""
+    new = {str(key): names.get(str(key), str(key)) for key in content}
+    return {new[str(key)]: value for key, value in content.items() if new[str(key)]}
+
+
+def check_renaming(names: Mapping[str, str], found: Iterable[str]) -> None:
+    """Refuse a renaming of something that is not there.
+
+    Raises:
+        DatasetError: If a name to be replaced is neither a split nor a field.
+    """
+    known = sorted(set(found))
+    for key in names:
+        if key not in known:
+            near = did_you_mean(key, known) or "."
+            raise DatasetError(
+                f'--rename "{key}={names[key]}": nothing in the file is called "{key}"{near}\n'
+                f"  It has: {', '.join(known)}.\n  {LAYOUTS}"
+            )
+
+
+def suggested_name(key: str, value: Any = None) -> str | None:
+    """Return the field that an unknown name may stand for, or None.
+
+    Example:
+        >>> suggested_name("video"), suggested_name("audio_length"), suggested_name("config")
+        ('vision', 'audio_lengths', None)
+    """
+    word = key.strip().lower()
+    field = word if word in FIELDS else _NEAR_WORDS.get(word)
+    if field is None:
+        field = next(iter(get_close_matches(word, sorted(FIELDS), n=1, cutoff=NEAR)), None)
+    if field in MODALITIES and value is not None and not _is_numeric(value):
+        return "raw_text"
+    return field
+
+
+def _is_numeric(value: Any) -> bool:
+    try:
+        first = value if isinstance(value, np.ndarray) and value.dtype != object else value[0]
+        return np.asarray(first).dtype.kind in "fiub"
+    except (TypeError, ValueError, IndexError, KeyError):
+        return False
+
+
+def check_field_names(fields: Mapping[str, Any], left_out: list[LeftOut]) -> list[LeftOut]:
+    """Ask about fields whose names are near to those of features, lengths or labels.
+
+    Args:
+        fields: All fields of the file, each with its value in one of the splits.
+        left_out: Parts that the reader left out.
+
+    Returns:
+        ``left_out`` with the near name added to fields that are less important.
+
+    Raises:
+        DatasetError: If the features, lengths or labels of an unknown field would be lost.
+    """
+    questions, answered = [], {part.what: part for part in left_out}
+    has_labels = any(field in fields for field in LABEL_FIELDS)
+    for key in sorted(fields.keys() - FIELDS):
+        name = suggested_name(key, fields[key])
+        if name is None or name in fields or (name in LABEL_FIELDS and has_labels):
+            continue
+        if name in _DECISIVE:
+            questions.append((key, name))
+        else:
+            what = f"field {key}, which is not read"
+            fix = f'if it is {name}: --rename "{key}={name}"'
+            answered[what] = LeftOut(what, fix=fix)
+    if questions:
+        raise DatasetError(_question_text(questions))
+    return list(answered.values())
+
+
+def _question_text(questions: list[tuple[str, str]]) -> str:
+    asked = ", ".join(
+        f'field "{key}" is not read; did you mean "{name}"?' for key, name in questions
+    )
+    key, name = questions[0]
+    return (
+        f"{asked}\n"
+        f"  Expected the fields {', '.join(MODALITIES)}, lengths (audio_lengths) and labels.\n"
+        f'  If it is: --rename "{key}={name}"; to leave it out: --rename "{key}="\n'
+        f"  {LAYOUTS}"
+    )
