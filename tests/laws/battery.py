@@ -32,6 +32,7 @@ TASKS = {
     "regression": Task(kind="regression", low=-3, high=3),
     "classes": Task(kind="classes", names=("calm", "happy", "sad")),
     "emotions": Task(kind="emotions", names=("Neutral", "Happy", "Sad", "Angry")),
+    "points": Task(kind="regression", low=0, high=100),
 }
 SHAPES = {"regression": (CLIPS,), "classes": (CLIPS, 3), "emotions": (CLIPS, 4, 2)}
 
@@ -133,6 +134,8 @@ def make_clips(lengths=OWN_LENGTHS, *, seed=7):
 
 def make_targets(task, clips=CLIPS, *, seed=8):
     generator = torch.Generator().manual_seed(seed)
+    if task == "points":
+        return 50 + 100 / 6 * make_targets("regression", clips, seed=seed)
     if task == "regression":
         return 2 * torch.randn(clips, generator=generator).clamp(-1.5, 1.5)
     names = len(TASKS[task].names)

@@ -6,9 +6,20 @@ import pytest
 import torch
 from torch.nn import functional as F
 
-from laws.battery import CLIPS, DIMS, OWN_LENGTHS, SHAPES, layouts, make_clips, make_model, take
+from laws.battery import (
+    CLIPS,
+    DIMS,
+    OWN_LENGTHS,
+    SHAPES,
+    TASKS,
+    layouts,
+    make_clips,
+    make_model,
+    small_config,
+    take,
+)
 from mmcl.errors import DatasetError, ShapeError
-from mmcl.models.registry import load_network, network_class
+from mmcl.models.registry import build_network, load_network, network_class
 from mmcl.types import MODALITIES
 
 # Float32, a network's sums in another order or over a longer, padded axis, of scores about 1.
@@ -66,6 +77,30 @@ def test_scores_have_the_shape_of_the_task(name, layout, task):
     assert output.scores.dtype == output.hidden.dtype == torch.float32
     assert output.scores.isfinite().all()
     assert output.hidden.isfinite().all()
+
+
+def test_predictions_begin_near_the_middle_of_any_range_and_stay_inside(name, layout):
+    aligned, lengths = layouts(layout)
+    clips = make_clips(lengths)
+    config = small_config(name)
+    torch.manual_seed(3)
+    model = build_network(
+        DIMS, TASKS["points"], aligned=aligned, model=config.model, policy=config.policy
+    ).eval()
+    assert (scores_of(model, clips) - 50).abs().max() < 25
+    with torch.no_grad():
+        for parameter in model.parameters():
+            parameter.mul_(30)
+    wild = scores_of(model, clips)
+    assert 0 <= wild.min() <= wild.max() <= 100
+
+
+def test_scores_of_points_are_those_of_the_field_moved(name, layout):
+    aligned, lengths = layouts(layout)
+    clips = make_clips(lengths)
+    field = scores_of(make_model(name, aligned=aligned), clips)
+    points = scores_of(make_model(name, task="points", aligned=aligned), clips)
+    close(points / (100 / 6), (field.clamp(-3, 3) + 3))
 
 
 def test_clips_and_modalities_matter(model, clips):

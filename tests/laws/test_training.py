@@ -60,6 +60,28 @@ def gradients(model, learner, batch):
     return {key: p.grad.clone() for key, p in model.named_parameters() if p.grad is not None}
 
 
+def test_points_teach_what_scores_of_the_field_teach(name, layout):
+    # In the second epoch too: some losses begin there.
+    aligned, lengths = layouts(layout)
+    found = []
+    for task in ("regression", "points"):
+        torch.manual_seed(5)
+        model = make_model(name, task=task, aligned=aligned)
+        batch = make_batch(model, task, lengths)
+        learner = start_training(model, small_config(name), batch.targets)
+        each = []
+        for epoch in range(2):
+            torch.manual_seed(epoch)  # of actions that are drawn
+            learner.start_epoch(epoch)
+            each.append(gradients(model, learner, batch))
+        found.append(each)
+    for field, points in zip(*found, strict=True):
+        assert points.keys() == field.keys()
+        largest = max(float(x.abs().max()) for x in field.values())
+        for key, gradient in points.items():
+            assert (gradient - field[key]).abs().max() <= 1e-3 * largest, key
+
+
 def test_every_parameter_learns(name, layout, task):
     aligned, lengths = layouts(layout)
     model = make_model(name, task=task, aligned=aligned)

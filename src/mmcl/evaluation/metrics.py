@@ -343,10 +343,8 @@ def range_notes(task: Task, *, preset: str = "mmsa") -> list[str]:
     """Say what a preset means for the range of a task's scores, where it is not the field's own.
 
     Example:
-        >>> range_notes(Task(kind="regression", low=-3, high=3)), len(
-        ...     range_notes(Task(kind="regression", low=1, high=5))
-        ... )
-        ([], 1)
+        >>> range_notes(Task(kind="regression", low=-3, high=3))
+        []
     """
     keys = [metric_name(key) for key in FINE_METRICS if key in regression_definitions(preset)]
     if task.score_range is None:
@@ -354,10 +352,11 @@ def range_notes(task: Task, *, preset: str = "mmsa") -> list[str]:
     low, high = task.score_range
     where, reach = f"scores lie in {low:g}..{high:g}", max(-low, high)
     if not is_field_range(low, high):
+        zero = f"{neutral_score(low, high):g}"
         return [
-            f"{where}: Acc-2 and F1 are about {neutral_score(low, high):g}, which counts as the "
-            f"label zero of the field's -3..3; {', '.join(keys)} are left out, "
-            "since other ranges have no classes for them"
+            f"{where}: Acc-2 and F1 ask whether a score lies above or below {zero}, and a label of "
+            f"{zero} counts as zero; left out, since their classes are those of -3..3: "
+            f"{', '.join(keys)}"
         ]
     notes = []
     if low != -high:
@@ -370,9 +369,10 @@ def range_notes(task: Task, *, preset: str = "mmsa") -> list[str]:
     equal = [key for key in keys if int(key[-1]) > 2 * round(reach) + 1]
     if preset != "sims" and equal:
         notes.append(
-            f"{where}: {' and '.join(equal)} tell no more than {2 * round(reach) + 1} classes "
-            "apart, since no score rounds to the others; CH-SIMS has its own metrics: "
-            "--set evaluation.preset=sims"
+            f"{where}: {' and '.join(equal)} can tell no more than {2 * round(reach) + 1} "
+            "classes apart, since no score rounds to the others"
+            + "; the field's metrics of -1..1: --set evaluation.preset=sims"
+            * (reach == 1)
         )
     return notes
 
