@@ -14,6 +14,7 @@ that shows more. The command line prints it without a traceback and exits with
     ├── ShapeError            a tensor does not fit the call it was given to
     ├── TrainingError         training cannot start or go on
     ├── RunError              a run folder is missing, incomplete or of another kind
+    ├── DiskError             a file cannot be written: the disk is full, for example
     └── MissingExtraError     an optional dependency is not installed
 """
 
@@ -25,6 +26,7 @@ from difflib import get_close_matches
 __all__ = [
     "ConfigError",
     "DatasetError",
+    "DiskError",
     "MMCLError",
     "MediaError",
     "MissingExtraError",
@@ -83,6 +85,24 @@ class TrainingError(MMCLError):
 
 class RunError(MMCLError):
     """A run folder is missing, incomplete or of another kind."""
+
+
+class DiskError(MMCLError):
+    """A file cannot be written: the disk is full, or may not be written to.
+
+    Attributes:
+        problem: Which file it is, and why it cannot be written.
+        kept: What is on the disk all the same. Whoever knows more of it says more.
+        advice: How to go on.
+    """
+
+    def __init__(self, problem: str, advice: str) -> None:
+        super().__init__(problem, advice)
+        self.problem, self.advice = problem, advice
+        self.kept = "Nothing was left behind of this file; all others are kept."
+
+    def __str__(self) -> str:
+        return f"{self.problem}.\n  {self.kept}\n  {self.advice}"
 
 
 class MissingExtraError(MMCLError, ImportError):

@@ -1,16 +1,105 @@
-"""Files that appear under their name only when they are complete."""
+"""Files that appear under their name only when they are complete, and disks that take no more."""
 
 from __future__ import annotations
 
+import errno
 import json
 import os
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-__all__ = ["complete_file", "write_json", "write_text"]
+from mmcl.errors import DiskError, MMCLError
+
+__all__ = [
+    "NO_ROOM",
+    "complete_file",
+    "disk_error",
+    "disk_errors",
+    "remove_unfinished",
+    "write_json",
+    "write_text",
+]
+
+_UNFINISHED = ".unfinished"  # in the name of a temporary file
+
+# What is wrong, and what to do about it.
+_DISK_FAULTS = {
+    errno.ENOSPC: ("the disk is full", "Free some space"),
+    errno.EDQUOT: ("your share of the disk is used up", "Free some space, or get a larger share"),
+    errno.EFBIG: (
+        "the file is larger than is allowed here",
+        "Allow larger files (ulimit -f), or use another disk",
+    ),
+    errno.EROFS: ("the disk can only be read", "Make it writable"),
+    errno.EIO: ("the disk failed", "Look after the disk"),
+    errno.EACCES: ("access is refused", "Get the right to write there"),
+    errno.EPERM: ("access is refused", "Get the right to write there"),
+}
+NO_ROOM = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
+"""Numbers of the system's errors that only writing can have: nothing more fits."""
+
+
+def disk_error(
+    fault: BaseException, path: Path | None = None, *, codes: Collection[int] = tuple(_DISK_FAULTS)
+) -> DiskError | None:
+    """Return a clear error in place of one that says that a disk takes no more.
+
+    Args:
+        fault: What was raised while a file was written: an OSError, or an error of a library
+            that has the system's message in its text, as safetensors and SQLite do.
+        path: The file or folder. Default: the one that the OSError names.
+        codes: Numbers of the system's errors to look for.
+
+    Returns:
+        The error to raise, or None if the fault is another one.
+    """
+    if isinstance(fault, MMCLError):
+        return None
+    code = _disk_code(fault)
+    # What is raised while a full disk is dealt with is a consequence of it.
+    before = fault.__cause__ or fault.__context__
+    if code is None and before is not None:
+        return before if isinstance(before, DiskError) else disk_error(before, path, codes=NO_ROOM)
+    if code is None or code not in codes:
+        return None
+    where = path or getattr(fault, "filename", None) or "a file that was being written"
+    what, remedy = _DISK_FAULTS[code]
+    return DiskError(
+        f"{where}: {what} ({os.strerror(code)})", f"{remedy}, then give the same command again."
+    )
+
+
+def _disk_code(fault: BaseException) -> int | None:
+    """Return the number of the system's error behind a fault, or None if it is another fault."""
+    if isinstance(fault, OSError) and fault.errno is not None:
+        return fault.errno if fault.errno in _DISK_FAULTS else None
+    text = str(fault)
+    if "database or disk is full" in text:  # SQLite
+        return errno.ENOSPC
+    return next((code for code in (*NO_ROOM, errno.EROFS) if os.strerror(code) in text), None)
+
+
+@contextmanager
+def disk_errors(path: Path, *, codes: Collection[int] = tuple(_DISK_FAULTS)) -> Iterator[None]:
+    """Context in which a disk that takes no more raises a clear error.
+
+    Args:
+        path: The file or folder that the block writes.
+        codes: As in :func:`disk_error`.
+
+    Raises:
+        DiskError: In place of what the block raised because of the disk.
+    """
+    try:
+        yield
+    except Exception as fault:
+        error = disk_error(fault, path, codes=codes)
+        if error is None:
+            raise
+        raise error from fault
 
 
 @contextmanager
@@ -28,7 +117,8 @@ def complete_file(path: Path) -> Iterator[Path]:
         Temporary path to write to.
 
     Raises:
-        OSError: If the file cannot be written.
+        DiskError: If the disk has no room for the file.
+        OSError: If the file cannot be written for another reason.
 
     Example:
         >>> with tempfile.TemporaryDirectory() as folder:
@@ -38,28 +128,38 @@ def complete_file(path: Path) -> Iterator[Path]:
         ...     target.read_text()
         'whole'
     """
-    path.parent.mkdir(parents=True, exist_ok=True)
-    handle, name = tempfile.mkstemp(
-        prefix=f".{path.name}.", suffix=f".unfinished{path.suffix}", dir=path.parent
-    )
-    os.close(handle)
-    unfinished = Path(name)
-    try:
-        yield unfinished
-        with unfinished.open("rb") as file:
-            os.fsync(file.fileno())
-        # mkstemp lets only the owner read; a result is an ordinary file.
-        unfinished.chmod(0o644)
-        unfinished.replace(path)
-    finally:
-        unfinished.unlink(missing_ok=True)
+    with disk_errors(path, codes=NO_ROOM):
+        path.parent.mkdir(parents=True, exist_ok=True)
+        handle, name = tempfile.mkstemp(
+            prefix=f".{path.name}.", suffix=f"{_UNFINISHED}{path.suffix}", dir=path.parent
+        )
+        os.close(handle)
+        unfinished = Path(name)
+        try:
+            yield unfinished
+            with unfinished.open("rb") as file:
+                os.fsync(file.fileno())
+            # mkstemp lets only the owner read; a result is an ordinary file.
+            unfinished.chmod(0o644)
+            unfinished.replace(path)
+        finally:
+            unfinished.unlink(missing_ok=True)
+
+
+def remove_unfinished(folder: Path) -> None:
+    """Remove the temporary files of processes that were killed while they wrote into a folder.
+
+    No other process may be writing into the folder.
+    """
+    for path in folder.glob(f".*{_UNFINISHED}*"):
+        path.unlink(missing_ok=True)
 
 
 def write_text(path: Path, text: str) -> None:
     """Write text as UTF-8, complete or not at all.
 
     Raises:
-        OSError: If the file cannot be written.
+        DiskError, OSError: As :func:`complete_file` does.
     """
     with complete_file(path) as unfinished:
         unfinished.write_text(text, encoding="utf-8")
@@ -69,6 +169,6 @@ def write_json(path: Path, content: Any) -> None:
     """Write JSON, complete or not at all; NaN and infinity are refused.
 
     Raises:
-        OSError: If the file cannot be written.
+        DiskError, OSError: As :func:`complete_file` does.
     """
     write_text(path, json.dumps(content, indent=2, allow_nan=False) + "\n")

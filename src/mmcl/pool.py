@@ -173,7 +173,11 @@ def _describe_exit(code: int | None) -> str:
     if code is None or code >= 0:
         return f"exit code {code}"
     name = signal.Signals(-code).name
-    return f"signal {name}; memory may have run out" if name == "SIGKILL" else f"signal {name}"
+    causes = {
+        "SIGKILL": "; memory may have run out",
+        "SIGBUS": "; a file that it read was cut short, or the disk is full",
+    }
+    return f"signal {name}{causes.get(name, '')}"
 
 
 # ---------------------------------------------------------------- in a worker

@@ -291,8 +291,9 @@ def test_full_disk(content, capsys, monkeypatch, command):
     monkeypatch.setattr("mmcl.files.os.fsync", full)
     err = broken(capsys, *command, "x.arrow")
     assert err == (
-        "DatasetError: x.arrow: the disk is full; nothing was left behind.\n"
-        "  Free some space, or halve the size: --dtype float16\n"
+        "DiskError: x.arrow: the disk is full (No space left on device).\n"
+        "  Nothing was left behind of this file; all others are kept.\n"
+        "  Free some space, then give the same command again.\n"
     )
 
 

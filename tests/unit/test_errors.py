@@ -16,6 +16,7 @@ PARENTS = {
     "ShapeError": "MMCLError",
     "TrainingError": "MMCLError",
     "RunError": "MMCLError",
+    "DiskError": "MMCLError",
     "MissingExtraError": "MMCLError",
 }
 WRONG_USAGE = {"UsageError", "ConfigError"}
@@ -48,8 +49,9 @@ def test_error_is_also_what_python_calls_it(name, builtin):
 
 def test_one_clause_catches_all():
     for name in PARENTS:
+        arguments = ("why", "what to do") if name == "DiskError" else ("why",)
         with pytest.raises(MMCLError):
-            raise getattr(errors, name)("why")
+            raise getattr(errors, name)(*arguments)
 
 
 @pytest.mark.parametrize(

@@ -1,13 +1,27 @@
 """Files are complete or absent, whatever happens while they are written."""
 
+import errno
 import json
 import math
 import os
+import pickle
+import sqlite3
 import stat
+from pathlib import Path
 
 import pytest
+from safetensors import SafetensorError
 
-from mmcl.files import complete_file, write_json, write_text
+from mmcl.errors import DiskError, RunError
+from mmcl.files import (
+    NO_ROOM,
+    complete_file,
+    disk_error,
+    disk_errors,
+    remove_unfinished,
+    write_json,
+    write_text,
+)
 
 
 def test_file_appears_when_it_is_complete(tmp_path):
@@ -61,3 +75,110 @@ def test_json_with_nan_is_refused_and_the_old_stays(tmp_path):
     with pytest.raises(ValueError, match="Out of range float values are not JSON compliant"):
         write_json(path, {"loss": math.nan})
     assert json.loads(path.read_text()) == {"epoch": 1}
+
+
+def _full(path):
+    raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), str(path))
+
+
+def _chained():
+    try:
+        _full("lines.log")
+    except OSError:
+        raise ValueError("Invalid log format.")  # noqa: B904 - as a library does it
+
+
+def _raised_by(function, *arguments):
+    try:
+        function(*arguments)
+    except Exception as fault:
+        return fault
+    raise AssertionError("nothing was raised")
+
+
+NO_SPACE = "the disk is full (No space left on device)"
+
+
+@pytest.mark.parametrize(
+    ("fault", "problem"),
+    [
+        pytest.param(_raised_by(_full, "a/b.txt"), f"a/b.txt: {NO_SPACE}", id="system"),
+        pytest.param(
+            OSError(errno.EDQUOT, "x", "b.txt"),
+            f"b.txt: your share of the disk is used up ({os.strerror(errno.EDQUOT)})",
+            id="quota",
+        ),
+        pytest.param(
+            OSError(errno.EFBIG, "x", "b.txt"),
+            f"b.txt: the file is larger than is allowed here ({os.strerror(errno.EFBIG)})",
+            id="limit",
+        ),
+        pytest.param(
+            OSError(errno.EROFS, "x", "b.txt"),
+            f"b.txt: the disk can only be read ({os.strerror(errno.EROFS)})",
+            id="read-only",
+        ),
+        pytest.param(
+            PermissionError(errno.EACCES, "x", "b.txt"),
+            f"b.txt: access is refused ({os.strerror(errno.EACCES)})",
+            id="not-allowed",
+        ),
+        pytest.param(
+            SafetensorError("I/O error: No space left on device (os error 28)"),
+            f"a file that was being written: {NO_SPACE}",
+            id="safetensors",
+        ),
+        pytest.param(
+            sqlite3.OperationalError("database or disk is full"),
+            f"a file that was being written: {NO_SPACE}",
+            id="sqlite",
+        ),
+        pytest.param(_raised_by(_chained), f"lines.log: {NO_SPACE}", id="consequence"),
+        pytest.param(ValueError("Permission denied"), None, id="words-alone"),
+        pytest.param(FileNotFoundError(errno.ENOENT, "x", "b.txt"), None, id="no-file"),
+        pytest.param(RunError("No space left on device"), None, id="ours"),
+    ],
+)
+def test_disks_that_take_no_more_are_recognised(fault, problem):
+    error = disk_error(fault)
+    assert (error and error.problem) == problem
+
+
+def test_error_of_a_full_disk_names_the_file_what_is_kept_and_how_to_go_on(tmp_path, monkeypatch):
+    monkeypatch.setattr(os, "fsync", _full)
+    path = tmp_path / "new" / "note.txt"
+    with pytest.raises(DiskError) as caught:
+        write_text(path, "text")
+    assert str(caught.value) == (
+        f"{path}: {NO_SPACE}.\n"
+        "  Nothing was left behind of this file; all others are kept.\n"
+        "  Free some space, then give the same command again."
+    )
+    assert os.listdir(path.parent) == []
+
+
+def test_error_of_a_full_disk_comes_whole_out_of_another_process(tmp_path):
+    error = disk_error(_raised_by(_full, "b.txt"))
+    error.kept = "All of it is kept."
+    assert str(pickle.loads(pickle.dumps(error))) == str(error)
+
+
+def test_a_clear_error_is_not_replaced_by_another(tmp_path):
+    clear = pytest.raises(DiskError, match=r"^a\.txt: the disk is full")
+    with clear, disk_errors(tmp_path), disk_errors(Path("a.txt")):
+        _full("b.txt")
+
+
+def test_other_faults_of_a_block_stay_as_they_are(tmp_path):
+    with pytest.raises(PermissionError), disk_errors(tmp_path, codes=NO_ROOM):
+        raise PermissionError(errno.EACCES, "x")
+
+
+def test_leftovers_of_killed_processes_are_removed(tmp_path):
+    with complete_file(tmp_path / "kept.txt") as unfinished:
+        unfinished.write_text("whole")
+        leftover = unfinished.with_name(unfinished.name + "x")
+        leftover.write_text("half")
+    remove_unfinished(tmp_path)
+    assert os.listdir(tmp_path) == ["kept.txt"]
+    remove_unfinished(tmp_path / "no folder")

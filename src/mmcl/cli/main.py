@@ -22,6 +22,7 @@ from mmcl.cli.serve import serve_command
 from mmcl.cli.train import train_command
 from mmcl.cli.tune import tune_command
 from mmcl.errors import MMCLError
+from mmcl.files import disk_error
 
 __all__ = ["app", "main"]
 
@@ -78,13 +79,15 @@ def main(argv: Sequence[str] | None = None) -> int:
             sys.stderr.write(f"Stopped. {STOPPED}\n")
             return 1
         return stop.code if isinstance(stop.code, int) else 0
-    # The text is enough for these; any other exception is a bug and keeps its traceback.
-    except MMCLError as fault:
-        if debug:
+    except Exception as fault:
+        # The text is enough for ours and for a full disk; any other fault is a bug and keeps its
+        # traceback.
+        error = fault if isinstance(fault, MMCLError) else disk_error(fault)
+        if debug or error is None:
             raise
-        if not fault.is_said_elsewhere:
-            sys.stderr.write(f"{type(fault).__name__}: {fault}\n")
-        return fault.exit_code
+        if not error.is_said_elsewhere:
+            sys.stderr.write(f"{type(error).__name__}: {error}\n")
+        return error.exit_code
     return 0
 
 

@@ -6,7 +6,6 @@ the file may be larger than memory.
 
 from __future__ import annotations
 
-import errno
 import hashlib
 import io
 import os
@@ -160,8 +159,9 @@ class Split:
 
     def _clip(self, row: int) -> Clip:
         cells = {name: self.table.column(name)[row] for name in self.table.column_names}
-        plain = ("id", "split", "label", "video_id", "clip_id", "text", "words")
-        fields = {name: cells[name].as_py() for name in plain}
+        plain = ("id", "split", "label", "video_id", "clip_id", "text", "words", "speaker")
+        # Corpora of earlier versions have no speakers.
+        fields = {name: cells[name].as_py() for name in plain if name in cells}
         if fields["words"] is not None:
             fields["words"] = tuple(Word(**word) for word in fields["words"])
         if isinstance(fields["label"], list):
@@ -257,6 +257,9 @@ class Corpus:
         """Return the sha256 of all rows: equal for equal clips, from whatever file."""
         digest = hashlib.sha256(self.card.task.model_dump_json().encode())
         table = self._table.replace_schema_metadata(None)
+        # Without speakers it is the checksum that earlier versions gave.
+        if "speaker" in table.column_names and table["speaker"].null_count == len(table):
+            table = table.drop_columns(["speaker"])
         with pa.ipc.new_stream(pa.PythonFile(_HashSink(digest), mode="w"), table.schema) as stream:
             for batch in table.to_batches():
                 stream.write_batch(batch)
@@ -341,8 +344,9 @@ def write_corpus(
     train, valid, test and are never all in memory; ``dtype`` is ``float32`` or ``float16``.
 
     Raises:
-        DatasetError: If the disk is full, the target cannot be written, the clips come in
-            another order than train, valid, test, or their counts differ from the card's.
+        DatasetError: If the target cannot be written, the clips come in another order than
+            train, valid, test, or their counts differ from the card's.
+        DiskError: If the disk has no room for it.
     """
     path = Path(path)
     schema = corpus_schema(card, dtype).with_metadata({CARD_KEY: card.model_dump_json().encode()})
@@ -355,11 +359,6 @@ def write_corpus(
             if counts != {name: count for name, count in card.counts.items() if count}:
                 raise DatasetError(f"{path}: the card says {card.counts} clips, {counts} came.")
     except OSError as error:
-        if error.errno == errno.ENOSPC:
-            raise DatasetError(
-                f"{path}: the disk is full; nothing was left behind.\n"
-                "  Free some space, or halve the size: --dtype float16"
-            ) from error
         reason = os.strerror(error.errno) if error.errno else str(error)
         raise DatasetError(
             f"{path}: cannot be written ({reason}); nothing was left behind.\n"

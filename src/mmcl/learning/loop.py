@@ -13,8 +13,10 @@ from __future__ import annotations
 import json
 import math
 import re
+import shutil
 import time
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -28,25 +30,31 @@ from mmcl.corpus.batches import (
     batch_rows,
     drop_modalities,
     epoch_order,
-    labelled_rows,
     share_of_process,
     shuffle_window,
 )
 from mmcl.corpus.store import Corpus, Split
-from mmcl.errors import ConfigError, DatasetError, TrainingError
+from mmcl.errors import ConfigError, DatasetError, DiskError, TrainingError
 from mmcl.extras import load
-from mmcl.files import write_json
+from mmcl.files import disk_errors, remove_unfinished, write_json
 from mmcl.learning.checkpoints import load_state, save_state
 from mmcl.learning.ddpg import DdpgLearner
 from mmcl.learning.history import EpochRow, read_history, write_history
-from mmcl.learning.inference import targets_of, validation_loss
+from mmcl.learning.inference import validation_loss
+from mmcl.learning.labelled_clips import check_clips, labelled_clips, too_large
 from mmcl.learning.learner import BaselineLearner, Learner, PolicyLearner, StepReport
 from mmcl.learning.schedule import Schedule
 from mmcl.models.mmcl import MMCL
 from mmcl.models.network import Network
 from mmcl.models.registry import build_network, load_network
-from mmcl.runtime import gather_from_processes, launch, prepare_process, seed_everything
-from mmcl.types import Modality, SplitName
+from mmcl.runtime import (
+    gather_from_processes,
+    in_first_process,
+    launch,
+    prepare_process,
+    seed_everything,
+)
+from mmcl.types import Modality
 
 if TYPE_CHECKING:
     from lightning_fabric import Fabric
@@ -128,35 +136,45 @@ def fit(
         ConfigError: If there are more processes than cores, GPUs or clips of a batch, or the
             reward does not exist for the policy or the task.
         TrainingError: If a batch does not fit into memory, or the loss stops being finite.
+        DiskError: If the disk takes no more. It says up to which epoch the training is kept.
     """
     if development.card.counts.get("test"):
         raise DatasetError("fit takes a corpus without test clips: pass corpus.development()")
     # From here on several processes may run these lines; only the first one writes.
     fabric = launch(config.runtime)
-    folder.mkdir(parents=True, exist_ok=True)
     if not (resume and (folder / DONE).exists()):
-        _train(_Training(development, config, seed, folder, fabric, progress), resume)
+        with disk_errors(folder):
+            folder.mkdir(parents=True, exist_ok=True)
+            training = _Training(development, config, seed, folder, fabric, progress)
+        _train(training, resume)
     fabric.barrier()
     return read_fitted(folder)
 
 
 def _train(training: _Training, resume: bool) -> None:
     """Run the remaining epochs; the first process writes."""
-    folder, writes = training.folder, training.fabric.is_global_zero
+    folder, fabric = training.folder, training.fabric
     if resume and (folder / CHECKPOINT).exists():
         training.restore(load_state(folder / CHECKPOINT))
-    elif writes:  # a training that is stopped now must not be resumed from an earlier one
+    elif fabric.is_global_zero:  # one that is stopped now must not be resumed from an earlier one
         for name in (DONE, CHECKPOINT):
             (folder / name).unlink(missing_ok=True)
-    while not training.is_over():
-        training.run_epoch()
-        # All processes take part in collecting the state.
-        state = training.state_dict()
-        if writes:
-            save_state(folder / CHECKPOINT, state)
-            write_history(folder, training.history)
-    if writes:
-        training.finish()
+    if fabric.is_global_zero:
+        remove_unfinished(folder)
+    kept = training.epoch
+    try:
+        while not training.is_over():
+            training.run_epoch()
+            # All processes take part in collecting the state.
+            save = partial(training.save, training.state_dict())
+            in_first_process(fabric, save)
+            kept = training.epoch
+        in_first_process(fabric, training.finish)
+    except DiskError as fault:
+        fault.kept = f"The training in {folder} is kept up to epoch {kept}."
+        if not kept:
+            fault.kept = f"The training in {folder} had not finished an epoch; it starts afresh."
+        raise
 
 
 def make_learner(model: Network, config: Config, fabric: Fabric) -> Learner:
@@ -223,14 +241,6 @@ def _all_steps(split: Split, modality: Modality) -> Tensor:
     return torch.from_numpy(kept[:filled])
 
 
-class _LabelledClips(NamedTuple):
-    """Labelled clips of one split, and the targets of the whole split."""
-
-    split: Split
-    rows: np.ndarray
-    targets: Tensor
-
-
 class _Training:
     """State of one training, between epochs."""
 
@@ -247,11 +257,11 @@ class _Training:
         seed_everything(seed)
         self.config, self.seed, self.folder = config, seed, folder
         self.fabric, self.progress = fabric, progress or (lambda *_: None)
-        self.train = _labelled_clips(corpus, "train")
-        self.valid = _labelled_clips(corpus, "valid")
+        self.train = labelled_clips(corpus, "train")
+        self.valid = labelled_clips(corpus, "valid")
         self.window = shuffle_window(self.train.split)
         self.processes = fabric.world_size
-        _check_clips(self.processes, config.learning.batch_size, len(self.train.rows))
+        check_clips(self.processes, config.learning.batch_size, len(self.train.rows))
         self.loggers = _loggers(config, folder) if fabric.is_global_zero else []
         # The order matters for the random numbers: first the weights, then the learner's own.
         self.model = build_model(corpus, config)
@@ -301,7 +311,7 @@ class _Training:
         except (RuntimeError, MemoryError) as fault:
             if not isinstance(fault, MemoryError) and not _OUT_OF_MEMORY.search(str(fault)):
                 raise
-            raise TrainingError(_too_large(self.train.split, self.config, block)) from fault
+            raise TrainingError(too_large(self.train.split, self.config, block)) from fault
 
     def _blocks(self, epoch: int) -> list[np.ndarray]:
         """Return the rows of this process's share of every batch of an epoch."""
@@ -334,8 +344,6 @@ class _Training:
         )
         self.history.append(row)
         self.schedule.end_epoch(valid_loss)
-        for logger in self.loggers:
-            logger.log_metrics(row._asdict(), step=row.epoch)
         if valid_loss < self.best_loss:
             self.best_epoch, self.best_loss = row.epoch, valid_loss
             # Copies, since training goes on to change the weights in place.
@@ -395,22 +403,34 @@ class _Training:
         self.best_weights = state["best_weights"]
         torch.set_rng_state(own["random"])
 
+    def save(self, state: dict[str, Any]) -> None:
+        """Write the state and the history after an epoch."""
+        with disk_errors(self.folder):
+            for logger in self.loggers:
+                logger.log_metrics(self.history[-1]._asdict(), step=self.epoch - 1)
+            save_state(self.folder / CHECKPOINT, state)
+            write_history(self.folder, self.history)
+
     def finish(self) -> None:
         """Write the best network, and last the file that says that training is done."""
         self.model.load_state_dict(self.best_weights)
-        self.model.eval().save_pretrained(self.folder / MODEL)
-        # Once more: a training may have been killed between its last checkpoint and history.
-        write_history(self.folder, self.history)
-        write_json(
-            self.folder / DONE,
-            {
-                "seed": self.seed,
-                "clips": self.processes * sum(len(block) for block in self._blocks(0)),
-                "best_epoch": self.best_epoch,
-                "best_valid_loss": self.best_loss,
-                "never_seen": list(self.model.never_seen),
-            },
-        )
+        done = {
+            "seed": self.seed,
+            "clips": self.processes * sum(len(block) for block in self._blocks(0)),
+            "best_epoch": self.best_epoch,
+            "best_valid_loss": self.best_loss,
+            "never_seen": list(self.model.never_seen),
+        }
+        with disk_errors(self.folder / MODEL):
+            try:
+                self.model.eval().save_pretrained(self.folder / MODEL)
+            except Exception:  # half a network is of no use, and the space is wanted
+                shutil.rmtree(self.folder / MODEL, ignore_errors=True)
+                raise
+        with disk_errors(self.folder):
+            # Once more: a training may have been killed between its last checkpoint and history.
+            write_history(self.folder, self.history)
+            write_json(self.folder / DONE, done)
 
 
 def read_fitted(folder: Path) -> Fitted:
@@ -422,50 +442,6 @@ def read_fitted(folder: Path) -> Fitted:
     # Every epoch has the same number of clips.
     seconds = sum(done["clips"] / row.clips_per_second for row in rows)
     return Fitted(model, rows, done["best_epoch"], speed, seconds, tuple(done["never_seen"]))
-
-
-def _labelled_clips(corpus: Corpus, name: SplitName) -> _LabelledClips:
-    """Return the labelled clips of a split, or refuse a split without any."""
-    split = corpus.split(name)
-    rows = labelled_rows(split)
-    if not len(rows):
-        raise DatasetError(
-            f'{corpus.card.name}, split "{name}": no clip with a label ({len(split)} clips).\n'
-            "  Training needs labelled clips to learn from and others to choose by.\n"
-            "  See what there is: mmcl corpus describe CORPUS"
-        )
-    return _LabelledClips(split, rows, targets_of(split))
-
-
-def _check_clips(processes: int, batch_size: int, clips: int) -> None:
-    """Refuse more processes than clips: each process needs a share of every batch."""
-    if batch_size < processes:
-        raise ConfigError(
-            f"learning.batch_size is {batch_size}, fewer clips than the {processes} processes "
-            f"that share them\n  Use fewer processes: --set runtime.devices={batch_size}"
-        )
-    if clips < processes:
-        raise DatasetError(
-            f'split "train": {clips} clip{"s" * (clips != 1)} with a label, fewer than the '
-            f"{processes} processes that share them\n"
-            f"  Use fewer processes: --set runtime.devices={clips}"
-        )
-
-
-def _too_large(split: Split, config: Config, block: np.ndarray) -> str:
-    """Return the message that a batch does not fit into memory, and which setting to lower."""
-    available = [m for m in config.model.modalities if m in split.card.dims]
-    longest = max(int(split.lengths(m)[block].max(initial=1)) for m in available)
-    clips = "1 clip" if len(block) == 1 else f"{len(block)} clips"
-    # Half of the batch, or of the width where the batch is a single clip.
-    lower = f"learning.batch_size={config.learning.batch_size // 2}"
-    if len(block) == 1:
-        lower = f"model.width={max(config.model.width // 2, 4)}, or cut the clips"
-    return (
-        f"a batch of {clips} of up to {longest:,} steps does not fit into memory.\n"
-        f"  Lower it: --set {lower}\n"
-        "  See how long the clips are: mmcl corpus describe CORPUS"
-    )
 
 
 def _loggers(config: Config, folder: Path) -> list[Any]:

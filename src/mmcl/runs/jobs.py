@@ -16,8 +16,8 @@ from typing import Any, NamedTuple
 
 from mmcl.config import Config
 from mmcl.corpus.store import Corpus, open_corpus, write_corpus
-from mmcl.errors import ConfigError, TrainingError
-from mmcl.files import write_json
+from mmcl.errors import ConfigError, DiskError, TrainingError
+from mmcl.files import disk_errors, remove_unfinished, write_json
 from mmcl.learning.history import read_history
 from mmcl.learning.inference import score_split
 from mmcl.learning.loop import DONE, fit
@@ -97,7 +97,9 @@ def train_jobs(
     Raises:
         ConfigError: If a job asks for several processes (``runtime.devices``).
         TrainingError: If processes died. The other trainings are finished first.
-        MMCLError: If a training raised it. The others are stopped.
+        DiskError: If the disk takes no more. The other trainings are stopped, and go on from
+            their latest epoch in the next call.
+        MMCLError: If a training raised another one. The others are stopped.
     """
     pending = [job for job in jobs if not job.is_over]
     for job in pending:
@@ -120,12 +122,20 @@ def train_jobs(
     results = run_tasks(
         work, pending, workers=workers, engine=engine, fresh=True, gpus=gpus, look=report
     )
-    with closing(results):
-        for job, result in results:
-            if isinstance(result, Died):
-                died.append(f"  {job.folder}: {result.cause}")
-            elif on_ray:  # on a network file system the files appear late
-                await_shared(job.folder / DONE, job.folder / DIVERGED)
+    try:
+        with closing(results):
+            for job, result in results:
+                if isinstance(result, Died):
+                    died.append(f"  {job.folder}: {result.cause}")
+                elif on_ray:  # on a network file system the files appear late
+                    await_shared(job.folder / DONE, job.folder / DIVERGED)
+    except DiskError as fault:
+        # The others were stopped, perhaps while they wrote.
+        for job in jobs:
+            remove_unfinished(job.folder)
+        over = sum(job.is_over for job in jobs)
+        fault.kept += f"\n  Of {len(jobs)} trainings {over} had ended; all that is done is kept."
+        raise
     report()
     # Raised at the end, so that a process that dies costs one training and not all.
     if died:
@@ -183,12 +193,14 @@ def _train_and_measure(job: Job, development: Corpus) -> None:
         speed = _prediction_speed(fitted.model, development, job.config)
         cost["predict_clips_per_second"] = speed
     except TrainingError as fault:
-        write_json(job.folder / DIVERGED, {"message": str(fault).splitlines()[0]})
+        with disk_errors(job.folder):
+            write_json(job.folder / DIVERGED, {"message": str(fault).splitlines()[0]})
     # The process has done nothing else, so its totals are those of the training.
     used = resource.getrusage(resource.RUSAGE_SELF)
     cost["peak_memory_mib"] = used.ru_maxrss / 1024
     cost["cpu_seconds"] = used.ru_utime + used.ru_stime
-    write_json(job.folder / COST, cost)
+    with disk_errors(job.folder):
+        write_json(job.folder / COST, cost)
 
 
 def with_threads(config: Config, threads: int) -> Config:

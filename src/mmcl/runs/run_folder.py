@@ -54,6 +54,7 @@ def open_run(
         UsageError: If a seed is negative, too large or repeated.
         RunError: If the folder holds a run and ``resume`` is not set, or a run with another
             configuration or corpus.
+        DiskError: If the disk has no room for it.
     """
     if not seeds or len(set(seeds)) < len(seeds) or min(seeds) < 0:
         raise UsageError(f"seeds must be different whole numbers from 0 on, got {list(seeds)}")
@@ -72,7 +73,6 @@ def open_run(
         if list(seeds) == read_description(folder)["seeds"]:
             return
     try:
-        folder.mkdir(parents=True, exist_ok=True)
         write_json(folder / RUN, description)
     except OSError as fault:
         raise RunError(

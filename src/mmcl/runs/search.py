@@ -15,17 +15,17 @@ from __future__ import annotations
 
 import json
 import shutil
-from collections.abc import Callable, Collection, Mapping, Sequence
-from contextlib import closing
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from contextlib import closing, contextmanager
 from functools import lru_cache, partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from mmcl.config import Config
 from mmcl.corpus.store import Corpus, open_corpus
-from mmcl.errors import RunError, TrainingError
+from mmcl.errors import DiskError, RunError, TrainingError
 from mmcl.extras import load
-from mmcl.files import write_json
+from mmcl.files import NO_ROOM, complete_file, disk_errors, write_json
 from mmcl.learning.loop import CHECKPOINT, MODEL, Progress, fit
 from mmcl.pool import Died, Engine, run_tasks
 from mmcl.pool_ray import check_shared
@@ -158,17 +158,33 @@ def search(
         MissingExtraError: If Optuna is not installed.
         RunError: If the folder holds a search with other settings or another corpus.
         TrainingError: If processes died. The other trials are finished first.
+        DiskError: If the disk takes no more. The trials that have ended are kept.
     """
     refuse_several_devices(config)
     space = space_for(config, fixed)
     _open_folder(folder, development, config, space, seed)
+    plan = _Plan(folder, config, space, seed, workers)
+    with _saying_what_is_kept(folder):
+        _mend_journal(folder / STUDY)
+        return _run_trials(development, plan, trials, engine, on_trial, progress)
+
+
+def _run_trials(
+    development: Corpus,
+    plan: _Plan,
+    trials: int,
+    engine: Engine,
+    on_trial: OnTrial | None,
+    progress: Progress | None,
+) -> list[Trial]:
+    """Run the trials that are still to come; see :func:`search`."""
+    folder, config, workers = plan.folder, plan.config, plan.workers
     study = _open_study(folder)
     # The sampler would wait for the trials of an earlier call that was killed.
     _give_up_interrupted(study)
-    plan = _Plan(folder, config, space, seed, workers)
     ended = len(_ended_trials(study))
     if not ended and not any(trial.state.name == "WAITING" for trial in study.trials):
-        _enqueue_initial_settings(study, config, space)
+        _enqueue_initial_settings(study, config, plan.space)
 
     def report() -> None:
         if on_trial is not None:
@@ -265,13 +281,45 @@ def _open_folder(
                 f"{folder}: holds files, and none of a search; nothing was changed.\n"
                 "  Give a new folder: --out DIR"
             )
-        folder.mkdir(parents=True, exist_ok=True)
         write_json(folder / SEARCH, description)
     except (OSError, ValueError) as fault:
         raise RunError(
             f"{folder}: no search can be kept here ({getattr(fault, 'strerror', None) or fault}).\n"
             "  Give a new folder where you may write: --out DIR"
         ) from None
+
+
+@contextmanager
+def _saying_what_is_kept(folder: Path) -> Iterator[None]:
+    """Let a DiskError say how many trials are kept."""
+    try:
+        with disk_errors(folder / STUDY, codes=NO_ROOM):
+            yield
+    except DiskError as fault:
+        fault.kept = f"The trials that have ended are kept in {folder}."
+        raise
+
+
+def _mend_journal(path: Path) -> None:
+    """Remove lines of the study's journal that were cut short by a full disk.
+
+    Optuna could not read the file any more. Whoever wrote such a line was told that it failed.
+    """
+    if not path.exists():
+        return
+    lines = path.read_bytes().splitlines(keepends=True)
+    complete = [line for line in lines if line.endswith(b"\n") and _is_json(line)]
+    if len(complete) < len(lines):
+        with complete_file(path) as unfinished:
+            unfinished.write_bytes(b"".join(complete))
+
+
+def _is_json(line: bytes) -> bool:
+    try:
+        json.loads(line)
+    except ValueError:
+        return False
+    return True
 
 
 def _give_up_interrupted(study: Study) -> None:
@@ -338,7 +386,8 @@ def _run_trial(
     def objective(trial: OpenTrial) -> float:
         return _trial_loss(trial, development, plan, progress)
 
-    study.optimize(objective, n_trials=1, catch=(TrainingError,))
+    with disk_errors(plan.folder / STUDY, codes=NO_ROOM):
+        study.optimize(objective, n_trials=1, catch=(TrainingError,))
     _remove_large_files(study, plan.folder)
 
 

@@ -23,6 +23,7 @@ from starlette.exceptions import HTTPException
 from starlette.requests import ClientDisconnect
 
 from mmcl.errors import MMCLError, UsageError
+from mmcl.files import disk_errors
 from mmcl.runs.run import Run
 from mmcl.serve.access import AccessControl, as_answer
 from mmcl.serve.features import read_features
@@ -277,10 +278,11 @@ async def _accept_recording(service: Service, name: str, request: Request) -> Jo
     service.check_room()
     identifier = new_id()
     folder = service.store.uploads / identifier
-    folder.mkdir()
     service.receiving += 1
     try:
-        recording, language = await receive(request, folder, service.limits)
+        with disk_errors(folder):
+            folder.mkdir()
+            recording, language = await receive(request, folder, service.limits)
         job = Job(
             id=identifier,
             model=name,

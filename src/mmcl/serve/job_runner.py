@@ -13,7 +13,7 @@ from collections.abc import Callable, Mapping
 from contextlib import suppress
 from pathlib import Path
 
-from mmcl.errors import MediaError
+from mmcl.errors import DiskError, MediaError
 from mmcl.serve.counters import Counters
 from mmcl.serve.jobs import STAGES, Job
 from mmcl.serve.limits import Limits
@@ -67,9 +67,7 @@ class JobRunner:
             while True:
                 if not self.worker.is_ready and not await self._start():
                     await asyncio.sleep(_RETRY_SECONDS)
-                elif (job := self._store.take()) is not None:
-                    await self._run_job(job)
-                else:
+                elif not await self._run_next_job():
                     with suppress(TimeoutError):
                         await asyncio.wait_for(self._queued.wait(), _IDLE_SECONDS)
                     self._queued.clear()
@@ -78,8 +76,26 @@ class JobRunner:
             raise
         finally:
             if self._running is not None:
-                self._store.put_back(self._running.id)
+                with suppress(DiskError):  # the next start finds it running, and queues it again
+                    self._store.put_back(self._running.id)
             await self.worker.stop()
+
+    async def _run_next_job(self) -> bool:
+        """Run the job that has waited longest; return False where none waits.
+
+        While the disk has no room for the list of jobs, the job is tried again.
+        """
+        try:
+            if self._running is not None:  # the disk was full when the job should have ended
+                self._store.put_back(self._running.id)
+                self._running = None
+            if (job := self._store.take()) is None:
+                return False
+            await self._run_job(job)
+        except DiskError as fault:
+            _log.error("%s\n  The service tries again in %g s.", fault, _RETRY_SECONDS)
+            await asyncio.sleep(_RETRY_SECONDS)
+        return True
 
     async def _start(self) -> bool:
         """Start the worker; where it does not start, nobody shall wait for it."""
@@ -113,7 +129,8 @@ class JobRunner:
             nonlocal stage, began
             end_stage()
             stage, began = key, time.monotonic()
-            with suppress(ServiceError):  # the job was removed
+            # The job was removed; or the disk is full, and the stage is not shown.
+            with suppress(ServiceError, DiskError):
                 self._store.note_stage(job.id, STAGES[key])
             self._on_change()
 

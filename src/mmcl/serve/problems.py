@@ -5,15 +5,25 @@ Where a text names a folder of this machine, the client reads the name that he k
 
 from __future__ import annotations
 
+import logging
 import re
 from collections.abc import Mapping
 from http import HTTPStatus
 
 from pydantic import BaseModel, ConfigDict
 
-from mmcl.errors import ConfigError, MissingExtraError, MMCLError, TrainingError, UsageError
+from mmcl.errors import (
+    ConfigError,
+    DiskError,
+    MissingExtraError,
+    MMCLError,
+    TrainingError,
+    UsageError,
+)
 
 __all__ = ["PROBLEM_TYPE", "Problem", "ServiceError", "problem_of", "unknown_problem"]
+
+_log = logging.getLogger("mmcl.serve")
 
 PROBLEM_TYPE = "application/problem+json"
 
@@ -60,6 +70,14 @@ class ServiceError(MMCLError):
         self.status, self.kind = status, kind
 
 
+_NO_ROOM = ServiceError(
+    "the disk of the service takes no more, so this cannot be stored.\n"
+    "  Send it again later, or tell the owner of the service, whose log says more.",
+    status=507,
+    kind="disk-error",
+)
+
+
 def problem_of(fault: MMCLError, names: Mapping[str, str] | None = None) -> Problem:
     """Return an error as a problem; ``names`` replaces parts of its text, the longest first.
 
@@ -68,6 +86,9 @@ def problem_of(fault: MMCLError, names: Mapping[str, str] | None = None) -> Prob
         >>> problem_of(RunError("/srv/runs/a: broken"), {"/srv/runs/a": "a"}).detail
         'a: broken'
     """
+    if isinstance(fault, DiskError):
+        _log.error("%s", fault)  # for the owner of the service, who can do something about it
+        fault = _NO_ROOM
     if isinstance(fault, ServiceError):
         status, kind = fault.status, fault.kind
     else:

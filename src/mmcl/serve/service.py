@@ -10,7 +10,7 @@ from contextlib import asynccontextmanager, suppress
 from importlib.util import find_spec
 from pathlib import Path
 
-from mmcl.errors import UsageError, did_you_mean
+from mmcl.errors import DiskError, UsageError, did_you_mean
 from mmcl.runs.run import Run
 from mmcl.serve.batching import Batcher
 from mmcl.serve.counters import Counters
@@ -226,7 +226,8 @@ class Service:
     async def _expire(self) -> None:
         """Remove jobs that are older than results are kept, now and then."""
         while True:
-            self.store.expire(time.time() - 3600 * self.limits.result_hours)
+            with suppress(DiskError):  # they are removed the next time
+                self.store.expire(time.time() - 3600 * self.limits.result_hours)
             await asyncio.sleep(_EXPIRY_SECONDS)
 
 

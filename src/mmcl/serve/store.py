@@ -23,7 +23,8 @@ from contextlib import suppress
 from pathlib import Path
 from typing import IO, Any
 
-from mmcl.errors import UsageError
+from mmcl.errors import DiskError, UsageError
+from mmcl.files import disk_errors
 from mmcl.serve.jobs import Job
 from mmcl.serve.problems import Problem, ServiceError, problem_of
 
@@ -53,6 +54,7 @@ create table if not exists jobs (
 );
 create index if not exists by_status on jobs (status, number);
 """
+DATABASE = "jobs.sqlite"
 _QUEUE = "update jobs set status = 'queued', stage = null, stages = '[]', started = null"
 
 
@@ -64,6 +66,7 @@ class Store:
 
     Raises:
         UsageError: If it cannot be used, or another service uses it.
+        DiskError: If the disk takes no more.
     """
 
     def __init__(self, folder: Path) -> None:
@@ -71,16 +74,20 @@ class Store:
         self.uploads, self.results = folder.absolute() / "uploads", folder.absolute() / "results"
         self._lock = _open_folder(folder, self.uploads, self.results)
         try:
-            self._rows = sqlite3.connect(folder / "jobs.sqlite", check_same_thread=False)
-            self._rows.row_factory = sqlite3.Row
-            self._rows.isolation_level = None  # every statement is its own transaction
-            self._rows.execute("pragma journal_mode = wal")
-            self._rows.execute("pragma synchronous = normal")
-            self._rows.executescript(_SCHEMA)
+            with disk_errors(folder / DATABASE):
+                self._rows = sqlite3.connect(folder / DATABASE, check_same_thread=False)
+                self._rows.row_factory = sqlite3.Row
+                self._rows.isolation_level = None  # every statement is its own transaction
+                self._rows.execute("pragma journal_mode = wal")
+                self._rows.execute("pragma synchronous = normal")
+                self._rows.executescript(_SCHEMA)
+        except DiskError:
+            self._lock.close()
+            raise
         except sqlite3.DatabaseError as fault:
             self._lock.close()
             raise UsageError(
-                f"{folder / 'jobs.sqlite'}: not a list of jobs ({fault}).\n"
+                f"{folder / DATABASE}: not a list of jobs ({fault}).\n"
                 "  Give another folder: --state DIR"
             ) from None
 
@@ -258,7 +265,8 @@ class Store:
         return Job.model_validate(fields)
 
     def _run(self, statement: str, values: tuple[Any, ...] = ()) -> sqlite3.Cursor:
-        return self._rows.execute(statement, values)
+        with disk_errors(self.folder / DATABASE):
+            return self._rows.execute(statement, values)
 
 
 def _open_folder(*folders: Path) -> IO[bytes]:

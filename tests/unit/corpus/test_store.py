@@ -15,7 +15,7 @@ from mmcl.corpus import store
 from mmcl.corpus.check import corpus_clips
 from mmcl.corpus.schema import Card, Clip, Planted, Repairs, Source, Task, Word
 from mmcl.corpus.store import is_corpus_file, open_corpus, pack_corpus, write_corpus
-from mmcl.errors import DatasetError, SealedSplitError
+from mmcl.errors import DatasetError, DiskError, SealedSplitError
 
 WIDTHS = {"text": 3, "audio": 2, "vision": 5}
 LENGTHS = {"text": 4, "audio": 6, "vision": 1}
@@ -229,11 +229,12 @@ def test_full_disk_leaves_nothing(tmp_path, card, clips, monkeypatch, has_old_fi
         path.write_bytes(b"old")
     fault = OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
     monkeypatch.setattr(store.Path, "open", failing_open(fault))
-    with pytest.raises(DatasetError) as caught:
+    with pytest.raises(DiskError) as caught:
         write_corpus(path, card, clips)
     assert str(caught.value) == (
-        f"{path}: the disk is full; nothing was left behind.\n"
-        "  Free some space, or halve the size: --dtype float16"
+        f"{path}: the disk is full (No space left on device).\n"
+        "  Nothing was left behind of this file; all others are kept.\n"
+        "  Free some space, then give the same command again."
     )
     assert [file.read_bytes() for file in tmp_path.iterdir()] == [b"old"] * has_old_file
 
@@ -243,7 +244,7 @@ def test_disk_found_full_at_the_last_moment_leaves_nothing(tmp_path, card, clips
         raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
 
     monkeypatch.setattr(files.os, "fsync", full)
-    with pytest.raises(DatasetError, match="the disk is full; nothing was left behind"):
+    with pytest.raises(DiskError, match="the disk is full"):
         write_corpus(tmp_path / "toy.arrow", card, clips)
     assert list(tmp_path.iterdir()) == []
 
@@ -252,12 +253,12 @@ LIMITED = """
 import sys, resource
 from mmcl.corpus.plant import PlantSettings, plant_card, plant_clips
 from mmcl.corpus.store import write_corpus
-from mmcl.errors import DatasetError
+from mmcl.errors import DiskError
 settings = PlantSettings(train=64, valid=8, test=8)
 resource.setrlimit(resource.RLIMIT_FSIZE, (65536, 65536))
 try:
     write_corpus(sys.argv[1], plant_card(settings), plant_clips(settings))
-except DatasetError as fault:
+except DiskError as fault:
     print(fault)
 """
 
@@ -268,8 +269,9 @@ def test_file_size_limit_of_the_system_leaves_nothing(tmp_path):
         [sys.executable, "-c", LIMITED, str(path)], capture_output=True, text=True, check=True
     )
     assert done.stdout == (
-        f"{path}: cannot be written (File too large); nothing was left behind.\n"
-        "  Give a file in a folder you may write to.\n"
+        f"{path}: the file is larger than is allowed here (File too large).\n"
+        "  Nothing was left behind of this file; all others are kept.\n"
+        "  Allow larger files (ulimit -f), or use another disk, then give the same command again.\n"
     )
     assert list(tmp_path.iterdir()) == []
 
