@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from itertools import pairwise
+from itertools import groupby, pairwise
+from operator import itemgetter
 from pathlib import Path
 from typing import NamedTuple
 
@@ -12,11 +13,11 @@ import numpy as np
 
 from mmcl.corpus.schema import Word
 from mmcl.media.align import ENGLISH, LONGEST, refine_times, time_words
-from mmcl.media.decode import read_audio
 from mmcl.media.recipe import Recipe
+from mmcl.media.sound import read_audio
 from mmcl.media.stages import StageClock
-from mmcl.media.transcripts import Utterance, check_times, read_transcript
-from mmcl.media.utterances import cut_utterances, joined, moved_words
+from mmcl.media.transcripts import check_times, read_transcript
+from mmcl.media.utterances import Utterance, cut_utterances, joined, moved_words
 from mmcl.media.weights import Models
 
 __all__ = ["Stretch", "TimedUtterance", "UtteranceFinder"]
@@ -34,7 +35,8 @@ class Stretch(NamedTuple):
     path: Path
     start: float
     end: float
-    file_seconds: float  # length of the whole file
+    file_seconds: float  # length of the whole file, by its header
+    file_end: float  # and in fact: less if the end is missing
     is_one_utterance: bool  # and is not cut further
 
 
@@ -45,6 +47,7 @@ class TimedUtterance(NamedTuple):
     end: float
     text: str
     words: tuple[Word, ...]
+    speaker: str | None = None
 
 
 @dataclass
@@ -65,13 +68,19 @@ class UtteranceFinder:
             MediaError: If the transcript cannot be read or is not one of this file.
         """
         if isinstance(transcript, Path):
-            utterances = read_transcript(transcript)
+            utterances, notes = read_transcript(transcript)
+            self.notes += [f"transcript: {note}" for note in notes]
             check_times(transcript, utterances, self.stretch.file_seconds)
+            utterances = self._in_file(utterances, transcript.name)
             if all(utterance.start is not None for utterance in utterances):
                 timed = [self._with_word_times(utterance) for utterance in utterances]
                 return self._inside_stretch(timed), self.recipe.language
-            transcript = " ".join(utterance.text for utterance in utterances)
+            text = " ".join(utterance.text for utterance in utterances)
+            self._note_open_end()
+            words = self._align(text, self.stretch.start, self.stretch.end)
+            return self._cut_by_speaker(words, text, utterances), self.recipe.language
         if transcript is not None and transcript.split():
+            self._note_open_end()
             words = self._align(transcript, self.stretch.start, self.stretch.end)
             return self._cut(words, transcript), self.recipe.language
         if not self.has_sound:
@@ -79,11 +88,34 @@ class UtteranceFinder:
         words, language = self._recognise()
         return self._cut(words, joined(words)), language
 
+    def _in_file(self, utterances: Sequence[Utterance], name: str) -> list[Utterance]:
+        """Leave out utterances of which a file that ends too early holds nothing, and say so."""
+        end = self.stretch.file_end
+        if end >= self.stretch.file_seconds:
+            return list(utterances)
+        kept = [u for u in utterances if u.start is None or u.start < end]
+        is_cut_off = any((u.end or 0.0) > end for u in kept)
+        if len(kept) < len(utterances):
+            self.notes.append(
+                f"{len(utterances) - len(kept)} of {len(utterances)} utterances of "
+                f'"{name}" begin after {end:.1f} s, where the file ends, and are left out'
+            )
+        if is_cut_off:
+            self.notes.append(f'an utterance of "{name}" goes on after {end:.1f} s: it is cut off')
+        return [u if u.end is None else u._replace(end=min(u.end, end)) for u in kept]
+
+    def _note_open_end(self) -> None:
+        """Say that a text may be longer than the sound that is left."""
+        if self.stretch.end == self.stretch.file_end < self.stretch.file_seconds:
+            self.notes.append(
+                "the text may go on where the file ends: the times of its last words are then wrong"
+            )
+
     def _with_word_times(self, utterance: Utterance) -> TimedUtterance:
         start, end, words = utterance.start or 0.0, utterance.end or 0.0, utterance.words
         if not words or any(word.start is None for word in words):
             words = self._align(utterance.text, start, end)
-        return TimedUtterance(start, end, utterance.text, words)
+        return TimedUtterance(start, end, utterance.text, words, utterance.speaker)
 
     def _align(self, text: str, start: float, end: float) -> tuple[Word, ...]:
         """Time the words of a text that is said between two times of the file."""
@@ -153,17 +185,39 @@ class UtteranceFinder:
         cut = cut_utterances(words, pause=self.recipe.pause, longest=self.recipe.longest)
         return [TimedUtterance(u.start or 0.0, u.end or 0.0, u.text, u.words) for u in cut]
 
+    def _cut_by_speaker(
+        self, words: tuple[Word, ...], text: str, utterances: Sequence[Utterance]
+    ) -> list[TimedUtterance]:
+        """Cut words whose times were found, also where another speaker begins."""
+        speakers = [u.speaker for u in utterances for _ in u.text.split()]
+        if self.stretch.is_one_utterance or len(set(speakers)) < 2 or len(speakers) != len(words):
+            return [u._replace(speaker=_names(speakers)) for u in self._cut(words, text)]
+        turns = groupby(zip(words, speakers, strict=True), key=itemgetter(1))
+        parts = [(tuple(word for word, _ in turn), speaker) for speaker, turn in turns]
+        return [
+            utterance._replace(speaker=speaker)
+            for said, speaker in parts
+            for utterance in self._cut(said, joined(said))
+        ]
+
     def _inside_stretch(self, utterances: Sequence[TimedUtterance]) -> list[TimedUtterance]:
         """Keep utterances with words; join their words where the stretch is one utterance."""
         if not self.stretch.is_one_utterance:
             return [utterance for utterance in utterances if utterance.words]
-        words = tuple(
-            word
+        said = [
+            (word, utterance.speaker)
             for utterance in utterances
             for word in utterance.words
             if self.stretch.start <= (word.start or 0.0) < self.stretch.end
-        )
-        return self._cut(words, joined(words))
+        ]
+        words = tuple(word for word, _ in said)
+        speaker = _names([speaker for _, speaker in said])
+        return [u._replace(speaker=speaker) for u in self._cut(words, joined(words))]
+
+
+def _names(speakers: Sequence[str | None]) -> str | None:
+    """Return the different names of speakers as one text."""
+    return ", ".join(dict.fromkeys(name for name in speakers if name)) or None
 
 
 def _up_to_pause(words: tuple[Word, ...], stop: float) -> tuple[tuple[Word, ...], float]:

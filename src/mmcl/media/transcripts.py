@@ -1,69 +1,110 @@
-"""Read transcripts of the usual formats: srt, vtt, json, txt and csv."""
+"""Read transcripts of the usual formats: srt, vtt, json, txt, csv and tsv."""
 
 from __future__ import annotations
 
-import csv
-import html
-import json
-import math
 import re
 from collections.abc import Iterator, Sequence
+from glob import escape
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 from mmcl.corpus.schema import Word
 from mmcl.errors import MediaError
+from mmcl.media.repeats import without_overlaps, without_repeats
+from mmcl.media.speech_only import speech_only
+from mmcl.media.subtitles import has_cues, inline_words, read_cues, read_timed_lines
+from mmcl.media.transcript_json import is_json, read_json
+from mmcl.media.transcript_tables import find_separator, read_lines, read_table
+from mmcl.media.utterances import Utterance
+from mmcl.text_files import read_text_file
 
-__all__ = ["TRANSCRIPT_ENDINGS", "Utterance", "check_times", "find_transcript", "read_transcript"]
+__all__ = [
+    "TRANSCRIPT_ENDINGS",
+    "Transcript",
+    "check_times",
+    "find_transcript",
+    "read_transcript",
+]
 
-TRANSCRIPT_ENDINGS = (".srt", ".vtt", ".json", ".txt", ".csv")
+TRANSCRIPT_ENDINGS = (".srt", ".vtt", ".json", ".txt", ".csv", ".tsv")
 """Formats that are read, the preferred first where several lie beside a file."""
 
 PAST_THE_END = 0.5  # seconds a transcript may exceed its clip, since subtitles are rounded
 FAULTS_SHOWN = 5
 
-_CLOCK = r"(?:(\d+):)?(\d{1,2}):(\d{1,2}(?:[.,]\d+)?)"
-_CUE = re.compile(rf"\s*{_CLOCK}\s*-->\s*{_CLOCK}(?:\s.*)?$")
-_MARKUP = re.compile(r"<[^<>]*>|\{\\[^{}]*\}")
-_TABLE = re.compile(r'^\s*"?\d+(\.\d+)?"?\s*;\s*"?\d+(\.\d+)?"?\s*;')
-_SIDE_BLOCKS = ("NOTE", "STYLE", "REGION")  # of vtt
+_LANGUAGE = re.compile(r"[a-z]{2}(?:-[A-Za-z0-9]{2,8}){0,2}")
+# Files that are no transcripts whatever their ending: their first letters, what they are, advice.
+_OTHER_KINDS = (
+    (
+        r"<(?:!doctype html|html|head|body|script)\b",
+        "a web page",
+        "The download met a page with a question, for a login perhaps: fetch the file itself.",
+    ),
+    (r"<(?:\?xml|tt|transcript|timedtext)\b", "XML", "Save the subtitles as srt or vtt."),
+    (
+        r"\[script info\]",
+        "subtitles of the format ass",
+        'Convert them: ffmpeg -i "{name}" talk.srt',
+    ),
+    (
+        r"\{\d+\}\{\d+\}",
+        "subtitles with numbers of pictures in place of times",
+        'Convert them: ffmpeg -subfps RATE -i "{name}" talk.srt',
+    ),
+    (r"\{\\rtf", "a document in RTF", "Save it as plain text."),
+    (r"version https://git-lfs", "the pointer of a Git LFS file", "Fetch the file: git lfs pull"),
+)
 
 
-class Utterance(NamedTuple):
-    """A piece of speech.
+class Transcript(NamedTuple):
+    """What a transcript says, and what a user should know of how it was read."""
 
-    Attributes:
-        start: In seconds from the start of the file; None where not known.
-        end: Likewise, known if ``start`` is.
-        text: What was said.
-        words: Its words; none where only the text is known, and perhaps without times.
-    """
-
-    start: float | None
-    end: float | None
-    text: str
-    words: tuple[Word, ...] = ()
+    utterances: list[Utterance]
+    notes: list[str]
 
 
 def find_transcript(media_path: Path) -> Path | None:
-    """Return the transcript beside a media file, as ``talk.srt`` for ``talk.mp4``, or None."""
+    """Return the transcript beside a media file, or None.
+
+    Beside ``talk.mp4`` it is ``talk.srt``, or ``talk.en.srt`` if none names another language.
+    """
     beside = (media_path.with_suffix(suffix) for suffix in TRANSCRIPT_ENDINGS)
-    return next((path for path in beside if path.is_file()), None)
+    return next((path for path in beside if path.is_file()), _of_one_language(media_path))
 
 
-def read_transcript(path: Path) -> list[Utterance]:
-    """Read a transcript, whose ending tells the format.
+def _of_one_language(media_path: Path) -> Path | None:
+    """Return the transcript that names its language, as ``talk.en.vtt``, if all name the same."""
+    stem = media_path.stem
+    named = [
+        path
+        for path in sorted(media_path.parent.glob(f"{escape(stem)}.*"))
+        if path.suffix.lower() in TRANSCRIPT_ENDINGS
+        and _LANGUAGE.fullmatch(path.stem.removeprefix(f"{stem}."))
+        and path.is_file()
+    ]
+    if len({path.stem for path in named}) != 1:
+        return None
+    return min(named, key=lambda path: TRANSCRIPT_ENDINGS.index(path.suffix.lower()))
+
+
+def read_transcript(path: Path) -> Transcript:
+    """Read a transcript, of which only what is said is kept.
 
     ``.srt`` and ``.vtt`` are subtitles. ``.json`` is a list of ``{"text", "start", "end",
-    "words": [{"text" or "word", "start", "end"}]}`` of which only the text, or the words, must
-    be there, or the same as ``{"segments": [...]}``, as Whisper writes. ``.csv`` and ``.txt``
-    hold lines of ``start;end;text`` or ``start;end;text;label`` with times in seconds (the
-    label is ignored). Every line of another ``.txt`` is one utterance without times.
+    "speaker", "words": [{"text" or "word", "start", "end"}]}`` of which only the text, or the
+    words, must be there, or the same as ``{"segments": [...]}``, as Whisper writes; or what
+    whisper.cpp writes, or YouTube's json3. ``.csv``, ``.tsv`` and ``.txt`` hold lines of
+    ``start;end;text`` or ``start;end;text;label`` with times in seconds (the label is ignored),
+    or columns with names. Every line of another ``.txt`` is one utterance without times; a
+    ``.txt`` that holds subtitles or json is read as such.
 
-    Utterances keep the file's order; those without text are left out.
+    Lines that subtitles repeat, markup, names of speakers, sounds, songs and lines about the
+    subtitles are no part of the text. Utterances keep the file's order; those without text are
+    left out.
 
     Raises:
-        MediaError: If the file is missing, not UTF-8, of no known format, broken or empty.
+        MediaError: If the file is missing, of unknown encoding, of no known format, broken or
+            empty.
     """
     suffix = path.suffix.lower()
     if suffix not in TRANSCRIPT_ENDINGS:
@@ -71,147 +112,59 @@ def read_transcript(path: Path) -> list[Utterance]:
             f'"{path.name}" is no transcript that can be read; '
             f"expected {', '.join(TRANSCRIPT_ENDINGS)}."
         )
-    text = _read_text(path)
-    if suffix in (".srt", ".vtt"):
-        utterances = _from_subtitles(path, text)
-    elif suffix == ".json":
-        utterances = _from_json(path, text)
-    else:
-        utterances = _from_lines(path, text, always_timed=suffix == ".csv")
-    with_text = [utterance for utterance in utterances if utterance.text]
-    if not with_text:
+    text = read_text_file(path, MediaError)
+    _refuse_other_kinds(path, text)
+    pieces, notes = _pieces(path.name, suffix, text)
+    utterances, speech_notes = speech_only(pieces)
+    notes += speech_notes
+    if not utterances:
+        held = "".join(f"\n  {note}." for note in notes)
         raise MediaError(
-            f'"{path.name}" holds no utterance.\n'
+            f'"{path.name}" holds no utterance.{held}\n'
             "  Leave it out, and what is said is recognised from the sound."
         )
-    return with_text
+    return Transcript(utterances, notes)
 
 
-def _read_text(path: Path) -> str:
-    try:
-        return path.read_bytes().decode("utf-8-sig").replace("\r\n", "\n").replace("\r", "\n")
-    except FileNotFoundError:
-        raise MediaError(f'"{path.name}": no such transcript in "{path.parent}".') from None
-    except OSError as fault:
-        raise MediaError(f'"{path.name}" cannot be read: {fault.strerror}.') from None
-    except UnicodeDecodeError as fault:
+def _refuse_other_kinds(path: Path, text: str) -> None:
+    """Refuse by its content what is no transcript, or one of another ending."""
+    for pattern, kind, advice in _OTHER_KINDS:
+        if re.match(pattern, text.lstrip(), re.IGNORECASE):
+            advice = advice.format(name=path.name)
+            raise MediaError(f'"{path.name}" is {kind}, not a transcript.\n  {advice}')
+    suffix = path.suffix.lower()
+    is_other, ending = False, ".srt"
+    if suffix == ".json":
+        is_other, ending = has_cues(text), ".vtt" if text.startswith("WEBVTT") else ".srt"
+    elif suffix != ".txt":
+        is_other, ending = is_json(text), ".json"
+    if is_other:
+        renamed = path.with_suffix(ending).name
         raise MediaError(
-            f'"{path.name}" is not UTF-8 text (byte {fault.start}).\n'
-            f'  Convert it: iconv -f latin1 -t utf8 "{path.name}" > "utf8-{path.name}"'
-        ) from None
-
-
-def _from_subtitles(path: Path, text: str) -> Iterator[Utterance]:
-    for first, block in _blocks(text):
-        if block[0].startswith("WEBVTT") or block[0].split()[0] in _SIDE_BLOCKS:
-            continue
-        # The times are in the first line, or in the second after a number or name.
-        index = 1 if "-->" not in block[0] and "-->" in "".join(block[1:2]) else 0
-        cue = _CUE.match(block[index])
-        if cue is None:
-            raise MediaError(
-                f'"{path.name}", line {first + index}: expected "00:00:01,000 --> 00:00:02,500", '
-                f'got "{block[index]}".'
-            )
-        times = cue.groups()
-        said = html.unescape(" ".join(_MARKUP.sub("", line) for line in block[index + 1 :]))
-        yield Utterance(_seconds(*times[:3]), _seconds(*times[3:]), " ".join(said.split()))
-
-
-def _blocks(text: str) -> Iterator[tuple[int, list[str]]]:
-    """Yield the lines between empty ones, with the number of the first."""
-    block: list[str] = []
-    for number, line in enumerate([*text.split("\n"), ""], start=1):
-        if line.strip():
-            block.append(line)
-        elif block:
-            yield number - len(block), block
-            block = []
-
-
-def _seconds(hours: str | None, minutes: str, seconds: str) -> float:
-    return round(int(hours or 0) * 3600 + int(minutes) * 60 + float(seconds.replace(",", ".")), 6)
-
-
-def _from_lines(path: Path, text: str, *, always_timed: bool) -> Iterator[Utterance]:
-    lines = [(number, line) for number, line in enumerate(text.split("\n"), 1) if line.strip()]
-    # A first line with # names the columns.
-    if lines and lines[0][1].lstrip(' "').startswith("#"):
-        lines = lines[1:]
-    if not always_timed and not (lines and _TABLE.match(lines[0][1])):
-        yield from (Utterance(None, None, " ".join(line.split())) for _, line in lines)
-        return
-    for number, line in lines:
-        fields = next(csv.reader([line], delimiter=";"))
-        try:
-            start, end = (float(field) for field in fields[:2])
-        except ValueError:  # too few fields, or no numbers
-            start = end = math.nan
-        if len(fields) not in (3, 4) or not (math.isfinite(start) and math.isfinite(end)):
-            raise MediaError(
-                f'"{path.name}", line {number}: expected start;end;text or '
-                f'start;end;text;label with times in seconds, got "{line}".'
-            )
-        yield Utterance(start, end, " ".join(fields[2].split()))
-
-
-def _from_json(path: Path, text: str) -> Iterator[Utterance]:
-    try:
-        content = json.loads(text)
-    except json.JSONDecodeError as fault:
-        raise MediaError(
-            f'"{path.name}", line {fault.lineno}: not JSON ({fault.msg}).\n'
-            f'  Look at it: python -m json.tool "{path.name}"'
-        ) from None
-    items = content.get("segments") if isinstance(content, dict) else content
-    if not isinstance(items, list):
-        kind = f"a {type(content).__name__}"
-        if isinstance(content, dict):
-            kind = f"an object with the keys {sorted(content)}"
-        raise MediaError(
-            f'"{path.name}": expected a list of utterances or {{"segments": [...]}}, got {kind}.'
+            f'"{path.name}" holds {ending.removeprefix(".")}, which its ending does not say.\n'
+            f'  Rename it: mv "{path.name}" "{renamed}"'
         )
-    for number, item in enumerate(items, start=1):
-        try:
-            yield _json_utterance(item)
-        except ValueError as fault:
-            raise MediaError(f'"{path.name}", utterance {number}: {fault}') from None
 
 
-def _json_utterance(item: Any) -> Utterance:
-    if not isinstance(item, dict):
-        raise ValueError(f'expected an object with "text", got {item!r}.')
-    words = tuple(_json_word(number, w) for number, w in enumerate(item.get("words") or [], 1))
-    words = tuple(word for word in words if word.text)
-    text = item.get("text", " ".join(word.text for word in words) if words else None)
-    if not isinstance(text, str):
-        raise ValueError(f'expected "text" to be a string, got {text!r}.')
-    start, end = _json_times(item)
-    if start is None and words and words[0].start is not None:
-        start, end = words[0].start, words[-1].end
-    return Utterance(start, end, " ".join(text.split()), words)
+def _pieces(name: str, suffix: str, text: str) -> tuple[list[Utterance], list[str]]:
+    """Return what a file holds, piece by piece, and notes on how it was read."""
+    if suffix == ".json" or (suffix == ".txt" and is_json(text)):
+        return read_json(name, text), []
+    if suffix in (".srt", ".vtt") or (suffix == ".txt" and has_cues(text)):
+        return _subtitles(name, text)
+    separator = find_separator(text)
+    if separator is None and suffix == ".txt":
+        timed = read_timed_lines(text)
+        return (timed, []) if timed else read_lines(text)
+    return read_table(name, text, separator or ("\t" if suffix == ".tsv" else ";"))
 
 
-def _json_word(number: int, item: Any) -> Word:
-    text = item.get("text", item.get("word")) if isinstance(item, dict) else None
-    if not isinstance(text, str):
-        raise ValueError(f'word {number}: expected an object with "text" or "word", got {item!r}.')
-    try:
-        start, end = _json_times(item)
-    except ValueError as fault:
-        raise ValueError(f"word {number}: {fault}") from None
-    return Word(text=text.strip(), start=start, end=end)
-
-
-def _json_times(item: dict[str, Any]) -> tuple[float | None, float | None]:
-    start, end = item.get("start"), item.get("end")
-    for value in (start, end):
-        is_number = isinstance(value, int | float) and not isinstance(value, bool)
-        if value is not None and not (is_number and math.isfinite(value)):
-            raise ValueError(f"expected start and end in seconds, got {start!r} and {end!r}.")
-    if (start is None) != (end is None):
-        raise ValueError(f"expected both start and end or neither, got {start!r} and {end!r}.")
-    return start, end
+def _subtitles(name: str, text: str) -> tuple[list[Utterance], list[str]]:
+    cues, notes = read_cues(name, text)
+    cues, repeat_notes = without_repeats(cues)
+    cues, overlap_notes = without_overlaps(cues)
+    timed = [cue._replace(words=inline_words(cue)) for cue in cues]
+    return timed, [*notes, *repeat_notes, *overlap_notes]
 
 
 def check_times(path: Path, utterances: Sequence[Utterance], duration: float) -> None:

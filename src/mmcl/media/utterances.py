@@ -1,15 +1,15 @@
-"""Cut the words of a recording into utterances, and join words to text."""
+"""Utterances: what one is, how the words of a recording are cut into them, and their text."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from itertools import pairwise
+from typing import NamedTuple
 
 from mmcl.corpus.schema import Word
 from mmcl.errors import MediaError
-from mmcl.media.transcripts import Utterance
 
-__all__ = ["cut_utterances", "joined", "moved_words"]
+__all__ = ["Utterance", "cut_utterances", "joined", "moved_words"]
 
 SENTENCE_ENDS = (".", "!", "?", "…")
 # Chinese and Japanese marks, which end a sentence and nothing else.
@@ -21,6 +21,24 @@ SHORT_PAUSE = 0.2  # seconds of silence that end an utterance after the end of a
 
 # Letters of Chinese and Japanese, which are written without spaces.
 _UNSPACED = (("\u3000", "\u30ff"), ("\u3400", "\u9fff"), ("\uff00", "\uffef"))
+
+
+class Utterance(NamedTuple):
+    """A piece of speech.
+
+    Attributes:
+        start: In seconds from the start of the file; None where not known.
+        end: Likewise, known if ``start`` is.
+        text: What was said.
+        words: Its words; none where only the text is known, and perhaps without times.
+        speaker: Who says it, where the transcript tells.
+    """
+
+    start: float | None
+    end: float | None
+    text: str
+    words: tuple[Word, ...] = ()
+    speaker: str | None = None
 
 
 def cut_utterances(words: Sequence[Word], *, pause: float, longest: float) -> list[Utterance]:

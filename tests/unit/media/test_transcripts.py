@@ -1,13 +1,15 @@
 """Transcripts: every format, and every fault word for word."""
 
 import json
+import re
 from pathlib import Path
 
 import pytest
 
 from mmcl.corpus.schema import Word
 from mmcl.errors import MediaError
-from mmcl.media.transcripts import Utterance, check_times, find_transcript, read_transcript
+from mmcl.media.transcripts import check_times, find_transcript, read_transcript
+from mmcl.media.utterances import Utterance
 
 TWO = [Utterance(0.5, 2.25, "Kids are talking"), Utterance(3.0, 3723.5, "by the door.")]
 
@@ -33,7 +35,7 @@ STYLE
 
 first
 00:00.500 --> 00:02.250 align:start
-<v Anna>Kids <00:00:01.000><c>are</c> talking
+<i.loud>Kids <00:00:01.000><c>are</c> talking
 
 00:03.000 --> 01:02:03.500
 by the&nbsp;door.
@@ -70,12 +72,12 @@ def written(tmp_path):
     ],
 )
 def test_read_with_times(written, name, content):
-    assert read_transcript(written(name, content)) == TWO
+    assert read_transcript(written(name, content)).utterances == TWO
 
 
 def test_read_plain_lines(written):
     path = written("a.txt", "Kids are  talking\n\nby the door; 3;4\n")
-    assert read_transcript(path) == [
+    assert read_transcript(path).utterances == [
         Utterance(None, None, "Kids are talking"),
         Utterance(None, None, "by the door; 3;4"),
     ]
@@ -97,7 +99,7 @@ def test_read_words(written):
         {"text": "and", "words": None},
         {"text": "  "},
     ]
-    assert read_transcript(written("a.json", json.dumps(items))) == [
+    assert read_transcript(written("a.json", json.dumps(items))).utterances == [
         Utterance(1, 2, "Oh no.", (Word(text="Oh", start=1, end=1.5), Word(text="no."))),
         Utterance(
             3, 5, "Yes sir", (Word(text="Yes", start=3, end=4), Word(text="sir", start=4, end=5))
@@ -108,11 +110,15 @@ def test_read_words(written):
 
 def test_cues_without_text_are_left_out(written):
     path = written("a.srt", "1\n00:00:00,000 --> 00:00:01,000\n\n" + SRT)
-    assert read_transcript(path) == TWO
+    assert read_transcript(path).utterances == TWO
 
 
 CUE = 'expected "00:00:01,000 --> 00:00:02,500", got'
 ROW = "expected start;end;text or start;end;text;label with times in seconds, got"
+PAGE = (
+    "is a web page, not a transcript.\n"
+    "  The download met a page with a question, for a login perhaps: fetch the file itself."
+)
 EMPTY = "Leave it out, and what is said is recognised from the sound."
 
 
@@ -122,24 +128,17 @@ EMPTY = "Leave it out, and what is said is recognised from the sound."
         pytest.param(
             "a.docx",
             "",
-            '"a.docx" is no transcript that can be read; expected .srt, .vtt, .json, .txt, .csv.',
+            '"a.docx" is no transcript that can be read; '
+            "expected .srt, .vtt, .json, .txt, .csv, .tsv.",
             id="format",
         ),
         pytest.param("a.srt", "", f'"a.srt" holds no utterance.\n  {EMPTY}', id="empty"),
         pytest.param("a.vtt", "WEBVTT\n", f'"a.vtt" holds no utterance.\n  {EMPTY}', id="header"),
         pytest.param("a.json", "[]", f'"a.json" holds no utterance.\n  {EMPTY}', id="no-items"),
         pytest.param(
-            "a.txt",
-            b"caf\xe9\n",
-            '"a.txt" is not UTF-8 text (byte 3).\n'
-            '  Convert it: iconv -f latin1 -t utf8 "a.txt" > "utf8-a.txt"',
-            id="latin",
-        ),
-        pytest.param("a.srt", SRT + "\nhello\n", f'"a.srt", line 10: {CUE} "hello".', id="no-time"),
-        pytest.param(
             "a.srt",
             "\n1\n00:00:01 -> 2\nx\n",
-            f'"a.srt", line 2: {CUE} "1".',
+            f'"a.srt", line 3: {CUE} "00:00:01 -> 2".',
             id="arrow",
         ),
         pytest.param(
@@ -150,6 +149,65 @@ EMPTY = "Leave it out, and what is said is recognised from the sound."
         ),
         pytest.param("a.csv", "hello\n", f'"a.csv", line 1: {ROW} "hello".', id="no-fields"),
         pytest.param("a.txt", "0;nan;hi\n1;2;x", None, id="plain-after-all"),
+        pytest.param(
+            "a.srt",
+            "1\n00:00:00,000 --> 00:00:01,000\n[Music]\n",
+            '"a.srt" holds no utterance.\n'
+            "  1 sound was left out: [Music].\n"
+            "  Leave it out, and what is said is recognised from the sound.",
+            id="sounds",
+        ),
+        pytest.param(
+            "a.srt",
+            "\n<!DOCTYPE html>\n<html>",
+            f'"a.srt" {PAGE}',
+            id="web-page",
+        ),
+        pytest.param(
+            "a.txt",
+            "<html><body>Sign in</body></html>",
+            f'"a.txt" {PAGE}',
+            id="web-page-as-text",
+        ),
+        pytest.param(
+            "a.vtt",
+            '<?xml version="1.0"?><tt/>',
+            '"a.vtt" is XML, not a transcript.\n  Save the subtitles as srt or vtt.',
+            id="xml",
+        ),
+        pytest.param(
+            "a.srt",
+            "[Script Info]\nTitle: x\n",
+            '"a.srt" is subtitles of the format ass, not a transcript.\n'
+            '  Convert them: ffmpeg -i "a.srt" talk.srt',
+            id="ass",
+        ),
+        pytest.param(
+            "a.srt",
+            "{0}{25}Hello\n",
+            '"a.srt" is subtitles with numbers of pictures in place of times, not a transcript.\n'
+            '  Convert them: ffmpeg -subfps RATE -i "a.srt" talk.srt',
+            id="microdvd",
+        ),
+        pytest.param(
+            "a.txt",
+            "version https://git-lfs.github.com/spec/v1\n",
+            '"a.txt" is the pointer of a Git LFS file, not a transcript.\n'
+            "  Fetch the file: git lfs pull",
+            id="pointer",
+        ),
+        pytest.param(
+            "a.srt",
+            '{"segments": []}',
+            '"a.srt" holds json, which its ending does not say.\n  Rename it: mv "a.srt" "a.json"',
+            id="json-as-srt",
+        ),
+        pytest.param(
+            "a.json",
+            VTT,
+            '"a.json" holds vtt, which its ending does not say.\n  Rename it: mv "a.json" "a.vtt"',
+            id="vtt-as-json",
+        ),
         pytest.param(
             "a.txt", "0;1;a\n0;inf;hi\n", f'"a.txt", line 2: {ROW} "0;inf;hi".', id="infinite"
         ),
@@ -216,17 +274,111 @@ EMPTY = "Leave it out, and what is said is recognised from the sound."
 def test_refused(written, name, content, message):
     path = written(name, content)
     if message is None:
-        assert read_transcript(path)[0].start is None
+        assert read_transcript(path).utterances[0].start is None
         return
     with pytest.raises(MediaError) as caught:
         read_transcript(path)
     assert str(caught.value) == message
 
 
+@pytest.mark.parametrize("content", [SRT, VTT, json.dumps([each._asdict() for each in TWO])])
+def test_text_file_is_read_by_its_content(written, content):
+    assert read_transcript(written("a.txt", content)).utterances == TWO
+
+
+def test_utf_16_is_read(written):
+    assert read_transcript(written("a.srt", SRT.encode("utf-16"))).utterances == TWO
+
+
+def test_unknown_encoding_is_not_guessed(written):
+    path = written("a.srt", SRT.replace("door", "Tür").encode("cp1252"))
+    with pytest.raises(MediaError, match="its encoding is not known"):
+        read_transcript(path)
+
+
+AUTOMATIC_VTT = """\
+WEBVTT
+Kind: captions
+Language: en
+
+00:00:00.500 --> 00:00:02.000 align:start position:0%
+\x20
+we<00:00:01.100><c> saw</c><00:00:01.300><c> it</c>
+
+00:00:02.000 --> 00:00:02.010 align:start position:0%
+we saw it
+\x20
+
+00:00:02.010 --> 00:00:04.000 align:start position:0%
+we saw it
+[Music]<00:00:03.000><c> twice</c>
+
+00:00:04.000 --> 00:00:04.010 align:start position:0%
+[Music] twice
+\x20
+
+00:00:04.010 --> 00:00:05.000 align:start position:0%
+[Music] twice
+yes
+"""
+
+
+def test_automatic_captions(written):
+    utterances, notes = read_transcript(written("a.vtt", AUTOMATIC_VTT))
+    assert utterances == [
+        Utterance(
+            0.5,
+            2.0,
+            "we saw it",
+            (
+                Word(text="we", start=0.5, end=1.1),
+                Word(text="saw", start=1.1, end=1.3),
+                Word(text="it", start=1.3, end=2.0),
+            ),
+        ),
+        Utterance(2.01, 4.0, "twice", (Word(text="twice", start=3.0, end=4.0),)),
+        Utterance(4.01, 5.0, "yes"),
+    ]
+    assert notes == ["4 repeated lines were dropped", "1 sound was left out: [Music]"]
+
+
+def test_automatic_captions_as_srt(written):
+    """As yt-dlp converts them: the same cues without times of words."""
+    lines = [line for line in AUTOMATIC_VTT.split("\n")[4:] if line != " "]
+    text = re.sub(r"<[^>]*>", "", "\n".join(lines)).replace(" align:start position:0%", "")
+    utterances, notes = read_transcript(written("a.srt", text.replace(".", ",")))
+    assert [u[:3] for u in utterances] == [
+        (0.5, 2.0, "we saw it"),
+        (2.01, 4.0, "twice"),
+        (4.01, 5.0, "yes"),
+    ]
+    assert notes == ["4 repeated lines were dropped", "1 sound was left out: [Music]"]
+
+
+def test_notes_tell_everything_that_is_no_speech(written):
+    cues = ["Subtitles by Ben", "ANNA: Oh.", "♪ la la ♪", "- No.\n- Yes.", "c (mostly)", "Note: d"]
+    text = "\n".join(f"00:0{i}.000 --> 00:0{i}.900\n{cue}\n" for i, cue in enumerate(cues))
+    utterances, notes = read_transcript(written("a.vtt", f"WEBVTT\n\n{text}"))
+    assert [(u.text, u.speaker) for u in utterances] == [
+        ("Oh.", "ANNA"),
+        ("No. Yes.", None),
+        ("c (mostly)", None),
+        ("Note: d", None),
+    ]
+    assert notes == [
+        "speaker names: ANNA",
+        "1 utterance holds what several people say",
+        "1 sound was left out: ♪ la la ♪",
+        "what is about the subtitles themselves was left out: Subtitles by Ben",
+        "kept as speech, though in brackets: (mostly)",
+        "kept as speech, though it may name a speaker: Note:",
+    ]
+
+
 def test_missing(tmp_path):
     with pytest.raises(MediaError) as caught:
         read_transcript(tmp_path / "a.srt")
-    assert str(caught.value) == f'"a.srt": no such transcript in "{tmp_path}".'
+    assert str(caught.value) == f'"a.srt": no such file in "{tmp_path}".'
 
 
 def test_folder(tmp_path):
@@ -303,3 +455,20 @@ def test_find_transcript(tmp_path, written):
     assert find_transcript(media) == tmp_path / "talk.one.vtt"
     (tmp_path / "talk.one.srt").mkdir()
     assert find_transcript(media) == tmp_path / "talk.one.vtt"
+
+
+@pytest.mark.parametrize(
+    ("names", "expected"),
+    [
+        (["talk.en.vtt"], "talk.en.vtt"),
+        (["talk.pt-BR.json", "talk.pt-BR.srt"], "talk.pt-BR.srt"),
+        (["talk.en.vtt", "talk.de.vtt"], None),  # which of them is said is not known
+        (["talk.en.vtt", "talk.srt"], "talk.srt"),
+        (["talk.final.srt", "talks.en.vtt"], None),
+    ],
+)
+def test_find_transcript_that_names_its_language(tmp_path, written, names, expected):
+    for name in names:
+        written(name, "x")
+    found = find_transcript(tmp_path / "talk.mp4")
+    assert (found and found.name) == expected

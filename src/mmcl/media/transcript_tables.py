@@ -1,0 +1,171 @@
+"""Read transcripts that are tables or plain lines: csv, tsv and txt."""
+
+from __future__ import annotations
+
+import csv
+import math
+import re
+from collections.abc import Sequence
+from statistics import median
+from typing import NamedTuple
+
+from mmcl.errors import MediaError
+from mmcl.media.speakers import looks_like_a_name
+from mmcl.media.subtitles import CLOCK, seconds
+from mmcl.media.utterances import Utterance
+
+__all__ = ["find_separator", "read_lines", "read_table"]
+
+SEPARATORS = (";", "\t", ",")
+LONGEST_SECONDS = 100.0  # an utterance that lasts longer than this has its times in milliseconds
+
+_NUMBER = re.compile(r"-?\d+(?:[.,]\d+)?")
+_CLOCK = re.compile(CLOCK)
+_HEADER = {  # names of columns, as letters only
+    **dict.fromkeys(("start", "starttime", "begin", "from", "onset", "startms"), "start"),
+    **dict.fromkeys(("end", "endtime", "stop", "to", "offset", "endms"), "end"),
+    **dict.fromkeys(("text", "transcription", "transcript", "sentence", "utterance"), "text"),
+    **dict.fromkeys(("speaker", "name", "speakername"), "speaker"),
+}
+# A time before what is said, as "[00:03] text", and a line of a name and a time, or of a time.
+_TIME_FIRST = re.compile(rf"\s*[\[(]?{CLOCK}[\])]?(?:\s*[-–:]?\s+|$)")
+_HEADING = re.compile(
+    rf"\s*\[?(?P<name>[^\[\]():\d]{{1,40}}?(?: \d+)?)\]?:?\s+[\[(]?{CLOCK}[\])]?:?\s*$"
+)
+
+
+class _Row(NamedTuple):
+    number: int  # of the line
+    line: str
+    cells: list[str]
+
+
+def find_separator(text: str) -> str | None:
+    """Return what separates the start, the end and the text of every line, if it is a table."""
+    for separator in SEPARATORS:
+        rows, columns = _rows(text, separator)
+        if columns:
+            return separator
+        timed = [_times(row.cells) is not None and len(row.cells) > 2 for row in rows]
+        # A comma may be part of plain text, so all lines must be rows of the table.
+        if timed and (all(timed) if separator == "," else timed[0]):
+            return separator
+    return None
+
+
+def read_table(name: str, text: str, separator: str) -> tuple[list[Utterance], list[str]]:
+    """Read lines of start, end and text, perhaps after a line that names the columns.
+
+    Args:
+        name: Name of the file, for messages.
+        text: Content of the file.
+        separator: What stands between the cells.
+
+    Raises:
+        MediaError: If a line has no start and end, or has other cells than the first line.
+    """
+    rows, columns = _rows(text, separator)
+    columns = columns or ["start", "end", "text", "label"]
+    fewest = columns.index("text") + 1  # the last cells may be left out
+    utterances = []
+    for row in rows:
+        times = _times(row.cells)
+        if times is None or not fewest <= len(row.cells) <= len(columns):
+            shapes = [separator.join(columns[:count]) for count in (fewest, len(columns))]
+            shape = " or ".join(dict.fromkeys(shapes)).replace("\t", "<tab>")
+            raise MediaError(
+                f'"{name}", line {row.number}: expected {shape} with times in seconds, '
+                f'got "{row.line}".'
+            )
+        cells = dict(zip(columns, row.cells, strict=False))
+        speaker = " ".join(cells.get("speaker", "").split()) or None
+        utterances.append(Utterance(*times, cells["text"], speaker=speaker))
+    notes = []
+    if any("," in cell and ":" not in cell for row in rows for cell in row.cells[:2]):
+        notes.append("commas in its times were read as decimal points")
+    in_seconds, unit_notes = _in_seconds(utterances, rows)
+    return in_seconds, notes + unit_notes
+
+
+def _rows(text: str, separator: str) -> tuple[list[_Row], list[str]]:
+    """Return the rows below the header, and the columns by their usual names if it has these."""
+    rows = [
+        _Row(number, line, next(csv.reader([line], delimiter=separator)))
+        for number, line in enumerate(text.split("\n"), 1)
+        if line.strip()
+    ]
+    if not rows or _times(rows[0].cells) is not None:
+        return rows, []
+    titles = ["".join(filter(str.isalpha, cell.lower())) for cell in rows[0].cells]
+    columns = [_HEADER.get(title, title) for title in titles]
+    if columns[:2] == ["start", "end"] and "text" in columns:
+        return rows[1:], columns
+    # A first line with # names the columns.
+    return (rows[1:] if rows[0].line.lstrip(' "').startswith("#") else rows), []
+
+
+def _times(cells: Sequence[str]) -> tuple[float, float] | None:
+    """Return the first two cells as numbers; a clock as seconds. None if they are no times."""
+    if len(cells) < 2:
+        return None
+    times = [_time(cell.strip()) for cell in cells[:2]]
+    return None if times[0] is None or times[1] is None else (times[0], times[1])
+
+
+def _time(cell: str) -> float | None:
+    if match := _CLOCK.fullmatch(cell):
+        return seconds(*match.groups())
+    if not _NUMBER.fullmatch(cell):
+        return None
+    number = float(cell.replace(",", "."))
+    return number if math.isfinite(number) else None
+
+
+def _in_seconds(
+    utterances: list[Utterance], rows: Sequence[_Row]
+) -> tuple[list[Utterance], list[str]]:
+    """Return utterances in seconds: whole numbers that are far apart are milliseconds."""
+    are_whole = all(cell.strip().isdigit() for row in rows for cell in row.cells[:2])
+    lengths = [(u.end or 0.0) - (u.start or 0.0) for u in utterances]
+    if not utterances or not are_whole or median(lengths) <= LONGEST_SECONDS:
+        return utterances, []
+    scaled = [
+        u._replace(start=(u.start or 0.0) / 1000, end=(u.end or 0.0) / 1000) for u in utterances
+    ]
+    return scaled, ["its times were read as milliseconds, as Whisper writes them"]
+
+
+def read_lines(text: str) -> tuple[list[Utterance], list[str]]:
+    """Read plain lines, one utterance each, whose times are found by their sound.
+
+    Lines of a name and a time, as Otter and Zoom write, name who says the lines below. Times
+    at the beginning of lines are left out.
+    """
+    lines = [line for line in text.split("\n") if line.strip()]
+    headings = [_heading(line) for line in lines]
+    has_headings = sum(name is not None for name in headings) > 1 or bool(headings[:1] != [None])
+    starts = [_TIME_FIRST.match(line) for line in lines]
+    num_starts = sum(map(bool, starts))
+    has_times = num_starts > 1 and starts[0] is not None and num_starts >= len(lines) / 2
+    utterances: list[Utterance] = []
+    speaker: str | None = None
+    num_times = 0
+    for line, heading, start in zip(lines, headings, starts, strict=True):
+        if has_headings and heading is not None:
+            speaker, num_times = heading, num_times + 1
+            continue
+        said = line
+        if has_times and start is not None:
+            said, num_times = line[start.end() :], num_times + 1
+        if said.strip():
+            utterances.append(Utterance(None, None, said, speaker=speaker))
+    if not num_times:
+        return utterances, []
+    times = "1 time" if num_times == 1 else f"{num_times} times"
+    return utterances, [f"{times} without an end left out: when the words are said is heard"]
+
+
+def _heading(line: str) -> str | None:
+    """Return the name in a line of a name and a time, as ``Anna Smith  0:03``."""
+    match = _HEADING.match(line)
+    return match["name"].strip() if match and looks_like_a_name(match["name"].strip()) else None

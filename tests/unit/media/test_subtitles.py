@@ -1,0 +1,128 @@
+"""Subtitles as cues: their times, their titles, what lies between them, and times of words."""
+
+import pytest
+
+from mmcl.corpus.schema import Word
+from mmcl.errors import MediaError
+from mmcl.media.subtitles import has_cues, inline_words, read_cues, read_timed_lines
+from mmcl.media.utterances import Utterance
+
+TWO = [Utterance(1.0, 2.5, "one"), Utterance(3.0, 4.0, "two")]
+
+
+def cues_of(text):
+    cues, notes = read_cues("a.srt", text)
+    assert not notes
+    return cues
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        pytest.param(
+            "1\n00:00:01,000 --> 00:00:02,500\none\n\n2\n00:00:03,000 --> 00:00:04,000\ntwo\n",
+            id="srt",
+        ),
+        pytest.param("0:01.0 --> 0:02.5\none\n\n0:03 --> 0:04\ntwo", id="no-numbers"),
+        pytest.param("1\n0:01 --> 0:02.5\none\n2\n0:03 --> 0:04\ntwo\n", id="no-empty-lines"),
+        pytest.param("\n\n1\n0:01 --> 0:02.5\none\n\n\n\n2\n0:03 --> 0:04\n\ntwo", id="more-lines"),
+        pytest.param(
+            "1\n00: 00: 01, 000 -> 00: 00: 02, 500\none\n\n2\n00:00:03,0-->00:00:04,0\ntwo\n",
+            id="spaces-in-times",
+        ),
+        pytest.param("7\n0:01 --> 0:02.5\none\n\n0:03 --> 0:04\ntwo", id="a-number-is-missing"),
+        pytest.param("intro\n0:01 --> 0:02.5\none\n\nend\n0:03 --> 0:04\ntwo", id="names"),
+        pytest.param(
+            "WEBVTT\nKind: captions\nX-TIMESTAMP-MAP=LOCAL:00:00:00.000,MPEGTS:9\n\n"
+            "STYLE\n::cue { color: red }\n\nREGION\nid:one\n\nNOTE two\nlines\n\n"
+            "00:01.000 --> 00:02.500 line:0 align:start\none\n\nNOTE\nnot said\n\n"
+            "last one\n00:03.000 --> 00:04.000\ntwo\n\nNOTE end",
+            id="vtt",
+        ),
+        pytest.param("WEBVTT\n0:01 --> 0:02.5\none\n\n0:03 --> 0:04\ntwo", id="header-touches"),
+    ],
+)
+def test_cues_of_every_spelling(text):
+    assert cues_of(text) == TWO
+
+
+def test_lines_of_a_space_do_not_end_a_cue():
+    assert cues_of("0:01 --> 0:02\n \none\n\n0:02 --> 0:03\ntwo\n \n") == [
+        Utterance(1.0, 2.0, "one"),
+        Utterance(2.0, 3.0, "two"),
+    ]
+
+
+def test_numbers_may_be_said():
+    assert cues_of("0:01 --> 0:02\n2001\n\n0:02 --> 0:03\n42")[0].text == "2001"
+    numbered = "1\n0:01 --> 0:02\n2001\n\n2\n0:02 --> 0:03\n42\n"
+    assert [cue.text for cue in cues_of(numbered)] == ["2001", "42"]
+
+
+def test_text_after_an_empty_line_is_kept_and_said():
+    text = "1\n0:01 --> 0:02\none\n\nmore\n\n2\n0:03 --> 0:04\ntwo\n\nend\n"
+    cues, notes = read_cues("a.srt", text)
+    assert [cue.text for cue in cues] == ["one\nmore", "two\nend"]
+    assert notes == [
+        "text after an empty line was read as part of the utterance before it (line 5, for example)"
+    ]
+
+
+@pytest.mark.parametrize(
+    ("text", "number", "line"),
+    [
+        ("hello\n\n1\n0:01 --> 0:02\none", 1, "hello"),
+        ("WEBVTT\n\nhello\n\n0:01 --> 0:02\none", 3, "hello"),
+        ("just text", 1, "just text"),
+        ("1\n0:01 --> 0:02\none\n\n2\n0:03 --> \ntwo", 6, "0:03 --> "),
+        ("1\n00:00:01:500 --> 00:00:02:500\none", 2, "00:00:01:500 --> 00:00:02:500"),
+    ],
+)
+def test_broken_lines_are_refused(text, number, line):
+    with pytest.raises(MediaError) as caught:
+        read_cues("a.srt", text)
+    assert str(caught.value) == (
+        f'"a.srt", line {number}: expected "00:00:01,000 --> 00:00:02,500", got "{line}".'
+    )
+
+
+def test_has_cues():
+    assert has_cues("WEBVTT\n")
+    assert has_cues("\n1\n0:01 --> 0:02\none")
+    assert not has_cues("a --> b\nfirst\n")
+
+
+def test_lines_as_whisper_prints_them():
+    text = "[00:01.000 --> 00:02.500]  one\n\n[00:00:03.000 --> 00:00:04.000] two\n"
+    assert read_timed_lines(text) == [
+        u._replace(text=f"{' ' * n}{u.text}") for u, n in zip(TWO, (2, 1), strict=True)
+    ]
+    assert read_timed_lines(text + "three") is None
+    assert read_timed_lines("") is None
+
+
+def test_words_with_times_inside():
+    cue = Utterance(1.0, 3.0, "so<00:00:01.500><c> very</c>\n<00:00:02.000><c> good</c>")
+    assert inline_words(cue) == (
+        Word(text="so", start=1.0, end=1.5),
+        Word(text="very", start=1.5, end=2.0),
+        Word(text="good", start=2.0, end=3.0),
+    )
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        pytest.param("no times", id="none"),
+        pytest.param("so <00:00:01.500>very good", id="not-for-every-word"),
+        pytest.param("so<00:00:02.500> very<00:00:02.000> good", id="backwards"),
+        pytest.param("so<00:00:03.500> good", id="after-the-end"),
+    ],
+)
+def test_words_without_sure_times_have_none(text):
+    assert inline_words(Utterance(1.0, 3.0, text)) == ()
+
+
+def test_bracket_is_one_word():
+    cue = Utterance(1.0, 3.0, "so<00:00:01.500><c> [\xa0__\xa0]</c><00:00:02.000><c> good</c>")
+    assert [word.text for word in inline_words(cue)] == ["so", "[\xa0__\xa0]", "good"]

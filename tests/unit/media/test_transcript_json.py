@@ -1,0 +1,100 @@
+"""Transcripts in json, in the forms of the usual tools."""
+
+import json
+
+import pytest
+
+from mmcl.corpus.schema import Word
+from mmcl.errors import MediaError
+from mmcl.media.transcript_json import is_json, read_json
+from mmcl.media.utterances import Utterance
+
+
+def read(content):
+    return read_json("a.json", json.dumps(content))
+
+
+def test_whisper_x():
+    words = [
+        {"word": "So", "start": 0, "end": 0.4, "score": 0.9, "speaker": "SPEAKER_00"},
+        {"word": "2"},  # numbers get no times
+    ]
+    segments = [
+        {"start": 0, "end": 1, "text": " So 2", "words": words, "speaker": "SPEAKER_01"},
+        {"start": 1, "end": 2, "text": "So 2", "words": words},
+        {"start": 2, "end": 3, "text": "so"},
+    ]
+    spoken = (Word(text="So", start=0, end=0.4), Word(text="2"))
+    assert read({"segments": segments, "word_segments": words, "language": "en"}) == [
+        Utterance(0, 1, " So 2", spoken, "SPEAKER_01"),
+        Utterance(1, 2, "So 2", spoken, "SPEAKER_00"),
+        Utterance(2, 3, "so"),
+    ]
+
+
+def test_whisper_cpp():
+    segment = {
+        "timestamps": {"from": "00:00:00,500", "to": "00:00:02,000"},
+        "offsets": {"from": 500, "to": 2000},
+        "text": " so good",
+    }
+    assert read({"systeminfo": "", "transcription": [segment]}) == [Utterance(0.5, 2, " so good")]
+
+
+def test_youtube():
+    events = [
+        {"tStartMs": 0, "dDurationMs": 9000, "id": 1, "wpWinPosId": 1},
+        {
+            "tStartMs": 800,
+            "dDurationMs": 5900,
+            "segs": [{"utf8": "this", "acAsrConf": 0}, {"utf8": " film", "tOffsetMs": 425}],
+        },
+        {"tStartMs": 3700, "dDurationMs": 10, "aAppend": 1, "segs": [{"utf8": "\n"}]},
+        {"tStartMs": 3800, "dDurationMs": 2000, "segs": [{"utf8": "was so\ngood"}]},
+    ]
+    assert read({"wireMagic": "pb3", "events": events}) == [
+        Utterance(
+            0.8,
+            3.8,
+            "this film",
+            (
+                Word(text="this", start=0.8, end=1.225),
+                Word(text=" film".strip(), start=1.225, end=3.8),
+            ),
+        ),
+        Utterance(3.8, 5.8, "was so\ngood"),
+    ]
+
+
+def test_text_alone():
+    assert read({"text": "so good"}) == [Utterance(None, None, "so good")]
+
+
+def test_youtube_without_times_is_refused():
+    with pytest.raises(MediaError) as caught:
+        read({"events": [{"segs": [{"utf8": "so"}]}]})
+    assert str(caught.value) == (
+        '"a.json", utterance 1: expected "tStartMs" and "dDurationMs" in every event with text.'
+    )
+
+
+def test_deep_nesting_is_refused():
+    with pytest.raises(MediaError) as caught:
+        read_json("a.json", "[" * 100_000)
+    assert str(caught.value) == '"a.json": its JSON is nested too deeply for a transcript.'
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        ('{"text": "a"}', True),
+        ('\n[{"text": "a"}]', True),
+        ("[]", False),
+        ("[1]", False),
+        ("[Music]", False),
+        ("{\\an8}so", False),
+        ("[" * 100_000, False),
+    ],
+)
+def test_is_json(text, expected):
+    assert is_json(text) is expected

@@ -1,0 +1,110 @@
+"""Transcripts that are tables or lines: separators, decimals, units, names and times."""
+
+import pytest
+
+from mmcl.errors import MediaError
+from mmcl.media.transcript_tables import find_separator, read_lines, read_table
+from mmcl.media.utterances import Utterance
+
+TWO = [Utterance(0.5, 2.25, "Kids, yes"), Utterance(3.0, 4.5, "door")]
+COMMAS = "commas in its times were read as decimal points"
+MILLISECONDS = "its times were read as milliseconds, as Whisper writes them"
+
+
+def table(text):
+    separator = find_separator(text)
+    assert separator is not None
+    return read_table("a.csv", text, separator)
+
+
+@pytest.mark.parametrize(
+    ("text", "notes"),
+    [
+        ('0.5;2.25;"Kids, yes"\n3;4.5;door;-1\n', []),
+        ("0,5;2,25;Kids, yes\n3;4,5;door\n", [COMMAS]),
+        ("0.5\t2.25\tKids, yes\n3\t4.5\tdoor\n", []),  # labels of Audacity
+        ('0.5,2.25,"Kids, yes"\n3,4.5,door\n', []),
+        ('start,end,text\n0.5,2.25,"Kids, yes"\n3,4.5,door\n', []),
+        ("Start Time;End Time;Transcript\n0,5;2,25;Kids, yes\n3,0;4,5;door\n", [COMMAS]),
+        ("text;start;end\n", None),
+        ("00:00:00,500;00:00:02,250;Kids, yes\n0:03;0:04.5;door\n", []),
+        ("start\tend\ttext\n500\t2250\tKids, yes\n3000\t4500\tdoor\n", [MILLISECONDS]),
+        ('start_ms,end_ms,text\n500,2250,"Kids, yes"\n3000,4500,door\n', [MILLISECONDS]),
+    ],
+)
+def test_tables(text, notes):
+    if notes is None:
+        assert find_separator(text) is None
+    else:
+        assert table(text) == (TWO, notes)
+
+
+def test_whole_seconds_stay_seconds():
+    assert table("start\tend\ttext\n0\t5\ta\n5\t95\tb\n")[0][1][:2] == (5.0, 95.0)
+
+
+def test_columns_by_name():
+    utterances, _ = table("start,end,speaker,text\n0,1,ANNA, so\n1,2,,no\n")
+    assert utterances == [
+        Utterance(0.0, 1.0, " so", speaker="ANNA"),
+        Utterance(1.0, 2.0, "no"),
+    ]
+
+
+@pytest.mark.parametrize("text", ["1, 2, 3 go\nand then\n", "hello\n", "1;2\n", ""])
+def test_plain_text_is_no_table(text):
+    assert find_separator(text) is None
+
+
+@pytest.mark.parametrize(
+    ("text", "number", "expected", "line"),
+    [
+        ("0,1,a, b\n1,2,c, d, e\n", 2, "start,end,text or start,end,text,label", "1,2,c, d, e"),
+        ("start\tend\ttext\n0\t1\ta\tb\n", 2, "start<tab>end<tab>text", "0\t1\ta\tb"),
+        ("0;1;a\nx;2;b\n", 2, "start;end;text or start;end;text;label", "x;2;b"),
+    ],
+)
+def test_broken_rows_are_refused(text, number, expected, line):
+    with pytest.raises(MediaError) as caught:
+        table(text)
+    assert str(caught.value) == (
+        f'"a.csv", line {number}: expected {expected} with times in seconds, got "{line}".'
+    )
+
+
+def lines(text):
+    utterances, notes = read_lines(text)
+    return [(utterance.text.strip(), utterance.speaker) for utterance in utterances], notes
+
+
+LEFT_OUT = "2 times without an end left out: when the words are said is heard"
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        pytest.param("Anna Smith  0:03  \nHello.\n\nSpeaker 2  0:10\nAt 10:30.\n", id="otter"),
+        pytest.param("[Anna Smith] 10:03:04\nHello.\n[Speaker 2] 10:03:09\nAt 10:30.", id="zoom"),
+        pytest.param("Anna Smith (00:03):\nHello.\n\nSpeaker 2 (00:10):\nAt 10:30.", id="rev"),
+    ],
+)
+def test_headings_name_the_speakers(text):
+    assert lines(text) == ([("Hello.", "Anna Smith"), ("At 10:30.", "Speaker 2")], [LEFT_OUT])
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "0:00\nhello all\n0:03\nwelcome",
+        "0:00 hello all\n0:03 welcome",
+        "[00:00:00] hello all\n[00:00:03] welcome",
+        "(0:00) - hello all\n(0:03) - welcome",
+    ],
+)
+def test_times_before_lines_are_left_out(text):
+    assert lines(text) == ([("hello all", None), ("welcome", None)], [LEFT_OUT])
+
+
+@pytest.mark.parametrize("text", ["10:30 is late", "we met\n10:30 is late\n10:40 too", "a\nb"])
+def test_times_that_are_said_stay(text):
+    assert lines(text) == ([(line, None) for line in text.split("\n")], [])
