@@ -88,6 +88,35 @@ def test_wide_scores_are_counted_in_half_points():
     assert labels["train"]["2.5..3"] == labels["valid"]["2.5..3"] == labels["test"]["0.5..1"] == 1
 
 
+@pytest.mark.parametrize(
+    ("low", "high", "bins", "first", "last"),
+    [
+        (1, 5, 8, "1..1.5", "4.5..5"),
+        (0, 10, 10, "0..1", "9..10"),
+        (0, 100, 10, "0..10", "90..100"),
+        (0, 1, 10, "0..0.1", "0.9..1"),
+        (0, 255, 11, "0..25", "250..255"),
+        (-50, 50, 10, "-50..-40", "40..50"),
+        (-2, 2, 8, "-2..-1.5", "1.5..2"),
+    ],
+)
+def test_bins_are_few_and_round_in_every_range(low, high, bins, first, last):
+    task = Task(kind="regression", low=low, high=high)
+    train = describe(corpus(task, [low, low, high, high, low]))["labels"]["train"]
+    assert len(train) == bins
+    assert next(iter(train)) == first
+    assert list(train)[-1] == last
+    assert (train[first], train[last]) == (2, 1)
+
+
+def test_float32_label_is_counted_in_the_bin_it_was_written_in():
+    task = Task(kind="regression", low=0.0, high=1.0)
+    tenths = np.arange(3, 8, dtype=np.float32) / np.float32(10)  # 0.7 is 0.69999999
+    counted = describe(corpus(task, tenths.tolist()))["labels"]
+    assert [counted["train"][f"0.{n}..0.{n + 1}"] for n in (3, 4, 5)] == [1, 1, 1]
+    assert counted["valid"]["0.6..0.7"] == counted["test"]["0.7..0.8"] == 1
+
+
 def test_label_a_rounding_error_outside_is_counted():
     labels = describe(corpus(SCORES, [1.0000009, -1.0000009, 0.0, 0.0, 0.0]))["labels"]
     assert labels["train"]["-1..-0.8"] == labels["train"]["0.8..1"] == 1

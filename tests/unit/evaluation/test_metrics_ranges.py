@@ -151,8 +151,8 @@ def test_metric_that_the_range_has_not_is_refused():
             1,
             "mmsa",
             [
-                "scores lie in -1..1: Acc-7 and Acc-5 can tell no more than 3 classes apart, since no "
-                "score rounds to the others; the field's metrics of -1..1: "
+                "scores lie in -1..1: Acc-7 and Acc-5 can tell no more than 3 classes apart, since "
+                "no score rounds to the others; the field's metrics of -1..1: "
                 "--set evaluation.preset=sims"
             ],
         ),

@@ -93,6 +93,22 @@ def test_regression_majority_is_the_median_of_the_larger_sign(truth, expected):
 
 
 @pytest.mark.parametrize(
+    ("low", "high", "truth", "expected"),
+    [
+        pytest.param(1, 5, [1.0, 2.0, 2.0, 3.0, 3.0, 5.0], 2.0, id="below"),
+        pytest.param(1, 5, [1.0, 3.0, 3.0, 4.0, 5.0, 5.0], 5.0, id="above"),
+        pytest.param(0, 100, [20.0, 50.0, 90.0], 90.0, id="draw"),
+        pytest.param(0, 1, [0.5, 0.5], 0.5, id="all-neutral"),
+        pytest.param(-50, 50, [-10.0, -20.0, 0.0, 30.0], -15.0, id="around-zero"),
+    ],
+)
+def test_majority_of_other_ranges_is_of_the_larger_side_of_the_middle(low, high, truth, expected):
+    task = Task(kind="regression", low=low, high=high)
+    found = reference_scores(task, ones(len(truth)), truth, ones(1))
+    assert found["majority"].scores.tolist() == [expected]
+
+
+@pytest.mark.parametrize(
     ("truth", "chosen"),
     [([2, 2, 0], 2), ([1, 1, 2, 2], 1), ([2, -1, -1, -1], 2), ([2.0, math.nan], 2)],
 )

@@ -191,6 +191,11 @@ def test_pool_is_what_the_network_fuses(planted, tiny_config):
             [-1.5, 0.0, 2.0, None],
             {"negative": [0], "zero": [1], "positive": [2]},
         ),
+        (
+            Task(kind="regression", low=1, high=5),
+            [2.0, 3.0, 4.5, None],
+            {"negative": [0], "middle": [1], "positive": [2]},
+        ),
         (Task(kind="classes", names=("a", "b")), [1, 0, None, 1], {"a": [1], "b": [0, 3]}),
         (
             Task(kind="emotions", names=("a", "b")),
@@ -198,7 +203,7 @@ def test_pool_is_what_the_network_fuses(planted, tiny_config):
             {"a": [0], "b": [0, 1]},
         ),
     ],
-    ids=["scores", "classes", "emotions"],
+    ids=["scores", "stars", "classes", "emotions"],
 )
 def test_label_groups(task, labels, expected):
     card = Card(name="x", task=task, dims={"text": 1}, counts={}, aligned=False)

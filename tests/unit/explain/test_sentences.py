@@ -153,6 +153,52 @@ def test_headline_of_scores(moments_like):
     assert headline(SCORES, each[:1]) == "1 utterance: rather positive (+1.0 of −3…3)."
 
 
+STARS = Task(kind="regression", low=1, high=5)
+POINTS = Task(kind="regression", low=0, high=100)
+SHARES_OF_ONE = Task(kind="regression", low=0, high=1)
+
+
+@pytest.mark.parametrize(
+    ("task", "scores", "expected"),
+    [
+        (STARS, (4.26,), "1 utterance: positive (4.3 of 1…5)."),
+        (
+            POINTS,
+            (50.0, 20.4),
+            "2 utterances: on average rather negative (35 of 0…100), from 20 to 50.",
+        ),
+        (SHARES_OF_ONE, (0.512,), "1 utterance: neutral (0.51 of 0…1)."),
+        (
+            Task(kind="regression", low=-50, high=50),
+            (-44.0,),
+            "1 utterance: very negative (−44 of −50…50).",
+        ),
+    ],
+)
+def test_scores_have_a_sign_only_where_they_can_be_negative(task, scores, expected, moments_like):
+    assert headline(task, [moments_like(score, {}) for score in scores]) == expected
+
+
+@pytest.mark.parametrize(
+    ("task", "share", "expected"),
+    [
+        (STARS, 0.26, "+0.3"),
+        (POINTS, 0.26, "0"),
+        (POINTS, -7.6, "−8"),
+        (SHARES_OF_ONE, 0.02, "+0.02"),
+    ],
+)
+def test_share_is_as_fine_as_the_range(task, share, expected):
+    assert shared(task, share) == expected
+
+
+def test_certainty_is_as_fine_as_the_range(moments_like):
+    moments = moments_like(0.5, {}, spread=0.026)
+    assert certainty(SHARES_OF_ONE, moments, 0.112) == (
+        "± 0.11 on validation, ± 0.03 between seeds"
+    )
+
+
 def test_headline_of_classes(moments_like):
     each = [moments_like(name, {}) for name in ("cross", "calm", "cross")]
     assert headline(CLASSES, each) == "3 utterances: 2 × cross, 1 × calm."

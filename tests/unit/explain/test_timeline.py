@@ -289,3 +289,29 @@ def test_picture_needs_matplotlib(timeline, tmp_path, monkeypatch):
         "drawing a timeline needs matplotlib, which is not installed.\n"
         '  Install it: pip install "mmcl[media]"'
     )
+
+
+@pytest.mark.parametrize(
+    ("low", "high", "expected"),
+    [
+        (-3, 3, ["+3", "0", "−3"]),
+        (-1, 1, ["+1.0", "0.0", "−1.0"]),
+        (1, 5, ["5", "3", "1"]),
+        (0, 5, ["5", "2.5", "0"]),
+        (0, 1, ["1", "0.5", "0"]),
+        (0, 100, ["100", "50", "0"]),
+    ],
+)
+def test_scale_names_its_ends_and_the_neutral_score(low, high, expected):
+    levels = page_module._levels(Task(kind="regression", low=low, high=high))
+    assert [level["text"] for level in levels] == expected
+    assert [level["at"] for level in levels] == [6.0, 50.0, 94.0]
+
+
+def test_picture_of_stars_has_its_line_in_the_middle(timeline, tmp_path, monkeypatch):
+    drawn = []
+    axes = pytest.importorskip("matplotlib.axes").Axes
+    monkeypatch.setattr(axes, "axhline", lambda self, y, **_: drawn.append(y))
+    stars = timeline._replace(task=Task(kind="regression", low=1, high=5))
+    draw_timeline(stars, tmp_path / "stars.png")
+    assert drawn == [3]

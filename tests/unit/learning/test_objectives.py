@@ -117,6 +117,16 @@ def test_reward_carries_no_gradient_and_falls_with_the_loss(generator, task, sca
     assert torch.corrcoef(torch.stack([paid, losses]))[0, 1] < -0.8
 
 
+def test_rewards_of_points_are_those_of_the_field():
+    points = Task(kind="regression", low=0, high=60)  # a point of the field is ten of these
+    scores, targets = torch.tensor([10.0, 35.0]), torch.tensor([30.0, 30.0])
+    assert prediction_reward(scores, targets, points).tolist() == [-2.0, -0.5]
+    paid = prediction_reward(scores, targets, points, scale="probability")
+    torch.testing.assert_close(paid, torch.tensor([-2.0, -0.5]).exp(), **TOLERANCE)
+    # The loss that validation reports is in the label's own unit.
+    assert item_losses(scores, targets, points).tolist() == [20.0, 5.0]
+
+
 def test_released_reward_worked_by_hand():
     # Fault F2: the rows of [b * e, 2] read as if they were the clips. With two emotions
     # clip 0 reads row 0 (clip 0, first emotion), clip 1 row 1 (clip 0, second emotion),

@@ -24,6 +24,7 @@ from mmcl.types import MODALITIES
 DIMS = {"text": 6, "audio": 4, "vision": 3}
 TASKS = {
     "regression": Task(kind="regression", low=-3, high=3),
+    "points": Task(kind="regression", low=0, high=1000),
     "classes": Task(kind="classes", names=("sad", "calm", "glad")),
     "emotions": Task(kind="emotions", names=("joy", "anger")),
 }
@@ -166,6 +167,7 @@ def test_padded_steps_may_hold_anything(unaligned, run):
         pytest.param(("calibrated", "model.decoupling=softmax"), True, "classes", id="softmax"),
         pytest.param(("released",), False, "regression", id="released"),
         pytest.param(("text_only",), True, "emotions", id="text_only"),
+        pytest.param(("text_only",), True, "points", id="points"),
     ],
 )
 def test_other_networks_are_equal_as_well(given, aligned, task, run, tmp_path):
@@ -174,6 +176,12 @@ def test_other_networks_are_equal_as_well(given, aligned, task, run, tmp_path):
     assert 0 <= exported.difference < 1e-5
     features, masks = clips(4, (12, 12, 12) if aligned else (12, 5, 19))
     used = [{m: each[m] for m in model.modalities} for each in (features, masks)]
+    if task == "points":  # as on the scale of -3..3
+        with torch.no_grad():
+            wanted = model(*used).scores
+        found = run(exported.path, *used)["scores"]
+        torch.testing.assert_close(found * 6 / 1000, wanted * 6 / 1000, **CLOSE)
+        return
     assert_same(model, exported.path, *used, run)
 
 

@@ -7,7 +7,7 @@ from torch import nn
 
 from mmcl.config import ModelSettings, PolicySettings
 from mmcl.corpus.schema import Task
-from mmcl.errors import DatasetError, ShapeError
+from mmcl.errors import DatasetError, RunError, ShapeError
 from mmcl.models.network import Network
 
 DIMS = {"text": 2, "audio": 1, "vision": 3}
@@ -262,3 +262,55 @@ def test_saved_network_with_a_weight_missing_is_refused(tmp_path):
     save_file({key: value for key, value in weights.items() if "bias" not in key}, file)
     with pytest.raises(RuntimeError, match="bias"):
         Tied.from_pretrained(tmp_path)
+
+
+# ---------------------------------------------------------------- ranges other than the field's
+
+
+STARS = Task(kind="regression", low=1, high=5)
+
+
+def test_raw_scores_lie_around_the_middle_of_the_range_and_end_with_it():
+    network = Plain(DIMS, STARS).eval()
+    raw = torch.tensor([[0.0], [1.5], [-3.0], [7.0], [-7.0], [NAN]])
+    scores = network.shape_scores(raw)
+    expected = torch.tensor([3.0, 4.0, 1.0, 5.0, 1.0, NAN])
+    torch.testing.assert_close(scores, expected, equal_nan=True)
+
+
+def test_scores_in_training_may_leave_the_range_and_have_a_gradient():
+    raw = torch.tensor([[7.0]], requires_grad=True)
+    scores = Plain(DIMS, STARS).train().shape_scores(raw)
+    scores.sum().backward()
+    assert scores.item() == pytest.approx(3 + 7 * 4 / 6)
+    assert raw.grad.item() == pytest.approx(4 / 6)
+
+
+def test_scores_of_the_field_are_not_touched():
+    for low, high in ((-3, 3), (-1, 1), (-2, 2)):
+        network = Plain(DIMS, Task(kind="regression", low=low, high=high)).eval()
+        assert network.shape_scores(torch.tensor([[7.0]])).item() == 7.0
+        assert "score_range" not in network.state_dict()
+
+
+def test_half_precision_keeps_the_points_apart():
+    network = Plain(DIMS, Task(kind="regression", low=0, high=1000)).eval()
+    scores = network.shape_scores(torch.tensor([[2.0]], dtype=torch.bfloat16))
+    assert scores.dtype == torch.float32
+    assert scores.item() == pytest.approx(500 + 2000 / 6)
+
+
+def test_weights_of_a_version_without_the_scale_are_refused(tmp_path):
+    network = Tied(DIMS, STARS)
+    network.save_pretrained(tmp_path)
+    assert Tied.from_pretrained(tmp_path).task == STARS
+    file = tmp_path / "model.safetensors"
+    weights = load_file(file)
+    save_file({key: value for key, value in weights.items() if key != "score_range"}, file)
+    with pytest.raises(RunError) as caught:
+        Tied.from_pretrained(tmp_path)
+    assert str(caught.value) == (
+        f"{file}: was trained by an earlier version of mmcl, which did not know the middle of "
+        "scores from 1 to 5.\n"
+        "  Its predictions would be wrong here. Train it again: mmcl train CORPUS --out NEW"
+    )

@@ -358,6 +358,16 @@ def test_corpus_without_split_or_labels_is_scored_as_far_as_it_goes(run):
     ]
 
 
+def test_corpus_of_another_range_is_told_from_the_runs(run):
+    report = run.evaluate(_toy({"text": 96}, Task(kind="regression", low=1, high=5)))
+    assert report["notes"][0] == (
+        "predictions lie in the run's range, -3..3; the corpus says 1..5 of its labels: "
+        "do not compare the two as they are"
+    )
+    assert any(note.startswith("scores lie in 1..5: Acc-2 and F1 ask") for note in report["notes"])
+    assert "acc7" not in report["test"]
+
+
 def test_released_on_unaligned_says_what_it_was_given(tmp_path, planted, tiny_config):
     config = tiny_config("model.steps=12", model="released")
     run = train(planted(aligned=False), config, out=tmp_path / "run")
