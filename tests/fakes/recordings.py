@@ -33,10 +33,12 @@ def _write_sound(container, stream, pieces, sound_rate):
     import av
 
     size = stream.codec_context.frame_size or 1024
+    layout = stream.codec_context.layout
     for start, samples in pieces:
-        whole = np.round(np.clip(samples, -1, 1) * 32767).astype(np.int16)
-        for at in range(0, len(whole), size):
-            frame = av.AudioFrame.from_ndarray(whole[None, at : at + size], "s16", "mono")
+        whole = np.round(np.clip(np.atleast_2d(samples), -1, 1) * 32767).astype(np.int16)
+        for at in range(0, whole.shape[1], size):
+            part = np.ascontiguousarray(whole[:, at : at + size].T).reshape(1, -1)
+            frame = av.AudioFrame.from_ndarray(part, "s16", layout)
             frame.sample_rate, frame.time_base = sound_rate, Fraction(1, sound_rate)
             frame.pts = round(start * sound_rate) + at
             container.mux(stream.encode(frame))
@@ -55,10 +57,12 @@ def write_media(
     sound=None,
     sound_rate=16_000,
     sound_codec="aac",
+    sound_layout="mono",
 ):
     """Write a media file, whose pictures are shown ``rate`` a second or at ``times`` of their own.
 
-    The sound is pieces ``(start, samples)``, in seconds and -1..1.
+    The sound is pieces ``(start, samples)``, in seconds and -1..1; with a ``sound_layout`` of
+    several channels the samples are ``[channels, k]``.
     """
     import av
 
@@ -69,7 +73,7 @@ def write_media(
             video = _picture_stream(container, picture_codec, rate, size, rotation, key_every)
             shown = [at / rate for at in range(len(pictures))] if times is None else times
         if sound is not None:
-            audio = container.add_stream(sound_codec, rate=sound_rate, layout="mono")
+            audio = container.add_stream(sound_codec, rate=sound_rate, layout=sound_layout)
         if video is not None:
             _write_pictures(container, video, pictures, shown)
         if audio is not None:

@@ -9,8 +9,9 @@ import numpy as np
 import pytest
 
 from mmcl.media.align import align_words, refine_times, words_by_recogniser
-from mmcl.media.decode import frames, probe, read_audio
+from mmcl.media.decode import frames, probe
 from mmcl.media.recognise import Recogniser
+from mmcl.media.sound import read_audio
 from mmcl.media.transcripts import check_times, find_transcript, read_transcript
 from mmcl.media.weights import speech_model
 
@@ -182,7 +183,7 @@ def test_moud_transcript():
     path = real("moud/101_movies.mp4")
     found = find_transcript(path)
     assert found == real("moud/101_movies.csv")
-    utterances = read_transcript(found)
+    utterances = read_transcript(found).utterances
     check_times(found, utterances, probe(path).duration)
     edges = [0.0, 6.643, 17.29, 23.475, 26.714, 33.367]
     assert [(each.start, each.end) for each in utterances] == list(pairwise(edges))

@@ -1,7 +1,7 @@
-"""Decode pictures and sound from a media file, on the file's own clock.
+"""Open a media file and decode its pictures, on the file's own clock.
 
 Time 0 is where the container starts. Everything is streamed: a file of any length needs only
-the memory of one picture or one block of sound.
+the memory of one picture.
 """
 
 from __future__ import annotations
@@ -18,21 +18,18 @@ from numpy.typing import NDArray
 
 from mmcl.errors import MediaError
 from mmcl.extras import load
-from mmcl.media.recipe import SAMPLE_RATE
 
 if TYPE_CHECKING:
     from av.container import InputContainer
 
 __all__ = [
-    *("Frame", "MediaInfo", "audio_blocks", "frames", "main_stream", "open_media"),
-    *("origin_of", "probe", "read_audio", "starts_at_zero"),
+    *("Frame", "MediaInfo", "decoded_frames", "frames", "main_stream", "open_media"),
+    *("origin_of", "probe", "starts_at_zero"),
 ]
 
 MAX_PIXELS = 3840 * 2160
 MAX_HEIGHT = 720  # rows; larger pictures are scaled down, since face features need no more
 SAME_TIME = 1e-3  # seconds; Matroska stores times in milliseconds
-JITTER = 0.02  # seconds by which sound may be off its expected time without being moved
-MAX_GAP = 600.0  # seconds; a longer gap in the sound is a broken clock and not silence
 LEAD = 0.5  # seconds; decoding starts this early, because frames depend on earlier ones
 
 # Containers that store times, so that these are right after a seek. mp3 only guesses them.
@@ -48,7 +45,6 @@ TEXTS = {"tty", "bin", "xbin", "adf", "idf"}
 
 _KIND_NAMES = {"audio": "sound", "video": "pictures"}
 _Kind = Literal["audio", "video"]
-_Floats = NDArray[np.float32]
 
 
 class MediaInfo(NamedTuple):
@@ -105,49 +101,6 @@ def probe(path: Path) -> MediaInfo:
         return MediaInfo(duration, has_audio, True, width, height, float(rate))
 
 
-def audio_blocks(
-    path: Path, start: float = 0.0, end: float | None = None, *, block_seconds: float = 30.0
-) -> Iterator[_Floats]:
-    """Stream a stretch of sound, 16 kHz mono.
-
-    Sample ``i`` is at ``start + i / 16000`` seconds on the file's clock. Gaps, and the time
-    before sound that begins late, are silence.
-
-    Args:
-        path: A media file.
-        start: In seconds.
-        end: In seconds; None reads to the end of the sound.
-        block_seconds: Length of every block but the last, in seconds.
-
-    Yields:
-        Samples, float32 ``[k]``, in -1..1; fewer than asked for where the sound ends first, and
-        none where the file has no sound.
-
-    Raises:
-        MediaError: As :func:`probe`, or if none of the sound can be decoded.
-    """
-    size = round(block_seconds * SAMPLE_RATE)
-    wanted = math.inf if end is None else round(end * SAMPLE_RATE) - round(start * SAMPLE_RATE)
-    pending: list[_Floats] = []
-    for piece in _sound(path, start):
-        pending.append(piece[: int(max(0, min(wanted, len(piece))))])
-        wanted -= len(piece)
-        if sum(map(len, pending)) >= size:
-            samples = np.concatenate(pending)
-            complete = len(samples) // size * size
-            yield from samples[:complete].reshape(-1, size)
-            pending = [samples[complete:]]
-        if wanted <= 0:
-            break
-    if sum(map(len, pending)):
-        yield np.concatenate(pending)
-
-
-def read_audio(path: Path, start: float = 0.0, end: float | None = None) -> _Floats:
-    """Read a stretch of sound at once, float32 ``[samples]``; see :func:`audio_blocks`."""
-    return np.concatenate([np.zeros(0, np.float32), *audio_blocks(path, start, end)])
-
-
 def frames(
     path: Path, *, rate: float = 10.0, start: float = 0.0, end: float | None = None
 ) -> Iterator[Frame]:
@@ -184,7 +137,7 @@ def _shown(path: Path, start: float) -> Iterator[tuple[float, float, Any]]:
     """Yield every picture with the times at which it appears and disappears."""
     previous: tuple[float, Any] | None = None
     usual_seconds = 0.04
-    for time, picture in _frames_from(path, "video", start):
+    for time, picture in decoded_frames(path, "video", start):
         if previous is not None:
             yield previous[0], time, previous[1]
             usual_seconds = time - previous[0]
@@ -212,80 +165,12 @@ def _quarter_turns(picture: Any | None) -> int:
     return 0 if picture is None else round(picture.rotation / 90) % 4
 
 
-def _sound(path: Path, start: float) -> Iterator[_Floats]:
-    """Yield sound without a gap from sample ``round(start * SAMPLE_RATE)`` on, in pieces."""
-    sound = _GaplessSound(round(start * SAMPLE_RATE))
-    for time, frame in _frames_from(path, "audio", start):
-        yield from sound.add(frame, time)
-    yield from sound.finish()
+def decoded_frames(path: Path, kind: _Kind, start: float) -> Iterator[tuple[float, Any]]:
+    """Yield decoded frames of one stream with their times, from a little before ``start`` on.
 
-
-class _GaplessSound:
-    """Frames of sound at their times, resampled to 16 kHz mono, with silence in the gaps."""
-
-    def __init__(self, first_sample: int) -> None:
-        self.written = first_sample  # the next sample to yield
-        self.place = first_sample  # where the next sample of the resampler belongs
-        self.due = math.nan  # when the next frame comes if nothing is missing, in seconds
-        self.resampler: Any = None
-
-    def add(self, frame: Any, time: float) -> Iterator[_Floats]:
-        """Add a frame that begins at ``time`` seconds."""
-        if self.resampler is None or JITTER < abs(time - self.due) < MAX_GAP:
-            yield from self._restart(frame, time)
-        try:
-            resampled = self.resampler.resample(frame)
-        except ValueError:  # another rate, format or number of channels from here on
-            yield from self._restart(frame, time)
-            resampled = self.resampler.resample(frame)
-        self.due += frame.samples / frame.sample_rate
-        yield from self._placed(resampled)
-
-    def _restart(self, frame: Any, time: float) -> Iterator[_Floats]:
-        """Begin with a new resampler at the time of a frame."""
-        yield from self.finish()
-        av = load("av", "reading video and sound")
-        self.resampler = av.AudioResampler(format="s16", layout="mono", rate=SAMPLE_RATE)
-        # Only every so many samples do both rates have one at the same time. Start at such a
-        # sample and fill up with silence, so that the resampled ones fall on whole places.
-        rate = frame.sample_rate
-        first, cycle = round(time * rate), rate // math.gcd(rate, SAMPLE_RATE)
-        self.place, self.due = (first - first % cycle) * SAMPLE_RATE // rate, time
-        if first % cycle:
-            yield from self._placed(self.resampler.resample(_silence(frame, first % cycle)))
-
-    def finish(self) -> Iterator[_Floats]:
-        """Yield what the resampler still holds."""
-        if self.resampler is not None:
-            yield from self._placed(self.resampler.resample(None))
-
-    def _placed(self, resampled: list[Any]) -> Iterator[_Floats]:
-        """Yield samples at their places: gaps are filled with silence, overlaps are dropped."""
-        for frame in resampled:
-            samples = frame.to_ndarray()[0].astype(np.float32) / 32768
-            missing = self.place - self.written
-            self.place += len(samples)
-            if missing > 0:
-                yield np.zeros(missing, np.float32)
-            samples = samples[max(-missing, 0) :]
-            self.written = max(self.written, self.place)
-            if len(samples):
-                yield samples
-
-
-def _silence(like: Any, samples: int) -> Any:
-    """Return a silent frame in the format of another."""
-    av = load("av", "reading video and sound")
-    frame = av.AudioFrame(format=like.format.name, layout=like.layout.name, samples=samples)
-    frame.sample_rate = like.sample_rate
-    zero = b"\x80" if like.format.name.startswith("u8") else b"\x00"
-    for plane in frame.planes:
-        plane.update(zero * plane.buffer_size)
-    return frame
-
-
-def _frames_from(path: Path, kind: _Kind, start: float) -> Iterator[tuple[float, Any]]:
-    """Yield decoded frames of one stream with their times, from a little before ``start`` on."""
+    Raises:
+        MediaError: As :func:`probe`, or if nothing of the stream can be decoded.
+    """
     if start > LEAD:
         with open_media(path) as container:
             stream = main_stream(container, kind)

@@ -13,10 +13,13 @@ from numpy.typing import NDArray
 
 from mmcl.corpus.schema import Card, Clip, Task, Word
 from mmcl.errors import MediaError
-from mmcl.media.decode import audio_blocks, frames, probe
+from mmcl.media.channels import channels_of
+from mmcl.media.decode import frames, probe
+from mmcl.media.ends import ends_of
 from mmcl.media.face import FACE_COLUMNS
 from mmcl.media.rates import steps_at_rate, steps_per_word
 from mmcl.media.recipe import Recipe
+from mmcl.media.sound import audio_blocks
 from mmcl.media.spoken import Stretch, TimedUtterance, UtteranceFinder
 from mmcl.media.stages import STAGES, StageClock
 from mmcl.media.text import text_columns
@@ -24,6 +27,7 @@ from mmcl.media.utterances import moved_words
 from mmcl.media.voice import (
     EGEMAPS_COLUMNS,
     VOICE_COLUMNS,
+    VOICE_RATE,
     egemaps_steps,
     voice_steps_of_blocks,
     voice_times,
@@ -36,8 +40,11 @@ __all__ = ["STAGES", "Extracted", "Extractor", "Models", "card_of", "with_versio
 EGEMAPS_PIECE = 300.0  # seconds of sound that openSMILE gets at once, to bound its memory
 NEAR = 2.0  # seconds around an utterance in which the nearest step to a short word may lie
 SILENCE = -80.0  # decibels of full scale; sound that never gets louder counts as none
+UNHEARD = 3.0  # seconds of voice outside all utterances that are worth a note
+LONG_GAP = 10.0  # seconds without an utterance, likewise
+AUDIBLE = 30.0  # decibels below the loudest step; what is quieter is no voice but the room
 WORDLESS_STEP = 1.0  # seconds of a step where there are no words, in alignment "word"
-_LOUDNESS = VOICE_COLUMNS.index("log_energy")
+_LOUDNESS, _PITCH = VOICE_COLUMNS.index("log_energy"), VOICE_COLUMNS.index("log_f0")
 
 _Floats = NDArray[np.float32]
 
@@ -136,16 +143,21 @@ class _FileExtraction:
         self.clock = StageClock(extractor.progress)
         self.notes: list[str] = []
         with self.clock.stage("decode"):
-            self.info = probe(path)
-        start, wanted = span or (0.0, self.info.duration)
-        end = min(wanted, self.info.duration)
+            self.info, self.ends = probe(path), ends_of(path)
+        stated = there = self.info.duration
+        lasts = f"lasts {there:.2f} s"
+        if self.ends.is_short and self.ends.stated is not None:
+            stated, there = self.ends.stated, self.ends.last
+            lasts = f"ends at {there:.2f} s, although its header says {stated:.2f} s"
+        start, wanted = span or (0.0, stated)
+        end = min(wanted, there)
         if not 0 <= start < end:
             raise MediaError(
-                f'"{path.name}" lasts {self.info.duration:.2f} s; '
-                f"expected a stretch inside it, got {start:g}..{wanted:g} s."
+                f'"{path.name}" {lasts}; expected a stretch inside it, got {start:g}..{wanted:g} s.'
             )
         self.start, self.end = start, end
-        self.stretch = Stretch(path, start, end, self.info.duration, span is not None)
+        self.stretch = Stretch(path, start, end, stated, there, span is not None)
+        self.notes += self.ends.notes(start, wanted)
 
     def run(self, transcript: Path | str | None) -> Extracted:
         voice = self._voice()
@@ -155,6 +167,8 @@ class _FileExtraction:
         ).find(transcript)
         # The face comes after the voice, whose loudness tells which of several faces speaks.
         face = self._face(voice)
+        if found and not self.stretch.is_one_utterance:
+            self._note_outside(found, voice)
         utterances = found or [self._wordless_utterance()]
         vectors = self._word_vectors(utterances)
         # Loudness and silence are always those of our own voice features, not of openSMILE's.
@@ -181,6 +195,13 @@ class _FileExtraction:
         if not self.info.has_audio:
             self.notes.append("no sound: audio is left out")
             return None
+        if self.ends.audio is None and self.ends.video is not None:
+            self.notes.append("nothing of its sound is left: audio is left out")
+            return None
+        with self.clock.stage("decode"):
+            note = channels_of(self.path).note
+        if note:
+            self.notes.append(note)
         with self.clock.stage("audio"):
             blocks = audio_blocks(self.path, self.start, self.end)
             steps = voice_steps_of_blocks(self.clock.decoding(blocks, "audio"))
@@ -206,6 +227,9 @@ class _FileExtraction:
     def _face(self, voice: _Series | None) -> _Series | None:
         if not self.info.has_video:
             self.notes.append("no pictures: vision is left out")
+            return None
+        if self.ends.video is None and self.ends.audio is not None:
+            self.notes.append("nothing of its pictures is left: vision is left out")
             return None
         rate = self.recipe.frame_rate
         loudness: Callable[[float], float] | None = None
@@ -265,6 +289,7 @@ class _FileExtraction:
             clip_id=str(number),
             text=utterance.text or None,
             words=words,
+            speaker=utterance.speaker,
         )
 
     def _utterance_steps(self, series: _Series, utterance: TimedUtterance) -> _Floats | None:
@@ -278,6 +303,25 @@ class _FileExtraction:
             steps, measured = steps_at_rate(*rows, series.rate, start, end)
         return steps if measured.any() else None
 
+    def _note_outside(self, utterances: Sequence[TimedUtterance], voice: _Series | None) -> None:
+        """Say how much of the file is in no utterance, where that is long or may be speech."""
+        gaps = _gaps(utterances, self.start, self.end)
+        voiced = 0.0
+        if voice is not None:
+            loudness = voice.steps[:, _LOUDNESS]
+            is_voiced = (voice.steps[:, _PITCH] > 0) & (loudness > loudness.max() - AUDIBLE)
+            edges = [np.searchsorted(voice.times, gap) for gap in gaps]
+            voiced = sum(int(is_voiced[first:stop].sum()) for first, stop in edges) / VOICE_RATE
+        longest = max(gaps, key=lambda gap: gap[1] - gap[0], default=(0.0, 0.0))
+        if voiced < UNHEARD and longest[1] - longest[0] < LONG_GAP:
+            return
+        outside = sum(stop - start for start, stop in gaps)
+        may_be_speech = f"; {voiced:.1f} s of these sound like a voice" if voiced >= UNHEARD else ""
+        self.notes.append(
+            f"{outside:.1f} of {self.end - self.start:.1f} s are in no utterance, the longest "
+            f"stretch from {longest[0]:.1f} to {longest[1]:.1f} s{may_be_speech}"
+        )
+
     def _note_missing(self, clips: Sequence[Clip], *, has_words: bool) -> None:
         if not has_words:
             steps = ", its steps are seconds" if self.recipe.alignment == "word" else ""
@@ -286,6 +330,20 @@ class _FileExtraction:
             lacking = sum(modality not in clip.features for clip in clips)
             if 0 < lacking < len(clips):
                 self.notes.append(f"{modality} is missing in {lacking} of {len(clips)} utterances")
+
+
+def _gaps(
+    utterances: Sequence[TimedUtterance], start: float, end: float
+) -> list[tuple[float, float]]:
+    """Return the stretches between two times that are in no utterance."""
+    gaps, covered = [], start
+    for utterance in sorted(utterances):
+        if utterance.start > covered:
+            gaps.append((covered, utterance.start))
+        covered = max(covered, utterance.end)
+    if end > covered:
+        gaps.append((covered, end))
+    return gaps
 
 
 def card_of(

@@ -19,7 +19,7 @@ from mmcl.extras import load
 from mmcl.media.recipe import SAMPLE_RATE
 
 __all__ = [
-    *("EGEMAPS_COLUMNS", "VOICE_COLUMNS", "egemaps_steps"),
+    *("EGEMAPS_COLUMNS", "VOICE_COLUMNS", "VOICE_RATE", "egemaps_steps"),
     *("voice_steps", "voice_steps_of_blocks", "voice_times"),
 ]
 

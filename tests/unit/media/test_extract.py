@@ -335,6 +335,42 @@ def test_transcript_without_times_is_aligned(talk, make_extractor, monkeypatch, 
     assert [clip.text for clip in found.clips] == ["so", "it", "goes"]  # .7 s apart
 
 
+def test_transcript_names_the_speakers(talk, make_extractor, monkeypatch, tmp_path):
+    """With times; without them, where the words of one end those of the next begin."""
+    subtitles, lines = tmp_path / "talk.srt", tmp_path / "talk.txt"
+    subtitles.write_text(
+        "1\n00:00:00,200 --> 00:00:01,000\nANNA: so it\n\n2\n00:00:01,500 --> 00:00:02,500\ngoes\n"
+    )
+    lines.write_text("[Anna]: so it\n[Ben]: goes on\n[Anna]: yes")
+
+    def time_words(audio, text, *, language, recogniser):
+        words = text.split()
+        return tuple(Word(text=w, start=n / 4, end=n / 4 + 0.2) for n, w in enumerate(words))
+
+    monkeypatch.setattr(spoken, "time_words", time_words)
+
+    def speakers(path, span=None):
+        found = make_extractor().extract(talk, transcript=path, span=span)
+        assert "transcript: speaker names: " in " ".join(found.notes)
+        return [(clip.text, clip.speaker) for clip in found.clips]
+
+    assert speakers(subtitles) == [("so it", "ANNA"), ("goes", None)]
+    assert speakers(lines) == [("so it", "Anna"), ("goes on", "Ben"), ("yes", "Anna")]
+    assert speakers(subtitles, span=(0, 9)) == [("so it goes", "ANNA")]
+    assert speakers(lines, span=(0, 9)) == [("so it goes on yes", "Anna, Ben")]
+
+
+def test_subtitle_may_outlast_the_sound(talk, make_extractor, monkeypatch, tmp_path):
+    path = tmp_path / "talk.vtt"
+    path.write_text("WEBVTT\n\n00:01.000 --> 00:05.000\nso<00:00:02.000><c> it</c>\n")
+    found = make_extractor().extract(talk, transcript=path)
+    (span,) = found.spans
+    assert span[0] == 1.0
+    assert span[1] == found.duration
+    assert found.clips[0].words[1] == Word(text="it", start=1.0, end=round(found.duration - 1, 6))
+    assert "transcript: 1 utterance ended 2.0 s after the recording: cut at its end" in found.notes
+
+
 def test_text_of_a_file_without_sound_is_spread_evenly(make_media, grey_pictures, make_extractor):
     path = make_media("mute.mp4", pictures=grey_pictures(10))
     found = make_extractor().extract(path, transcript="yes no", span=(0, 1))
@@ -434,6 +470,175 @@ def test_no_face_and_the_tracker_s_own_words(talk, make_extractor):
     three = FakeTracker(note="3 faces; followed the largest, at the left")
     assert make_extractor(tracker=three).extract(talk).notes == (three.note,)
     assert three.loudness(1.0) == pytest.approx(-9.0, abs=0.5)  # half of full scale, a sine
+
+
+# ---------------------------------------------------------------- ends that are missing
+
+
+@pytest.fixture
+def cut_talk(make_media, tone):
+    """A wav of three seconds by its header, of which 1.4 s are there."""
+    path = make_media("talk.wav", sound=[(0.0, tone(3.0))], sound_codec="pcm_s16le")
+    path.write_bytes(path.read_bytes()[: 44 + 2 * int(1.4 * SAMPLE_RATE)])
+    return path
+
+
+def test_what_is_left_of_a_file_is_kept_and_said(cut_talk, make_extractor):
+    found = make_extractor(said=SAID[:2]).extract(cut_talk)
+    assert found.spans == [(0.1, 0.8)]
+    assert found.notes == (
+        "it ends at 1.4 of 3.0 s: the rest is missing",
+        "no pictures: vision is left out",
+    )
+    assert found.duration == pytest.approx(1.4, abs=0.01)
+
+
+def test_a_clip_of_a_file_that_is_cut_short_ends_where_the_file_does(cut_talk, make_extractor):
+    found = make_extractor(said=()).extract(cut_talk, span=(0.0, float("inf")))
+    (clip,) = found.clips
+    assert found.spans[0][1] == pytest.approx(1.4, abs=0.01)
+    assert len(clip.words) == 2  # steps of a second
+
+
+def test_a_stretch_that_is_there_is_not_missing(cut_talk, make_extractor):
+    found = make_extractor(said=(("hello", 0.1, 0.4),)).extract(cut_talk, span=(0.0, 1.0))
+    assert found.notes == ("no pictures: vision is left out",)
+
+
+def test_a_stretch_in_the_end_that_is_missing(cut_talk, make_extractor):
+    with pytest.raises(MediaError) as caught:
+        make_extractor().extract(cut_talk, span=(2.0, 3.0))
+    assert str(caught.value) == (
+        '"talk.wav" ends at 1.40 s, although its header says 3.00 s; '
+        "expected a stretch inside it, got 2..3 s."
+    )
+
+
+SUBTITLES = """1
+00:00:00,100 --> 00:00:00,400
+hello
+
+2
+00:00:01,000 --> 00:00:02,000
+my dear
+
+3
+00:00:02,100 --> 00:00:02,900
+goodbye
+"""
+
+
+@pytest.fixture
+def subtitles(tmp_path, monkeypatch):
+    """Subtitles of the talk, whose words are all found at once."""
+    monkeypatch.setattr(
+        spoken,
+        "time_words",
+        lambda audio, text, **_: tuple(Word(text=w, start=0.0, end=0.1) for w in text.split()),
+    )
+    path = tmp_path / "talk.srt"
+    path.write_text(SUBTITLES)
+    return path
+
+
+def test_utterances_in_the_end_that_is_missing_are_said(cut_talk, make_extractor, subtitles):
+    found = make_extractor().extract(cut_talk, transcript=subtitles)
+    assert [clip.text for clip in found.clips] == ["hello", "my dear"]
+    assert found.spans[1] == pytest.approx((1.0, 1.4), abs=0.01)
+    assert found.notes[:3] == (
+        "it ends at 1.4 of 3.0 s: the rest is missing",
+        '1 of 3 utterances of "talk.srt" begin after 1.4 s, where the file ends, and are left out',
+        'an utterance of "talk.srt" goes on after 1.4 s: it is cut off',
+    )
+
+
+def test_subtitles_of_a_whole_file_may_end_a_little_later(
+    make_media, tone, make_extractor, subtitles
+):
+    path = make_media("talk.wav", sound=[(0.0, tone(2.8))], sound_codec="pcm_s16le")
+    found = make_extractor().extract(path, transcript=subtitles)
+    assert len(found.clips) == 3
+    assert found.notes == ("no pictures: vision is left out",)
+
+
+@pytest.mark.parametrize("as_file", [True, False])
+def test_text_that_may_go_on_where_the_file_ends(
+    cut_talk, make_extractor, subtitles, tmp_path, as_file
+):
+    text = tmp_path / "said.txt"
+    text.write_text("hello my dear")
+    found = make_extractor().extract(cut_talk, transcript=text if as_file else text.read_text())
+    assert found.notes[-1] == "no pictures: vision is left out"
+    note = "the text may go on where the file ends: the times of its last words are then wrong"
+    assert note in found.notes
+
+
+def test_sound_that_is_lost_leaves_the_pictures(make_media, grey_pictures, tone, make_extractor):
+    """As in an mp4 that stores all pictures first, and was cut short."""
+    path = make_media("talk.mkv", pictures=grey_pictures(20), sound=[(0.0, tone(2.0))])
+    extractor = make_extractor()
+    ends = home.ends_of(path)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(home, "ends_of", lambda path: ends._replace(audio=None))
+        found = extractor.extract(path)
+        assert found.notes[0] == "nothing of its sound is left: audio is left out"
+        patch.setattr(home, "ends_of", lambda path: ends._replace(video=None))
+        found = extractor.extract(path)
+        assert found.notes[0] == "nothing of its pictures is left: vision is left out"
+
+
+# ---------------------------------------------------------------- channels
+
+
+@pytest.mark.parametrize("with_pictures", [True, False])
+def test_channels_that_cancel_each_other_out(
+    make_media, grey_pictures, tone, make_extractor, with_pictures
+):
+    path = make_media(
+        "talk.mkv",
+        pictures=grey_pictures(30) if with_pictures else None,
+        sound=[(0.0, np.stack([tone(3.0), -tone(3.0)]))],
+        sound_codec="flac",
+        sound_layout="stereo",
+    )
+    found = make_extractor().extract(path)
+    assert [clip.text for clip in found.clips] == ["hello there", "bye"]
+    loudness = found.clips[0].features["audio"][:, VOICE_COLUMNS.index("log_energy")]
+    np.testing.assert_allclose(loudness, -9.0, rtol=0, atol=0.5)  # half of full scale, a sine
+    assert found.notes[0] == (
+        "its two channels cancel each other out in 3.0 s (one of them is upside down): "
+        "channel left is read alone"
+    )
+
+
+# ---------------------------------------------------------------- what is in no utterance
+
+
+def test_voice_outside_all_utterances_is_said(make_media, tone, make_extractor):
+    sound = [(0.0, np.concatenate([tone(6.0), 0.01 * tone(2.0), tone(1.0)]))]
+    path = make_media("talk.wav", sound=sound, sound_codec="pcm_s16le")
+    found = make_extractor().extract(path)
+    # Of 9 s, 1.1 are in utterances and 2 are too quiet.
+    assert found.notes[-1] == (
+        "7.9 of 9.0 s are in no utterance, the longest stretch from 2.4 to 9.0 s; "
+        "5.9 s of these sound like a voice"
+    )
+
+
+def test_a_long_stretch_without_an_utterance_is_said(make_media, tone, make_extractor):
+    sound = [(0.0, np.concatenate([tone(2.4), np.zeros(11 * SAMPLE_RATE)]))]
+    path = make_media("talk.wav", sound=sound, sound_codec="pcm_s16le")
+    found = make_extractor().extract(path)
+    assert found.notes[-1] == (
+        "12.3 of 13.4 s are in no utterance, the longest stretch from 2.4 to 13.4 s"
+    )
+
+
+def test_a_clip_that_is_one_utterance_has_nothing_outside(make_media, tone, make_extractor):
+    path = make_media("talk.wav", sound=[(0.0, tone(9.0))], sound_codec="pcm_s16le")
+    assert make_extractor().extract(path, span=(0.0, 9.0)).notes == (
+        "no pictures: vision is left out",
+    )
 
 
 # ---------------------------------------------------------------- long files
