@@ -50,6 +50,7 @@ def corpus_schema(card: Card, dtype: str) -> pa.Schema:
         ("clip_id", pa.string()),
         ("text", pa.string()),
         ("words", pa.list_(_WORD)),
+        ("speaker", pa.string()),
         *((f"features_{m}", pa.list_(pa.list_(_FLOATS[dtype], card.dims[m]))) for m in present),
     ]
     if "planted" in card.recipe:

@@ -16,7 +16,7 @@ from mmcl.media.align import ENGLISH, LONGEST, refine_times, time_words
 from mmcl.media.recipe import Recipe
 from mmcl.media.sound import read_audio
 from mmcl.media.stages import StageClock
-from mmcl.media.transcripts import check_times, read_transcript
+from mmcl.media.transcripts import check_times, cut_at_end, read_transcript
 from mmcl.media.utterances import Utterance, cut_utterances, joined, moved_words
 from mmcl.media.weights import Models
 
@@ -69,7 +69,8 @@ class UtteranceFinder:
         """
         if isinstance(transcript, Path):
             utterances, notes = read_transcript(transcript)
-            self.notes += [f"transcript: {note}" for note in notes]
+            utterances, cut_notes = cut_at_end(utterances, self.stretch.file_seconds)
+            self.notes += [f"transcript: {note}" for note in notes + cut_notes]
             check_times(transcript, utterances, self.stretch.file_seconds)
             utterances = self._in_file(utterances, transcript.name)
             if all(utterance.start is not None for utterance in utterances):

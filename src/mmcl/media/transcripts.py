@@ -22,6 +22,7 @@ __all__ = [
     "TRANSCRIPT_ENDINGS",
     "Transcript",
     "check_times",
+    "cut_at_end",
     "find_transcript",
     "read_transcript",
 ]
@@ -30,6 +31,7 @@ TRANSCRIPT_ENDINGS = (".srt", ".vtt", ".json", ".txt", ".csv", ".tsv")
 """Formats that are read, the preferred first where several lie beside a file."""
 
 PAST_THE_END = 0.5  # seconds a transcript may exceed its clip, since subtitles are rounded
+ON_SCREEN = 3.0  # seconds that the last subtitle may stay after the end of the recording
 FAULTS_SHOWN = 5
 
 _LANGUAGE = re.compile(r"[a-z]{2}(?:-[A-Za-z0-9]{2,8}){0,2}")
@@ -165,6 +167,45 @@ def _subtitles(name: str, text: str) -> tuple[list[Utterance], list[str]]:
     cues, overlap_notes = without_overlaps(cues)
     timed = [cue._replace(words=inline_words(cue)) for cue in cues]
     return timed, [*notes, *repeat_notes, *overlap_notes]
+
+
+def cut_at_end(
+    utterances: Sequence[Utterance], duration: float
+) -> tuple[list[Utterance], list[str]]:
+    """End utterances with the recording whose subtitle stays on the screen a little longer.
+
+    Args:
+        utterances: Of a transcript.
+        duration: Length of the recording in seconds.
+
+    Returns:
+        The utterances, and a note if any was cut.
+    """
+    cut = [_cut_at(utterance, duration) for utterance in utterances]
+    excess = [
+        (before.end or 0.0) - duration
+        for before, after in zip(utterances, cut, strict=True)
+        if before.end != after.end
+    ]
+    if not excess:
+        return cut, []
+    number = "1 utterance" if len(excess) == 1 else f"{len(excess)} utterances"
+    return cut, [f"{number} ended {max(excess):.1f} s after the recording: cut at its end"]
+
+
+def _cut_at(utterance: Utterance, duration: float) -> Utterance:
+    start, end = utterance.start, utterance.end
+    if start is None or end is None or start >= duration:
+        return utterance
+    if not duration + PAST_THE_END < end <= duration + ON_SCREEN:
+        return utterance
+    words = [
+        word.model_copy(update={"end": min(word.end, duration)})
+        if word.start is not None and word.end is not None and word.start < duration
+        else word
+        for word in utterance.words
+    ]
+    return utterance._replace(end=duration, words=tuple(words))
 
 
 def check_times(path: Path, utterances: Sequence[Utterance], duration: float) -> None:

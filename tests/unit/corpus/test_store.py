@@ -51,7 +51,7 @@ def clips():
     return [
         make_clip("train", 0, label=1.25, video_id="v", clip_id="0", text="so good", words=words),
         make_clip("train", 1, absent=("text",), modality_labels={"audio": -1.5}),
-        make_clip("valid", 2, label=-3.0),
+        make_clip("valid", 2, label=-3.0, speaker="Anna"),
         make_clip("test", 3, label=0.0, text="né"),
     ]
 
@@ -99,6 +99,23 @@ def test_everything_comes_back(written, card, clips, same_clip):
     assert corpus.card == card
     for original, restored in zip(clips, read, strict=True):
         same_clip(original, restored)
+
+
+def test_corpus_written_before_there_were_speakers(tmp_path, card, clips):
+    clips = [clip.model_copy(update={"speaker": None}) for clip in clips]
+    path = write_corpus(tmp_path / "new.arrow", card, clips)
+    table = pa.ipc.open_file(path).read_all()
+    with pa.ipc.new_file(tmp_path / "old.arrow", table.drop_columns("speaker").schema) as writer:
+        writer.write_table(table.drop_columns("speaker"))
+    old, new = open_corpus(tmp_path / "old.arrow"), open_corpus(path)
+    assert [clip.speaker for clip in corpus_clips(old)] == [None] * 4
+    assert old.checksum() == new.checksum()
+
+
+def test_speakers_are_part_of_the_checksum(written, tmp_path, card, clips):
+    clips[2] = clips[2].model_copy(update={"speaker": "Ben"})
+    other = open_corpus(write_corpus(tmp_path / "other.arrow", card, clips))
+    assert other.checksum() != open_corpus(written).checksum()
 
 
 def test_packed_corpus_holds_the_same_and_counts_by_itself(card, clips, same_clip):

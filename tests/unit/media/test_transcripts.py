@@ -8,7 +8,7 @@ import pytest
 
 from mmcl.corpus.schema import Word
 from mmcl.errors import MediaError
-from mmcl.media.transcripts import check_times, find_transcript, read_transcript
+from mmcl.media.transcripts import check_times, cut_at_end, find_transcript, read_transcript
 from mmcl.media.utterances import Utterance
 
 TWO = [Utterance(0.5, 2.25, "Kids are talking"), Utterance(3.0, 3723.5, "by the door.")]
@@ -442,6 +442,31 @@ def test_one_time_that_does_not_fit():
         "  Expected 0 <= start < end <= the clip's length. Is it of another file?\n"
         "  Correct it, or take it away: what is said is recognised then."
     )
+
+
+def test_subtitle_that_stays_on_the_screen_ends_with_the_recording():
+    words = (Word(text="so", start=8.0, end=9.2), Word(text="it", start=9.2, end=11.0))
+    utterances = [Utterance(0.0, 8.0, "a"), Utterance(8.0, 11.0, "so it", words)]
+    cut, notes = cut_at_end(utterances, 9.5)
+    assert cut == [
+        utterances[0],
+        Utterance(8.0, 9.5, "so it", (words[0], Word(text="it", start=9.2, end=9.5))),
+    ]
+    assert notes == ["1 utterance ended 1.5 s after the recording: cut at its end"]
+    check_times(Path("a.srt"), cut, 9.5)
+
+
+@pytest.mark.parametrize(
+    "utterance",
+    [
+        pytest.param(Utterance(8.0, 10.0, "rounded"), id="rounded"),
+        pytest.param(Utterance(8.0, 12.6, "too long"), id="too-long"),
+        pytest.param(Utterance(9.6, 12.0, "after it"), id="after-the-end"),
+        pytest.param(Utterance(None, None, "no times"), id="no-times"),
+    ],
+)
+def test_other_times_are_not_cut(utterance):
+    assert cut_at_end([utterance], 9.5) == ([utterance], [])
 
 
 # Beside a file
