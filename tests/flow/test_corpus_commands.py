@@ -6,6 +6,7 @@ import json
 import os
 import pickle
 
+import h5py
 import numpy as np
 import pytest
 
@@ -58,8 +59,16 @@ def run(capsys, *words):
 def test_convert_check_describe(content, capsys):
     save(content)
     code, out, err = run(capsys, "convert", "mosi.pkl", "mosi.arrow")
-    assert (code, out) == (0, "mosi.arrow: mosi, regression, 5/3/2 clips, text 3, audio 2\n")
+    assert (code, out) == (
+        0,
+        "mosi.arrow: mosi, regression, 5/3/2 clips, text 3, audio 2\n"
+        "in the source: 10 clips, of which 10 were read (train 5, valid 3, test 2); "
+        "fields audio, id, regression_labels, text\n"
+        "left out: nothing\n",
+    )
     assert err == (
+        "note: regression_labels: taken as scores, but they are whole numbers -2..2; "
+        "are they classes? Then: --task classes\n"
         "note: train has 5 clips; CMU-MOSI has 1284\n"
         "note: valid has 3 clips; CMU-MOSI has 229\n"
         "note: test has 2 clips; CMU-MOSI has 686\n"
@@ -84,11 +93,23 @@ def test_convert_check_describe(content, capsys):
 
 def test_convert_with_every_option(content, capsys):
     save(content, "x.pkl.gz")
-    words = ["x.pkl.gz", "y.arrow", "--name", "mine", "--dtype", "float16"]
-    words += ["--task", "regression", "--label-range", "-2.5", "2.5"]
+    words = ["x.pkl.gz", "--out", "y.arrow", "--name", "mine", "--dtype", "float16"]
+    words += ["--task", "regression", "--label-range", "-2.5", "2.5", "--padding", "none"]
+    words += [
+        "--align",
+        "none",
+        "--rename",
+        "audio=vision",
+        "--rename",
+        "valid=",
+        "--max-lost",
+        "1",
+    ]
     code, out, err = run(capsys, "convert", *words)
-    assert (code, err) == (0, "")
-    assert out == "y.arrow: mine, regression, 5/3/2 clips, text 3, audio 2\n"
+    assert code == 0
+    assert 'note: no "valid" split in the file\n' in err
+    assert out.startswith("y.arrow: mine, regression, 5/0/2 clips, text 3, vision 2\n")
+    assert 'left out: "valid", as asked\n' in out
     corpus = open_corpus("y.arrow")
     assert (corpus.card.task.low, corpus.card.task.high) == (-2.5, 2.5)
     assert corpus.split("train").steps("text", 0).dtype == np.float16
@@ -326,7 +347,6 @@ def test_target_below_a_file(content, capsys):
 @pytest.mark.parametrize(
     ("words", "named"),
     [
-        (("convert", "mosi.pkl"), "DST"),
         (("convert", "a", "b", "--dtype", "float64"), "--dtype"),
         (("convert", "a", "b", "--task", "sentiment"), "--task"),
         (("plant", "x.arrow", "--train", "0"), "--train"),
@@ -342,6 +362,75 @@ def test_wrong_usage(capsys, folder, words, named):
     assert err.startswith("Usage: mmcl corpus ")
     assert named in err.splitlines()[-1]
     assert list(folder.iterdir()) == []
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        (
+            ("a.pkl",),
+            "one path without --out: it is not certain which file to write.\n"
+            "  Expected SRC DST, or one or more SRC and --out DST: "
+            "mmcl corpus convert a.pkl --out corpus.arrow",
+        ),
+        (
+            ("a.csd", "b.csd", "x.arrow"),
+            "3 paths without --out: it is not certain which file to write.\n"
+            "  Expected SRC DST, or one or more SRC and --out DST: "
+            "mmcl corpus convert a.csd b.csd x.arrow --out corpus.arrow",
+        ),
+        (
+            ("a.pkl", "kept.csd"),
+            "kept.csd: the file exists and is no corpus; it would be replaced.\n"
+            "  Expected a new name, or a corpus to replace. If it is to be read: "
+            "mmcl corpus convert a.pkl kept.csd --out corpus.arrow",
+        ),
+        (
+            ("a.pkl", "x.arrow", "--rename", "video"),
+            '--rename: "video" is not KEY=NAME.\n'
+            "  Expected a name of the file and ours for it: --rename video=vision",
+        ),
+        (
+            ("a.pkl", "x.arrow", "--rename", "a=b", "--rename", "a=c"),
+            '--rename: "a" is renamed twice.\n'
+            "  Expected a name of the file and ours for it: --rename video=vision",
+        ),
+    ],
+)
+def test_paths_and_names_that_are_not_certain(capsys, folder, words, message):
+    (folder / "kept.csd").write_bytes(b"content")
+    assert run(capsys, "convert", *words) == (2, "", f"UsageError: {message}\n")
+    assert (folder / "kept.csd").read_bytes() == b"content"
+    assert os.listdir(folder) == ["kept.csd"]
+
+
+def test_csd_files_become_a_corpus(capsys):
+    """Two videos of MOSI, each one segment of two words at half a second."""
+    rng = np.random.default_rng(4)
+    frames = np.arange(0, 1, 0.1)
+    features = {
+        "glove": ([[0, 0.5], [0.5, 1]], rng.normal(size=(2, 3))),
+        "covarep": (np.stack([frames, frames + 0.1], axis=1), rng.normal(size=(10, 2))),
+        "labels": ([[0, 1]], [[1.5]]),
+    }
+    for name, (intervals, values) in features.items():
+        with h5py.File(f"{name}.csd", "w") as file:
+            for video in ("03bSnISJMiM", "tmZoasNr4rU"):
+                file[f"{name}/data/{video}/intervals"] = np.array(intervals, dtype=float)
+                file[f"{name}/data/{video}/features"] = np.array(values)
+    sources = ["labels.csd", "audio=covarep.csd", "glove.csd"]
+    code, out, err = run(capsys, "convert", *sources, "--out", "mosi.arrow", "--align", "word")
+    assert (code, out) == (
+        0,
+        "mosi.arrow: mosi, regression, 1/0/1 clips, text 3, audio 2\n"
+        "in the source: 2 clips, of which 2 were read (train 1, test 1); "
+        "fields labels: labels.csd, audio: covarep.csd, text: glove.csd\n"
+        "left out: nothing\n",
+    )
+    assert "note: splits: the standard folds of mosi, 1/0/1 clips\n" in err
+    steps = open_corpus("mosi.arrow").split("train").steps("audio", 0)
+    expected = features["covarep"][1].reshape(2, 5, 2).mean(axis=1)
+    np.testing.assert_allclose(steps, expected, rtol=1e-6)  # rounded to float32 once
 
 
 @pytest.mark.parametrize("command", ["convert", "check", "describe", "plant"])

@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import json
 import sys
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
-from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
+from mmcl.errors import UsageError
 from mmcl.types import TaskKind
 
 if TYPE_CHECKING:
@@ -24,7 +24,9 @@ app = typer.Typer(
     help="Convert, check, describe and plant corpora.", no_args_is_help=True, rich_markup_mode=None
 )
 
-_Source = Annotated[Path, typer.Argument(metavar="SRC", help="File to read.")]
+_Paths = Annotated[
+    list[str], typer.Argument(metavar="SRC... [DST]", help="File to read; several only for .csd.")
+]
 _Target = Annotated[Path, typer.Argument(metavar="DST", help="Corpus file to write.")]
 _Path = Annotated[Path, typer.Argument(metavar="PATH", help="A corpus or a foreign file.")]
 _Precision = Annotated[
@@ -34,46 +36,136 @@ _Precision = Annotated[
 
 @app.command()
 def convert(
-    source: _Source,
-    target: _Target,
+    paths: _Paths,
+    out: Annotated[
+        Path | None, typer.Option(metavar="DST", help="Corpus file to write; else the last path.")
+    ] = None,
     name: Annotated[
         str | None,
         typer.Option(help="Name of the corpus: mosi, mosei, iemocap, sims, simsv2, or yours."),
     ] = None,
     dtype: _Precision = "float32",
     task: Annotated[
-        TaskKind | None, typer.Option(help="Kind of labels to use, if the file has several.")
+        TaskKind | None, typer.Option(help="What the labels are, if the file does not tell.")
     ] = None,
     label_range: Annotated[
         tuple[float, float] | None,
         typer.Option(help="LOW HIGH of the scores, if the corpus is not a known one."),
     ] = None,
+    align: Annotated[
+        Literal["word", "none"] | None,
+        typer.Option(help="word: one step per word in every modality; none: each at its rate."),
+    ] = None,
+    padding: Annotated[
+        Literal["left", "right", "both", "none"] | None,
+        typer.Option(help="Side of the real steps that is filled up, if it cannot be seen."),
+    ] = None,
+    rename: Annotated[
+        list[str] | None,
+        typer.Option(
+            metavar="KEY=NAME", help="Read the split, field or column KEY as NAME; repeatable."
+        ),
+    ] = None,
+    max_lost: Annotated[
+        float, typer.Option(min=0.0, max=1.0, help="Share of the clips that may be left out.")
+    ] = 0.1,
 ) -> None:
     """Convert a file of another project into a corpus file.
 
     \b
-    Layouts that can be read, also compressed with gzip:
+    Files that can be read, told apart by their content:
       MMSA     {split: {text, audio, vision, text_bert, id, regression_labels, ...}}
       MulT     {split: {text, audio, vision, labels, id}}, also IEMOCAP
       MAG-BERT {split: [((words, visual, acoustic), label, segment), ...]}
       plain    {split: {text, audio, vision, classification_labels, ...}}
       npz      arrays train/text, train/audio, train/labels, train/text_lengths, ...
-    Splits are train, valid (or dev, val) and test. No code in a pickle is run.
+      table    csv, tsv, Parquet or Arrow with a clip per row and columns split, label,
+               features_text (lists of numbers), or audio_0, audio_1, ...
+      csd      CMU-MultimodalSDK: text, audio, vision and labels, one file each
+    The first four are pickles, also compressed with gzip. No code in a pickle is run.
+    Splits are train, valid (or dev, val) and test. docs/data.md has the details.
 
     \b
     Examples:
       mmcl corpus convert MOSI/Processed/unaligned_50.pkl mosi.arrow
       mmcl corpus convert sims.pkl sims.arrow --dtype float16
       mmcl corpus convert mine.npz mine.arrow --name mine --label-range -2 2
+      mmcl corpus convert mine.pkl mine.arrow --rename video=vision --rename dev2=valid
+      mmcl corpus convert glove.csd covarep.csd facet.csd labels.csd --out mosi.arrow
+      mmcl corpus convert text=a.csd audio=b.csd labels=c.csd --out x.arrow --align none
     """
     from mmcl.cli.show import print_card, print_notes
-    from mmcl.corpus.readers import convert_corpus
+    from mmcl.corpus.readers import ReadOptions, convert_corpus
 
-    convert_by = partial(convert_corpus, name=name, dtype=dtype, task=task, label_range=label_range)
-    with _progress(f"reading {source}") as progress:
-        card = convert_by(source, target, progress=progress)
+    sources, target = _sources_and_target(paths, out)
+    options = ReadOptions(
+        name=name,
+        task=task,
+        label_range=label_range,
+        align=align,
+        padding=padding,
+        rename=_renaming(rename or ()),
+        max_lost=max_lost,
+    )
+    with _progress(f"reading {' '.join(sources)}") as progress:
+        card = convert_corpus(sources, target, options=options, dtype=dtype, progress=progress)
     print_notes(card)
     print_card(card, target)
+
+
+def _sources_and_target(paths: list[str], out: Path | None) -> tuple[list[str], Path]:
+    """Return what to read and what to write: ``--out``, or the last of two paths.
+
+    Raises:
+        UsageError: If there is nothing to write to, or it is not certain what.
+    """
+    if out is not None:
+        return paths, out
+    if len(paths) == 2:
+        _refuse_to_replace(paths)
+        return paths[:1], Path(paths[1])
+    given = "one path" if len(paths) == 1 else f"{len(paths)} paths"
+    raise UsageError(
+        f"{given} without --out: it is not certain which file to write.\n"
+        "  Expected SRC DST, or one or more SRC and --out DST: "
+        f"mmcl corpus convert {' '.join(paths)} --out corpus.arrow"
+    )
+
+
+def _refuse_to_replace(paths: list[str]) -> None:
+    """Refuse to write a corpus over a file that may have been meant as a second source.
+
+    Raises:
+        UsageError: If the last path is a file with content that is no corpus.
+    """
+    from mmcl.corpus.store import is_corpus_file
+
+    last = Path(paths[-1])
+    if last.is_file() and last.stat().st_size and not is_corpus_file(last):
+        raise UsageError(
+            f"{last}: the file exists and is no corpus; it would be replaced.\n"
+            "  Expected a new name, or a corpus to replace. If it is to be read: "
+            f"mmcl corpus convert {' '.join(paths)} --out corpus.arrow"
+        )
+
+
+def _renaming(pairs: Sequence[str]) -> dict[str, str]:
+    """Return names by key from ``KEY=NAME``.
+
+    Raises:
+        UsageError: If one is not of this form, or a key is there twice.
+    """
+    names: dict[str, str] = {}
+    for pair in pairs:
+        key, equals, new = (part.strip() for part in pair.rpartition("="))
+        if not equals or not key or key in names:
+            problem = f'"{key}" is renamed twice' if key in names else f'"{pair}" is not KEY=NAME'
+            raise UsageError(
+                f"--rename: {problem}.\n"
+                "  Expected a name of the file and ours for it: --rename video=vision"
+            )
+        names[key] = new
+    return names
 
 
 @app.command()

@@ -49,8 +49,11 @@ def _step_faults(split: SourceSplit, modality: Modality, where: str) -> Iterator
             problem = f"{modality} length is {lengths[row]}, the array has {steps} steps"
             clip = f'{where}, clip "{split.clip_name(row)}"'
             yield Fault(clip, problem, "A length must be from 0 to the steps of the array.")
-    # Words come with one step each (MAG-BERT).
-    for row, pair in enumerate(zip(split.words or (), split.features[modality], strict=False)):
+    # Words without times come with one step each (MAG-BERT).
+    words = split.words or []
+    if any(word.start is not None for spoken in words for word in spoken):
+        return
+    for row, pair in enumerate(zip(words, split.features[modality], strict=False)):
         num_words, num_steps = map(len, pair)
         if num_words != num_steps:
             problem = f"{modality} has {num_steps} steps for {num_words} words"

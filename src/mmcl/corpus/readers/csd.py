@@ -110,7 +110,7 @@ def read_csd(sources: Sequence[CsdSource], options: ReadOptions) -> SourceFile:
         source.fields = tuple(f"{role}: {file.path.name}" for role, file in files.items())
         source.left_out = _left_out(files, counts, folds[0] if folds else "")
         source.notes = [*_split_notes(folds, source), *_notes(counts, align, options)]
-        _choose_labels(source, options)
+        _choose_labels(source, labels.path, options)
         source.name = folds[0] if folds else labels.dataset
         return source
 
@@ -197,14 +197,7 @@ def _read_video(
     if split is None:
         counts.lost["videos in no standard fold"] += len(segments.intervals)
         return
-    steps: dict[Modality, Frames] = {m: files[m].read(video) for m in MODALITIES if m in files}
-    for modality, frames in steps.items():
-        if frames.features.dtype.kind == "U":
-            raise DatasetError(
-                f'{files[modality].path}, "{video}": the features are strings.\n'
-                f"  Expected numbers [steps, width] for {modality}. Words need no name: give the "
-                f"file alone.\n  {LAYOUTS}"
-            )
+    steps: dict[Modality, Frames] = {m: _numeric(files[m], video) for m in MODALITIES if m in files}
     words = files["words"].read(video) if "words" in files else None
     spoken, steps = _spoken_steps(steps, words, counts)
     for row, (start, end) in enumerate(segments.intervals):
@@ -231,6 +224,23 @@ def _read_video(
         if split.words is not None and split.texts is not None:
             split.words.append(inside.words(start, end))
             split.texts.append(" ".join(text for text in inside.texts if text) or None)
+
+
+def _numeric(file: CsdFile, video: str) -> Frames:
+    """Read the steps of a modality as float32.
+
+    Raises:
+        DatasetError: If they are strings.
+    """
+    frames = file.read(video)
+    if frames.features.dtype.kind == "U":
+        raise DatasetError(
+            f'{file.path}, "{video}": the features are strings.\n'
+            "  Expected numbers [steps, width]. For words give the file without a role: "
+            f"{file.path}\n  {LAYOUTS}"
+        )
+    with np.errstate(over="ignore"):  # inf is counted later
+        return frames._replace(features=frames.features.astype(np.float32, copy=False))
 
 
 class _Spoken(NamedTuple):
@@ -322,7 +332,7 @@ def _add_label(split: SourceSplit, label: NDArray[Any]) -> None:
     split.labels.setdefault("labels", []).append(label)  # type: ignore[arg-type, attr-defined]
 
 
-def _choose_labels(source: SourceFile, options: ReadOptions) -> None:
+def _choose_labels(source: SourceFile, path: Path, options: ReadOptions) -> None:
     """Turn the rows of labels into fields: sentiment, or MOSEI's six emotions if asked for."""
     for split in source.splits:
         rows = np.array(split.labels["labels"])
@@ -336,7 +346,7 @@ def _choose_labels(source: SourceFile, options: ReadOptions) -> None:
             split.labels = {"regression_labels": rows[:, 0].astype(np.float64)}
         else:
             raise DatasetError(
-                f"labels are {rows.shape[1]} wide.\n"
+                f"{path}: the labels are {rows.shape[1]} wide.\n"
                 "  Expected one column, or seven as in CMU-MOSEI (sentiment and six emotions). "
                 f"Write the column that you want into a file of its own.\n  {LAYOUTS}"
             )
@@ -365,7 +375,7 @@ def _left_out(files: Mapping[Role, CsdFile], counts: _Counts, corpus: str) -> li
         if role == "phones":
             parts.append(LeftOut(f"{file.path.name}, since phonemes are not read"))
         elif count:
-            what = f"{count} video{'s' * (count != 1)} of {file.path.name}, which have no labels"
+            what = f"{count} video{'s' * (count != 1)} of {file.path.name} without labels"
             parts.append(LeftOut(what))
     if counts.silences:
         parts.append(LeftOut(f'{counts.silences} silences ("sp") among the words'))

@@ -42,7 +42,7 @@ class Frames(NamedTuple):
 
     Attributes:
         intervals: Start and end of each step in seconds, float64 ``[n, 2]``, sorted by start.
-        features: Numbers float32 ``[n, d]`` or strings ``[n, d]``.
+        features: Numbers or strings ``[n, d]``.
         numbers: Number of each step's segment where the file's entries are segments, int64
             ``[n]``; else its row.
     """
@@ -115,9 +115,6 @@ class CsdFile:
             found = f"interval {row} is {times[row, 0]:g} to {times[row, 1]:g} seconds"
             raise self._error(entry.key, found, "a start before an end, both finite")
         numbers = np.arange(count) if entry.number is None else np.full(count, entry.number)
-        if features.dtype.kind in "fiu":
-            with np.errstate(over="ignore"):  # inf is counted later
-                features = features.astype(np.float32, copy=False)
         return Frames(times, features, numbers.astype(np.int64))
 
     def _array(self, group: h5py.Group, key: str, where: str) -> NDArray[Any]:

@@ -195,7 +195,7 @@ def _type_of_text(path: Path, head: bytes) -> ReadableType:
             "Subtitles are read beside their recording, of the same name: mmcl extract FOLDER",
         )
     first_line = head.replace(b"\x00", b"").strip().splitlines()[0]
-    if not any(mark in first_line for mark in (b",", b";", b"\t")):
+    if not any(mark in first_line for mark in (b",", b";", b"\t", b"|")):
         raise _refusal(
             path,
             "a text, not a table",

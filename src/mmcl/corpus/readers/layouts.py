@@ -1,72 +1,60 @@
-"""Recognition of a foreign file's layout, and the call of the layout's reader."""
+"""Choice of the reader for a foreign file by its first bytes, and the call of it."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
 
-import numpy as np
-
-from mmcl.corpus.readers.dict_of_splits import read_dict_of_splits, recognise_dict_of_splits
-from mmcl.corpus.readers.magbert import read_magbert
+from mmcl.corpus.readers.content import read_content
+from mmcl.corpus.readers.csd import CsdSource, read_csd
+from mmcl.corpus.readers.file_type import file_type
 from mmcl.corpus.readers.npz import read_npz
-from mmcl.corpus.readers.source_file import LAYOUTS, SourceFile, named_splits
+from mmcl.corpus.readers.options import ReadOptions
+from mmcl.corpus.readers.source_file import SourceFile
+from mmcl.corpus.readers.table import read_table
 from mmcl.corpus.unpickle import load_pickle
 from mmcl.errors import DatasetError
 
-__all__ = ["read_source_file"]
-
-ZIP_MAGIC = b"PK\x03\x04"
+__all__ = ["read_source_file", "read_source_files"]
 
 
-def read_source_file(path: Path) -> SourceFile:
-    """Read a foreign file with the reader of its layout; nothing is checked yet.
+def read_source_files(sources: Sequence[CsdSource], options: ReadOptions) -> SourceFile:
+    """Read a foreign file, or the ``.csd`` files of one corpus; nothing is checked yet.
 
     Raises:
-        DatasetError: If the file is damaged, of an unknown layout, or a part of it cannot be
-            read. The message begins with the path.
+        DatasetError: As :func:`read_source_file` does, or if one of several is no HDF5 file.
+    """
+    if len(sources) == 1 and sources[0].role is None:
+        return read_source_file(sources[0].path, options)
+    for source in sources:
+        if file_type(source.path) != "hdf5":
+            raise DatasetError(
+                f"{source.path}: no .csd file (HDF5), and only those are read together.\n"
+                "  Expected one file, or the .csd files of CMU-MultimodalSDK of one corpus:\n"
+                "  mmcl corpus convert text.csd audio.csd vision.csd labels.csd --out DST"
+            )
+    return read_csd(sources, options)
+
+
+def read_source_file(path: Path, options: ReadOptions) -> SourceFile:
+    """Read a foreign file with the reader of its type and layout; nothing is checked yet.
+
+    Raises:
+        DatasetError: If the file is damaged, of a type or layout that is not read, or a part of
+            it cannot be read. The message begins with the path.
     """
     try:
-        with path.open("rb") as file:
-            is_zip = file.read(len(ZIP_MAGIC)) == ZIP_MAGIC
-        return read_npz(path) if is_zip else _read_content(path, load_pickle(path))
+        kind = file_type(path)
+        if kind == "npz":
+            return read_npz(path, options)
+        if kind == "hdf5":
+            return read_csd([CsdSource(path)], options)
+        if kind == "pickle":
+            return read_content(load_pickle(path), options)
+        return read_table(path, kind, options)
     except DatasetError as error:
         # A reader of one layout names a part of the file; only here the path is known.
         if str(error).startswith(str(path)):
             raise
-        raise type(error)(f"{path}, {error}") from None
-
-
-def _read_content(path: Path, content: Any) -> SourceFile:
-    splits = named_splits(content) if isinstance(content, Mapping) else {}
-    if splits and all(isinstance(split, Mapping) for split in splits.values()):
-        layout = recognise_dict_of_splits(splits)
-        if layout is not None:
-            return read_dict_of_splits(splits, layout)
-    elif splits and all(_is_magbert_split(split) for split in splits.values()):
-        return read_magbert(splits)
-    raise DatasetError(
-        f"{path}: unknown layout; it holds {_outline(content)}.\n"
-        '  Expected a dict of splits "train", "valid" (or "dev", "val") and "test", each a dict '
-        'with "text", "audio" or "vision", or a list of ((words, visual, acoustic), label, '
-        f"segment).\n  {LAYOUTS}"
-    )
-
-
-def _is_magbert_split(split: Any) -> bool:
-    """Tell whether a split is a list whose first clip, if any, has three parts."""
-    return isinstance(split, list | tuple) and all(
-        isinstance(clip, list | tuple) and len(clip) == 3 for clip in split[:1]
-    )
-
-
-def _outline(content: Any) -> str:
-    if not isinstance(content, Mapping):
-        kind = "ndarray" if isinstance(content, np.ndarray) else type(content).__name__
-        return f"one {kind}"
-    keys = [repr(str(key)) for key in content]
-    more = ", ..." if len(keys) > 5 else ""
-    inner = next((v for v in content.values() if isinstance(v, Mapping)), None)
-    within = f", and in the first of them {_outline(inner)}" if inner else ""
-    return f"a dict with {', '.join(keys[:5]) or 'no keys'}{more}{within}"
+        names_a_part = str(error).startswith(("split ", "field ", "key ", "column "))
+        raise type(error)(f"{path}{', ' if names_a_part else ': '}{error}") from None

@@ -26,15 +26,18 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from mmcl.corpus.readers.dict_of_splits import read_dict_of_splits
-from mmcl.corpus.readers.source_file import LAYOUTS, SPLIT_NAMES, SourceFile, as_texts, named_splits
+from mmcl.corpus.readers.content import read_content
+from mmcl.corpus.readers.options import ReadOptions
+from mmcl.corpus.readers.source_file import SourceFile, as_texts
 from mmcl.errors import DatasetError, UnsafePickleError
 from mmcl.types import MODALITIES
 
 __all__ = ["read_npz"]
 
+TEXT_FIELDS = ("id", "ids", "raw_text", "video_id", "clip_id", "speaker", "annotations", "names")
 
-def read_npz(path: Path) -> SourceFile:
+
+def read_npz(path: Path, options: ReadOptions) -> SourceFile:
     """Read an npz file.
 
     Raises:
@@ -42,22 +45,17 @@ def read_npz(path: Path) -> SourceFile:
         DatasetError: If it is damaged or its arrays have other names.
     """
     arrays = _load_arrays(path)
-    splits: dict[str, dict[str, Any]] = {}
+    content: dict[str, Any] = {}
     for key, array in arrays.items():
         split, _, field = key.partition("/")
-        if field and split in SPLIT_NAMES:
-            splits.setdefault(split, {})["id" if field == "ids" else field] = array
-    if not any(modality in fields for fields in splits.values() for modality in MODALITIES):
-        listed = ", ".join(sorted(arrays)[:5]) or "nothing"
-        raise DatasetError(
-            f"{path}: unknown layout; this npz holds {listed}.\n"
-            '  Expected arrays named like "train/text", "train/audio" and "train/labels".\n'
-            f"  {LAYOUTS}"
-        )
-    source = read_dict_of_splits(named_splits(splits), "npz")
+        if field:
+            content.setdefault(split, {})[field] = array
+        elif key != "names":
+            content[key] = array
+    source = read_content(content, options, layout="npz")
     if "names" in arrays:
-        kinds = {kind for split in source.splits for kind in split.labels}
-        source.names = dict.fromkeys(kinds - {"regression"}, tuple(as_texts(arrays["names"])))
+        source.names = tuple(as_texts(arrays["names"]))
+        source.fields = (*source.fields, "names")
     return source
 
 
@@ -72,7 +70,7 @@ def _load_arrays(path: Path) -> dict[str, NDArray[Any]]:
             raise UnsafePickleError(
                 f'{path}: array "{key}" is a pickle of objects; nothing of it was run.\n'
                 "  Expected arrays of numbers or strings only.\n"
-                f'  Make it one before saving, for example: np.asarray({key.split("/")[-1]}, "U")'
+                f"  {_advice(key.rpartition('/')[2])}"
             ) from None
         raise DatasetError(
             f"{path}: the npz file is cut short or damaged ({error}).\n"
@@ -80,3 +78,17 @@ def _load_arrays(path: Path) -> dict[str, NDArray[Any]]:
             f"  Test the copy: unzip -t {path}"
         ) from None
     return arrays
+
+
+def _advice(field: str) -> str:
+    """Say how to save a field that was saved as an array of objects."""
+    if field in MODALITIES:
+        return (
+            "Clips of different lengths: pad them with zeros to one array [clips, steps, width], "
+            f"and save how many steps each has as {field}_lengths."
+        )
+    if field in TEXT_FIELDS:
+        return f'Save it as strings: np.asarray({field}, "U")'
+    return (
+        f'Save it as numbers or strings: np.asarray({field}, "float64") or np.asarray({field}, "U")'
+    )

@@ -4,16 +4,20 @@ from __future__ import annotations
 
 import hashlib
 import os
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
 from mmcl.corpus.check import Fault, corpus_clips, fault_message, faults
 from mmcl.corpus.readers.build_corpus import Reading, build_corpus
-from mmcl.corpus.readers.choose_task import ReadOptions
-from mmcl.corpus.readers.layouts import read_source_file
+from mmcl.corpus.readers.csd import CsdSource, parse_source
+from mmcl.corpus.readers.file_type import csd_files
+from mmcl.corpus.readers.layouts import read_source_files
+from mmcl.corpus.readers.options import ReadOptions
 from mmcl.corpus.readers.source_file import LAYOUTS
+from mmcl.corpus.readers.table import is_foreign_arrow
 from mmcl.corpus.schema import Card, Clip
 from mmcl.corpus.store import Corpus, is_corpus_file, open_corpus, pack_corpus, write_corpus
 from mmcl.errors import DatasetError, did_you_mean
@@ -21,8 +25,10 @@ from mmcl.types import TaskKind
 
 __all__ = ["check_file", "convert_corpus", "read_corpus"]
 
+PathLike = str | os.PathLike[str]
 FLOAT16_MAX = float(np.finfo(np.float16).max)
 _EXPECTED = "Expected a corpus written by mmcl, a pickle (plain or gzip'd) or an npz file"
+_DEFAULTS = ReadOptions()
 
 
 def read_corpus(
@@ -31,6 +37,7 @@ def read_corpus(
     name: str | None = None,
     task: TaskKind | None = None,
     label_range: tuple[float, float] | None = None,
+    **options: Any,
 ) -> Corpus:
     """Open a corpus file, or read a foreign one into memory.
 
@@ -42,15 +49,17 @@ def read_corpus(
         name: Name of the corpus; guessed from a foreign file where it is None.
         task: Which labels of a foreign file to take where it has several kinds.
         label_range: Range of a foreign file's regression labels, where it is not known.
+        options: The other choices of :class:`~mmcl.corpus.readers.ReadOptions`.
 
     Raises:
         DatasetError: If the file is missing, empty, damaged, of an unknown layout, or
             inconsistent; the last lists every fault.
         UnsafePickleError: If a pickle asks for anything that is not plain data.
     """
-    path = _checked_path(path)
-    if not is_corpus_file(path):
-        reading = _read_foreign(path, ReadOptions(name, task, label_range), refuse_faults=True)
+    sources = _sources(path)
+    if not _is_ours(sources):
+        choices = ReadOptions(name, task, label_range, **options)
+        reading = _read_foreign(sources, choices, refuse_faults=True)
         return pack_corpus(reading.card, reading.clips)
     corpus = open_corpus(path)
     if name is not None:
@@ -64,18 +73,19 @@ def check_file(path: str | os.PathLike[str]) -> tuple[Card, list[Fault]]:
     Raises:
         DatasetError: If the file cannot be read at all.
     """
-    path = _checked_path(path)
-    if is_corpus_file(path):
+    sources = _sources(path)
+    if _is_ours(sources):
         corpus = open_corpus(path)
         return corpus.card, faults(corpus)
-    reading = _read_foreign(path, ReadOptions())
+    reading = _read_foreign(sources, _DEFAULTS)
     return reading.card, reading.faults
 
 
 def convert_corpus(
-    source: str | os.PathLike[str],
-    target: str | os.PathLike[str],
+    source: PathLike | Sequence[PathLike],
+    target: PathLike,
     *,
+    options: ReadOptions = _DEFAULTS,
     name: str | None = None,
     dtype: str = "float32",
     task: TaskKind | None = None,
@@ -84,9 +94,16 @@ def convert_corpus(
 ) -> Card:
     """Write a foreign file, or a corpus in another precision, as a corpus file.
 
-    The target is complete or untouched, whatever happens. ``name``, ``task`` and
-    ``label_range`` are those of :func:`read_corpus`; ``dtype`` is ``float32`` or ``float16``;
-    ``progress`` wraps the clips on their way to disk and is told their number.
+    The target is complete or untouched, whatever happens.
+
+    Args:
+        source: A file; or the ``.csd`` files of one corpus, each alone or as ``audio=FILE``.
+        target: The corpus file to write.
+        options: All choices for a foreign file.
+        name: As in :func:`read_corpus`, and so are ``task`` and ``label_range``. They win over
+            ``options``.
+        dtype: Precision of the features, ``float32`` or ``float16``.
+        progress: Wraps the clips on their way to disk and is told their number.
 
     Returns:
         The card of the written corpus.
@@ -95,32 +112,74 @@ def convert_corpus(
         DatasetError: If the source is at fault, the target cannot be written, or a value
             is too large for float16.
     """
-    source = _checked_path(source)
+    options = options._replace(
+        name=name or options.name,
+        task=task or options.task,
+        label_range=label_range or options.label_range,
+    )
+    sources = _sources(source)
+    path = _named_for_messages(sources)
     clips: Iterable[Clip]
-    if is_corpus_file(source):
-        corpus = read_corpus(source, name=name)
+    if _is_ours(sources):
+        corpus = read_corpus(path, name=options.name)
         card, clips = corpus.card, corpus_clips(corpus)
     else:
-        reading = _read_foreign(source, ReadOptions(name, task, label_range), refuse_faults=True)
+        reading = _read_foreign(sources, options, refuse_faults=True)
         card, clips = reading.card, reading.clips
     if dtype == "float16":
-        clips = _check_float16(clips, source)
+        clips = _check_float16(clips, path)
     if progress is not None:
         clips = progress(clips, sum(card.counts.values()))
     write_corpus(target, card, clips, dtype=dtype)
     return card
 
 
-def _read_foreign(path: Path, options: ReadOptions, *, refuse_faults: bool = False) -> Reading:
+def _sources(source: PathLike | Sequence[PathLike]) -> list[CsdSource]:
+    """Return the files of a source: one, several that were given, or the .csd files of a folder."""
+    parts = [source] if isinstance(source, str | os.PathLike) else source
+    if not isinstance(parts, list | tuple):
+        raise DatasetError(
+            f"expected the path of a file, got one {type(source).__name__}.\n"
+            "  Arrays in memory become a corpus by mmcl.Corpus.from_arrays(data)"
+        )
+    sources = [parse_source(os.fspath(part)) for part in parts]
+    if len(sources) == 1 and sources[0].path.is_dir():
+        sources = [CsdSource(path) for path in csd_files(sources[0].path)]
+    return [part._replace(path=_checked_path(part.path)) for part in sources]
+
+
+def _named_for_messages(sources: Sequence[CsdSource]) -> Path:
+    """Return the path of a single source, or the folder of several, which can be read as well."""
+    folders = {source.path.parent for source in sources}
+    is_folder = len(sources) > 1 and len(folders) == 1
+    return min(folders) if is_folder and min(folders).name else sources[-1].path
+
+
+def _is_ours(sources: Sequence[CsdSource]) -> bool:
+    """Tell whether the source is one file that mmcl has written."""
+    path = sources[0].path
+    return len(sources) == 1 and is_corpus_file(path) and not is_foreign_arrow(path)
+
+
+def _read_foreign(
+    sources: Sequence[CsdSource], options: ReadOptions, *, refuse_faults: bool = False
+) -> Reading:
+    path = _named_for_messages(sources)
     try:
-        with path.open("rb") as file:
-            sha256 = hashlib.file_digest(file, "sha256").hexdigest()
-        reading = build_corpus(read_source_file(path), path, sha256, options)
+        sums = [_sha256(source.path) for source in sources]
+        # Several files have one checksum: that of their checksums.
+        sha256 = sums[0] if len(sums) == 1 else hashlib.sha256("".join(sums).encode()).hexdigest()
+        reading = build_corpus(read_source_files(sources, options), path, sha256, options)
     except OSError as error:
         raise DatasetError(_cannot_read(path, error)) from None
     if refuse_faults and reading.faults:
         raise DatasetError(fault_message(path, reading.faults))
     return reading
+
+
+def _sha256(path: Path) -> str:
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def _checked_path(path: str | os.PathLike[str]) -> Path:

@@ -13,7 +13,7 @@ Columns (docs/data.md):
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, Literal
 
@@ -31,7 +31,7 @@ from mmcl.corpus.store import CARD_KEY
 from mmcl.errors import DatasetError
 from mmcl.types import MODALITIES
 
-__all__ = ["is_foreign_arrow", "read_table"]
+__all__ = ["Columns", "is_foreign_arrow", "read_columns", "read_table"]
 
 Columns = dict[str, Any]
 """Columns by name: arrays, lists of strings or numbers, or lists of arrays."""
@@ -50,7 +50,9 @@ _OTHER_NAMES = {
 _TEXTS = frozenset(
     ("id", "ids", "video_id", "clip_id", "speaker", "text", "raw_text", *SPLIT_FIELDS)
 )
-_OPTIONAL = _TEXTS | frozenset(_OTHER_NAMES.values())  # left out where no cell holds anything
+_OPTIONAL = _TEXTS | frozenset(
+    ("label", *_OTHER_NAMES.values())
+)  # left out where no cell holds anything
 _KIND_NAMES = {
     "text table": "a table",
     "parquet": "a Parquet table",
@@ -87,10 +89,27 @@ def read_table(
     else:
         arrow = _read_arrow(path, kind)
         columns = {name: _plain(arrow.column(name), name) for name in arrow.column_names}
+    return read_columns(columns, _KIND_NAMES[kind], options, notes)
+
+
+def read_columns(
+    columns: Columns, kind_name: str, options: ReadOptions, notes: Sequence[str] = ()
+) -> SourceFile:
+    """Read the columns of a table.
+
+    Args:
+        columns: Columns by name.
+        kind_name: What the table is, for messages: ``a Parquet table``.
+        options: Choices of the user; only ``rename`` is used.
+        notes: What is known of the table already.
+
+    Raises:
+        DatasetError: As :func:`read_table`.
+    """
     columns = _grouped(columns)
     of_columns = {key: new for key, new in options.rename.items() if key in columns}
     fields = _named_as_fields(_renamed(columns, of_columns))
-    _check_columns(fields, columns, kind)
+    _check_columns(fields, columns, kind_name)
     # What is left to rename are the names of splits.
     of_splits = {key: new for key, new in options.rename.items() if key not in columns}
     source = read_content(fields, options._replace(rename=of_splits), layout="table")
@@ -274,7 +293,7 @@ def _is_unknown(values: Any) -> bool:
     return all(value is None or value == "" or value != value for value in values)
 
 
-def _check_columns(fields: Columns, columns: Columns, kind: str) -> None:
+def _check_columns(fields: Columns, columns: Columns, kind_name: str) -> None:
     """Refuse a table without splits or features, with what to do about it."""
     for name in (*MODALITIES, "raw_text"):
         shown = str(next(iter(fields.get(name, ())), ""))
@@ -284,7 +303,7 @@ def _check_columns(fields: Columns, columns: Columns, kind: str) -> None:
     listed = ", ".join(list(columns)[:SHOWN]) + ", ..." * (len(columns) > SHOWN)
     if not any(_is_features(values) for name, values in fields.items() if name != "label"):
         raise DatasetError(
-            f"{_KIND_NAMES[kind]} without features; its columns are {listed}.\n"
+            f"{kind_name} without features; its columns are {listed}.\n"
             "  Expected features_text, features_audio or features_vision with lists of numbers "
             "(Parquet), or columns audio_0, audio_1, ...\n"
             "  From recordings, mmcl extract FOLDER makes them: docs/your-own-video.md\n"
@@ -294,7 +313,7 @@ def _check_columns(fields: Columns, columns: Columns, kind: str) -> None:
         near = next((name for name, values in columns.items() if _names_splits(values)), None)
         hint = f' If "{near}" is it: --rename "{near}=split"' if near else ""
         raise DatasetError(
-            f"{_KIND_NAMES[kind]} in which no column names the split of a clip; its columns are "
+            f"{kind_name} in which no column names the split of a clip; its columns are "
             f"{listed}.\n"
             f'  Expected a column "split" with train, valid or test.{hint}\n  {LAYOUTS}'
         )

@@ -17,7 +17,7 @@ from mmcl.text_files import decode_text
 
 __all__ = ["read_text_table"]
 
-SEPARATORS = {",": "commas", ";": "semicolons", "\t": "tabs"}
+SEPARATORS = {",": "commas", ";": "semicolons", "\t": "tabs", "|": "vertical bars"}
 UNKNOWN = frozenset(("", "na", "n/a", "nan", "null", "none"))  # cells without a number
 _POINT = re.compile(r"[-+]?(\d+\.?\d*|\.\d+)([eE][-+]?\d+)?|[-+]?inf", re.IGNORECASE)
 _COMMA = re.compile(r"[-+]?\d+,\d+([eE][-+]?\d+)?")
