@@ -32,7 +32,7 @@ FAULTY_ROWS = [
     ),
     (
         "v/score",
-        'label.csv, row 17: label is "happy", not a number (for classes: --task classes)',
+        'label.csv, row 17: label is "happy", not a number',
     ),
 ]
 BAD_FILES = [

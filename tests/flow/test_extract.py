@@ -13,6 +13,7 @@ from mmcl.cli.main import main
 from mmcl.corpus.check import corpus_clips, faults
 from mmcl.corpus.store import open_corpus
 from mmcl.media import batch as home
+from mmcl.media.stages import STAGES
 
 ROOT = os.environ.get("MMCL_REAL_DATA")
 
@@ -41,6 +42,17 @@ def fake(monkeypatch):
     monkeypatch.setattr(home, "extract_batch", partial(real, make=FakeExtractor))
 
 
+COLUMNS = "columns video_id, clip_id, text, label, mode"
+
+
+def account(rows, clips, *left_out):
+    """What is printed at the end for a folder of ``rows`` of which ``clips`` became clips."""
+    became = f"{clips} file{'s' * (clips != 1)} became {clips} clip{'s' * (clips != 1)}"
+    parts = "".join(f"left out: {part}\n" for part in left_out or ("nothing",))
+    rows_there = f"{rows} row{'s' * (rows != 1)} of label.csv, {COLUMNS}"
+    return f"in the source: {rows_there}; {became}\n{parts}"
+
+
 @pytest.fixture
 def corpus_of(folder):
     """Write ``label.csv`` and the files of its rows; their text is what is said."""
@@ -61,7 +73,7 @@ def test_labelled_folder_becomes_a_corpus_that_describes(fake, corpus_of, run, c
     corpus_of("a,1,yes no,1.5,train", "a,2,,-1,train", "b,1,so,0,valid", "c,1,so,2,test")
     assert run("src", "--out", "mine.arrow") == (
         0,
-        "mine.arrow: mine, regression, 2/1/1 clips, text 2, audio 2\n",
+        "mine.arrow: mine, regression, 2/1/1 clips, text 2, audio 2\n" + account(4, 4),
         'note: "a/1" and 3 more: no face in any picture: vision is left out\n',
     )
     assert sorted(os.listdir()) == ["mine.arrow", "src"]
@@ -71,23 +83,27 @@ def test_labelled_folder_becomes_a_corpus_that_describes(fake, corpus_of, run, c
 
 
 def test_failures_are_named_and_the_rest_is_kept(fake, corpus_of, run, folder):
-    rows = [f"v,{at},yes,1,train" for at in range(8)]
-    corpus_of(*rows, "v,8,yes,much,train", "v,9,yes,1,train")
-    (folder / "src/Raw/v/9.mp4").write_text("bad")
+    rows = [f"v,{at},yes,1,train" for at in range(18)]
+    corpus_of(*rows, "v,18,yes,much,train", "v,19,yes,1,train")
+    (folder / "src/Raw/v/19.mp4").write_text("bad")
     code, out, err = run("src", "--out", "mine.arrow", "--name", "talks")
-    assert (code, out) == (0, "mine.arrow: talks, regression, 8/0/0 clips, text 2, audio 2\n")
-    first = 'label.csv, row 10: label is "much", not a number (for classes: --task classes)'
+    assert (code, out) == (
+        0,
+        "mine.arrow: talks, regression, 18/0/0 clips, text 2, audio 2\n"
+        + account(20, 18, "items that failed: 2 (v/18, v/19)"),
+    )
+    first = 'label.csv, row 20: label is "much", not a number'
     assert err == (
-        'note: "v/0" and 7 more: no face in any picture: vision is left out\n'
-        "note: 2 of 10 items failed and are not in it\n"
-        f"failed: v/8: {first}\n"
-        'failed: v/9: "9.mp4" is bad.\n'
+        'note: "v/0" and 17 more: no face in any picture: vision is left out\n'
+        "note: 2 of 20 items failed and are not in it\n"
+        f"failed: v/18: {first}\n"
+        'failed: v/19: "19.mp4" is bad.\n'
         "all 2 failures: errors.csv\n"
     )
     assert Path("errors.csv").read_text() == (
         "item,cause\n"
-        f'v/8,"{first.replace(chr(34), chr(34) * 2)}"\n'
-        'v/9,"""9.mp4"" is bad. Make it good."\n'
+        f'v/18,"{first.replace(chr(34), chr(34) * 2)}"\n'
+        'v/19,"""19.mp4"" is bad. Make it good."\n'
     )
 
 
@@ -102,7 +118,8 @@ def test_engine_is_the_one_that_was_asked_for(fake, corpus_of, run, monkeypatch)
     monkeypatch.setattr(home, "run_tasks", run_tasks)
     corpus_of("a,1,yes no,1.5,train")
     code, out, _ = run("src", "--out", "mine.arrow", "--engine", "ray", "--workers", "3")
-    assert (code, out) == (0, "mine.arrow: mine, regression, 1/0/0 clips, text 2, audio 2\n")
+    printed = "mine.arrow: mine, regression, 1/0/0 clips, text 2, audio 2\n"
+    assert (code, out) == (0, printed + account(1, 1))
     assert asked == [{"workers": 3, "engine": "ray"}]
 
 
@@ -111,10 +128,10 @@ def test_too_many_failures_end_it(fake, corpus_of, run):
     assert run("src", "--out", "mine.arrow") == (
         1,
         "",
-        "MediaError: 2 of 3 items failed, more than 20%: no corpus was written.\n"
+        "MediaError: 2 of 3 items failed, more than 10%: no corpus was written.\n"
         "  v/2: label.csv, row 3: label is 4, outside -3..3 (for another range: --label-range "
-        "LOW HIGH)\n"
-        '  v/3: label.csv, row 4: label is "x", not a number (for classes: --task classes)\n'
+        "LOW HIGH; for classes: --task classes)\n"
+        '  v/3: label.csv, row 4: label is "x", not a number\n'
         "  All of them: errors.csv\n"
         "  What is done is kept; the same command continues. To allow more: --max-failures 0.9\n",
     )
@@ -124,7 +141,8 @@ def test_too_many_failures_end_it(fake, corpus_of, run):
 def test_classes_and_ranges(fake, corpus_of, run):
     corpus_of("v,1,yes,sad,train", "v,2,yes,happy,test")
     code, out, _ = run("src", "--out", "mine.arrow", "--task", "classes")
-    assert (code, out) == (0, "mine.arrow: mine, classes, 1/0/1 clips, text 2, audio 2\n")
+    printed = "mine.arrow: mine, classes, 1/0/1 clips, text 2, audio 2\n"
+    assert (code, out) == (0, printed + account(2, 2))
     assert open_corpus("mine.arrow").card.task.names == ("happy", "sad")
 
 
@@ -144,7 +162,7 @@ def test_timings(fake, corpus_of, run):
     assert code == 0
     assert "seconds for 20.0 s of media" in out
     rows = [line.replace("│", " ").split() for line in out.splitlines()]
-    for stage in home.STAGES:
+    for stage in STAGES:
         assert [stage, "0.50", "0.025"] in rows
     assert ["all", "3.00", "0.150"] in rows
 
@@ -162,10 +180,81 @@ def test_timings(fake, corpus_of, run):
             "UsageError: --label-range takes LOW HIGH, low below high, got 3 -3\n",
             id="range",
         ),
+        pytest.param(
+            ["--label-range", "0", "5", "--task", "classes"],
+            "UsageError: --label-range is the range of scores; --task classes has none\n",
+            id="range-of-classes",
+        ),
     ],
 )
 def test_wrong_usage(run, words, message):
     assert run("a.mp4", "--out", "mine.arrow", *words) == (2, "", message)
+
+
+def test_what_was_not_used_is_printed_and_long_lists_are_in_errors(fake, corpus_of, run, folder):
+    corpus_of(
+        "a,1,yes no,1.5,train,x", "a,2,,-2,train,x", columns=f"{COLUMNS[8:]},mood".replace(" ", "")
+    )
+    for name in ("Raw/a/3.mp4", "Raw/a/4.mp4", "Raw/a/5.wav", "Raw/b/6.mp4", "Raw/a/1.jpg"):
+        (folder / "src" / name).parent.mkdir(exist_ok=True)
+        (folder / "src" / name).touch()
+    (folder / "more").mkdir()
+    (folder / "more/talk.mp4").write_text("so it is")
+    code, out, err = run("src", "more", "--out", "mine.arrow")
+    assert code == 0, err
+    unnamed = "media files that no row of label.csv names"
+    assert out.splitlines()[1:] == [
+        f'in the source: 2 rows of label.csv, {COLUMNS}, mood; 1 media file in "more"; '
+        "3 files became 3 clips",
+        "left out: columns of label.csv that are not read: 1 (mood)",
+        f"left out: {unnamed}: 4 (Raw/a/3.mp4, Raw/a/4.mp4, Raw/a/5.wav and 1 more, all in "
+        "errors.csv)",
+        "left out: files whose ending is of no video or sound: 1 (Raw/a/1.jpg)",
+        "left out: 8.5 of 10.0 s of the files that were cut lie outside their utterances: "
+        "nothing was said there",
+    ]
+    assert Path("errors.csv").read_text().splitlines() == [
+        "item,cause",
+        *(
+            f"{name},left out: {unnamed}"
+            for name in ("Raw/a/3.mp4", "Raw/a/4.mp4", "Raw/a/5.wav", "Raw/b/6.mp4")
+        ),
+    ]
+    assert main(["corpus", "check", "mine.arrow"]) == 0
+
+
+@pytest.mark.parametrize("labels", [("happy", "sad"), ("positive", "negative")])
+def test_words_are_no_scores(fake, corpus_of, run, labels):
+    corpus_of(f"v,1,yes,{labels[0]},train", f"v,2,yes,{labels[1]},test")
+    assert run("src", "--out", "mine.arrow") == (
+        1,
+        "",
+        f'MediaError: "label.csv": column "label" holds no scores, but "{labels[0]}" (1), '
+        f'"{labels[1]}" (1).\n'
+        "  For classes: --task classes. For scores, write them as 1.5.\n",
+    )
+
+
+def test_guess_of_a_range_is_noted_until_an_option_settles_it(fake, corpus_of, run):
+    corpus_of("v,1,yes,0,train", "v,2,yes,1,test", "v,3,yes,2,test")
+    note = "note: the labels are whole numbers from 0 to 2, and are read as scores in -3..3; "
+    assert note in run("src", "--out", "mine.arrow")[2]
+    for words in (["--label-range", 0, 4], ["--task", "classes"]):
+        assert note not in run("src", "--out", "mine.arrow", *words)[2]
+
+
+@pytest.mark.parametrize("encoding", ["utf-8-sig", "utf-16"])
+def test_table_of_a_european_spreadsheet(fake, corpus_of, run, folder, encoding):
+    corpus_of("v,1,yes,0,train", "v,2,yes,0,test")
+    text = "video_id;clip_id;text;label;mode\r\nv;1;schön, so;1,5;train\r\nv;2;ja;-0,6;test\r\n"
+    (folder / "src/label.csv").write_bytes(text.encode(encoding))
+    code, _, err = run("src", "--out", "mine.arrow")
+    assert (code, err.splitlines()[0]) == (
+        0,
+        'note: column "label" has decimal commas: "1,5" is read as 1.5',
+    )
+    clips = list(corpus_clips(open_corpus("mine.arrow")))
+    assert [(clip.text, clip.label) for clip in clips] == [("schön, so", 1.5), ("ja", -0.6)]
 
 
 def test_missing_source(run):
@@ -196,7 +285,7 @@ def test_files_that_are_no_media_are_failures_with_their_reasons(run, folder):
     code, out, err = run("src", "--out", "mine.arrow")
     assert (code, out) == (1, "")
     assert err == (
-        "MediaError: 4 of 4 items failed, more than 20%: no corpus was written.\n"
+        "MediaError: 4 of 4 items failed, more than 10%: no corpus was written.\n"
         '  cut.mp4: "cut.mp4" is cut short: it begins as an mp4, but its index (moov) is '
         "missing.\n"
         '  empty.mp4: "empty.mp4" is empty (0 bytes); expected a video or a sound.\n'

@@ -12,7 +12,7 @@ from mmcl.errors import UsageError
 from mmcl.pool import check_workers
 
 if TYPE_CHECKING:
-    from mmcl.media.batch import Outcome
+    from mmcl.media.merge import Outcome
     from mmcl.media.recipe import Recipe
 
 __all__ = ["extract_command"]
@@ -29,8 +29,9 @@ def extract_command(
         str | None, typer.Option(help="Name of the corpus. Default: that of the file.")
     ] = None,
     task: Annotated[
-        Literal["regression", "classes"], typer.Option(help="Kind of labels.")
-    ] = "regression",
+        Literal["regression", "classes"] | None,
+        typer.Option(help="Kind of labels. Default: scores, which is regression."),
+    ] = None,
     label_range: Annotated[
         tuple[float, float] | None, typer.Option(help="LOW HIGH of the scores. Default: -3 3.")
     ] = None,
@@ -51,19 +52,21 @@ def extract_command(
     engine: EngineOption = "local",
     max_failures: Annotated[
         float, typer.Option(min=0.0, max=1.0, help="Share of items that may fail.")
-    ] = 0.2,
+    ] = 0.1,
     timings: Annotated[bool, typer.Option("--timings", help="Show seconds by stage.")] = False,
 ) -> None:
     """Turn recordings into a corpus: words, voice and face of every utterance.
 
     A folder with label.csv and Raw/VIDEO_ID/CLIP_ID.mp4 gives one clip per row of label.csv.
     Its columns are video_id, clip_id, text and label, and if wanted label_T, label_A, label_V
-    and mode. Without mode, 70% of the videos go to train, 15% to valid and 15% to test. Any
-    other file is cut into utterances at its pauses. A transcript beside it (.srt, .vtt,
-    .json, .txt) is used; if there is none, the speech is recognised.
+    and mode. Commas, semicolons or tabs may stand between them. Without mode, 70% of the
+    videos go to train, 15% to valid and 15% to test. Any other file is cut into utterances
+    at its pauses. A transcript beside it (.srt, .vtt, .json, .txt) is used; if there is
+    none, the speech is recognised.
 
-    Files that fail are listed in errors.csv beside CORPUS. If the command was stopped, give
-    it again: finished files are not extracted again.
+    Files that fail are listed in errors.csv beside CORPUS. What else was left out is printed
+    at the end. If the command was stopped, give it again: finished files are not extracted
+    again.
 
     Examples:
 
@@ -88,6 +91,8 @@ def extract_command(
     )
     # Options are checked before the sources are searched for files.
     check_workers(workers, engine)
+    if task == "classes" and label_range is not None:
+        raise UsageError("--label-range is the range of scores; --task classes has none")
     gathered = gather(sources, kind=task, label_range=_checked_range(label_range))
     with training_progress() as progress:
 
@@ -133,7 +138,7 @@ def _checked_range(label_range: tuple[float, float] | None) -> tuple[float, floa
 
 def _print_outcome(outcome: Outcome, out: Path) -> None:
     from mmcl.cli.show import print_card, print_notes
-    from mmcl.media.batch import ERRORS
+    from mmcl.media.leftovers import ERRORS
 
     print_notes(outcome.card)
     for failure in outcome.failures[:SHOWN]:

@@ -15,29 +15,27 @@ import socket
 from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
 from contextlib import closing
 from functools import lru_cache, partial
-from itertools import islice
 from pathlib import Path
-from typing import Any, NamedTuple, Protocol
+from typing import Protocol
 
-from mmcl.corpus.schema import Card, Clip, Task
-from mmcl.corpus.store import open_corpus, write_corpus
-from mmcl.errors import DatasetError, MediaError, MissingExtraError, MMCLError
-from mmcl.files import complete_file
-from mmcl.media.extract import STAGES, Extracted, Extractor, card_of, with_versions
-from mmcl.media.folder import Failure, Gathered, Item
+from mmcl.corpus.schema import Card, Task
+from mmcl.corpus.store import write_corpus
+from mmcl.errors import DatasetError, DiskError, MediaError, MissingExtraError, MMCLError
+from mmcl.files import NO_ROOM, complete_file, disk_error, disk_errors, remove_unfinished
+from mmcl.media.extract import Extracted, Extractor, with_versions
+from mmcl.media.items import ExtractTask, Failure, Gathered, Item
+from mmcl.media.leftovers import ERRORS, LISTED
+from mmcl.media.merge import Outcome, merge_parts
 from mmcl.media.recipe import Recipe
 from mmcl.media.transcripts import find_transcript
 from mmcl.pool import Died, Engine, run_tasks
 from mmcl.pool_ray import await_shared, check_shared
-from mmcl.types import SPLITS, Modality
 
-__all__ = ["ERRORS", "Extracts", "Outcome", "extract_batch"]
+__all__ = ["Extracts", "extract_batch"]
 
-ERRORS = "errors.csv"
 HEADER = ",".join(Failure._fields)
-FEWEST_TRIED = 5  # files to try before a batch may be given up
+FEWEST_TRIED = 10  # files to try before a batch may be given up: one bad file is no reason
 SHOWN = 5  # failures in the text of an error
-MOST_NOTES = 20  # on the card of the corpus
 _UNLABELLED = Task(kind="regression", low=-1.0, high=1.0)
 
 # Called as progress(done, total, failed) after every item.
@@ -60,28 +58,6 @@ class Extracts(Protocol):
         """Extract one file."""
 
 
-class Outcome(NamedTuple):
-    """Result of a batch.
-
-    Attributes:
-        card: Card of the corpus that was written.
-        failures: Items that could not be extracted.
-        timings: Seconds per stage, over all files and processes.
-        duration: Seconds of media in the corpus.
-    """
-
-    card: Card
-    failures: list[Failure]
-    timings: dict[str, float]
-    duration: float
-
-
-class _Task(NamedTuple):
-    item: Item
-    part: Path
-    transcript: Path | str | None
-
-
 def extract_batch(
     gathered: Gathered,
     out: Path,
@@ -90,7 +66,7 @@ def extract_batch(
     name: str | None = None,
     workers: int = 1,
     engine: Engine = "local",
-    max_failures: float = 0.2,
+    max_failures: float = 0.1,
     progress: Progress | None = None,
     make: Callable[[Recipe], Extracts] = Extractor,
 ) -> Outcome:
@@ -111,14 +87,33 @@ def extract_batch(
         make: Called with the recipe in every process; returns its extractor.
 
     Raises:
-        MediaError: If a larger share fails, which is checked from the fifth file on, or if
+        MediaError: If a larger share fails, which is checked from the tenth file on, or if
             nothing was extracted. Finished parts are kept. A single item raises its own error.
         MissingExtraError: If a package is not installed.
         DatasetError: If the corpus cannot be written, or a machine of a cluster does not see
             the files.
+        DiskError: If the disk takes no more. Finished parts are kept.
     """
     recipe = with_versions(recipe)
     batch = _Batch(gathered, out, recipe, max_failures, progress)
+    try:
+        with disk_errors(out, codes=NO_ROOM):
+            return _run_batch(batch, name or out.stem, workers, engine, make)
+    except DiskError as fault:
+        parts = len(list(batch.parts.glob("[!.]*.arrow")))
+        fault.kept = f"What is extracted is kept in {batch.parts}: {parts} of {batch.total} files."
+        raise
+
+
+def _run_batch(
+    batch: _Batch,
+    name: str,
+    workers: int,
+    engine: Engine,
+    make: Callable[[Recipe], Extracts],
+) -> Outcome:
+    """Extract what is still to be extracted, and write the corpus."""
+    out, recipe = batch.out, batch.recipe
     batch.check_end()  # too many rows of label.csv may be unusable already
     tasks = batch.tasks()
     try:
@@ -127,11 +122,13 @@ def extract_batch(
             for task, cause in causes:
                 batch.record(task, cause)
     finally:
-        _write_errors(out.with_name(ERRORS), batch.failures)
+        remove_unfinished(batch.parts)  # of processes that were stopped
+        batch.write_errors()
         if not any(batch.parts.iterdir()):
             batch.parts.rmdir()
     batch.check_end()
-    outcome = _merge_parts(batch, [task for task in tasks if task.part.exists()], name or out.stem)
+    done = [task for task in tasks if task.part.exists()]
+    outcome = merge_parts(batch.gathered, batch.failures, done, out, name)
     shutil.rmtree(batch.parts)
     return outcome
 
@@ -154,7 +151,7 @@ class _Batch:
         self.total = len(gathered.items) + len(gathered.failures)
         self.tried = self.failed = 0
 
-    def tasks(self) -> list[_Task]:
+    def tasks(self) -> list[ExtractTask]:
         """Return a task for every item."""
         try:
             self.parts.mkdir(parents=True, exist_ok=True)
@@ -165,21 +162,21 @@ class _Batch:
             ) from None
         return [self._task(item) for item in self.gathered.items]
 
-    def _task(self, item: Item) -> _Task:
+    def _task(self, item: Item) -> ExtractTask:
         transcript: Path | str | None = item.text
         if transcript is None and item.path.is_file():
             transcript = find_transcript(item.path)
         key = _part_key(item, transcript, self.recipe)
-        return _Task(item, self.parts / f"{key}.arrow", transcript)
+        return ExtractTask(item, self.parts / f"{key}.arrow", transcript)
 
-    def remaining(self, tasks: Sequence[_Task]) -> list[_Task]:
+    def remaining(self, tasks: Sequence[ExtractTask]) -> list[ExtractTask]:
         """Return the tasks without a part, and count the others as done."""
         rest = [task for task in tasks if not task.part.exists()]
         self.tried = len(tasks) - len(rest)
         self._report_progress()
         return rest
 
-    def record(self, task: _Task, cause: str | None) -> None:
+    def record(self, task: ExtractTask, cause: str | None) -> None:
         """Count an item that was tried; raise a MediaError if too many have failed."""
         self.tried += 1
         if cause is not None:
@@ -194,11 +191,16 @@ class _Batch:
         """Raise a MediaError if too many items failed for a corpus."""
         failed = len(self.failures)
         if failed == self.total or failed > self.max_failures * self.total:
-            _write_errors(self.out.with_name(ERRORS), self.failures)
+            self.write_errors()
             if self.total == 1:
                 raise MediaError(self.failures[0].cause)
             end = "no corpus was written"
             raise MediaError(self._failure_text(self.failures, self.total, "items", end))
+
+    def write_errors(self) -> None:
+        """List the failures beside the corpus, and what was left out where that is much."""
+        rows = [*self.failures, *_long_lists(self.gathered)]
+        _write_errors(self.out.with_name(ERRORS), rows)
 
     def _report_progress(self) -> None:
         if self.progress is not None:
@@ -244,6 +246,13 @@ def _stamp(path: Path) -> list[str | int]:
     return [str(path.absolute()), stat.st_size, stat.st_mtime_ns]
 
 
+def _long_lists(gathered: Gathered) -> Iterator[Failure]:
+    """Yield what was left out and is too long for the account of the corpus."""
+    for kind, names in gathered.left_out:
+        if len(names) > LISTED:
+            yield from (Failure(name, f"left out: {kind}") for name in names)
+
+
 def _write_errors(path: Path, failures: Sequence[Failure]) -> None:
     """Write a line per failure; without failures, remove the list of an earlier batch."""
     if not failures:
@@ -263,12 +272,12 @@ def _write_errors(path: Path, failures: Sequence[Failure]) -> None:
 
 
 def _extract_all(
-    tasks: Sequence[_Task],
+    tasks: Sequence[ExtractTask],
     workers: int,
     engine: Engine,
     recipe: Recipe,
     make: Callable[[Recipe], Extracts],
-) -> Generator[tuple[_Task, str | None]]:
+) -> Generator[tuple[ExtractTask, str | None]]:
     """Yield the tasks in the order they end, with the cause of their failure or None."""
     on_ray = engine == "ray"
     if on_ray:
@@ -283,9 +292,9 @@ def _extract_all(
             yield task, cause.cause if isinstance(cause, Died) else cause
 
 
-def _absolute(task: _Task) -> _Task:
+def _absolute(task: ExtractTask) -> ExtractTask:
     transcript = task.transcript
-    return _Task(
+    return ExtractTask(
         task.item._replace(path=task.item.path.absolute()),
         task.part.absolute(),
         transcript.absolute() if isinstance(transcript, Path) else transcript,
@@ -296,7 +305,7 @@ def _extract(
     recipe: str,
     make: Callable[[Recipe], Extracts],
     on_ray: bool,
-    task: _Task,
+    task: ExtractTask,
     threads: int,
 ) -> str | None:
     """Extract one item in a worker; return the cause of its failure, or None.
@@ -305,16 +314,20 @@ def _extract(
         MissingExtraError: If a package is not installed.
         DatasetError: If a part cannot be written, or this machine does not see a file. All
             other items would fail too.
+        DiskError: If the disk takes no more.
     """
     if on_ray:
         check_shared(task.item.path, task.part.parent)
     try:
         _extract_part(task, _extractor(recipe, make, on_ray))
-    except (MissingExtraError, DatasetError):
+    except (MissingExtraError, DatasetError, DiskError):
         raise
     except MMCLError as fault:
         return str(fault)
     except Exception as fault:  # a bug, here or in a library, costs one item only
+        full = disk_error(fault, codes=NO_ROOM)
+        if full is not None:
+            raise full from fault
         return f"{type(fault).__name__}: {fault}"
     return None
 
@@ -341,7 +354,7 @@ def _check_versions(wanted: Mapping[str, str], here: Mapping[str, str]) -> None:
             )
 
 
-def _extract_part(task: _Task, extractor: Extracts) -> None:
+def _extract_part(task: ExtractTask, extractor: Extracts) -> None:
     item = task.item
     extracted = extractor.extract(
         item.path,
@@ -367,75 +380,3 @@ def _extract_part(task: _Task, extractor: Extracts) -> None:
     )
     clips = (clip.model_copy(update={"split": "test"}) for clip in extracted.clips)
     write_corpus(task.part, card, clips)
-
-
-# ---------------------------------------------------------------- one corpus of all parts
-
-
-def _merge_parts(batch: _Batch, tasks: Sequence[_Task], name: str) -> Outcome:
-    """Write the parts as one corpus."""
-    ordered = sorted(tasks, key=lambda task: SPLITS.index(task.item.split))
-    cards = [open_corpus(task.part).card for task in ordered]
-    timings = {stage: sum(card.recipe["timings"][stage] for card in cards) for stage in STAGES}
-    counts = dict.fromkeys(SPLITS, 0)
-    for task, card in zip(ordered, cards, strict=True):
-        counts[task.item.split] += sum(card.counts.values())
-    notes = [*batch.gathered.notes, *_joined_notes(ordered, cards)]
-    if batch.failures:
-        notes.append(f"{len(batch.failures)} of {batch.total} items failed and are not in it")
-    dims: dict[Modality, int] = {m: width for card in cards for m, width in card.dims.items()}
-    languages = {card.language for card in cards if card.language}
-    merged = card_of(
-        Recipe.model_validate(cards[0].recipe["extraction"]),
-        dims,
-        task=batch.gathered.task,
-        counts={split: count for split, count in counts.items() if count},
-        name=name,
-        language=", ".join(sorted(languages)) or None,
-        spans=_spans(ordered, cards),
-        notes=tuple(notes),
-    )
-    write_corpus(batch.out, merged, _labelled_clips(ordered))
-    duration = sum(card.recipe["duration"] for card in cards)
-    return Outcome(merged, batch.failures, timings, duration)
-
-
-def _labelled_clips(tasks: Sequence[_Task]) -> Iterator[Clip]:
-    """Yield the clips of all parts with the split, ids and labels of their items."""
-    for task in tasks:
-        item = task.item
-        for clip in open_corpus(task.part).every_clip().clips():
-            changes: dict[str, Any] = {"split": item.split}
-            if item.clip_id is not None:
-                changes |= {
-                    "id": item.name,
-                    "clip_id": item.clip_id,
-                    "label": item.label,
-                    "modality_labels": item.modality_labels,
-                }
-            yield clip.model_copy(update=changes)
-
-
-def _spans(tasks: Sequence[_Task], cards: Sequence[Card]) -> dict[str, tuple[float, float]]:
-    """Return start and end of every utterance in its file, for files that were cut."""
-    spans: dict[str, tuple[float, float]] = {}
-    for task, card in zip(tasks, cards, strict=True):
-        if task.item.clip_id is None:
-            ids = open_corpus(task.part).every_clip().ids
-            spans |= {
-                i: (start, end) for i, (start, end) in zip(ids, card.recipe["spans"], strict=True)
-            }
-    return spans
-
-
-def _joined_notes(tasks: Sequence[_Task], cards: Sequence[Card]) -> Iterator[str]:
-    """Yield the notes of all files, each only once."""
-    noted: dict[str, list[str]] = {}
-    for task, card in zip(tasks, cards, strict=True):
-        for note in card.notes:
-            noted.setdefault(note, []).append(task.item.name)
-    for note, names in islice(noted.items(), MOST_NOTES):
-        more = f" and {len(names) - 1} more" if len(names) > 1 else ""
-        yield f'"{names[0]}"{more}: {note}'
-    if len(noted) > MOST_NOTES:
-        yield f"and {len(noted) - MOST_NOTES} more notes on files"

@@ -41,3 +41,20 @@ def tone():
         return 0.5 * np.sin(2 * np.pi * pitch * times)
 
     return make
+
+
+@pytest.fixture
+def make_folder(tmp_path):
+    """Write a ``label.csv`` with an empty file for each ``video/clip`` named in ``files``."""
+
+    def make(text, files=(), name="corpus", encoding="utf-8"):
+        folder = tmp_path / name
+        (folder / "Raw").mkdir(parents=True)
+        (folder / "label.csv").write_bytes(text.encode(encoding))
+        for file in files:
+            path = folder / "Raw" / (file if "." in file else f"{file}.mp4")
+            path.parent.mkdir(parents=True, exist_ok=True)
+            path.touch()
+        return folder
+
+    return make

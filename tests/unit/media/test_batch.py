@@ -18,13 +18,16 @@ import pytest
 from fakes.extractors import FakeExtractor
 from mmcl import pool, pool_ray
 from mmcl.corpus.check import corpus_clips, faults
-from mmcl.corpus.schema import Task, Word
+from mmcl.corpus.schema import Account, Task, Word
 from mmcl.corpus.store import open_corpus
 from mmcl.errors import DatasetError, MediaError, MissingExtraError
 from mmcl.media import batch as home
+from mmcl.media import merge
 from mmcl.media.batch import extract_batch
-from mmcl.media.folder import Failure, gather
+from mmcl.media.folder import gather
+from mmcl.media.items import Failure
 from mmcl.media.recipe import Recipe
+from mmcl.media.stages import STAGES
 from mmcl.pool import Died
 
 
@@ -96,13 +99,20 @@ def test_files_become_a_corpus(write, extract, out):
     )
     assert list(clips[2].features) == ["text"]
     np.testing.assert_array_equal(clips[0].features["audio"], [[-1, -2], [-3, -4]])
+    assert card.account == Account(
+        source=('2 media files in "src"', "2 files became 3 clips"),
+        left_out=(
+            "15.5 of 20.0 s of the files that were cut lie outside their utterances: "
+            "nothing was said there",
+        ),
+    )
     assert outcome.failures == []
     assert outcome.duration == 20.0
-    assert outcome.timings == dict.fromkeys(home.STAGES, 0.5)
+    assert outcome.timings == dict.fromkeys(STAGES, 0.5)
 
 
 def test_many_notes_are_cut_short(write, extract, out, monkeypatch):
-    monkeypatch.setattr(home, "MOST_NOTES", 2)
+    monkeypatch.setattr(merge, "MOST_NOTES", 2)
     lines = {f"f{count}": "\n".join(["so"] * count) for count in (2, 3, 4, 5)}
     notes = extract(write(**lines)).card.notes
     assert notes[1:] == (
@@ -166,14 +176,14 @@ def test_batch_is_given_up_when_too_many_fail(tmp_path, write, extract, out):
     with pytest.raises(MediaError) as caught:
         extract(write(**bad, **good))
     assert str(caught.value) == (
-        "2 of 5 files tried failed, more than 20%: stopped early.\n"
+        "2 of 10 files tried failed, more than 10%: stopped early.\n"
         '  b0.mp4: "b0.mp4" is bad.\n'
         '  b1.mp4: "b1.mp4" is bad.\n'
         f"  All of them: {out.with_name('errors.csv')}\n"
         "  What is done is kept; the same command continues. To allow more: --max-failures 0.9"
     )
     assert not out.exists()
-    assert len(os.listdir(out.with_name("talks.arrow.parts"))) == 3
+    assert len(os.listdir(out.with_name("talks.arrow.parts"))) == 8
     assert len(errors(out)) == 3
     extract(write(), max_failures=0.5)
     assert open_corpus(out).card.counts == {"test": 20}
@@ -182,17 +192,18 @@ def test_batch_is_given_up_when_too_many_fail(tmp_path, write, extract, out):
 
 def test_what_is_advised_would_let_it_pass(write, extract, out):
     row = Failure("v/1", "label.csv, row 2: no file")
-    bad = {f"b{at}": "bad" for at in range(5)}
+    bad = {f"b{at}": "bad" for at in range(10)}
     gathered = write(**bad, c="yes")._replace(failures=[row])
     with pytest.raises(MediaError) as caught:
         extract(gathered, max_failures=0.9)
     assert str(caught.value) == (
-        "5 of 5 files tried failed, more than 90%: stopped early.\n"
+        "10 of 10 files tried failed, more than 90%: stopped early.\n"
         + "".join(f'  b{at}.mp4: "b{at}.mp4" is bad.\n' for at in range(5))
-        + f"  All of them: {out.with_name('errors.csv')}\n"
+        + "  and 5 more\n"
+        f"  All of them: {out.with_name('errors.csv')}\n"
         "  What is done is kept; the same command continues. To allow more: --max-failures 1"
     )
-    assert len(extract(gathered, max_failures=1.0).failures) == 6
+    assert len(extract(gathered, max_failures=1.0).failures) == 11
 
 
 def test_errors_are_a_table_of_one_line_each(write, extract, out):
@@ -208,11 +219,17 @@ def test_errors_are_a_table_of_one_line_each(write, extract, out):
     assert len(path.read_text(encoding="utf-8").splitlines()) == 3
 
 
+def test_one_bad_file_among_the_first_is_no_reason_to_stop(write, extract, out):
+    good = {f"c{at}": "yes" for at in range(10)}
+    assert len(extract(write(b="bad", **good)).failures) == 1
+    assert open_corpus(out).card.account.left_out[0] == "items that failed: 1 (b.mp4)"
+
+
 def test_too_many_failures_in_the_end(write, extract, out):
     with pytest.raises(MediaError) as caught:
         extract(write(a="yes", b="bad", c="yes"))
     assert str(caught.value) == (
-        "1 of 3 items failed, more than 20%: no corpus was written.\n"
+        "1 of 3 items failed, more than 10%: no corpus was written.\n"
         '  b.mp4: "b.mp4" is bad.\n'
         f"  All of them: {out.with_name('errors.csv')}\n"
         "  What is done is kept; the same command continues. To allow more: --max-failures 0.9"
@@ -236,7 +253,7 @@ def test_a_single_file_fails_in_its_own_words(write, extract, out):
 def test_rows_at_fault_count_before_anything_is_done(tmp_path, write, extract, out):
     gathered = write(a="yes", b="yes")
     gathered = gathered._replace(failures=[Failure("v/1", "label.csv, row 2: no file")])
-    with pytest.raises(MediaError, match=r"1 of 3 items failed, more than 20%"):
+    with pytest.raises(MediaError, match=r"1 of 3 items failed, more than 10%"):
         extract(gathered)
     assert errors(out) == [["item", "cause"], ["v/1", "label.csv, row 2: no file"]]
     assert not (tmp_path / "src" / "calls.log").exists()
@@ -373,7 +390,7 @@ def test_batch_over_ray_is_the_batch_at_home(write, extract, out, ray):
     alone = extract(gathered, max_failures=0.8)
     corpus, listed = open_corpus(out).checksum(), errors(out)
     ray.died = ("d.mp4",)
-    with pytest.raises(MediaError, match="3 of 5 files tried failed"):
+    with pytest.raises(MediaError, match="3 of 5 items failed"):
         extract(gathered, workers=3, engine="ray", max_failures=0.5)
     assert ray.asked == {"workers": 3}
     assert sorted(errors(out)[1:]) == sorted([*listed[1:], ["d.mp4", "it died"]])
