@@ -212,7 +212,7 @@ def _load(path: Path, file: IO[bytes] | gzip.GzipFile) -> Any:
             f'{path}: this pickle asks for "{refused}", which is not plain data; '
             "nothing of it was run.\n"
             "  Expected only numpy arrays, dicts, lists, tuples, strings and numbers.\n"
-            "  If you trust its maker, load it where it was made and save its arrays as npz.\n"
+            f"  {_advice(str(refused))}\n"
             "  The layouts that can be read: mmcl corpus convert --help"
         ) from None
     except Exception as error:  # a broken pickle can fail in any way
@@ -229,6 +229,21 @@ def _load(path: Path, file: IO[bytes] | gzip.GzipFile) -> Any:
             "fetch or copy the file again.\n"
             "  The layouts that can be read: mmcl corpus convert --help"
         ) from None
+
+
+def _advice(refused: str) -> str:
+    """Say how to save what a pickle holds as plain data."""
+    if refused.startswith("pandas."):
+        return (
+            "It holds a DataFrame. If you trust its maker, load it where it was made and save it "
+            'as a table: frame.to_parquet("table.parquet")'
+        )
+    if refused.startswith("torch.") or refused == "a persistent id":
+        return (
+            "It holds torch tensors. If you trust its maker, load it where it was made and save "
+            "them as npz: tensor.numpy()"
+        )
+    return "If you trust its maker, load it where it was made and save its arrays as npz."
 
 
 def _finish(value: Any, finished: dict[int, Any]) -> Any:

@@ -8,7 +8,9 @@ import subprocess
 import sys
 
 import numpy as np
+import pandas as pd
 import pytest
+import torch
 
 from mmcl.corpus.unpickle import load_pickle
 from mmcl.errors import DatasetError, UnsafePickleError
@@ -117,6 +119,22 @@ def test_everything_else_is_refused_by_name(dump, value, name):
     with pytest.raises(UnsafePickleError) as caught:
         load_pickle(dump([value]))
     assert f'asks for "{name}"' in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("value", "advice"),
+    [
+        (pd.DataFrame({"text": ["a"]}), "frame.to_parquet("),
+        (pd.Series([1.0]), "frame.to_parquet("),
+        (torch.zeros(3), "tensor.numpy()"),
+    ],
+    ids=["frame", "series", "tensor"],
+)
+def test_values_of_other_libraries_get_their_own_advice(dump, value, advice):
+    with pytest.raises(UnsafePickleError) as caught:
+        load_pickle(dump({"train": value}))
+    assert "If you trust its maker, load it where it was made and save" in str(caught.value)
+    assert advice in str(caught.value)
 
 
 @pytest.mark.parametrize("protocol", range(6))
