@@ -10,6 +10,7 @@ import hashlib
 import io
 import os
 from collections.abc import Iterable, Iterator, Sequence
+from importlib import metadata
 from itertools import islice
 from pathlib import Path
 from typing import Any
@@ -23,12 +24,15 @@ from mmcl.corpus.arrow_columns import RaggedColumn, corpus_schema, record_batch,
 from mmcl.corpus.memory_mapped import MappedFile
 from mmcl.corpus.schema import Card, Clip, Planted, Word
 from mmcl.errors import DatasetError, SealedSplitError
+from mmcl.extras import load
 from mmcl.files import complete_file
-from mmcl.types import MODALITIES, SPLITS, Modality, SplitName
+from mmcl.other_version import does_not_fit, misfits
+from mmcl.types import MODALITIES, SPLITS, Modality, SplitName, TaskKind
 
 __all__ = ["Corpus", "Split", "is_corpus_file", "open_corpus", "pack_corpus", "write_corpus"]
 
 CARD_KEY = b"mmcl.card"
+VERSION_KEY = b"mmcl.version"  # of mmcl that wrote the file; earlier ones did not write it
 CLIPS_PER_BATCH = 4096
 _ARROW_MAGIC = b"ARROW1"
 
@@ -207,6 +211,71 @@ class Corpus:
         self.mapped = mapped
         self._splits: dict[str, Split] = {}
 
+    @classmethod
+    def from_arrays(
+        cls,
+        data: Any,
+        *,
+        name: str | None = None,
+        task: TaskKind | None = None,
+        label_range: tuple[float, float] | None = None,
+        **options: Any,
+    ) -> Corpus:
+        """Make a corpus of arrays in memory, checked like a file; the arrays are not changed.
+
+        Args:
+            data: Fields by split, ``{"train": {"text": ..., "audio": ..., "labels": ...}}``, or
+                fields of all clips with a field ``split``, or a DataFrame with a column
+                ``split``. Features are arrays ``[clips, steps, d]`` or ``[clips, d]``, or lists
+                of arrays ``[n, d]``, one per clip. docs/data.md lists the fields.
+            name: Name of the corpus; "arrays" by default.
+            task: What the labels are, where they can be several things.
+            label_range: Lowest and highest score.
+            options: The other choices of :class:`~mmcl.corpus.readers.ReadOptions`.
+
+        Raises:
+            DatasetError: If the data are inconsistent; it lists every fault.
+
+        Example:
+            >>> rng = np.random.default_rng(0)
+            >>> data = {
+            ...     split: {"audio": rng.normal(size=(4, 5, 3)), "labels": [-1.5, 0.2, 2.5, 1.0]}
+            ...     for split in ("train", "valid", "test")
+            ... }
+            >>> Corpus.from_arrays(data, name="mine", label_range=(-3, 3))
+            Corpus('mine', regression, 4/4/4 clips)
+        """
+        from mmcl.corpus.readers.arrays import corpus_of_arrays
+        from mmcl.corpus.readers.options import ReadOptions
+
+        return corpus_of_arrays(data, ReadOptions(name, task, label_range, **options))
+
+    def to_pandas(self) -> Any:
+        """Return a DataFrame with a row per clip of all splits, in the order of the corpus.
+
+        The columns are ``id``, ``split``, ``label`` (of classes their names), ``video_id``,
+        ``clip_id``, ``text``, ``speaker``, and ``features_<modality>`` with a list of n arrays
+        ``[d]`` or None. :meth:`from_arrays` reads it back. The labels of the test split are in it: look
+        at them only when all choices are made.
+
+        Raises:
+            MissingExtraError: If pandas is not installed.
+        """
+        pandas = load("pandas", "a DataFrame", extra="pandas")
+        clips = list(Split("all", self.card, self._table, self.mapped).clips())
+        rows: dict[str, list[Any]] = {
+            key: [getattr(clip, key) for clip in clips]
+            for key in ("id", "split", "label", "video_id", "clip_id", "text", "speaker")
+        }
+        if self.card.task.kind == "classes":
+            names = self.card.task.names
+            rows["label"] = [None if label is None else names[label] for label in rows["label"]]
+        for modality in self.card.dims:
+            # A list of steps, not one array, since only that can be written as Parquet.
+            sequences = [clip.features.get(modality) for clip in clips]
+            rows[f"features_{modality}"] = [None if s is None else list(s) for s in sequences]
+        return pandas.DataFrame(rows)
+
     def __reduce__(self) -> tuple[Any, ...]:
         """Pickle the path of a mapped corpus, which is mapped again, or else its clips."""
         if self.mapped is not None:
@@ -290,7 +359,8 @@ def open_corpus(path: str | os.PathLike[str]) -> Corpus:
         DatasetError: If the file is missing, empty, cut short, or holds no corpus card.
     """
     path = Path(path)
-    advice = f"  Convert the file it came from again: mmcl corpus convert SRC {path}"
+    again = f"convert the file it came from again: mmcl corpus convert SRC {path}"
+    advice = f"  C{again[1:]}"
     try:
         mapped = MappedFile(path)
         table = pa.ipc.open_file(pa.BufferReader(mapped.buffer)).read_all()
@@ -301,15 +371,19 @@ def open_corpus(path: str | os.PathLike[str]) -> Corpus:
             f"{path}: not a readable corpus file ({str(error).splitlines()[0]}).\n"
             f"  Expected an Arrow IPC file written by mmcl.\n{advice}"
         ) from None
-    text = (table.schema.metadata or {}).get(CARD_KEY)
+    recorded = table.schema.metadata or {}
+    text = recorded.get(CARD_KEY)
     if text is None:
         problem = "an Arrow file without a corpus card, so not written by mmcl"
         raise DatasetError(f"{path}: {problem}.\n{advice}")
     try:
         card = Card.model_validate_json(text)
     except ValidationError as error:
-        problem = f"its card has {error.error_count()} problems, so another version wrote it"
-        raise DatasetError(f"{path}: {problem}.\n{advice}") from None
+        where = f"{path}: its card"
+        version = recorded.get(VERSION_KEY)
+        written_by = None if version is None else version.decode(errors="replace")
+        fault = does_not_fit(where, misfits(error), written_by, again)
+        raise DatasetError(fault) from None
     return Corpus(card, table, mapped)
 
 
@@ -349,7 +423,8 @@ def write_corpus(
         DiskError: If the disk has no room for it.
     """
     path = Path(path)
-    schema = corpus_schema(card, dtype).with_metadata({CARD_KEY: card.model_dump_json().encode()})
+    recorded = {CARD_KEY: card.model_dump_json(), VERSION_KEY: metadata.version("mmcl")}
+    schema = corpus_schema(card, dtype).with_metadata(recorded)
     counts: dict[SplitName, int] = {}
     try:
         with complete_file(path) as unfinished:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Mapping
+from importlib import metadata
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -22,6 +23,7 @@ from mmcl.explain.planted_figures import planted_section, read_planted
 from mmcl.explain.robustness_figures import robustness_section
 from mmcl.explain.run_figures import read_run, run_section
 from mmcl.explain.tuning_figures import tuning_section
+from mmcl.other_version import does_not_fit, version_of
 
 __all__ = ["PARTS", "Part", "Result", "find_results", "is_report", "read_json", "report_page"]
 
@@ -150,15 +152,20 @@ def _section(result: Result, folder: Path, index: int) -> dict[str, Any]:
     """Return a section as the template shows it; its place is the sub-folder, or nothing."""
     part, path = result
     anchor = f"{path.stem}-{index}"
+    content: Mapping[str, Any] = {}
     try:
         content = part.read(path)
         # Two sections of one kind would otherwise give their figures the same ids.
         with names_under(f"{anchor}-"):
             body = part.section(content)
     except (OSError, ValueError, LookupError, TypeError, AttributeError) as fault:
+        what, again = f"{type(fault).__name__}: {fault}", f"mmcl {part.maker} --out DIR"
+        written_by = version_of(content)
+        if written_by not in (None, metadata.version("mmcl")):
+            text = does_not_fit(str(path), [what], written_by, f"make it again: {again}")
+            raise RunError(text) from fault
         raise RunError(
-            f"{path}: not as mmcl writes it ({type(fault).__name__}: {fault}).\n"
-            f"  Make it again: mmcl {part.maker} --out DIR"
+            f"{path}: not as mmcl writes it ({what}).\n  Make it again: {again}"
         ) from fault
     title = "Ablation" if content.get("kind") == "ablation" else part.title
     place = str(path.parent.relative_to(folder))

@@ -7,6 +7,7 @@ import io
 from pathlib import Path
 from typing import NamedTuple
 
+from mmcl.errors import RunError
 from mmcl.files import write_text
 
 __all__ = ["HISTORY", "EpochRow", "read_history", "write_history"]
@@ -30,12 +31,23 @@ class EpochRow(NamedTuple):
 
 
 def read_history(folder: Path) -> list[EpochRow]:
-    """Read the epochs that a training has finished; the list is empty before the first ends."""
+    """Read the epochs that a training has finished; the list is empty before the first ends.
+
+    Raises:
+        RunError: If the file has not the columns that this version writes.
+    """
     try:
         with (folder / HISTORY).open(newline="") as file:
             table = list(csv.DictReader(file))
     except FileNotFoundError:
         return []
+    absent = [key for key in EpochRow._fields if table and table[0].get(key) is None]
+    if absent:
+        raise RunError(
+            f"{folder / HISTORY}: has no column {', '.join(absent)}.\n"
+            "  It is damaged, or another version wrote it: run.json names it "
+            "(environment.versions.mmcl)"
+        )
     numbers = EpochRow._fields[1:]
     return [EpochRow(int(row["epoch"]), *(float(row[key]) for key in numbers)) for row in table]
 

@@ -17,6 +17,7 @@ import shutil
 import time
 from collections.abc import Callable
 from functools import partial
+from importlib import metadata
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -34,7 +35,7 @@ from mmcl.corpus.batches import (
     shuffle_window,
 )
 from mmcl.corpus.store import Corpus, Split
-from mmcl.errors import ConfigError, DatasetError, DiskError, TrainingError
+from mmcl.errors import ConfigError, DatasetError, DiskError, RunError, TrainingError
 from mmcl.extras import load
 from mmcl.files import disk_errors, remove_unfinished, write_json
 from mmcl.learning.checkpoints import load_state, save_state
@@ -155,7 +156,7 @@ def _train(training: _Training, resume: bool) -> None:
     """Run the remaining epochs; the first process writes."""
     folder, fabric = training.folder, training.fabric
     if resume and (folder / CHECKPOINT).exists():
-        training.restore(load_state(folder / CHECKPOINT))
+        _restore(training, load_state(folder / CHECKPOINT))
     elif fabric.is_global_zero:  # one that is stopped now must not be resumed from an earlier one
         for name in (DONE, CHECKPOINT):
             (folder / name).unlink(missing_ok=True)
@@ -175,6 +176,26 @@ def _train(training: _Training, resume: bool) -> None:
         if not kept:
             fault.kept = f"The training in {folder} had not finished an epoch; it starts afresh."
         raise
+
+
+def _restore(training: _Training, state: dict[str, Any]) -> None:
+    """Go on from a checkpoint, or refuse one of another version."""
+    try:
+        training.restore(state)
+    except (LookupError, TypeError, ValueError, RuntimeError) as fault:
+        here, before = metadata.version("mmcl"), state.get("version")
+        by = (
+            "it does not say which version wrote it"
+            if before is None
+            else f"mmcl {before} wrote it"
+        )
+        install = f'Install that version: pip install "mmcl=={before}"'
+        again = "Train it again: mmcl train CORPUS --out NEW"
+        raise RunError(
+            f"{training.folder / CHECKPOINT}: mmcl {here} cannot go on from it; {by} "
+            f"({type(fault).__name__}: {str(fault).splitlines()[0]}).\n"
+            f"  {again if before in (None, here) else install}"
+        ) from fault
 
 
 def make_learner(model: Network, config: Config, fabric: Fabric) -> Learner:
@@ -378,6 +399,7 @@ class _Training:
             "best": [self.best_epoch, self.best_loss],
             "best_weights": self.best_weights,
             "random": random,
+            "version": metadata.version("mmcl"),
         }
         if self.processes > 1:
             # Each process has its own random state and memory of clips.

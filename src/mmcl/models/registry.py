@@ -15,11 +15,15 @@ import json
 from importlib import import_module, metadata
 from pathlib import Path
 
+from pydantic import ValidationError
+from safetensors import SafetensorError
+
 from mmcl.config import ENTRY_POINTS, ModelSettings, PolicySettings, model_names
 from mmcl.corpus.schema import Task
 from mmcl.errors import ConfigError, RunError, did_you_mean
 from mmcl.models.mmcl import MMCL
 from mmcl.models.network import Network
+from mmcl.other_version import does_not_fit, misfits
 from mmcl.types import VARIANTS
 
 __all__ = ["build_network", "load_network", "network_class"]
@@ -95,7 +99,7 @@ def load_network(folder: str | Path) -> Network:
     """Load a trained network from a folder of ``save_pretrained``, in evaluation mode.
 
     Raises:
-        RunError: If the folder holds none.
+        RunError: If the folder holds none, or one that is damaged or of another version.
     """
     path = Path(folder) / CONFIG
     try:
@@ -103,4 +107,15 @@ def load_network(folder: str | Path) -> Network:
         name = json.loads(path.read_text()).get("model", {}).get("name", "calibrated")
     except (OSError, ValueError) as fault:
         raise RunError(f"{path}: not the settings of a saved model ({fault}).") from None
-    return network_class(name).from_pretrained(folder).eval()
+    try:
+        return network_class(name).from_pretrained(folder).eval()
+    except ValidationError as fault:
+        again = "train it again: mmcl train CORPUS --out NEW"
+        raise RunError(does_not_fit(str(path), misfits(fault), None, again)) from None
+    # Weights of other shapes or names, and files that are absent or cut short.
+    except (RuntimeError, TypeError, SafetensorError, OSError) as fault:
+        raise RunError(
+            f"{Path(folder)}: the network cannot be loaded ({str(fault).splitlines()[0]}).\n"
+            "  It is damaged, or another version wrote it. Train it again: "
+            "mmcl train CORPUS --out NEW"
+        ) from fault

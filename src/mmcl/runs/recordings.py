@@ -13,6 +13,7 @@ from mmcl.corpus.store import Corpus, pack_corpus
 from mmcl.errors import MediaError, RunError
 from mmcl.evaluation.moments import Moments
 from mmcl.media.recipe import Recipe
+from mmcl.other_version import does_not_fit, misfits
 from mmcl.runs.run import Run
 
 if TYPE_CHECKING:
@@ -101,11 +102,13 @@ def recipe_of(run: Run, path: Path) -> Recipe:
     try:
         return Recipe.model_validate(run.card.recipe["extraction"])
     except ValidationError as fault:
-        raise RunError(
-            f"{run.folder}: its recipe of extraction has {fault.error_count()} problems, so "
-            "another version wrote it.\n"
-            "  Make its corpus again with mmcl extract, and train again"
-        ) from None
+        # The recipe names the version that extracted the corpus, before that of the training.
+        recorded = run.card.recipe["extraction"]
+        versions = recorded.get("versions") if isinstance(recorded, dict) else None
+        written_by = versions.get("mmcl") if isinstance(versions, dict) else None
+        again = "make its corpus again with mmcl extract, and train again"
+        where = f"{run.folder}: its recipe of extraction"
+        raise RunError(does_not_fit(where, misfits(fault), written_by, again)) from None
 
 
 def _pack_clips(run: Run, path: Path, clips: list[Clip]) -> Corpus:

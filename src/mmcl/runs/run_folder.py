@@ -16,6 +16,7 @@ from mmcl.corpus.schema import Card
 from mmcl.corpus.store import Corpus
 from mmcl.errors import RunError, UsageError
 from mmcl.files import write_json
+from mmcl.other_version import absent_keys, does_not_fit, misfits, version_of
 from mmcl.runtime import environment
 
 __all__ = [
@@ -25,6 +26,7 @@ __all__ = [
     "read_description",
     "read_settings",
     "refuse_other",
+    "refuse_other_version",
 ]
 
 RUN = "run.json"  # configuration, seeds, versions, commit, corpus and its checksum
@@ -88,6 +90,7 @@ def _check_resumable(folder: Path, description: dict[str, Any], resume: bool) ->
             "  Continue it: --resume\n  Start another: --out with a new folder"
         )
     before = read_description(folder)
+    refuse_other_version(folder / RUN, before)
     refuse_other(before, description, folder, f"Its settings: {folder / RUN}")
 
 
@@ -107,7 +110,11 @@ def refuse_other(
 
 
 def read_description(folder: Path) -> dict[str, Any]:
-    """Return the content of run.json, or raise a RunError."""
+    """Return the content of run.json.
+
+    Raises:
+        RunError: If there is none, or another version of mmcl wrote it.
+    """
     try:
         description: dict[str, Any] = json.loads((folder / RUN).read_text())
     except FileNotFoundError:
@@ -117,29 +124,85 @@ def read_description(folder: Path) -> dict[str, Any]:
         ) from None
     except (OSError, ValueError) as fault:
         raise RunError(f"{folder / RUN}: not readable ({fault}).") from None
+    if not isinstance(description, dict):
+        raise RunError(f"{folder / RUN}: not the description of a run; expected a JSON object.")
+    # Everything that opens a run reads these.
+    lines = [f"{key}: missing" for key in ("config", "seeds", "corpus") if key not in description]
+    seeds = description.get("seeds", [])
+    if not isinstance(seeds, list) or not all(type(seed) is int for seed in seeds):
+        lines.append(f"seeds: must be whole numbers, got {seeds!r}")
+    if lines:
+        raise _other_version(folder / RUN, description, lines)
     return description
 
 
 def read_settings(folder: Path, description: dict[str, Any]) -> tuple[Config, Card]:
-    """Return a run's configuration and the card of its corpus, or raise a RunError."""
+    """Return a run's configuration and the card of its corpus.
+
+    Raises:
+        RunError: If another version of mmcl wrote them: with every value that does not fit, and
+            the version to install. Or if the run's model is not installed.
+    """
+    path = folder / RUN
+    _refuse_unknown_model(path, description["config"])
+    lines = _misfits_of_config(description["config"])
     try:
-        config = _read_config(description["config"])
-        return config, Card.model_validate(description["corpus"])
-    except (KeyError, ValidationError) as fault:
-        # A model of a package that is not installed here is the usual cause.
-        name = description.get("config", {}).get("model", {}).get("name")
-        why = "its settings are of another version"
-        if isinstance(fault, ValidationError) and name not in (None, *model_names()):
-            why = f'no model "{name}" is installed here'
+        card = Card.model_validate(description["corpus"])
+    except ValidationError as fault:
+        lines += [f"corpus.{line}" for line in misfits(fault)]
+    if lines:
+        raise _other_version(path, description, lines)
+    return _read_config(description["config"]), card
+
+
+def refuse_other_version(path: Path, description: Mapping[str, Any]) -> None:
+    """Raise a RunError if the settings of a run or search do not fit this version of mmcl."""
+    lines = _misfits_of_config(description.get("config"))
+    if lines:
+        raise _other_version(path, description, lines)
+
+
+def _refuse_unknown_model(path: Path, saved: Any) -> None:
+    """Raise a RunError if the model is of a package that is not installed here."""
+    try:
+        name = saved["model"]["name"]
+    except (LookupError, TypeError):
+        return
+    if name not in model_names():
         raise RunError(
-            f"{folder / RUN}: cannot be opened: {why}.\n"
+            f'{path}: cannot be opened: no model "{name}" is installed here.\n'
             "  Install what it was trained with, or train it again: mmcl train CORPUS --out NEW"
-        ) from fault
+        )
+
+
+def _misfits_of_config(saved: Any) -> list[str]:
+    """Return a line for every saved setting that is unknown, missing or wrong here."""
+    if not isinstance(saved, dict):
+        return [f"config: must be a table, got {saved!r}"]
+    try:
+        complete = _read_config(saved).model_dump(mode="json")
+    except ValidationError as fault:
+        return misfits(fault)
+    return absent_keys(_renamed(saved), complete)
+
+
+def _other_version(path: Path, description: Mapping[str, Any], lines: Sequence[str]) -> RunError:
+    again = "train it again: mmcl train CORPUS --out NEW"
+    return RunError(does_not_fit(str(path), lines, version_of(description), again))
 
 
 def _read_config(saved: dict[str, Any]) -> Config:
-    """Read saved settings; earlier versions called ``runtime.devices`` ``runtime.processes``."""
-    runtime = dict(saved.get("runtime", {}))
-    if "processes" in runtime:
-        runtime["devices"] = runtime.pop("processes")
-    return Config.model_validate({**saved, "runtime": runtime})
+    return Config.model_validate(_renamed(saved))
+
+
+def _renamed(saved: dict[str, Any]) -> dict[str, Any]:
+    """Return saved settings by today's names.
+
+    Earlier versions called ``runtime.devices`` ``runtime.processes``, and had one strategy.
+    """
+    runtime = saved.get("runtime")
+    if not isinstance(runtime, dict) or "processes" not in runtime:
+        return saved
+    others = {key: value for key, value in runtime.items() if key != "processes"}
+    renamed = {"strategy": "auto", **others, "devices": runtime["processes"]}
+    return {**saved, "runtime": renamed}

@@ -30,7 +30,8 @@ from mmcl.learning.loop import CHECKPOINT, MODEL, Progress, fit
 from mmcl.pool import Died, Engine, run_tasks
 from mmcl.pool_ray import check_shared
 from mmcl.runs.jobs import corpus_file, refuse_several_devices, with_threads
-from mmcl.runs.run_folder import refuse_other
+from mmcl.runs.run_folder import refuse_other, refuse_other_version
+from mmcl.runtime import environment
 
 if TYPE_CHECKING:
     from optuna import Study
@@ -269,11 +270,13 @@ def _open_folder(
         "config": config.model_dump(mode="json"),
         "space": [{**s._asdict(), "choices": list(s.choices)} for s in space],
         "seed": seed,
+        "environment": environment(),
     }
     try:
         # A search continues only with the same settings and the same corpus.
         if (folder / SEARCH).exists():
             before = json.loads((folder / SEARCH).read_text())
+            refuse_other_version(folder / SEARCH, before)
             refuse_other(before, description, folder, f"What it searches: {folder / SEARCH}")
             return
         if folder.exists() and any(folder.iterdir()):

@@ -1,9 +1,11 @@
 """Tests of the store: what is written is read back, without copies and never half a file."""
 
 import errno
+import json
 import os
 import subprocess
 import sys
+from importlib import metadata
 from pathlib import Path
 
 import numpy as np
@@ -348,8 +350,32 @@ def test_card_of_another_version(tmp_path):
     with pytest.raises(DatasetError) as caught:
         open_corpus(path)
     assert str(caught.value) == (
-        f"{path}: its card has 5 problems, so another version wrote it.\n"
+        f"{path}: its card: 5 values do not fit mmcl {metadata.version('mmcl')}; "
+        "it does not say which version wrote it.\n"
+        "  aligned: missing\n"
+        "  counts: missing\n"
+        "  dims: missing\n"
+        "  task: missing\n"
+        "  z: not known here\n"
         f"  Convert the file it came from again: mmcl corpus convert SRC {path}"
+    )
+
+
+def test_corpus_names_the_version_that_wrote_it(tmp_path, card, clips, monkeypatch):
+    path = tmp_path / "other.arrow"
+    later = json.loads(card.model_dump_json()) | {"licence": "CC"}
+    monkeypatch.setattr(store.metadata, "version", lambda _: "9.1")
+    monkeypatch.setattr(type(card), "model_dump_json", lambda _: json.dumps(later))
+    write_corpus(path, card, clips)
+    monkeypatch.undo()
+    with pytest.raises(DatasetError) as caught:
+        open_corpus(path)
+    assert str(caught.value) == (
+        f"{path}: its card: 1 value does not fit mmcl {metadata.version('mmcl')}; "
+        "mmcl 9.1 wrote it.\n"
+        "  licence: not known here\n"
+        '  Install the version that wrote it: pip install "mmcl==9.1"\n'
+        f"  Or convert the file it came from again: mmcl corpus convert SRC {path}"
     )
 
 

@@ -2,6 +2,7 @@
 
 import json
 from html.parser import HTMLParser
+from importlib import metadata
 
 import pytest
 from plotly.offline import get_plotlyjs
@@ -201,6 +202,19 @@ def test_broken_result_is_refused(tmp_path, text, why):
     message = str(caught.value)
     assert message.startswith(f"{tmp_path / 'comparison.json'}: not as mmcl writes it ({why}")
     assert message.endswith(").\n  Make it again: mmcl compare CORPUS --out DIR")
+
+
+def test_broken_result_of_another_version_names_it(tmp_path):
+    path = tmp_path / "comparison.json"
+    path.write_text('{"metrics": ["mae"], "environment": {"versions": {"mmcl": "9.1"}}}')
+    with pytest.raises(RunError) as caught:
+        report_page(tmp_path, command="")
+    assert str(caught.value) == (
+        f"{path}: 1 value does not fit mmcl {metadata.version('mmcl')}; mmcl 9.1 wrote it.\n"
+        "  KeyError: 'corpus'\n"
+        '  Install the version that wrote it: pip install "mmcl==9.1"\n'
+        "  Or make it again: mmcl compare CORPUS --out DIR"
+    )
 
 
 def test_a_report_is_known_by_its_mark(tmp_path, page):

@@ -1,6 +1,7 @@
 """Recordings: predicted like the clips of a corpus, or refused."""
 
 import json
+from importlib.metadata import version
 from types import SimpleNamespace
 
 import numpy as np
@@ -115,9 +116,13 @@ def test_recording_of_other_widths_is_refused(run, clips, media):
             id="foreign",
         ),
         pytest.param(
-            {"extraction": {"frame_rate": -1, "colour": "red"}},
-            "{}: its recipe of extraction has 2 problems, so another version wrote it.\n"
-            "  Make its corpus again with mmcl extract, and train again",
+            {"extraction": {"frame_rate": -1, "colour": "red", "versions": {"mmcl": "9.1"}}},
+            f"{{}}: its recipe of extraction: 2 values do not fit mmcl {version('mmcl')}; "
+            "mmcl 9.1 wrote it.\n"
+            "  colour: not known here\n"
+            "  frame_rate: must be greater than 0, got -1\n"
+            '  Install the version that wrote it: pip install "mmcl==9.1"\n'
+            "  Or make its corpus again with mmcl extract, and train again",
             id="other-version",
         ),
     ],

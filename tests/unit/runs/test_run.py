@@ -3,6 +3,7 @@
 import json
 import math
 import shutil
+from importlib import metadata
 
 import numpy as np
 import pyarrow.parquet as pq
@@ -471,22 +472,104 @@ def test_without_test_clips_validation_alone_is_scored(tmp_path, tiny_corpus, ti
     assert set(run.metrics["references"]["ridge"]) == {"valid"}
 
 
-@pytest.mark.parametrize(
-    ("change", "why"),
-    [
-        pytest.param({"name": "gone"}, 'no model "gone" is installed here', id="model"),
-        pytest.param({"variant": "calibrated"}, "its settings are of another version", id="old"),
-    ],
-)
-def test_run_of_another_version_is_refused(tmp_path, tiny_corpus, tiny_config, change, why):
+@pytest.fixture
+def changed_run(tmp_path, tiny_corpus, tiny_config):
+    """Return a function that changes the run.json of a run of version 9.1, and its folder."""
     folder = tmp_path / "run"
     train(tiny_corpus, tiny_config("learning.epochs=1"), out=folder)
-    description = json.loads((folder / "run.json").read_text())
-    description["config"]["model"] |= change
-    (folder / "run.json").write_text(json.dumps(description))
+
+    def change(alter):
+        description = json.loads((folder / "run.json").read_text())
+        description["environment"]["versions"]["mmcl"] = "9.1"
+        alter(description)
+        (folder / "run.json").write_text(json.dumps(description))
+        return folder
+
+    return change
+
+
+def test_run_of_a_model_that_is_not_installed_is_refused(changed_run):
+    folder = changed_run(lambda run: run["config"]["model"].update(name="gone"))
     with pytest.raises(RunError) as caught:
         Run.load(folder)
     assert str(caught.value) == (
-        f"{folder}/run.json: cannot be opened: {why}.\n"
+        f'{folder}/run.json: cannot be opened: no model "gone" is installed here.\n'
         "  Install what it was trained with, or train it again: mmcl train CORPUS --out NEW"
+    )
+
+
+@pytest.mark.parametrize(
+    ("alter", "line"),
+    [
+        pytest.param(
+            lambda run: run["config"]["learning"].update(warmup=3),
+            "learning.warmup: not known here",
+            id="unknown-setting",
+        ),
+        pytest.param(
+            lambda run: run["config"].update(tracking={"server": "x"}),
+            "tracking: not known here",
+            id="unknown-section",
+        ),
+        pytest.param(
+            lambda run: run["config"]["learning"].pop("patience"),
+            "learning.patience: missing",
+            id="missing-setting",
+        ),
+        pytest.param(
+            lambda run: run["config"].pop("policy"), "policy: missing", id="missing-section"
+        ),
+        pytest.param(
+            lambda run: run["config"]["model"].update(positions="learned"),
+            "model.positions: must be a valid boolean, unable to interpret input, got 'learned'",
+            id="other-type",
+        ),
+        pytest.param(
+            lambda run: run.update(config=[]),
+            "config: must be a table, got []",
+            id="no-table",
+        ),
+        pytest.param(lambda run: run.pop("corpus"), "corpus: missing", id="no-card"),
+        pytest.param(
+            lambda run: run["corpus"].update(licence="CC"),
+            "corpus.licence: not known here",
+            id="card",
+        ),
+        pytest.param(
+            lambda run: run.update(seeds="1"), "seeds: must be whole numbers, got '1'", id="seeds"
+        ),
+    ],
+)
+def test_run_of_another_version_is_refused_by_its_names(changed_run, alter, line):
+    folder = changed_run(alter)
+    with pytest.raises(RunError) as caught:
+        Run.load(folder)
+    assert str(caught.value) == (
+        f"{folder}/run.json: 1 value does not fit mmcl {metadata.version('mmcl')}; "
+        "mmcl 9.1 wrote it.\n"
+        f"  {line}\n"
+        '  Install the version that wrote it: pip install "mmcl==9.1"\n'
+        "  Or train it again: mmcl train CORPUS --out NEW"
+    )
+
+
+def test_run_of_another_version_is_not_continued(changed_run, tiny_corpus, tiny_config):
+    folder = changed_run(lambda run: run["config"]["learning"].update(warmup=3))
+    with pytest.raises(RunError, match=r"learning\.warmup: not known here"):
+        train(tiny_corpus, tiny_config("learning.epochs=1"), out=folder, resume=True)
+
+
+def test_network_of_another_version_is_refused_by_its_names(changed_run):
+    folder = changed_run(lambda _: None)
+    path = folder / "seed-1" / "model" / "config.json"
+    content = json.loads(path.read_text())
+    content["model"]["rotary"] = True
+    path.write_text(json.dumps(content))
+    with pytest.raises(RunError) as caught:
+        Run.load(folder).model()
+    assert str(caught.value) == (
+        f"{path}: 1 value does not fit mmcl {metadata.version('mmcl')}; "
+        "it does not say which version wrote it.\n"
+        "  rotary: not known here\n"
+        "  Train it again: mmcl train CORPUS --out NEW"
     )
