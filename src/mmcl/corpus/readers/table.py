@@ -56,7 +56,7 @@ _OPTIONAL = _TEXTS | frozenset(
 _KIND_NAMES = {
     "text table": "a table",
     "parquet": "a Parquet table",
-    "arrow": "an Arrow table that mmcl did not write",
+    "arrow": "an Arrow table (not written by mmcl)",
 }
 _ARRAY_AS_TEXT = re.compile(r"\[[-+\d.,\s\[\]eE]+\]")
 
