@@ -4,6 +4,7 @@ The names below load on first use, so that ``import mmcl`` stays light::
 
     load_corpus   open a corpus, or read a foreign file as one
     train         train, choose on validation, score once, save everything
+    Corpus        an opened corpus; Corpus.from_arrays makes one of arrays or a DataFrame
     Run           a finished run: predict, evaluate
     MMCL          the network alone, a torch module
     Config        every setting; resolve_config builds one from presets and overrides
@@ -19,6 +20,7 @@ if TYPE_CHECKING:
     from mmcl.config import Config, resolve_config
     from mmcl.corpus.plant import plant_corpus
     from mmcl.corpus.readers import read_corpus as load_corpus
+    from mmcl.corpus.store import Corpus
     from mmcl.evaluation import metrics
     from mmcl.models.mmcl import MMCL
     from mmcl.runs.run import Run, train
@@ -26,6 +28,7 @@ if TYPE_CHECKING:
 __all__ = [
     "MMCL",
     "Config",
+    "Corpus",
     "Run",
     "load_corpus",
     "metrics",
@@ -37,6 +40,7 @@ __all__ = [
 _HOMES = {
     "MMCL": ("mmcl.models.mmcl", "MMCL"),
     "Config": ("mmcl.config", "Config"),
+    "Corpus": ("mmcl.corpus.store", "Corpus"),
     "Run": ("mmcl.runs.run", "Run"),
     "load_corpus": ("mmcl.corpus.readers", "read_corpus"),
     "metrics": ("mmcl.evaluation.metrics", None),

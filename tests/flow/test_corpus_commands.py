@@ -129,9 +129,11 @@ def test_check_prints_every_fault_and_fails(content, capsys):
         'split "train": id "a" is listed 5 times\n'
         "  Every clip needs an id of its own.\n"
         'split "test", clip "test-0": label is 4\n'
-        "  A label must be a number from -3 to 3.\n"
+        "  A label must be a number from -3 to 3 "
+        "(of another range: convert with --label-range LOW HIGH).\n"
         'split "test", clip "test-1": label is nan\n'
-        "  A label must be a number from -3 to 3.\n"
+        "  A label must be a number from -3 to 3 "
+        "(of another range: convert with --label-range LOW HIGH).\n"
         "mosi.pkl: 4 faults\n"
     )
 
@@ -244,14 +246,18 @@ def spoil_splits(content):
 def spoil_label(content):
     content["test"]["regression_labels"][1] = 3.25
     return (
-        ', split "test", clip "test-1": label is 3.25.\n  A label must be a number from -3 to 3.\n'
+        ', split "test", clip "test-1": label is 3.25.\n'
+        "  A label must be a number from -3 to 3 "
+        "(of another range: convert with --label-range LOW HIGH).\n"
     )
 
 
 def spoil_label_with_nan(content):
     content["train"]["regression_labels"][4] = np.nan
     return (
-        ', split "train", clip "train-4": label is nan.\n  A label must be a number from -3 to 3.\n'
+        ', split "train", clip "train-4": label is nan.\n'
+        "  A label must be a number from -3 to 3 "
+        "(of another range: convert with --label-range LOW HIGH).\n"
     )
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections import Counter, defaultdict
 from collections.abc import Iterable, Iterator, Sequence
+from itertools import islice
 from os import PathLike
 from typing import NamedTuple
 
@@ -16,6 +17,7 @@ from mmcl.types import SPLITS, Modality, SplitName
 __all__ = ["Fault", "corpus_clips", "fault_message", "faults"]
 
 FAULTS_IN_A_MESSAGE = 10
+RULES_IN_A_MESSAGE = 3
 # Labels are often float32 on disk, where 3 may be 3.0000002.
 RANGE_TOLERANCE = 1e-6
 
@@ -86,6 +88,9 @@ def fault_message(path: str | PathLike[str], faults: Sequence[Fault]) -> str:
     lines = [f"  {fault}" for fault in faults[:FAULTS_IN_A_MESSAGE]]
     if len(faults) > FAULTS_IN_A_MESSAGE:
         lines.append(f"  and {len(faults) - FAULTS_IN_A_MESSAGE} more")
+    # A rule that names an option is the way out.
+    rules = dict.fromkeys(fault.expected for fault in faults if "--" in fault.expected)
+    lines += [f"  {rule}" for rule in islice(rules, RULES_IN_A_MESSAGE)]
     return "\n".join([f"{path} has {len(faults)} faults", *lines, command])
 
 
@@ -151,4 +156,5 @@ def _label_rule(label: float | int | tuple[int, ...], task: Task) -> tuple[bool,
         return fits, f"A label must be a whole number from 0 to {count - 1}."
     low, high = task.score_range or (0.0, 0.0)
     fits = low - RANGE_TOLERANCE <= number <= high + RANGE_TOLERANCE
-    return fits, f"A label must be a number from {low:g} to {high:g}."
+    rule = f"A label must be a number from {low:g} to {high:g}"
+    return fits, f"{rule} (of another range: convert with --label-range LOW HIGH)."

@@ -237,7 +237,8 @@ def test_label_range_is_inferred_from_training_labels_alone(content, dump):
     path = dump(content)
     assert refusal(path) == (
         f'{path}, split "test", clip "test-1": label is 1.5.\n'
-        "  A label must be a number from -1 to 1.\n"
+        "  A label must be a number from -1 to 1 "
+        "(of another range: convert with --label-range LOW HIGH).\n"
         f"  See them all: mmcl corpus check {path}"
     )
 
@@ -670,7 +671,8 @@ def test_label_outside_its_range(content, dump, label, shown):
     path = dump(content, "mosi.pkl")
     assert refusal(path) == (
         f'{path}, split "valid", clip "valid-1": label is {shown}.\n'
-        "  A label must be a number from -3 to 3.\n"
+        "  A label must be a number from -3 to 3 "
+        "(of another range: convert with --label-range LOW HIGH).\n"
         f"  See them all: mmcl corpus check {path}"
     )
 
@@ -803,6 +805,8 @@ def test_every_fault_is_listed_at_once(content, dump):
         '  split "test", clip "test-0": it has no steps in any modality\n'
         '  split "test", clip "test-0": label is 9\n'
         '  split "test", clip "test-1": label is nan\n'
+        "  A label must be a number from -2 to 2 "
+        "(of another range: convert with --label-range LOW HIGH).\n"
         f"  See them all: mmcl corpus check {path}"
     )
     assert len(check_file(path)[1]) == 5

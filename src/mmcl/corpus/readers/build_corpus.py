@@ -23,6 +23,7 @@ from mmcl.corpus.readers.check_source import source_faults
 from mmcl.corpus.readers.choose_task import Chosen, choose_task
 from mmcl.corpus.readers.options import ReadOptions
 from mmcl.corpus.readers.real_steps import (
+    alignment_note,
     checked_masks,
     cut_padding,
     find_filler,
@@ -79,6 +80,8 @@ def build_corpus(source: SourceFile, path: Path, sha256: str, options: ReadOptio
             repairs[modality] = repairs.get(modality, Repairs()).plus(repaired.repairs)
     masks = [checked_masks(split, f) for split, f in zip(splits, features, strict=True)]
     cut = cut_padding(splits, features, aligned=aligned, padding=options.padding)
+    if aligned and options.align is None and source.aligned is None:
+        cut.notes.extend(filter(None, [alignment_note(splits, features)]))
     clips: list[Clip] = []
     for split, steps in zip(splits, cut.clips, strict=True):
         clips += _clips(split, steps, chosen)

@@ -20,6 +20,7 @@ from mmcl.corpus.schema import Repairs
 from mmcl.types import MODALITIES, Modality
 
 __all__ = [
+    "alignment_note",
     *("Cut", "RepairedFeatures", "checked_masks", "cut_padding", "find_filler", "is_aligned"),
     "repair_features",
 ]
@@ -122,14 +123,17 @@ def is_aligned(split: SourceSplit) -> bool:
     """Tell whether step i is the same stretch of time in every modality of a split.
 
     It is taken to be so if all arrays have the same number of steps and the lengths that
-    the file gives, if any, agree.
+    the file gives, if any, agree. A length of 0 says that a modality is absent.
     """
     if any(isinstance(sequences, list) for sequences in split.features.values()):
-        clip_lengths = [[len(steps) for steps in seqs] for seqs in split.features.values()]
-        return all(lengths == clip_lengths[0] for lengths in clip_lengths)
-    num_steps = {split.num_steps(modality) for modality in split.features}
-    lengths = list(split.lengths.values())
-    return len(num_steps) <= 1 and all(np.array_equal(values, lengths[0]) for values in lengths)
+        clip_steps = [[len(steps) for steps in seqs] for seqs in split.features.values()]
+        has_equal_steps = all(steps == clip_steps[0] for steps in clip_steps)
+    else:
+        has_equal_steps = len({split.num_steps(modality) for modality in split.features}) <= 1
+    if not has_equal_steps or not split.lengths:
+        return has_equal_steps
+    lengths = np.array(list(split.lengths.values()))  # [m, clips]
+    return bool(((lengths == lengths.max(axis=0)) | (lengths == 0)).all())
 
 
 class Cut(NamedTuple):
@@ -204,7 +208,8 @@ def _group_edges(
     nonzero = [split.step_masks.get(m, features[m].nonzero_before) for m in there]
     width = max(mask.shape[1] for mask in nonzero)
     padded = [np.pad(mask, ((0, 0), (0, width - mask.shape[1]))) for mask in nonzero]
-    lengths = next((split.lengths[m] for m in there if m in split.lengths), None)
+    given = [split.lengths[m] for m in there if m in split.lengths]
+    lengths = np.max(given, axis=0) if given else None
     first = features[there[0]].sequences
     total = np.array([len(steps) for steps in first], dtype=np.int64)
     return find_edges(np.logical_or.reduce(padded), total, lengths)
@@ -269,6 +274,38 @@ def _real_steps(
         is_present = is_present and bool(features.nonzero_after[row, start:stop].any())
         clips.append(features.sequences[row][start:stop] if is_present else None)
     return clips
+
+
+def alignment_note(
+    splits: list[SourceSplit], features: list[dict[Modality, RepairedFeatures]]
+) -> str | None:
+    """Ask whether a file is aligned if only its numbers of steps say so.
+
+    Returns:
+        A note if the modalities of many clips begin or end at different steps and no lengths
+        say that they are equally long; else None.
+    """
+    differs, clips = 0, 0
+    names = {m for repaired in features for m in repaired}
+    for split, repaired in zip(splits, features, strict=True):
+        if split.lengths:
+            return None
+        edges = [_group_edges(split, repaired, [m]) for m in repaired if m not in split.step_masks]
+        if len(edges) > 1:
+            spans = np.stack([np.stack([e.start, e.stop]) for e in edges])  # [m, 2, clips]
+            held = spans[:, 1] > spans[:, 0]
+            first = np.where(held[:, np.newaxis], spans, spans.max(axis=0)).min(axis=0)
+            last = np.where(held[:, np.newaxis], spans, spans.min(axis=0)).max(axis=0)
+            both = held.sum(axis=0) > 1
+            differs += int(((first != last).any(axis=0) & both).sum())
+            clips += int(both.sum())
+    if differs <= FEW * clips:
+        return None
+    return (
+        f"{', '.join(sorted(names, key=MODALITIES.index))}: taken as aligned, since all modalities have the same number of steps; but in "
+        f"{differs} of {clips} clips they begin or end at different ones "
+        "(if step i is not the same moment in all of them: --align none)"
+    )
 
 
 def checked_masks(

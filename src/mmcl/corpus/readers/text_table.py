@@ -20,6 +20,7 @@ __all__ = ["read_text_table"]
 SEPARATORS = {",": "commas", ";": "semicolons", "\t": "tabs", "|": "vertical bars"}
 UNKNOWN = frozenset(("", "na", "n/a", "nan", "null", "none"))  # cells without a number
 _POINT = re.compile(r"[-+]?(\d+\.?\d*|\.\d+)([eE][-+]?\d+)?|[-+]?inf", re.IGNORECASE)
+_WHOLE = re.compile(r"[-+]?\d{1,18}")
 _COMMA = re.compile(r"[-+]?\d+,\d+([eE][-+]?\d+)?")
 _THOUSANDS = re.compile(r"[-+]?[1-9]\d{0,2}(,\d{3})+")
 
@@ -135,5 +136,7 @@ def _numbers(values: list[str], comma: bool) -> Column:
         return values
     if not comma and any("," in value for value in known):
         return values
+    if len(known) == len(values) and all(_WHOLE.fullmatch(value) for value in values):
+        return np.array([int(value) for value in values])
     plain = [value.replace(",", ".") if comma else value for value in values]
     return np.array([float(v) if v.lower() not in UNKNOWN else np.nan for v in plain])
