@@ -39,6 +39,8 @@ def test_sounds_are_left_out(text, rest, sounds):
         ("it was good (mostly)", ["(mostly)"]),
         ("(I liked the music)", ["(I liked the music)"]),
         ("it was *really* good", ["*really*"]),
+        ("(all of them at once)", ["(all of them at once)"]),
+        (f"(the music{' so' * 8})", [f"(the music{' so' * 8})"]),
         ("we are #1 and #metoo", []),
         ("three * two * one", []),
     ],

@@ -113,3 +113,5 @@ def test_two_who_talk_at_once_keep_their_times():
     assert kept == spoken
     assert notes == ["1 utterance begins before the one before has ended"]
     assert without_overlaps(spoken[:2]) == (spoken[:2], [])
+    two = cues((0, 3, "a"), (2, 5, "b"), (4, 6, "c"), (6, 7, "d"), (8, 9, "e"), (9, 10, "f"))
+    assert without_overlaps(two) == (two, ["2 utterances begin before the one before has ended"])

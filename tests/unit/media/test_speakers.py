@@ -67,7 +67,7 @@ def test_chinese_names():
         "Chapter 3:16 is short",
         "https://example.org is a page",
         "one thing: no",
-        "I Really Do Mean This: no",
+        "I Really Do Mean: no",
     ],
 )
 def test_colons_in_speech(line):
@@ -79,6 +79,12 @@ def test_single_beginning_is_kept_and_told(line):
     told, doubtful = speakers("I saw it", line, "twice")
     assert told[1] == (None, line)
     assert doubtful == [line.split(":")[0]]
+
+
+def test_two_beginnings_in_a_long_text_are_not_names():
+    told, doubtful = speakers("Anna: it is short", *["so"] * 8, "Ben: and good")
+    assert [name for name, _ in told] == [None] * 10
+    assert doubtful == ["Anna", "Ben"]
 
 
 def test_words_that_are_no_names_do_not_become_some_by_repetition():

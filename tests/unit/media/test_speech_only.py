@@ -69,6 +69,8 @@ def test_given_speaker_wins_over_the_text():
     utterances, notes = speech_only([piece, *pieces("so")])
     assert utterances[0][2:] == ("Yes.", (), "SPEAKER_01")
     assert notes == ["speaker names: SPEAKER_01"]
+    dialogue = Utterance(0.0, 1.0, "- Yes.\n- No.", speaker="SPEAKER_01")
+    assert speech_only([dialogue])[1] == ["speaker names: SPEAKER_01"]
 
 
 def words(*texts):

@@ -31,6 +31,7 @@ def cues_of(text):
             id="spaces-in-times",
         ),
         pytest.param("7\n0:01 --> 0:02.5\none\n\n0:03 --> 0:04\ntwo", id="a-number-is-missing"),
+        pytest.param("0:01 --> 0:02.5\none\n\n2\n0:03 --> 0:04\ntwo", id="the-first-number-is"),
         pytest.param("intro\n0:01 --> 0:02.5\none\n\nend\n0:03 --> 0:04\ntwo", id="names"),
         pytest.param(
             "WEBVTT\nKind: captions\nX-TIMESTAMP-MAP=LOCAL:00:00:00.000,MPEGTS:9\n\n"
@@ -55,6 +56,7 @@ def test_lines_of_a_space_do_not_end_a_cue():
 
 def test_numbers_may_be_said():
     assert cues_of("0:01 --> 0:02\n2001\n\n0:02 --> 0:03\n42")[0].text == "2001"
+    assert cues_of("0:01 --> 0:02\n2001\n0:02 --> 0:03\n42")[0].text == "2001"
     numbered = "1\n0:01 --> 0:02\n2001\n\n2\n0:02 --> 0:03\n42\n"
     assert [cue.text for cue in cues_of(numbered)] == ["2001", "42"]
 

@@ -50,7 +50,11 @@ def test_youtube():
             "segs": [{"utf8": "this", "acAsrConf": 0}, {"utf8": " film", "tOffsetMs": 425}],
         },
         {"tStartMs": 3700, "dDurationMs": 10, "aAppend": 1, "segs": [{"utf8": "\n"}]},
-        {"tStartMs": 3800, "dDurationMs": 2000, "segs": [{"utf8": "was so\ngood"}]},
+        {
+            "tStartMs": 3800,
+            "dDurationMs": 2000,
+            "segs": [{"utf8": "was so\n"}, {"utf8": "good", "tOffsetMs": 900}],
+        },
     ]
     assert read({"wireMagic": "pb3", "events": events}) == [
         Utterance(

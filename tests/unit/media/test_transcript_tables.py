@@ -61,6 +61,7 @@ def test_plain_text_is_no_table(text):
     [
         ("0,1,a, b\n1,2,c, d, e\n", 2, "start,end,text or start,end,text,label", "1,2,c, d, e"),
         ("start\tend\ttext\n0\t1\ta\tb\n", 2, "start<tab>end<tab>text", "0\t1\ta\tb"),
+        ("start,end,text\nx,1,a\n", 2, "start,end,text", "x,1,a"),
         ("0;1;a\nx;2;b\n", 2, "start;end;text or start;end;text;label", "x;2;b"),
     ],
 )
@@ -105,6 +106,14 @@ def test_times_before_lines_are_left_out(text):
     assert lines(text) == ([("hello all", None), ("welcome", None)], [LEFT_OUT])
 
 
-@pytest.mark.parametrize("text", ["10:30 is late", "we met\n10:30 is late\n10:40 too", "a\nb"])
+@pytest.mark.parametrize(
+    "text",
+    [
+        "10:30 is late",
+        "we met\n10:30 is late\n10:40 too",
+        "10:30 is late\nwe met\nand\ntalked\n10:40 is later",
+        "a\nb",
+    ],
+)
 def test_times_that_are_said_stay(text):
     assert lines(text) == ([(line, None) for line in text.split("\n")], [])

@@ -355,6 +355,14 @@ def test_automatic_captions_as_srt(written):
     assert notes == ["4 repeated lines were dropped", "1 sound was left out: [Music]"]
 
 
+def test_captions_that_last_into_the_next(written):
+    cues = [("00:01", "00:06", "a"), ("00:03", "00:08", "b"), ("00:05", "00:09", "c")]
+    text = "\n".join(f"{start}.000 --> {end}.000\n{cue}\n" for start, end, cue in cues)
+    utterances, notes = read_transcript(written("a.srt", text))
+    assert [u[:2] for u in utterances] == [(1.0, 3.0), (3.0, 5.0), (5.0, 9.0)]
+    assert notes == ["2 utterances lasted into the next: each ends where the next begins"]
+
+
 def test_notes_tell_everything_that_is_no_speech(written):
     cues = ["Subtitles by Ben", "ANNA: Oh.", "♪ la la ♪", "- No.\n- Yes.", "c (mostly)", "Note: d"]
     text = "\n".join(f"00:0{i}.000 --> 00:0{i}.900\n{cue}\n" for i, cue in enumerate(cues))
