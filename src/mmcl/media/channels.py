@@ -63,9 +63,12 @@ class Channels(NamedTuple):
             )
         if self.read_alone is None:
             return f"{fault}: they are lost, because no channel by itself holds more"
-        names = ("left", "right") if self.number == 2 else range(1, self.number + 1)
+        if self.number == 2:
+            channel = f"the {('left', 'right')[self.read_alone]} channel"
+        else:
+            channel = f"channel {self.read_alone + 1}"
         lost = f"; {self.lost:.1f} s of the others are lost" if self.lost else ""
-        return f"{fault}: channel {names[self.read_alone]} is read alone{lost}"
+        return f"{fault}: {channel} is read alone{lost}"
 
 
 def channels_of(path: Path) -> Channels:

@@ -45,7 +45,7 @@ def test_one_channel_upside_down_is_read_as_the_other(write, voice, name, codec)
     assert found == Channels(2, 0, pytest.approx(4.0), 0.0)
     assert found.note == (
         "its two channels cancel each other out in 4.0 s (one of them is upside down): "
-        "channel left is read alone"
+        "the left channel is read alone"
     )
     np.testing.assert_allclose(read_audio(path), voice, atol=2 / 32768)  # 16 bits, rounded
 
@@ -93,7 +93,7 @@ def test_the_channel_that_loses_least_is_read(write, voice):
     assert found.read_alone == 1
     assert found.note == (
         f"its two channels cancel each other out in {found.cancelled:.1f} s (one of them is upside "
-        "down): channel right is read alone"
+        "down): the right channel is read alone"
     )
 
 
@@ -106,7 +106,7 @@ def test_what_is_lost_even_so_is_said(write, voice):
     found = channels_of(write(left, right))
     assert (found.read_alone, found.lost) == (0, pytest.approx(1.0, abs=0.51))
     assert found.note.endswith(
-        f"channel left is read alone; {found.lost:.1f} s of the others are lost"
+        f"the left channel is read alone; {found.lost:.1f} s of the others are lost"
     )
 
 
@@ -183,8 +183,8 @@ def test_unusual_numbers_of_channels(write, voice, layout):
 
 def test_silence_and_hum_too_quiet_to_judge(write, voice):
     assert channels_of(write(0 * voice, 0 * voice)) == Channels(2)
-    quiet = np.concatenate([voice, 0.002 * voice])  # as of a hum between sentences
-    other = np.concatenate([voice, -0.002 * voice])
+    quiet = np.concatenate([voice, 0.008 * voice])  # as of a hum between sentences
+    other = np.concatenate([voice, -0.008 * voice])
     assert channels_of(write(quiet, other)) == Channels(2)
 
 

@@ -48,7 +48,7 @@ def record(tmp_path):
         noise = 0.1 * draw.normal(size=round(SECONDS * sound_rate))
         content = {"sound": [(0.0, noise)], "rate": rate, "sound_rate": sound_rate, **content}
         path = write_media(tmp_path / name, **content)
-        return with_index_first(path) if name.endswith(("mp4", "mov")) else path
+        return with_index_first(path) if name.endswith(("mp4", "mov", "m4a")) else path
 
     return record
 
@@ -103,7 +103,12 @@ def test_a_file_that_ends_before_its_header_says(record, name, content):
 
 @pytest.mark.parametrize(
     ("name", "codec", "off"),
-    [("a.wav", "pcm_s16le", 0.001), ("a.flac", "flac", 0.073), ("a.mka", "aac", 0.065)],
+    [
+        ("a.wav", "pcm_s16le", 0.001),
+        ("a.flac", "flac", 0.073),
+        ("a.mka", "aac", 0.065),
+        ("a.m4a", "aac", 0.001),
+    ],
 )
 def test_the_end_is_that_of_what_can_be_decoded(record, name, codec, off):
     path = cut(record(name, sound_codec=codec))
@@ -214,6 +219,10 @@ def test_a_stretch_before_the_end_is_not_short_of_anything():
 def test_rounding_is_no_missing_end():
     assert Ends(stated=9.0, audio=8.8, video=None).notes(0.0, 9.0) == []
     assert Ends(stated=9.0, audio=8.7, video=None).is_short
+
+
+def test_pictures_without_times_tell_nothing_of_the_sound():
+    assert Ends(stated=None, audio=1.0, video=math.inf).notes(0.0, math.inf) == []
 
 
 def test_both_are_said():

@@ -607,7 +607,7 @@ def test_channels_that_cancel_each_other_out(
     np.testing.assert_allclose(loudness, -9.0, rtol=0, atol=0.5)  # half of full scale, a sine
     assert found.notes[0] == (
         "its two channels cancel each other out in 3.0 s (one of them is upside down): "
-        "channel left is read alone"
+        "the left channel is read alone"
     )
 
 
