@@ -124,6 +124,12 @@ MEDIA = "Make a corpus of recordings: mmcl extract {path} --out mine.arrow"
             id="zip",
         ),
         pytest.param(
+            zipped("feat/a.npy", "feat/label.csv"),
+            "a zip archive with feat/label.csv, feat/a.npy",
+            f"{UNPACK}unzip {{path}}",
+            id="zip-of-arrays-and-labels",
+        ),
+        pytest.param(
             zipped("[Content_Types].xml", "xl/workbook.xml"),
             "an Excel file",
             "Save the table as csv (UTF-8), with the columns of docs/data.md.",

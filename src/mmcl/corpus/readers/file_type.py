@@ -238,7 +238,8 @@ def _inside_zip(path: Path, head: bytes) -> ReadableType:
         raise _refusal(
             path, "a zip archive that is cut short or damaged", f"Fetch it again; unzip -t {path}"
         ) from None
-    if any(name.endswith(".npy") for name in names):
+    files = [name for name in names if not name.endswith("/")]
+    if files and all(name.endswith(".npy") for name in files):
         return "npz"
     if any(name.rpartition("/")[2] == "data.pkl" for name in names):
         raise _refusal(path, "a torch file", TORCH_ADVICE)
