@@ -128,6 +128,8 @@ def _predict_corpus(
                 opened, loaded, corpus, workers=workers, engine=engine, advance=advance
             )
     write_table(table, out)
+    for note in opened.notes(loaded):
+        typer.echo(f"note: {note}", err=True)
     typer.echo(f"{table.num_rows} predictions in {out}")
 
 

@@ -31,6 +31,8 @@ _OTHER_KINDS = (
     (b"\xd0\xcf\x11\xe0", "an old Excel workbook (xls)", _SAVE),
     (b"<", "a web page or another file of HTML or XML", "Download the table itself, as CSV."),
     (b"version https://git-lfs", "a pointer of Git LFS", "Fetch the table: git lfs pull"),
+    (b"[", "a list in JSON", "Save it as CSV UTF-8."),
+    (b"{", "JSON", "Save it as CSV UTF-8."),
     (b"PAR1", "a parquet file", _SAVE),
     (b"\x1f\x8b", "compressed by gzip", "Unpack it with gunzip."),
 )
@@ -186,6 +188,8 @@ def _missing_text(missing: Sequence[str], columns: Sequence[str], separator: str
     found = ", ".join(columns) or "nothing"
     if len(columns) > 1:
         found += f", with {_SEPARATORS[separator]} between them"
+    elif any(separator in found for separator in _SEPARATORS):
+        found += " (the whole header is in quotes: take them away)"
     return (
         f'"{LABELS}" lacks {len(missing)} column{"s" * (len(missing) > 1)}.\n'
         f"{''.join(lines)}"
@@ -258,6 +262,8 @@ def _cause_of_width(columns: Sequence[str], record: _Record, separator: str) -> 
         return f"nothing for {missing}: an empty cell needs its {name}, too"
     place = columns.index("label")
     if separator == "," and all(_WHOLE.fullmatch(cell) for cell in cells[place : place + 2]):
+        if any(column.startswith("label_") for column in columns):
+            return 'decimal commas? Write scores as 1.5, or as "1,5" in quotes'
         first, second = cells[place : place + 2]
         return f'a decimal comma? Write {first}.{second}, or "{first},{second}" in quotes'
     return f"a {name} inside a text? Put such a text in quotes"

@@ -86,7 +86,7 @@ def read_labels(
 
 def _comma_notes(rows: Sequence[Row]) -> Iterator[str]:
     for column in ("label", *MODALITY_LABELS):
-        cells = {row.place: row.cells[column] for row in rows if row.cells.get(column)}
+        cells = {_short(row): row.cells[column] for row in rows if row.cells.get(column)}
         if note := decimal_comma_note(column, cells):
             yield note
 
@@ -138,6 +138,11 @@ def _unused(folder: Path, named: Collection[Path], items: Sequence[Item]) -> Ite
 
 
 # ---------------------------------------------------------------- rows
+
+
+def _short(row: Row) -> str:
+    """Return the place of a row without the name of the table."""
+    return row.place.removeprefix(f"{LABELS}, ")
 
 
 def _ids(row: Row) -> tuple[str, str]:
@@ -237,5 +242,4 @@ def _fault_repeated_ids(readers: Sequence[_RowReader]) -> None:
         if reader.row.fault is None:
             earlier = first.setdefault(_ids(reader.row), reader.row)
             if earlier is not reader.row:
-                place = earlier.place.removeprefix(f"{LABELS}, ")
-                reader.faults.append(f"the same video_id and clip_id are in {place}")
+                reader.faults.append(f"the same video_id and clip_id are in {_short(earlier)}")

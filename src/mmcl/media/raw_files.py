@@ -70,7 +70,7 @@ class RawFiles:
             alike = [name for name in folders if name.lower() == RAW.lower()]
             near = f'; did you mean "{alike[0]}"?' if alike else ""
             raise MediaError(
-                f'"{folder}" has a label.csv, but no folder "{RAW}"{near}\n'
+                f'"{folder}" has a label.csv, but no folder "{RAW}"{near or "."}\n'
                 f"  Found the folders: {', '.join(folders) or 'none'}.\n"
                 f"  Expected the files as {RAW}/VIDEO_ID/CLIP_ID{MEDIA_ENDINGS[0]}."
             )

@@ -90,6 +90,8 @@ def test_line_of_excel_that_names_the_separator(read):
             "Fetch the table: git lfs pull",
             id="lfs",
         ),
+        pytest.param(b'[{"a": 1}]', "a list in JSON", "Save it as CSV UTF-8.", id="json"),
+        pytest.param(b'{"a": [1]}', "JSON", "Save it as CSV UTF-8.", id="json-of-columns"),
         pytest.param(
             b"PAR1",
             "a parquet file",
@@ -145,6 +147,15 @@ EXPECTED = (
             "  label: not there\n"
             "  Found: nothing. ",
             id="empty",
+        ),
+        pytest.param(
+            f'"{HEADER}"\n"v,1,so,1"\n',
+            '"label.csv" lacks 4 columns.\n'
+            "  video_id: not there\n  clip_id: not there\n  text: not there\n"
+            "  label: not there\n"
+            "  Found: video_id,clip_id,text,label "
+            "(the whole header is in quotes: take them away). ",
+            id="header-in-quotes",
         ),
         pytest.param(
             "video_id clip_id text label\nv 1 so 1\n",
@@ -216,6 +227,12 @@ def test_another_name_of_mode_is_not_taken_without_splits_or_beside_mode(read, t
             id="decimal-comma-inside",
         ),
         pytest.param(
+            f"{HEADER},label_T\nv,1,so,-0,6,1\n",
+            "6 cells where the header has 5 columns (decimal commas? Write scores as 1.5, or as "
+            '"1,5" in quotes): "v,1,so,-0,6,1"',
+            id="decimal-comma-of-some-column",
+        ),
+        pytest.param(
             "video_id,clip_id,label,text\nv,1,1.5,well, yes\n",
             "5 cells where the header has 4 columns (a comma inside a text? Put such a text in "
             'quotes): "v,1,1.5,well, yes"',
@@ -275,8 +292,9 @@ def test_empty_cells_beyond_the_header_are_nothing_if_all_rows_have_them(read):
     table = read(f"{HEADER}\nv,1,so,1,,\nv,2,so,2,,\n")
     assert [row.fault for row in table.rows] == [None, None]
     # Where only some rows have them, they may be the end of a row that is shifted.
-    table = read(f"{HEADER}\nv,1,so, so,1,\nv,2,so,2\n")
-    assert [row.fault is None for row in table.rows] == [False, True]
+    for row in ("v,1,so, so,1,", "v,1,so, so,", "v,1,so,1,"):
+        table = read(f"{HEADER}\n{row}\nv,2,so,2\n")
+        assert [row.fault is None for row in table.rows] == [False, True]
 
 
 def test_empty_rows_and_columns_without_names(read):

@@ -275,3 +275,16 @@ def test_folder_without_raw(make_folder):
         "  Found the folders: raw.\n"
         "  Expected the files as Raw/VIDEO_ID/CLIP_ID.mp4."
     )
+
+
+def test_folder_without_any_files(make_folder):
+    folder = make_folder(f"{HEADER}\nv,1,a,1\n")
+    (folder / "Raw").rmdir()
+    with pytest.raises(MediaError, match=r'has a label.csv, but no folder "Raw"\.\n  Found the'):
+        read_labels(folder)
+
+
+def test_mixed_decimal_signs_name_their_rows(make_folder):
+    folder = make_folder(f'{HEADER}\nv,1,a,"1,5"\nv,2,a,0.5\n', ["v/1", "v/2"])
+    with pytest.raises(MediaError, match=r'"1,5" \(row 2\) and "0.5" \(row 3\)'):
+        read_labels(folder)

@@ -83,6 +83,7 @@ def test_near_names(find):
     ("written", "files", "named"),
     [
         pytest.param("12", ["v/13", "v/21"], [], id="another-number"),
+        pytest.param("100012", ["v/100013"], [], id="a-long-number"),
         pytest.param("clip_12", ["v/clip_13"], [("v", "clip_13")], id="named-by-another-row"),
         pytest.param("1E+05", ["v/160000"], [], id="another-large-number"),
         pytest.param("02-Jan", ["v/1-3", "v/12"], [], id="another-date"),
