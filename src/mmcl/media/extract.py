@@ -167,9 +167,8 @@ class _FileExtraction:
         ).find(transcript)
         # The face comes after the voice, whose loudness tells which of several faces speaks.
         face = self._face(voice)
-        if found and not self.stretch.is_one_utterance:
-            self._note_outside(found, voice)
         utterances = found or [self._wordless_utterance()]
+        self._note_outside(utterances, voice)
         vectors = self._word_vectors(utterances)
         # Loudness and silence are always those of our own voice features, not of openSMILE's.
         if voice is not None and self.recipe.voice == "egemaps":

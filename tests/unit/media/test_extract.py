@@ -475,10 +475,14 @@ def test_no_face_and_the_tracker_s_own_words(talk, make_extractor):
 # ---------------------------------------------------------------- ends that are missing
 
 
-@pytest.fixture
-def cut_talk(make_media, tone):
-    """A wav of three seconds by its header, of which 1.4 s are there."""
-    path = make_media("talk.wav", sound=[(0.0, tone(3.0))], sound_codec="pcm_s16le")
+@pytest.fixture(params=[("talk.wav", "pcm_s16le"), ("talk.au", "pcm_s16be")], ids=["wav", "au"])
+def cut_talk(make_media, tone, request):
+    """A sound of three seconds by its header, of which 1.4 s are there.
+
+    FFmpeg believes the header of au, and not that of wav.
+    """
+    name, codec = request.param
+    path = make_media(name, sound=[(0.0, tone(3.0))], sound_codec=codec)
     path.write_bytes(path.read_bytes()[: 44 + 2 * int(1.4 * SAMPLE_RATE)])
     return path
 
@@ -509,7 +513,7 @@ def test_a_stretch_in_the_end_that_is_missing(cut_talk, make_extractor):
     with pytest.raises(MediaError) as caught:
         make_extractor().extract(cut_talk, span=(2.0, 3.0))
     assert str(caught.value) == (
-        '"talk.wav" ends at 1.40 s, although its header says 3.00 s; '
+        f'"{cut_talk.name}" ends at 1.40 s, although its header says 3.00 s; '
         "expected a stretch inside it, got 2..3 s."
     )
 
