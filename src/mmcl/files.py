@@ -65,7 +65,7 @@ def disk_error(
         return before if isinstance(before, DiskError) else disk_error(before, path, codes=NO_ROOM)
     if code is None or code not in codes:
         return None
-    where = path or getattr(fault, "filename", None) or "a file that was being written"
+    where = path or getattr(fault, "filename", None) or "a file that was being written, or the output"
     what, remedy = _DISK_FAULTS[code]
     return DiskError(
         f"{where}: {what} ({os.strerror(code)})", f"{remedy}, then give the same command again."

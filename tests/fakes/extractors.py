@@ -1,5 +1,6 @@
 """Extractors that open no media, for tests of batches; importable by a process of its own."""
 
+import errno
 import os
 import signal
 import time
@@ -53,6 +54,8 @@ def _misbehave(path, text):
         os._exit(3)
     if text == "lacking":
         raise MissingExtraError("hearing needs ears, which are not installed.")
+    if text == "full":
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), str(path))
     if text == "wait":
         time.sleep(5)
 

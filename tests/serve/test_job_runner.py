@@ -10,6 +10,7 @@ import pytest
 
 from fakes.reader import FakeReader, LameReader
 from fakes.served import TALK
+from mmcl.errors import DiskError
 from mmcl.serve import job_runner
 from mmcl.serve.counters import Counters
 from mmcl.serve.job_runner import JobRunner
@@ -200,4 +201,30 @@ def test_worker_that_does_not_start_fails_the_jobs_that_wait(runs, tmp_path, mon
         "  The reason is in the service's log. Features are predicted all the same.",
     )
     assert not place.worker.is_ready
+    place.close()
+
+
+def test_job_is_done_as_soon_as_a_full_disk_has_room_again(runs, tmp_path, monkeypatch, caplog):
+    monkeypatch.setattr(job_runner, "_RETRY_SECONDS", 0.1)
+    full = iter(["take", "finish", "put_back"])
+    moment = next(full)
+
+    def fill(name):
+        original = getattr(Store, name)
+
+        def once(store, *words):
+            nonlocal moment
+            if moment == name:
+                moment = next(full, None)
+                raise DiskError("jobs.sqlite: the disk is full", "Free some space.")
+            return original(store, *words)
+
+        monkeypatch.setattr(Store, name, once)
+
+    for name in ("take", "finish", "put_back"):
+        fill(name)
+    place = Place(runs, tmp_path / "jobs")
+    assert over(place, queue(place)).status == "done"
+    assert moment is None
+    assert sum("the disk is full" in text for text in caplog.messages) == 3
     place.close()

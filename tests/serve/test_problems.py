@@ -3,6 +3,7 @@
 import pytest
 
 from mmcl import errors
+from mmcl.errors import DiskError
 from mmcl.serve.problems import Problem, ServiceError, problem_of, unknown_problem
 
 
@@ -46,3 +47,14 @@ def test_unknown_problem_says_nothing():
         "status": 500,
         "detail": None,
     }
+
+
+def test_full_disk_is_the_services_problem_and_its_log_names_the_file(caplog):
+    fault = DiskError("/srv/jobs/uploads/1: the disk is full (x)", "Free some space.")
+    problem = problem_of(fault)
+    assert (problem.type, problem.status) == ("urn:mmcl:disk-error", 507)
+    assert problem.detail == (
+        "the disk of the service takes no more, so this cannot be stored.\n"
+        "  Send it again later, or tell the owner of the service, whose log says more."
+    )
+    assert caplog.messages == [str(fault)]

@@ -125,12 +125,12 @@ NO_SPACE = "the disk is full (No space left on device)"
         ),
         pytest.param(
             SafetensorError("I/O error: No space left on device (os error 28)"),
-            f"a file that was being written: {NO_SPACE}",
+            f"a file that was being written, or the output: {NO_SPACE}",
             id="safetensors",
         ),
         pytest.param(
             sqlite3.OperationalError("database or disk is full"),
-            f"a file that was being written: {NO_SPACE}",
+            f"a file that was being written, or the output: {NO_SPACE}",
             id="sqlite",
         ),
         pytest.param(_raised_by(_chained), f"lines.log: {NO_SPACE}", id="consequence"),

@@ -4,6 +4,7 @@ import csv
 import json
 import math
 import sys
+from importlib import metadata
 from pathlib import Path
 
 import numpy as np
@@ -16,10 +17,10 @@ from mmcl.corpus.batches import drop_modalities
 from mmcl.corpus.check import corpus_clips
 from mmcl.corpus.plant import PlantSettings, plant_clips, plant_corpus
 from mmcl.corpus.store import pack_corpus
-from mmcl.errors import ConfigError, DatasetError, TrainingError
+from mmcl.errors import ConfigError, DatasetError, RunError, TrainingError
 from mmcl.learning import loop
 from mmcl.learning.checkpoints import load_state, save_state
-from mmcl.learning.history import EpochRow
+from mmcl.learning.history import EpochRow, read_history
 from mmcl.learning.inference import score_split, targets_of, validation_loss
 from mmcl.learning.loop import build_model, fit, read_fitted
 from mmcl.learning.schedule import Schedule
@@ -804,3 +805,38 @@ def test_corpus_with_missing_steps_trains(tmp_path, with_holes, tiny_config, var
     assert np.isfinite(scored.scores).all()
     if variant == "calibrated":  # a step that is missing is never kept
         assert not vision[:, ::3].any()
+
+
+@pytest.mark.parametrize(
+    ("version", "by", "advice"),
+    [
+        ("9.1", "mmcl 9.1 wrote it", 'Install that version: pip install "mmcl==9.1"'),
+        (
+            None,
+            "it does not say which version wrote it",
+            "Train it again: mmcl train CORPUS --out NEW",
+        ),
+    ],
+)
+def test_checkpoint_of_another_version_is_refused(
+    tmp_path, development, tiny_config, version, by, advice
+):
+    config = tiny_config("learning.epochs=1")
+    fit(development, config, seed=1, folder=tmp_path)
+    (tmp_path / "done.json").unlink()
+    path = tmp_path / "checkpoint.safetensors"
+    state = load_state(path)
+    del state["schedule"], state["version"]
+    save_state(path, state | ({} if version is None else {"version": version}))
+    with pytest.raises(RunError) as caught:
+        fit(development, config, seed=1, folder=tmp_path, resume=True)
+    assert str(caught.value) == (
+        f"{path}: mmcl {metadata.version('mmcl')} cannot go on from it; {by} "
+        f"(KeyError: 'schedule').\n  {advice}"
+    )
+
+
+def test_history_of_another_version_is_refused(tmp_path):
+    (tmp_path / "history.csv").write_text("epoch,loss\n0,1.5\n")
+    with pytest.raises(RunError, match=r"history.csv: has no column task_loss, alignment_loss, "):
+        read_history(tmp_path)

@@ -20,7 +20,7 @@ from mmcl import pool, pool_ray
 from mmcl.corpus.check import corpus_clips, faults
 from mmcl.corpus.schema import Account, Task, Word
 from mmcl.corpus.store import open_corpus
-from mmcl.errors import DatasetError, MediaError, MissingExtraError
+from mmcl.errors import DatasetError, DiskError, MediaError, MissingExtraError
 from mmcl.media import batch as home
 from mmcl.media import merge
 from mmcl.media.batch import extract_batch
@@ -264,6 +264,22 @@ def test_rows_at_fault_count_before_anything_is_done(tmp_path, write, extract, o
 def test_missing_package_ends_the_batch(write, extract):
     with pytest.raises(MissingExtraError, match="hearing needs ears"):
         extract(write(a="lacking", b="yes"))
+
+
+def test_full_disk_ends_the_batch_and_what_is_done_is_kept(tmp_path, write, extract, out):
+    gathered = write(a="yes", b="full", c="no")
+    with pytest.raises(DiskError) as caught:
+        extract(gathered)
+    assert str(caught.value) == (
+        f"{tmp_path}/src/b.mp4: the disk is full (No space left on device).\n"
+        f"  What is extracted is kept in {out}.parts: 1 of 3 files.\n"
+        "  Free some space, then give the same command again."
+    )
+    assert not out.with_name("errors.csv").exists()
+    write(b="maybe")
+    extract(gathered)
+    assert calls(tmp_path).count("a.mp4") == 1
+    assert open_corpus(out).card.counts == {"test": 3}
 
 
 def test_errors_of_an_earlier_batch_go_when_there_are_none(write, extract, out):

@@ -1,8 +1,10 @@
 """The search: what it draws, what it stops, what it counts, and that it goes on where it was."""
 
 import csv
+import errno
 import json
 import math
+import os
 import shutil
 import sys
 from types import SimpleNamespace
@@ -10,7 +12,7 @@ from types import SimpleNamespace
 import pytest
 
 from mmcl.config import Config
-from mmcl.errors import DatasetError, MissingExtraError, RunError, TrainingError
+from mmcl.errors import DatasetError, DiskError, MissingExtraError, RunError, TrainingError
 from mmcl.pool import Died
 from mmcl.runs import search as tuning
 from mmcl.runs.search import (
@@ -419,3 +421,54 @@ def test_search_json_says_what_is_searched(tmp_path, development, config, rigged
     assert Config.model_validate(content["config"]) == config
     assert [each["key"] for each in content["space"]] == [s.key for s in space_for(config)]
     shutil.rmtree(tmp_path / "s")
+
+
+@pytest.mark.parametrize("fails_at", [4, 6, 12])
+@pytest.mark.parametrize("written", ["nothing", "half", "all"])
+def test_journal_that_met_a_full_disk_is_read_again(
+    development, config, tmp_path, rigged, monkeypatch, fails_at, written
+):
+    from optuna.storages.journal import JournalFileBackend
+
+    rigged(lambda call, _: [3.0 - 0.1 * call, 2.0])
+    append, count = JournalFileBackend.append_logs, 0
+
+    def fill(backend, logs):
+        nonlocal count
+        count += 1
+        if count == fails_at:
+            if written == "all":
+                append(backend, logs)
+            if written == "half":
+                with open(backend._file_path, "ab") as file:
+                    file.write(b'{"op_code":5,"worker')
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+        append(backend, logs)
+
+    monkeypatch.setattr(JournalFileBackend, "append_logs", fill)
+    with pytest.raises(DiskError) as caught:
+        search(development, config, folder=tmp_path / "tuned", trials=3)
+    assert str(caught.value) == (
+        f"{tmp_path / 'tuned' / 'study.log'}: the disk is full (No space left on device).\n"
+        f"  The trials that have ended are kept in {tmp_path / 'tuned'}.\n"
+        "  Free some space, then give the same command again."
+    )
+    trials = search(development, config, folder=tmp_path / "tuned", trials=3)
+    assert [trial.state for trial in trials] == ["complete"] * 3
+
+
+def test_search_of_another_version_is_refused_by_its_names(development, config, tmp_path, rigged):
+    rigged(lambda call, _: [1.0])
+    folder = tmp_path / "tuned"
+    search(development, config, folder=folder, trials=1)
+    path = folder / "search.json"
+    content = json.loads(path.read_text())
+    content["config"]["learning"]["warmup"] = 3
+    content["environment"]["versions"]["mmcl"] = "9.1"
+    path.write_text(json.dumps(content))
+    with pytest.raises(RunError) as caught:
+        search(development, config, folder=folder, trials=2)
+    assert str(caught.value).splitlines()[1:3] == [
+        "  learning.warmup: not known here",
+        '  Install the version that wrote it: pip install "mmcl==9.1"',
+    ]
