@@ -84,6 +84,8 @@ def test_only_the_protocol_opens_the_test_split():
         if _room(path) != "corpus" and "open_test_split" in path.read_text()
     }
     assert doors == {"evaluation/protocol.py"}
+    # A DataFrame holds the test labels too: it is for users, and no module makes one.
+    assert not [path for path in FILES if ".to_pandas(" in path.read_text()]
 
 
 @pytest.mark.parametrize("room", [r for r in ROOMS if (SOURCE / r).is_dir()])

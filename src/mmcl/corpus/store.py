@@ -255,8 +255,8 @@ class Corpus:
 
         The columns are ``id``, ``split``, ``label`` (of classes their names), ``video_id``,
         ``clip_id``, ``text``, ``speaker``, and ``features_<modality>`` with a list of n arrays
-        ``[d]`` or None. :meth:`from_arrays` reads it back. The labels of the test split are in it: look
-        at them only when all choices are made.
+        ``[d]`` or None. :meth:`from_arrays` reads it back. The labels of the test split are in
+        it: look at them only when all choices are made.
 
         Raises:
             MissingExtraError: If pandas is not installed.

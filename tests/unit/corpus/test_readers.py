@@ -680,7 +680,7 @@ def test_label_outside_its_range(content, dump, label, shown):
 @pytest.mark.parametrize(("label", "shown"), [(-1, "-1"), (8, "8"), (1.5, "1.5"), (np.nan, "nan")])
 def test_class_that_does_not_exist(content, dump, label, shown):
     for fields in content.values():
-        fields["classification_labels"] = np.zeros(len(fields["id"]))
+        fields["classification_labels"] = np.linspace(0, 7, len(fields["id"])).round()
     content["test"]["classification_labels"][1] = label
     path = dump(content, "ravdess.pkl")
     assert refusal(path) == (

@@ -89,7 +89,8 @@ def choose_task(
         return Chosen(task, labels, unlabelled, field, (*notes, *note))
     names = source.names
     if not names and known is not None and known.task.kind == kind and is_known_release:
-        names = known.task.names
+        # Fewer classes than the published corpus has may be other ones.
+        names = known.task.names if _num_classes(column) >= len(known.task.names) else ()
     if kind == "classes":
         names = names or _annotated_names(column, columns)
         task, labels = _classes(column, names, path)
@@ -128,7 +129,7 @@ def _usual_kind(columns: list[LabelColumn], known: KnownCorpus | None) -> TaskKi
 
 def _num_classes(column: LabelColumn) -> int:
     joined = column.joined
-    if joined.ndim == 2:
+    if joined.ndim > 1:
         return int(joined.shape[1])
     if joined.dtype.kind == "U":
         return len(set(joined.tolist()) - {""})

@@ -58,6 +58,12 @@ def label_columns(source: SourceFile, path: Path) -> list[LabelColumn]:
     for field in LABEL_FIELDS:
         values = {s.name: s.labels[field] for s in source.splits if field in s.labels}
         values = {name: labels for name, labels in values.items() if len(labels)}
+        if any(labels.dtype.kind == "U" for labels in values.values()):
+            # A split without labels shows no type: it follows the others.
+            unknown = {
+                s.name for s in source.splits if field in s.labels and s.unlabelled[field].all()
+            }
+            values |= {n: np.full(v.shape, "") for n, v in values.items() if n in unknown}
         if values:
             try:
                 columns.append(_looked_at(field, values))

@@ -127,12 +127,12 @@ def _place_by_lengths(edges: Edges, lengths: _Ints, wanted: Padding | None, fiel
         "both": edges.stop - edges.start <= lengths,
     }
     full = held & (edges.start == 0) & (edges.stop == edges.total)
-    if wanted is None and padded.any() and full.sum() >= (1 - FEW) * held.sum():
+    if padded.any() and full.sum() >= (1 - FEW) * held.sum() and wanted != "none":
         note = (
             "no step is empty, so its lengths could not be checked; the first steps were taken "
             "(if the last ones are real: --padding left)"
         )
-        return Place("right", field, (note,))
+        return Place(wanted or "right", field, () if wanted else (note,))
     if not padded.any():
         return Place("none", notes=_unexplained_zeros(edges, held, field))
     if wanted == "none":

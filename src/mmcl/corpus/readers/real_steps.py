@@ -301,8 +301,9 @@ def alignment_note(
             clips += int(both.sum())
     if differs <= FEW * clips:
         return None
+    listed = ", ".join(sorted(names, key=MODALITIES.index))
     return (
-        f"{', '.join(sorted(names, key=MODALITIES.index))}: taken as aligned, since all modalities have the same number of steps; but in "
+        f"{listed}: taken as aligned, since all modalities have the same number of steps; but in "
         f"{differs} of {clips} clips they begin or end at different ones "
         "(if step i is not the same moment in all of them: --align none)"
     )
