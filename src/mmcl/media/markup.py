@@ -12,6 +12,8 @@ VOICE = re.compile(r"<v(?:\.[^\s<>]+)*\s+([^<>]+)>", re.IGNORECASE)
 
 _READING = re.compile(r"<rt>.*?</rt>", re.IGNORECASE | re.DOTALL)  # how a word is pronounced
 _BREAK = re.compile(r"<[Bb][Rr]\s*/?>|\\[Nn]")
+# Spaces of no width, and marks of the direction of writing.
+_UNSEEN = re.compile("[\u200b\u200e\u200f\u202a-\u202e\u2060\u2066-\u2069\ufeff]")
 _TAG = re.compile(
     r"</?(?:c|i|b|u|s|em|strong|font|v|lang|ruby|rt|span|p|div|a|tt)(?:[.\s/][^<>]*)?>"
     r"|<[\d:.,\s]+>"
@@ -28,4 +30,4 @@ def without_markup(text: str) -> str:
         'Rock & roll'
     """
     text = _TAG.sub("", _BREAK.sub("\n", _READING.sub("", text)))
-    return html.unescape(text).replace("\u200b", "").replace("\ufeff", "")
+    return _UNSEEN.sub("", html.unescape(text))

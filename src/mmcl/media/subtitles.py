@@ -18,6 +18,7 @@ CLOCK = r"(?:(\d+)\s*:\s*)?(\d{1,2})\s*:\s*(\d{1,2}(?:\s*[.,]\s*\d+)?)"
 _TIMES = re.compile(rf"\s*{CLOCK}\s*--?\s?>\s*{CLOCK}(?:\s.*)?$")
 _LIKE_TIMES = re.compile(r"-->|^\s*\d+\s*:\s*\d.*-\s?>")
 _TIMED_LINE = re.compile(rf"\s*\[\s*{CLOCK}\s*-->\s*{CLOCK}\s*\](.*)$")
+_WHISPER_LOG = re.compile(r"Detect(?:ing|ed) language\b")
 _INLINE = re.compile(rf"<{CLOCK}>")
 _SIDE_BLOCK = re.compile(r"(NOTE|STYLE|REGION)(\s|$)")  # of vtt
 
@@ -132,14 +133,26 @@ def seconds(hours: str | None, minutes: str, rest: str) -> float:
     return round(int(hours or 0) * 3600 + int(minutes) * 60 + number, 6)
 
 
-def read_timed_lines(text: str) -> list[Utterance] | None:
-    """Read lines such as ``[00:01.000 --> 00:02.500] text``, as Whisper prints; else None."""
-    lines = [line for line in text.split("\n") if line.strip()]
-    matches = [match for match in map(_TIMED_LINE.match, lines) if match]
-    if not lines or len(matches) < len(lines):
-        return None
-    parts = [match.groups() for match in matches]
-    return [Utterance(seconds(*p[:3]), seconds(*p[3:6]), p[6]) for p in parts]
+def read_timed_lines(name: str, text: str) -> list[Utterance] | None:
+    """Read lines such as ``[00:01.000 --> 00:02.500] text``, as Whisper prints; else None.
+
+    Raises:
+        MediaError: If some lines are of this form and others are not.
+    """
+    utterances = []
+    other: list[tuple[int, str]] = []
+    for number, line in enumerate(text.split("\n"), 1):
+        if match := _TIMED_LINE.match(line):
+            parts = match.groups()
+            utterances.append(Utterance(seconds(*parts[:3]), seconds(*parts[3:6]), parts[6]))
+        elif line.strip() and not _WHISPER_LOG.match(line):
+            other.append((number, line))
+    if utterances and other:
+        raise MediaError(
+            f'"{name}", line {other[0][0]}: expected "[00:01.000 --> 00:02.500] text" as in '
+            f'other lines, got "{other[0][1]}".'
+        )
+    return utterances or None
 
 
 def inline_words(cue: Utterance) -> tuple[Word, ...]:

@@ -103,7 +103,7 @@ def _youtube_items(events: list[Any]) -> Iterator[dict[str, Any]]:
     """
     said = [event for event in events if isinstance(event, dict) and _segments(event)]
     if not all(map(_is_timed, said)):
-        raise ValueError('expected "tStartMs" and "dDurationMs" in every event with text.')
+        raise ValueError('expected "tStartMs" and "dDurationMs" as numbers with every text.')
     starts = [float(event["tStartMs"]) for event in said]
     for event, start, following in zip(said, starts, [*starts[1:], math.inf], strict=True):
         end = start + float(event["dDurationMs"])
@@ -137,21 +137,26 @@ def _segments(event: dict[str, Any]) -> list[dict[str, Any]]:
 
 
 def _is_timed(event: dict[str, Any]) -> bool:
-    values = [event.get("tStartMs"), event.get("dDurationMs")]
+    offsets = [segment.get("tOffsetMs", 0) for segment in _segments(event)]
+    values = [event.get("tStartMs"), event.get("dDurationMs"), *offsets]
     return all(isinstance(value, int | float) for value in values)
 
 
 def _utterance(item: Any) -> Utterance:
     if not isinstance(item, dict):
         raise ValueError(f'expected an object with "text", got {item!r}.')
-    words = tuple(_word(number, w) for number, w in enumerate(item.get("words") or [], 1))
+    given = item.get("words") or []
+    if not isinstance(given, list):
+        raise ValueError(f'expected "words" to be a list, got {given!r}.')
+    words = tuple(_word(number, word) for number, word in enumerate(given, 1))
     words = tuple(word for word in words if word.text)
     text = item.get("text", " ".join(word.text for word in words) if words else None)
     if not isinstance(text, str):
         raise ValueError(f'expected "text" to be a string, got {text!r}.')
     start, end = _times(item)
-    if start is None and words and words[0].start is not None:
-        start, end = words[0].start, words[-1].end
+    timed = [word for word in words if word.start is not None]
+    if start is None and timed:
+        start, end = timed[0].start, timed[-1].end
     return Utterance(start, end, text, words, _speaker(item))
 
 

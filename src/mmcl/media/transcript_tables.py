@@ -98,10 +98,23 @@ def _rows(text: str, separator: str) -> tuple[list[_Row], list[str]]:
         return rows, []
     titles = ["".join(filter(str.isalpha, cell.lower())) for cell in rows[0].cells]
     columns = [_HEADER.get(title, title) for title in titles]
-    if columns[:2] == ["start", "end"] and "text" in columns:
-        return rows[1:], columns
+    if {"start", "end", "text"} <= set(columns) and len(set(columns)) == len(columns):
+        return _times_first(rows[1:], columns)
     # A first line with # names the columns.
     return (rows[1:] if rows[0].line.lstrip(' "').startswith("#") else rows), []
+
+
+def _times_first(rows: list[_Row], columns: list[str]) -> tuple[list[_Row], list[str]]:
+    """Return rows and columns with the start and the end in front."""
+    order = sorted(range(len(columns)), key=lambda i: {"start": 0, "end": 1}.get(columns[i], 2))
+    if order == list(range(len(columns))):
+        return rows, columns
+    # A row with other cells than the header keeps its order, and is refused later.
+    moved = [
+        row._replace(cells=[row.cells[i] for i in order] if len(row.cells) == len(order) else [])
+        for row in rows
+    ]
+    return moved, [columns[i] for i in order]
 
 
 def _times(cells: Sequence[str]) -> tuple[float, float] | None:

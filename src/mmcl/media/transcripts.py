@@ -70,7 +70,8 @@ def find_transcript(media_path: Path) -> Path | None:
 
     Beside ``talk.mp4`` it is ``talk.srt``, or ``talk.en.srt`` if none names another language.
     """
-    beside = (media_path.with_suffix(suffix) for suffix in TRANSCRIPT_ENDINGS)
+    suffixes = (suffix for ending in TRANSCRIPT_ENDINGS for suffix in (ending, ending.upper()))
+    beside = (media_path.with_suffix(suffix) for suffix in suffixes)
     return next((path for path in beside if path.is_file()), _of_one_language(media_path))
 
 
@@ -156,7 +157,7 @@ def _pieces(name: str, suffix: str, text: str) -> tuple[list[Utterance], list[st
         return _subtitles(name, text)
     separator = find_separator(text)
     if separator is None and suffix == ".txt":
-        timed = read_timed_lines(text)
+        timed = read_timed_lines(name, text)
         return (timed, []) if timed else read_lines(text)
     return read_table(name, text, separator or ("\t" if suffix == ".tsv" else ";"))
 

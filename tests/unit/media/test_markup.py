@@ -18,6 +18,7 @@ from mmcl.media.markup import without_markup
         ("so<br/>good<BR>now", "so\ngood\nnow"),
         ("rock &amp; roll &gt;&gt; it&#39;s&nbsp;on", "rock & roll >> it's\xa0on"),
         ("so\u200b good\ufeff", "so good"),  # spaces of no width
+        ("&lrm;so good\u202c", "so good"),  # the direction of writing
         ("if a < b and b > c", "if a < b and b > c"),
         ("<laughter> I <3 it", "<laughter> I <3 it"),
     ],

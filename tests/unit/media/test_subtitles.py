@@ -96,11 +96,16 @@ def test_has_cues():
 
 def test_lines_as_whisper_prints_them():
     text = "[00:01.000 --> 00:02.500]  one\n\n[00:00:03.000 --> 00:00:04.000] two\n"
-    assert read_timed_lines(text) == [
+    assert read_timed_lines("a.txt", text) == [
         u._replace(text=f"{' ' * n}{u.text}") for u, n in zip(TWO, (2, 1), strict=True)
     ]
-    assert read_timed_lines(text + "three") is None
-    assert read_timed_lines("") is None
+    assert read_timed_lines("a.txt", f"Detected language: English\n{text}") is not None
+    assert read_timed_lines("a.txt", "one\n[Music]\n") is None
+    with pytest.raises(MediaError) as caught:
+        read_timed_lines("a.txt", f"{text}three\n")
+    assert str(caught.value) == (
+        '"a.txt", line 4: expected "[00:01.000 --> 00:02.500] text" as in other lines, got "three".'
+    )
 
 
 def test_words_with_times_inside():

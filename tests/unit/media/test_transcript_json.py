@@ -78,8 +78,21 @@ def test_youtube_without_times_is_refused():
     with pytest.raises(MediaError) as caught:
         read({"events": [{"segs": [{"utf8": "so"}]}]})
     assert str(caught.value) == (
-        '"a.json", utterance 1: expected "tStartMs" and "dDurationMs" in every event with text.'
+        '"a.json", utterance 1: expected "tStartMs" and "dDurationMs" as numbers with every text.'
     )
+
+
+def test_words_that_are_no_list_are_refused():
+    with pytest.raises(MediaError) as caught:
+        read([{"text": "so", "words": {"so": 1}}])
+    assert str(caught.value) == (
+        '"a.json", utterance 1: expected "words" to be a list, got {\'so\': 1}.'
+    )
+
+
+def test_times_of_the_words_that_have_some():
+    words = [{"word": "2"}, {"word": "so", "start": 1, "end": 2}, {"word": "3"}]
+    assert read([{"words": words}])[0][:3] == (1, 2, "2 so 3")
 
 
 def test_deep_nesting_is_refused():

@@ -26,7 +26,7 @@ def table(text):
         ('0.5,2.25,"Kids, yes"\n3,4.5,door\n', []),
         ('start,end,text\n0.5,2.25,"Kids, yes"\n3,4.5,door\n', []),
         ("Start Time;End Time;Transcript\n0,5;2,25;Kids, yes\n3,0;4,5;door\n", [COMMAS]),
-        ("text;start;end\n", None),
+        ("Kids;0.5;2.25\n", None),
         ("00:00:00,500;00:00:02,250;Kids, yes\n0:03;0:04.5;door\n", []),
         ("start\tend\ttext\n500\t2250\tKids, yes\n3000\t4500\tdoor\n", [MILLISECONDS]),
         ('start_ms,end_ms,text\n500,2250,"Kids, yes"\n3000,4500,door\n', [MILLISECONDS]),
@@ -49,6 +49,13 @@ def test_columns_by_name():
         Utterance(0.0, 1.0, " so", speaker="ANNA"),
         Utterance(1.0, 2.0, "no"),
     ]
+
+
+def test_columns_in_any_order():
+    utterances, _ = table("id\tSpeaker\tStart\tEnd\tText\n7\tANNA\t0.5\t1\tso\n8\t\t1\t2\tno\n")
+    assert utterances == [Utterance(0.5, 1.0, "so", speaker="ANNA"), Utterance(1.0, 2.0, "no")]
+    with pytest.raises(MediaError, match="line 2: expected start,end,text"):
+        table("text,start,end\nso, so,0,1\n")
 
 
 @pytest.mark.parametrize("text", ["1, 2, 3 go\nand then\n", "hello\n", "1;2\n", ""])

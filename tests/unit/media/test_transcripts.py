@@ -483,9 +483,10 @@ def test_other_times_are_not_cut(utterance):
 def test_find_transcript(tmp_path, written):
     media = tmp_path / "talk.one.mp4"
     assert find_transcript(media) is None
-    for name in ("talk.one.txt", "talk.one.vtt", "talk.srt", "other.srt"):
+    for name in ("talk.one.txt", "talk.one.vtt", "talk.srt", "other.SRT"):
         written(name, "x")
     assert find_transcript(media) == tmp_path / "talk.one.vtt"
+    assert find_transcript(tmp_path / "other.wav") == tmp_path / "other.SRT"
     (tmp_path / "talk.one.srt").mkdir()
     assert find_transcript(media) == tmp_path / "talk.one.vtt"
 
