@@ -4,7 +4,7 @@ import pytest
 
 from mmcl.corpus.schema import Word
 from mmcl.errors import MediaError
-from mmcl.media.utterances import cut_utterances, joined
+from mmcl.media.utterances import Utterance, cut_utterances, joined
 
 
 def said(*timed):
@@ -18,8 +18,8 @@ def texts(words, pause=0.6, longest=15.0):
 def test_cut_at_pauses():
     words = said(("so", 0.0, 0.5), ("it", 1.0, 1.25), ("was", 1.875, 2.0), ("not", 2.5, 3.0))
     (first, second) = cut_utterances(words, pause=0.625, longest=15.0)
-    assert first == (0.0, 1.25, "so it", tuple(words[:2]))
-    assert second == (1.875, 3.0, "was not", tuple(words[2:]))
+    assert first == Utterance(0.0, 1.25, "so it", tuple(words[:2]))
+    assert second == Utterance(1.875, 3.0, "was not", tuple(words[2:]))
 
 
 @pytest.mark.parametrize(
