@@ -20,8 +20,8 @@ def workplace(tmp_path_factory):
     return tmp_path_factory.mktemp("quick-start")
 
 
-def test_quick_start_has_both_ways():
-    assert [language for language, _ in BLOCKS] == ["", "python"]
+def test_quick_start_has_every_way():
+    assert [language for language, _ in BLOCKS] == ["", "python", "python"]
 
 
 def test_quick_start_runs(workplace, monkeypatch, capsys):
@@ -32,14 +32,19 @@ def test_quick_start_runs(workplace, monkeypatch, capsys):
         assert main(shlex.split(line, comments=True)[1:]) == 0, capsys.readouterr().err
     assert (workplace / "predictions.csv").read_text().count("\n") == 601
 
+    assert python(BLOCKS[1][1], workplace).startswith("{'mean': ")
+    assert (workplace / "my-model/model.safetensors").exists()
+    assert "prediction" in python(BLOCKS[2][1], workplace)
+
+
+def python(script: str, folder: Path) -> str:
     done = subprocess.run(
-        [sys.executable, "-c", BLOCKS[1][1]],
-        cwd=workplace,
+        [sys.executable, "-c", script],
+        cwd=folder,
         capture_output=True,
         text=True,
         timeout=200,
         check=False,
     )
     assert done.returncode == 0, done.stderr
-    assert done.stdout.startswith("{'mean': ")
-    assert (workplace / "my-model/model.safetensors").exists()
+    return done.stdout
