@@ -78,7 +78,6 @@ def call(capsys, monkeypatch, home):
             "robustness run planted.arrow --out {}/r", 600, "r/robustness.json", id="robustness"
         ),
         pytest.param("corpus plant {}/q.arrow --train 64", 9_000, "q.arrow", id="plant"),
-        pytest.param("demo --quick --out {}/d", 9_000, "d/planted.arrow", id="demo"),
         pytest.param("report run --out {}/report.html", 9_000, "report.html", id="report"),
     ],
 )
@@ -87,6 +86,17 @@ def test_writers_say_that_a_file_does_not_fit(call, tmp_path, words, most, path)
     assert err == f"DiskError: {tmp_path}/{path}: {TOO_LARGE}\n  {NOTHING_LEFT}\n  {GO_ON}.\n"
     assert code == 1
     assert not (tmp_path / path).exists()
+    assert half_written(tmp_path) == []
+
+
+def test_demo_says_that_it_starts_afresh(call, tmp_path):
+    code, err = call("demo", "--quick", "--out", tmp_path / "d", most=9_000)
+    assert err == (
+        f"DiskError: {tmp_path}/d/planted.arrow: {TOO_LARGE}\n"
+        "  The demo is not complete; the next one starts afresh.\n"
+        f"  {GO_ON}.\n"
+    )
+    assert code == 1
     assert half_written(tmp_path) == []
 
 
@@ -142,7 +152,10 @@ def test_training_goes_on_and_ends_as_if_nothing_had_been(call, home, tmp_path, 
     monkeypatch.setattr(loop, "save_state", only_once)
     code, err = call(*words, "--resume")
     assert code == 1
-    assert err.splitlines()[1] == f"  The training in {seed} is kept up to epoch 1."
+    assert err.splitlines()[1:] == [
+        f"  The training in {seed} is kept up to epoch 1.",
+        f"  {GO_ON}.",
+    ]
     monkeypatch.undo()
     monkeypatch.chdir(home)
 

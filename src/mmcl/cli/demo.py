@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Annotated, NamedTuple
 import typer
 
 from mmcl.cli.report import REPORT, write_report
-from mmcl.errors import DatasetError, RunError
+from mmcl.errors import DatasetError, DiskError, RunError
 from mmcl.types import VARIANTS
 
 if TYPE_CHECKING:
@@ -83,6 +83,11 @@ def run_demo(out: Path, plan: Plan) -> None:
         rows = metric_rows(runs)
         write_json(out / METRICS, {variant: rows[variant] for variant in VARIANTS})
         report = write_report(out)
+    except DiskError as fault:
+        # The next demo trains again, so nothing of this one is continued.
+        fault.kept = "The demo is not complete; the next one starts afresh."
+        fault.advice = fault.advice.partition(";")[0].removesuffix(".") + "."
+        raise
     except OSError as fault:
         raise RunError(
             f"{out}: cannot be written ({fault.strerror or fault}).\n"

@@ -99,7 +99,7 @@ def train(
     """
     config = config or Config()
     folder = Path(out) if out is not None else free_folder(corpus, config)
-    with _saying_how_to_go_on(folder):
+    with _saying_how_to_go_on(folder, resume):
         return _train_seeds(
             corpus,
             config,
@@ -113,14 +113,15 @@ def train(
 
 
 @contextmanager
-def _saying_how_to_go_on(folder: Path) -> Iterator[None]:
+def _saying_how_to_go_on(folder: Path, resume: bool) -> Iterator[None]:
     """Add the options that continue the run of a folder to the advice of a DiskError."""
     try:
         with disk_errors(folder, codes=NO_ROOM):
             yield
     except DiskError as fault:
-        words = f"; mmcl train also needs --out {shlex.quote(str(folder))} --resume."
-        fault.advice = fault.advice.removesuffix(".") + words
+        if not resume:
+            words = f"; mmcl train also needs --out {shlex.quote(str(folder))} --resume."
+            fault.advice = fault.advice.removesuffix(".") + words
         raise
 
 
@@ -272,8 +273,7 @@ class Run:
             RunError: If the corpus does not fit the run.
             DatasetError: If what was given is no corpus.
         """
-        corpus = self._corpus_of(corpus)
-        self.check_fits(corpus)
+        corpus = self.prepared(self._corpus_of(corpus))
         split = corpus.every_clip()
         task = self.card.task
         size = self.config.evaluation.batch_size
@@ -320,7 +320,7 @@ class Run:
         Raises:
             RunError: If the corpus does not fit the run, or its model has no policies.
         """
-        self.check_fits(corpus)
+        corpus = self.prepared(corpus)
         if not isinstance(self.model(), MMCL):
             raise RunError(
                 f"{self.folder}: {self.config.model.name} predicts, and does not say from which "
@@ -340,17 +340,17 @@ class Run:
 
     def score(self, corpus: Corpus) -> tuple[dict[str, Any], list[tuple[int, Judged]]]:
         """Return the report of :meth:`evaluate`, and the per-item results of every seed."""
-        self.check_fits(corpus)
+        prepared = self.prepared(corpus)
         settings = self.config.evaluation
         report: dict[str, Any] = {"valid": {}, "test": {}}
         results: list[tuple[int, Judged]] = []
-        notes = self.notes(corpus) + range_notes(corpus.card.task, preset=settings.preset)
+        notes = self.notes(prepared) + range_notes(corpus.card.task, preset=settings.preset)
         references: dict[str, dict[str, Any]] = {}
         for name in JUDGED:
             if not corpus.card.counts.get(name):
                 notes.append(f'the corpus has no split "{name}"')
                 continue
-            judged = [self._judged(seed, corpus, name) for seed in self.seeds]
+            judged = [self._judged(seed, prepared, name) for seed in self.seeds]
             results += zip(self.seeds, judged, strict=True)
             report[name] = summaries([result.metrics.values for result in judged])
             warnings = {warning for result in judged for warning in result.metrics.warnings}
@@ -381,14 +381,29 @@ class Run:
         """Return the history and network of a seed."""
         return read_fitted(self.folder / f"seed-{seed}")
 
+    def prepared(self, corpus: Corpus) -> Corpus:
+        """Return a corpus as the networks of the run read it: with word pieces, if they do.
+
+        Raises:
+            RunError: If it has another task, other feature widths, or words that are needed and
+                not there.
+        """
+        words = self.model().words
+        if words is not None and "text" in self.model().modalities:
+            corpus = words.corpus(corpus)
+        self.check_fits(corpus)
+        return corpus
+
     def check_fits(self, corpus: Corpus) -> None:
         """Raise a RunError unless a corpus has the run's task and feature widths."""
         # All faults are reported together.
         own, given = self.card, corpus.card
         used = self.model().modalities
+        # Word pieces have no width that could differ.
+        compared = [m for m in used if m != "text" or self.model().words is None]
         faults = [
             f"{m}: {given.dims[m]} features per step, the run was trained on {own.dims[m]}"
-            for m in used
+            for m in compared
             if m in given.dims and given.dims[m] != own.dims[m]
         ]
         if not any(m in given.dims for m in used):

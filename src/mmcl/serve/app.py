@@ -240,7 +240,7 @@ def _add_predict(app: FastAPI, service: Service) -> None:
         responses={
             200: {"description": "Predictions of the clips, or the result of the recording."},
             202: {"model": Job, "description": "The job; its address is in Location."},
-            **problems(400, 404, 408, 410, 413, 415, 422, 429, 501, 503),
+            **problems(400, 404, 408, 410, 413, 415, 422, 429, 501, 503, 507),
         },
         openapi_extra=predict_body(dict(first.card.dims), service.limits),
     )
@@ -360,7 +360,7 @@ def _add_jobs(app: FastAPI, service: Service) -> None:
                     if form != "json"
                 },
             },
-            **problems(404, 409, 410, 413, 422, 501, 503),
+            **problems(404, 409, 410, 413, 422, 501, 503, 507),
         },
     )
     async def result(

@@ -38,6 +38,7 @@ _MEANINGS = {
     500: "a fault of the service",
     501: "a package that reading recordings needs is not installed",
     503: "a worker is not ready; try again",
+    507: "the disk of the service has no room; try again later",
 }
 
 
