@@ -38,6 +38,7 @@ _DISK_FAULTS = {
     errno.EACCES: ("access is refused", "Get the right to write there"),
     errno.EPERM: ("access is refused", "Get the right to write there"),
 }
+_SOMEWHERE = "a file that was being written, or the output"  # a failed write names no file
 NO_ROOM = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 """Numbers of the system's errors that only writing can have: nothing more fits."""
 
@@ -65,7 +66,7 @@ def disk_error(
         return before if isinstance(before, DiskError) else disk_error(before, path, codes=NO_ROOM)
     if code is None or code not in codes:
         return None
-    where = path or getattr(fault, "filename", None) or "a file that was being written, or the output"
+    where = path or getattr(fault, "filename", None) or _SOMEWHERE
     what, remedy = _DISK_FAULTS[code]
     return DiskError(
         f"{where}: {what} ({os.strerror(code)})", f"{remedy}, then give the same command again."
