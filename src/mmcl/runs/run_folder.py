@@ -32,6 +32,9 @@ __all__ = [
 RUN = "run.json"  # configuration, seeds, versions, commit, corpus and its checksum
 
 _LARGEST_SEED = 2**63 - 1  # torch takes no more than 64 bits; a process adds its rank
+# Settings and sections that earlier versions did not have. Without them a run is read with their
+# defaults, which do what those versions did. Any other setting that is missing is refused.
+_ADDED_LATER = ("runtime.strategy", "text")
 # Keys that must not change when a run or search continues, in words for the message.
 _DIFFERENCES = {
     "corpus_checksum": "another corpus",
@@ -183,7 +186,8 @@ def _misfits_of_config(saved: Any) -> list[str]:
         complete = _read_config(saved).model_dump(mode="json")
     except ValidationError as fault:
         return misfits(fault)
-    return absent_keys(_renamed(saved), complete)
+    lines = absent_keys(_renamed(saved), complete)
+    return [line for line in lines if line.partition(":")[0] not in _ADDED_LATER]
 
 
 def _other_version(path: Path, description: Mapping[str, Any], lines: Sequence[str]) -> RunError:
@@ -196,13 +200,9 @@ def _read_config(saved: dict[str, Any]) -> Config:
 
 
 def _renamed(saved: dict[str, Any]) -> dict[str, Any]:
-    """Return saved settings by today's names.
-
-    Earlier versions called ``runtime.devices`` ``runtime.processes``, and had one strategy.
-    """
+    """Return saved settings by today's names: ``runtime.devices`` was ``runtime.processes``."""
     runtime = saved.get("runtime")
     if not isinstance(runtime, dict) or "processes" not in runtime:
         return saved
     others = {key: value for key, value in runtime.items() if key != "processes"}
-    renamed = {"strategy": "auto", **others, "devices": runtime["processes"]}
-    return {**saved, "runtime": renamed}
+    return {**saved, "runtime": {**others, "devices": runtime["processes"]}}
