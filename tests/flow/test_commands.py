@@ -126,7 +126,8 @@ def test_train_takes_a_file_and_a_variant(folder, run, small):
             ["train", "nothing.arrow", "--out", "new"],
             1,
             'DatasetError: nothing.arrow: no such file; did you mean "planted.arrow"?\n'
-            "  Expected a corpus written by mmcl, a pickle (plain or gzip'd) or an npz file.\n"
+            "  Expected a corpus written by mmcl, a pickle (plain or gzip'd), an npz file, "
+            "a table (csv, Parquet, Arrow) or .csd files.\n"
             "  Make one to try things on: mmcl corpus plant planted.arrow\n",
             id="no-corpus",
         ),
@@ -180,7 +181,8 @@ def test_train_takes_a_file_and_a_variant(folder, run, small):
             ["predict", "run", "nothing.arrow", "--out", "new.csv"],
             1,
             'DatasetError: nothing.arrow: no such file; did you mean "planted.arrow"?\n'
-            "  Expected a corpus written by mmcl, a pickle (plain or gzip'd) or an npz file.\n"
+            "  Expected a corpus written by mmcl, a pickle (plain or gzip'd), an npz file, "
+            "a table (csv, Parquet, Arrow) or .csd files.\n"
             "  Make one to try things on: mmcl corpus plant planted.arrow\n",
             id="predict-no-corpus",
         ),

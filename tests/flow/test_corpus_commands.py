@@ -178,7 +178,8 @@ def broken(capsys, *words):
 def test_missing_file(capsys, command):
     assert broken(capsys, *command) == (
         "DatasetError: no.pkl: no such file.\n"
-        "  Expected a corpus written by mmcl, a pickle (plain or gzip'd) or an npz file.\n"
+        "  Expected a corpus written by mmcl, a pickle (plain or gzip'd), an npz file, "
+        "a table (csv, Parquet, Arrow) or .csd files.\n"
         "  Make one to try things on: mmcl corpus plant planted.arrow\n"
     )
 
@@ -187,7 +188,8 @@ def test_empty_file(capsys):
     open("mosi.pkl", "wb").close()
     assert broken(capsys, "convert", "mosi.pkl", "x.arrow") == (
         "DatasetError: mosi.pkl: the file is empty.\n"
-        "  Expected a corpus written by mmcl, a pickle (plain or gzip'd) or an npz file; "
+        "  Expected a corpus written by mmcl, a pickle (plain or gzip'd), an npz file, "
+        "a table (csv, Parquet, Arrow) or .csd files; "
         "fetch or copy it again.\n" + LAYOUTS
     )
 

@@ -95,20 +95,24 @@ def convert(
       mmcl corpus convert text=a.csd audio=b.csd labels=c.csd --out x.arrow --align none
     """
     from mmcl.cli.show import print_card, print_notes
-    from mmcl.corpus.readers import ReadOptions, convert_corpus
+    from mmcl.corpus.readers import convert_corpus
 
     sources, target = _sources_and_target(paths, out)
-    options = ReadOptions(
-        name=name,
-        task=task,
-        label_range=label_range,
-        align=align,
-        padding=padding,
-        rename=_renaming(rename or ()),
-        max_lost=max_lost,
-    )
+    names = _renaming(rename or ())
     with _progress(f"reading {' '.join(sources)}") as progress:
-        card = convert_corpus(sources, target, options=options, dtype=dtype, progress=progress)
+        card = convert_corpus(
+            sources,
+            target,
+            name=name,
+            task=task,
+            label_range=label_range,
+            align=align,
+            padding=padding,
+            rename=names,
+            max_lost=max_lost,
+            dtype=dtype,
+            progress=progress,
+        )
     print_notes(card)
     print_card(card, target)
 

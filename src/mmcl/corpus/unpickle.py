@@ -204,9 +204,14 @@ def load_pickle(path: Path) -> Any:
 def _load(path: Path, file: IO[bytes] | gzip.GzipFile) -> Any:
     try:
         content = _Unpickler(file, encoding="latin1").load()
+        rest = file.read(_DRAIN_BYTES)
         while file.read(_DRAIN_BYTES):  # to the end, where gzip keeps its checksum
             pass
+        if rest.strip(b"\x00\r\n "):
+            raise DatasetError(_second_object(path))
         return _finish(content, {})
+    except DatasetError:
+        raise
     except _Refused as refused:
         raise UnsafePickleError(
             f'{path}: this pickle asks for "{refused}", which is not plain data; '
@@ -225,10 +230,19 @@ def _load(path: Path, file: IO[bytes] | gzip.GzipFile) -> Any:
             ) from None
         raise DatasetError(
             f"{path}: not a readable pickle ({reason}).\n"
-            "  Expected a corpus written by mmcl, a pickle (plain or gzip'd) or an npz file; "
+            "  Expected a pickle of one object, plain or gzip'd; "
             "fetch or copy the file again.\n"
             "  The layouts that can be read: mmcl corpus convert --help"
         ) from None
+
+
+def _second_object(path: Path) -> str:
+    return (
+        f"{path}: more follows the first object of the pickle; it would be lost.\n"
+        "  Expected one object. If the splits were dumped one after the other, load each and dump "
+        'them together: {"train": ..., "valid": ..., "test": ...}\n'
+        "  The layouts that can be read: mmcl corpus convert --help"
+    )
 
 
 def _advice(refused: str) -> str:

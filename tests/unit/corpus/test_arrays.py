@@ -3,6 +3,7 @@
 import numpy as np
 import pandas as pd
 import pytest
+import torch
 
 import mmcl
 from mmcl.corpus.check import corpus_clips
@@ -164,3 +165,13 @@ def test_clip_is_told_from_a_corpus(arrays):
     assert not is_clip(arrays)
     assert not is_clip(arrays["train"])
     assert not is_clip({"text": [[1.0], [1.0, 2.0]]})
+
+
+@pytest.mark.parametrize("as_list", [True, False])
+def test_torch_tensors_are_arrays(as_list):
+    steps = torch.arange(1.0, 25.0).reshape(4, 3, 2).requires_grad_()
+    fields = {"text": list(steps) if as_list else steps, "labels": torch.tensor([0.5, 1, -1, 2])}
+    corpus = mmcl.Corpus.from_arrays({"train": fields})
+    clips = list(corpus.split("train").clips())
+    np.testing.assert_array_equal([c.features["text"] for c in clips], steps.detach().numpy())
+    assert [clip.label for clip in clips] == [0.5, 1.0, -1.0, 2.0]

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from mmcl.corpus.check import corpus_clips
-from mmcl.corpus.readers import ReadOptions, check_file, convert_corpus, read_corpus
+from mmcl.corpus.readers import check_file, convert_corpus, read_corpus
 from mmcl.errors import DatasetError
 
 LAYOUTS = "\n  The layouts that can be read: mmcl corpus convert --help"
@@ -75,7 +75,7 @@ def convert(tmp_path):
 
     def run(sources, **options):
         target = tmp_path / "out.arrow"
-        convert_corpus(sources, target, options=ReadOptions(**options))
+        convert_corpus(sources, target, **options)
         return read_corpus(target)
 
     return run
@@ -83,7 +83,7 @@ def convert(tmp_path):
 
 def refusal(sources, tmp_path, **options):
     with pytest.raises(DatasetError) as caught:
-        convert_corpus(sources, tmp_path / "out.arrow", options=ReadOptions(**options))
+        convert_corpus(sources, tmp_path / "out.arrow", **options)
     return str(caught.value)
 
 

@@ -223,3 +223,69 @@ def test_known_corpus_of_another_range_is_not_forced_into_its_own(content, dump)
     corpus = read_corpus(dump(content, "mosi.pkl"))
     assert corpus.card.task.score_range == (0.0, 1.0)
     assert any("those of CMU-MOSI in -3..3" in note for note in corpus.card.notes)
+
+
+@pytest.mark.parametrize("values", [[0.0, 1.0, 1.0] * 3, [False, True, True] * 3])
+def test_yes_or_no_of_a_field_of_labels_is_two_classes(labelled, values):
+    path = labelled(values, "label")
+    corpus = read_corpus(path)
+    assert corpus.card.task.names == ("class_0", "class_1")
+    assert questions(corpus) == [
+        "label: taken as classes, but they are whole numbers 0..1; are they scores? "
+        "Then: --task regression"
+    ]
+    assert read_corpus(path, task="regression").card.task.score_range == (0.0, 1.0)
+
+
+@pytest.mark.parametrize("odd", ["0,5", "8%", "1.234,5", "1/5"])
+def test_numbers_that_cannot_be_read_are_no_classes(labelled, odd):
+    path = labelled([odd, "1", "2", "0", "1", "2", "0", "1", "2"])
+    assert refusal(path) == (
+        f'{path}, field "labels" holds "{odd}": neither numbers nor names of classes.\n'
+        "  Expected numbers with a decimal point, or names; nothing where a label is unknown. "
+        "Correct them in the file.\n"
+        "  The layouts that can be read: mmcl corpus convert --help"
+    )
+
+
+def test_numbers_with_a_mark_for_unknown_are_refused(labelled):
+    path = labelled(["1", "?", "2", "0", "?", "2", "0", "1", "?"])
+    assert 'holds numbers such as "0" and "?": neither numbers nor names' in refusal(path)
+
+
+def test_names_that_differ_only_in_capitals_are_refused(labelled):
+    path = labelled(["Sad", "sad", "hap", "ang", "sad ", "hap", "ang", "sad", "hap"])
+    assert refusal(path) == (
+        f'{path}, field "labels" holds "Sad" and "sad", which would be two classes.\n'
+        "  Expected every class to be spelt in one way. Spell them alike in the file.\n"
+        "  The layouts that can be read: mmcl corpus convert --help"
+    )
+
+
+def test_more_than_three_classes_beside_scores_are_said(content, dump):
+    for split, count in SIZES.items():
+        content[split]["classification_labels"] = np.arange(count) + 3
+    path = dump(content)
+    corpus = read_corpus(path)
+    assert corpus.card.task.kind == "classes"
+    assert questions(corpus) == [
+        "classification_labels: taken, since they are more than three classes; "
+        "regression_labels holds scores. To take these: --task regression"
+    ]
+    assert read_corpus(path, task="regression").card.task.kind == "regression"
+
+
+def test_labels_by_name_of_the_modality_are_refused(content, dump):
+    content["train"]["labels"] = {"M": np.zeros(4), "T": np.zeros(4)}
+    path = dump(content)
+    assert refusal(path) == (
+        f'{path}, split "train": labels is a dict with M, T.\n'
+        "  Expected one number per clip.\n"
+        "  The layouts that can be read: mmcl corpus convert --help"
+    )
+
+
+def test_whole_scores_beyond_every_usual_range_are_asked_about(labelled):
+    path = labelled([1, 500, 20, 300, 7, 8, 9, 400, 2], "regression_labels")
+    assert "--label-range LOW HIGH" in refusal(path)
+    assert read_corpus(path, label_range=(0.0, 500.0)).card.task.score_range == (0.0, 500.0)

@@ -77,7 +77,12 @@ def test_padding_of_another_value_than_zero_is_found(dump, side, value):
     corpus = read_corpus(dump(content))
     assert_steps(corpus, real)
     assert corpus.card.repairs == {}
-    assert "audio: padded with rows of other values than zero" in corpus.card.notes
+    assert (
+        f"audio: padded with steps of {value:g}; they were cut "
+        "(if they were measured: --padding none)"
+    ) in corpus.card.notes
+    whole = read_corpus(dump(content), padding="none")
+    assert {len(clip.features["audio"]) for clip in corpus_clips(whole)} == {TOTAL["audio"]}
 
 
 def test_lengths_of_the_other_side_are_no_contradiction_but_wrong_ones_are(dump):
@@ -217,3 +222,49 @@ def test_single_wrong_length_of_many_is_said_and_believed():
     assert place.notes == (
         "in 1 of 20 clips steps outside the length hold something; the lengths were believed",
     )
+
+
+def test_row_that_lies_between_others_is_no_padding(dump):
+    """A measured value that most clips begin and end with, such as a face that is there."""
+    rows = [[1, 1, 2, 1, 1, 1], [1, 1, 1, 2, 2, 1], [2, 1, 2, 2, 1, 1], [1, 1, 2, 1, 2, 2]]
+    vision = np.array(rows, dtype=np.float32)[..., np.newaxis]
+    content = {"train": {"vision": vision, "labels": np.linspace(-3, 3, 4)}}
+    corpus = read_corpus(dump(content))
+    np.testing.assert_array_equal(
+        [clip.features["vision"] for clip in corpus_clips(corpus)], vision
+    )
+    assert not [note for note in corpus.card.notes if "padded" in note]
+
+
+@pytest.mark.parametrize("shape", [(-1,), (-1, 1), (-1, 1, 1)])
+def test_lengths_may_be_floats_with_axes_of_one(dump, shape):
+    content, real = padded("left", lengths_in_file=True)
+    for fields in content.values():
+        for modality in TOTAL:
+            field = f"{modality}_lengths"
+            fields[field] = np.array(fields[field], dtype=np.float64).reshape(shape)
+    assert_steps(read_corpus(dump(content)), real)
+
+
+def test_lengths_that_are_shares_are_refused(dump):
+    content, _ = padded("right", lengths_in_file=True)
+    content["valid"]["audio_lengths"] = np.array([4, 1, 5]) / 8
+    path = dump(content)
+    with pytest.raises(DatasetError) as caught:
+        read_corpus(path)
+    assert str(caught.value) == (
+        f'{path}, split "valid": audio_lengths holds 0.5.\n'
+        "  Expected the number of real steps of every clip, a whole number. If these are shares, "
+        "multiply them by the steps of the array.\n"
+        '  To leave them out: --rename "audio_lengths="'
+    )
+    assert read_corpus(path, rename={"audio_lengths": ""}).card.counts["valid"] == 3
+
+
+def test_lengths_of_an_absent_modality_are_left_out(dump):
+    content, _ = padded("right", lengths_in_file=True)
+    for fields in content.values():
+        del fields["audio"]
+    account = read_corpus(dump(content)).card.account
+    assert account.left_out == ("field audio_lengths, since there is no field audio",)
+    assert "audio_lengths" not in account.source[1]

@@ -6,7 +6,7 @@ import pyarrow as pa
 import pytest
 
 from mmcl.corpus.check import corpus_clips
-from mmcl.corpus.readers import ReadOptions, convert_corpus, read_corpus
+from mmcl.corpus.readers import convert_corpus, read_corpus
 from mmcl.errors import DatasetError
 
 LAYOUTS = "\n  The layouts that can be read: mmcl corpus convert --help"
@@ -186,7 +186,7 @@ def test_columns_are_renamed_and_left_out(frame, tmp_path):
     frame.rename(columns=columns).to_csv(path, index=False)
     names = {"part": "split", "sentiment": "label", "said": "text", "file": "id"}
     names |= {"acoustic": "audio", "openface": "", "dev": "test"}
-    card = convert_corpus(path, out, options=ReadOptions(rename=names))
+    card = convert_corpus(path, out, rename=names)
     assert (card.counts, card.dims) == ({"train": 6, "test": 4}, {"audio": 3})
     assert 'column "openface", as asked' in card.account.left_out
     clip = next(iter(corpus_clips(read_corpus(out))))
@@ -195,7 +195,7 @@ def test_columns_are_renamed_and_left_out(frame, tmp_path):
 
 def refusal(path, **options):
     with pytest.raises(DatasetError) as caught:
-        convert_corpus(path, path.with_name("out.arrow"), options=ReadOptions(**options))
+        convert_corpus(path, path.with_name("out.arrow"), **options)
     return str(caught.value)
 
 
@@ -225,7 +225,7 @@ def test_comma_of_two_meanings_is_asked_about(frame, tmp_path, cell):
         )
     else:
         # Two commas are no decimal sign in any country, so this is no number.
-        assert "different classes" in refusal(path)
+        assert 'holds "1,234,567": neither numbers nor names' in refusal(path)
 
 
 def test_two_decimal_signs_are_an_error(frame, tmp_path):
@@ -330,3 +330,32 @@ def test_unknown_encoding_is_refused_with_readings(frame, tmp_path):
     frame["text"] = "schön"
     frame.to_csv(path, index=False, encoding="cp1252")
     assert "its encoding is not known" in refusal(path)
+
+
+def test_capitals_of_column_names_do_not_matter(tmp_path):
+    path = tmp_path / "x.csv"
+    path.write_text("ID,Split,Label,Text,audio_0\n001,Train,-1,so,0.5\n002,TRAIN,0.5,bad,0.25\n")
+    corpus = read_corpus(path)
+    assert [(clip.id, clip.text, clip.label) for clip in corpus_clips(corpus)] == [
+        ("001", "so", -1.0),
+        ("002", "bad", 0.5),
+    ]
+
+
+def test_column_of_objects_is_left_out(frame, tmp_path):
+    frame["meta"] = [{"a": 1}] * len(frame)
+    frame.to_parquet(tmp_path / "x.parquet")
+    left_out = read_corpus(tmp_path / "x.parquet").card.account.left_out
+    assert "field meta, which is not read" in left_out
+
+
+@pytest.mark.parametrize("name", ["text_features", "embedding_audio", "visual_feat"])
+def test_near_name_of_a_column_of_features_is_asked_for(frame, tmp_path, name):
+    columns = {"split": frame["split"], "label": 0.5, "text_0": 1.0}
+    table = pd.DataFrame(columns).assign(**{name: [[1.0, 2.0]] * len(frame)})
+    table = table.drop(columns="text_0") if name == "text_features" else table
+    table.to_parquet(tmp_path / "x.parquet")
+    meant = {"text_features": "text", "embedding_audio": "audio", "visual_feat": "vision"}[name]
+    assert f'--rename "{name}={meant}"' in refusal(tmp_path / "x.parquet")
+    corpus = read_corpus(tmp_path / "x.parquet", rename={name: meant})
+    assert corpus.card.dims[meant] == 2

@@ -266,3 +266,22 @@ def test_what_is_no_pickle(tmp_path, raw, reason):
         load_pickle(path)
     assert reason in str(caught.value)
     assert str(path) in str(caught.value)
+
+
+def test_second_object_of_a_pickle_is_not_lost_in_silence(tmp_path):
+    path = tmp_path / "two.pkl"
+    path.write_bytes(pickle.dumps({"train": [1]}) + pickle.dumps({"test": [2]}))
+    with pytest.raises(DatasetError) as caught:
+        load_pickle(path)
+    assert str(caught.value) == (
+        f"{path}: more follows the first object of the pickle; it would be lost.\n"
+        "  Expected one object. If the splits were dumped one after the other, load each and dump "
+        'them together: {"train": ..., "valid": ..., "test": ...}\n'
+        "  The layouts that can be read: mmcl corpus convert --help"
+    )
+
+
+def test_zeros_and_line_ends_may_follow_a_pickle(tmp_path):
+    path = tmp_path / "padded.pkl"
+    path.write_bytes(pickle.dumps([1, 2]) + b"\r\n" + bytes(512))
+    assert load_pickle(path) == [1, 2]

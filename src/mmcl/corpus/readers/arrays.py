@@ -67,14 +67,23 @@ def corpus_of_arrays(data: Any, options: ReadOptions) -> Corpus:
 
 
 def _protected(value: Any) -> Any:
-    """Return views of arrays that cannot be written, so that repairs work on copies."""
+    """Return views of arrays and tensors that cannot be written, so that repairs copy them."""
     if isinstance(value, Mapping):
         return {key: _protected(item) for key, item in value.items()}
+    if isinstance(value, list) and value and _is_tensor(value[0]):
+        return [_protected(item) for item in value]
+    if _is_tensor(value):
+        value = value.detach().cpu().numpy()
     if isinstance(value, np.ndarray):
         view = value.view()
         view.flags.writeable = False
         return view
     return value
+
+
+def _is_tensor(value: Any) -> bool:
+    """Tell whether a value is a torch tensor, without importing torch."""
+    return hasattr(value, "detach") and hasattr(value, "cpu")
 
 
 def _column(series: Any) -> Any:

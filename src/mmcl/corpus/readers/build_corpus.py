@@ -66,12 +66,12 @@ def build_corpus(source: SourceFile, path: Path, sha256: str, options: ReadOptio
     splits = [_cut_to_common_size(split) for split in source.splits]
     counts = {split.name: len(split.ids or ()) for split in splits}
     aligned = _is_aligned(source, splits, options, path)
-    fillers = {
+    fillers: dict[Modality, NDArray[np.float32] | None] = {
         m: find_filler([split.features[m] for split in splits if m in split.features])
-        for m in MODALITIES
+        for m in (MODALITIES if options.padding != "none" else ())
     }
     features = [
-        {m: repair_features(steps, fillers[m]) for m, steps in split.features.items()}
+        {m: repair_features(steps, fillers.get(m)) for m, steps in split.features.items()}
         for split in splits
     ]
     repairs: dict[Modality, Repairs] = {}
@@ -103,17 +103,22 @@ def build_corpus(source: SourceFile, path: Path, sha256: str, options: ReadOptio
         *chosen.notes,
         *cut.notes,
         *dict.fromkeys(f"{m}: {note}" for found in masks for m, note in found.items()),
-        *(
-            f"{m}: padded with rows of other values than zero"
-            for m, f in fillers.items()
-            if f is not None
-        ),
+        *(_filler_note(m, filler) for m, filler in fillers.items() if filler is not None),
         *_notes(source, clips, card),
         *compare_with_known(card),
     )
     account = account_of(source, counts, chosen, cut)
     card = card.model_copy(update={"columns": columns_of(card), "notes": notes, "account": account})
     return Reading(card, clips, [*array_faults, *cut.faults, *faults(clips, chosen.task)])
+
+
+def _filler_note(modality: Modality, filler: NDArray[np.float32]) -> str:
+    is_one_value = len(np.unique(filler)) == 1  # NaN counts as one value
+    held = f"of {filler[0]:g}" if is_one_value else "that are the same in most clips, and not zero"
+    return (
+        f"{modality}: padded with steps {held}; they were cut "
+        "(if they were measured: --padding none)"
+    )
 
 
 def _check_lost(source: SourceFile, path: Path, options: ReadOptions) -> None:
@@ -138,9 +143,10 @@ def _widths(source: SourceFile) -> dict[Modality, int]:
     widths: dict[Modality, int] = {}
     for split in source.splits:
         for modality in MODALITIES:
-            sequences = split.features.get(modality)
-            if sequences is not None and len(sequences):
-                widths.setdefault(modality, int(sequences[0].shape[-1]))
+            sequences = split.features.get(modality, ())
+            first = next((steps for steps in sequences if len(steps)), None)
+            if first is not None:
+                widths.setdefault(modality, int(first.shape[-1]))
     return widths
 
 

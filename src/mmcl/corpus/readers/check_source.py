@@ -17,11 +17,22 @@ def source_faults(source: SourceFile) -> Iterator[Fault]:
     """Find the faults that are lost once clips are made: sizes, masks, lengths and words."""
     if not any(max(split.sizes().values(), default=0) for split in source.splits):
         yield Fault("every split", "it holds no clips", "A corpus needs one clip at least.")
+    yield from _numbered_ids(source)
     for split in source.splits:
         where = f'split "{split.name}"'
         yield from _size_faults(split, where)
         for modality in split.features:
             yield from _step_faults(split, modality, where)
+
+
+def _numbered_ids(source: SourceFile) -> Iterator[Fault]:
+    """Find ids that only number the clips of each split, so that splits share them."""
+    numbered = [set(s.ids) for s in source.splits if s.ids and all(map(str.isdecimal, s.ids))]
+    if len(set().union(*numbered)) < sum(map(len, numbered)):
+        field = "id" if "id" in source.fields else "ids"
+        problem = f'"{field}" numbers the clips of each split, so that the splits share ids'
+        fix = f'To name the clips by their split and row: --rename "{field}="'
+        yield Fault("every split", problem, f"Every clip needs an id of its own. {fix}")
 
 
 def _size_faults(split: SourceSplit, where: str) -> Iterator[Fault]:

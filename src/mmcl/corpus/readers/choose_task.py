@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from mmcl.corpus.known_corpora import KnownCorpus
 from mmcl.corpus.readers.label_columns import LabelColumn, label_columns
 from mmcl.corpus.readers.options import ReadOptions
-from mmcl.corpus.readers.source_file import SourceFile
+from mmcl.corpus.readers.source_file import LAYOUTS, SourceFile
 from mmcl.corpus.schema import Task
 from mmcl.errors import DatasetError
 from mmcl.types import SplitName, TaskKind
@@ -79,7 +79,7 @@ def choose_task(
         return _without_labels(known, options)
     kind = options.task or _usual_kind(columns, known)
     column = _column_of(kind, columns, path)
-    notes = _doubts(column, kind, options)
+    notes = _doubts(column, columns, kind, options)
     field = column.field
     unlabelled = {s.name: s.unlabelled[field] for s in source.splits if field in s.unlabelled}
     if kind == "regression":
@@ -88,7 +88,9 @@ def choose_task(
         task = Task(kind=kind, low=low, high=high)
         return Chosen(task, labels, unlabelled, field, (*notes, *note))
     names = source.names
-    if not names and known is not None and known.task.kind == kind and is_known_release:
+    if names:
+        _check_names(names, column, kind, path)
+    elif known is not None and known.task.kind == kind and is_known_release:
         # Fewer classes than the published corpus has may be other ones.
         names = known.task.names if _num_classes(column) >= len(known.task.names) else ()
     if kind == "classes":
@@ -100,6 +102,21 @@ def choose_task(
     else:
         task, labels = _emotions(column, names)
     return Chosen(task, labels, unlabelled, field, notes)
+
+
+def _check_names(names: tuple[str, ...], column: LabelColumn, kind: TaskKind, path: Path) -> None:
+    """Refuse names in the file that are fewer than its classes, or not as many as its emotions."""
+    if _is_text(column.joined):
+        return
+    is_one = column.joined.ndim == 1
+    count = 1 if is_one and kind == "emotions" else _num_classes(column)
+    if count == len(names) or (is_one and kind == "classes" and count < len(names)):
+        return
+    raise DatasetError(
+        f'{path}, field "{column.field}" holds {count} classes or emotions, but "names" has '
+        f"{len(names)}: {', '.join(names)}.\n"
+        f"  Expected a name for each, in the order of the labels.\n  {LAYOUTS}"
+    )
 
 
 def _without_labels(known: KnownCorpus | None, options: ReadOptions) -> Chosen:
@@ -149,12 +166,22 @@ def _column_of(kind: TaskKind, columns: list[LabelColumn], path: Path) -> LabelC
     )
 
 
-def _doubts(column: LabelColumn, kind: TaskKind, options: ReadOptions) -> tuple[str, ...]:
-    """Say what else the labels could be, where the user did not choose."""
+def _doubts(
+    column: LabelColumn, columns: list[LabelColumn], kind: TaskKind, options: ReadOptions
+) -> tuple[str, ...]:
+    """Say what else could be predicted, where the user did not choose."""
     others: list[TaskKind] = [k for k in column.kinds if k not in (kind, "emotions")]
     if column.kinds == ("classes", "emotions"):
         others = ["emotions"]
-    if options.task is not None or not column.reason or not others:
+    if options.task is not None:
+        return ()
+    scores = [c.field for c in columns if c.kinds[0] == "regression"]
+    if kind == "classes" and scores:
+        return (
+            f"{column.field}: taken, since they are more than three classes; "
+            f"{scores[0]} holds scores. To take these: --task regression",
+        )
+    if not column.reason or not others:
         return ()
     names = {"regression": "scores", "classes": "classes", "emotions": "yes or no per emotion"}
     return (
@@ -208,9 +235,10 @@ def _usual_range(lowest: float, highest: float, *, is_whole: bool) -> tuple[floa
     if lowest < 0 or lowest == highest == 0:
         largest = max(-lowest, highest)
         return next(((-bound, bound) for bound in SYMMETRIC if largest <= bound), None)
-    if lowest >= 1 and is_whole:
-        return next(((1.0, bound) for bound in FROM_ONE if highest <= bound), (0.0, 100.0))
-    return next(((0.0, bound) for bound in FROM_ZERO if highest <= bound), None)
+    low, bounds = (1.0, FROM_ONE) if lowest >= 1 and is_whole else (0.0, FROM_ZERO)
+    if highest > bounds[-1]:
+        low, bounds = 0.0, FROM_ZERO
+    return next(((low, bound) for bound in bounds if highest <= bound), None)
 
 
 # ---------------------------------------------------------------- classes and emotions

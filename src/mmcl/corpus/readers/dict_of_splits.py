@@ -15,7 +15,7 @@ Fields, which every layout has in part (:data:`FIELDS`):
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from typing import Any, Literal
 
 import numpy as np
@@ -35,12 +35,15 @@ from mmcl.corpus.readers.source_file import (
 from mmcl.errors import DatasetError
 from mmcl.types import MODALITIES, Modality, SplitName
 
-__all__ = ["FIELDS", "LABEL_FIELDS", "DictLayout", "is_split", "layout_of", "read_dict_of_splits"]
-__all__ += ["split_ids"]
+__all__ = ["FIELDS", "LABEL_FIELDS", "SPLIT_FIELDS", "DictLayout", "is_split", "layout_of"]
+__all__ += ["read_dict_of_splits", "split_ids"]
 
 DictLayout = Literal["plain", "mmsa", "mult", "npz", "table", "arrays"]
 ID_SEPARATOR = "$_$"
 TOKEN_ROWS, MASK_ROW = 3, 1
+FIELDS_SHOWN = 8  # in a message
+CLIPS_LOOKED_AT = 64  # for token ids in the place of features
+FEWEST_TOKENS = 100  # of a vocabulary: smaller whole numbers may be counts of words
 MODALITY_LABELS: Mapping[str, Modality] = {
     "regression_labels_T": "text",
     "regression_labels_A": "audio",
@@ -56,6 +59,8 @@ FIELDS = frozenset(
     )
 )
 """Fields that are read."""
+SPLIT_FIELDS = ("split", "mode")
+"""Fields or columns that name the split of every clip."""
 
 
 def is_split(value: Any) -> bool:
@@ -85,10 +90,22 @@ def read_dict_of_splits(
                 key: np.isnan(v.reshape(len(v), -1)).all(axis=1) for key, v in numbers.items()
             }
     keys = {str(key): value for fields in splits.values() for key, value in fields.items()}
+    if not any(split.features for split in source.splits) and "text_bert" not in keys:
+        raise DatasetError(
+            f"there are no features; its fields are {', '.join(sorted(keys)[:FIELDS_SHOWN])}.\n"
+            "  Expected text, audio or vision, one of them at least. If one has another name: "
+            f'--rename "{min(keys, default="")}=text"\n  {LAYOUTS}'
+        )
     source.fields = tuple(sorted(keys.keys() & FIELDS))
     source.left_out = [
         LeftOut(f"field {key}, which is not read") for key in sorted(keys.keys() - FIELDS)
     ]
+    for modality in MODALITIES:
+        field = f"{modality}_lengths"
+        if field in source.fields and modality not in keys:
+            source.fields = tuple(other for other in source.fields if other != field)
+            source.left_out.append(LeftOut(f"field {field}, since there is no field {modality}"))
+    source.notes += _doubtful_features(source)
     if "text_bert" in keys and "text" not in keys:
         what = "text_bert, which holds token ids: there are no vectors of words"
         source.fields = tuple(field for field in source.fields if field != "text_bert")
@@ -98,6 +115,26 @@ def read_dict_of_splits(
             'expected vectors of words as a field "text", [clips, steps, width]'
         )
     return source
+
+
+def _doubtful_features(source: SourceFile) -> Iterator[str]:
+    """Ask about features that are more likely token ids, or steps of a single value."""
+    split = max(source.splits, key=lambda split: len(split.features.get("text", ())))
+    text = [steps for steps in split.features.get("text", ())[:CLIPS_LOOKED_AT] if steps.size]
+    values = np.concatenate([steps.reshape(-1) for steps in text]) if text else np.zeros(0)
+    if len(values) and values.max() >= FEWEST_TOKENS and (values == np.abs(np.floor(values))).all():
+        yield (
+            f"text: whole numbers up to {values.max():g} were read as features; if they are token "
+            'ids, leave them out: --rename "text="'
+        )
+    steps = {m: split.num_steps(m) for m in split.features}
+    for modality, sequences in split.features.items():
+        width = sequences.shape[2] if isinstance(sequences, np.ndarray) else 0
+        if steps[modality] == 1 and width > 1 and width in steps.values():
+            yield (
+                f"{modality}: read as one step of {width} values; if it is {width} steps of one "
+                f"value, store it as [clips, {width}, 1]"
+            )
 
 
 def _read_split(name: SplitName, all_fields: Mapping[str, Any]) -> SourceSplit:
@@ -116,9 +153,8 @@ def _read_split(name: SplitName, all_fields: Mapping[str, Any]) -> SourceSplit:
     split.modality_labels = {m: numbers(key) for key, m in MODALITY_LABELS.items() if key in fields}
     for modality in MODALITIES:
         if f"{modality}_lengths" in fields:
-            # A length of NaN becomes -1, which the checks report.
-            lengths = np.nan_to_num(numbers(f"{modality}_lengths"), nan=-1.0)
-            split.lengths[modality] = lengths.astype(np.int64)
+            lengths = numbers(f"{modality}_lengths")
+            split.lengths[modality] = _whole(lengths, f"{where}: {modality}_lengths")
         if f"{modality}_present" in fields:
             split.present[modality] = numbers(f"{modality}_present") != 0
     if "text_bert" in fields and "text" in split.features:
@@ -137,6 +173,20 @@ def _read_split(name: SplitName, all_fields: Mapping[str, Any]) -> SourceSplit:
     return split
 
 
+def _whole(lengths: NDArray[np.float64], part: str) -> NDArray[np.int64]:
+    """Return lengths as whole numbers; NaN becomes -1, which the checks report."""
+    known = np.nan_to_num(lengths, nan=-1.0)
+    fractions = known[known != np.floor(known)]
+    if len(fractions):
+        raise DatasetError(
+            f"{part} holds {fractions[0]:g}.\n"
+            "  Expected the number of real steps of every clip, a whole number. If these are "
+            "shares, multiply them by the steps of the array.\n"
+            f'  To leave them out: --rename "{part.rpartition(": ")[2]}="'
+        )
+    return known.astype(np.int64)
+
+
 def _text_mask(tokens: Any, where: str) -> NDArray[np.bool_]:
     tokens = np.asarray(tokens)
     if tokens.ndim != 3 or tokens.shape[1] != TOKEN_ROWS:
@@ -153,9 +203,12 @@ def split_ids(ids: Any) -> tuple[list[str], list[str] | None, list[str] | None]:
 
     The ids are ``video$_$clip``, or an array ``[clips, parts]`` whose first part is the recording.
     """
-    rows = ids.tolist() if isinstance(ids, np.ndarray) else list(ids)
+    listed = ids.tolist() if isinstance(ids, np.ndarray) else list(ids)
+    rows = [row.tolist() if isinstance(row, np.ndarray) else row for row in listed]
     if rows and all(isinstance(row, list | tuple) for row in rows):
         parts = [as_texts(row) for row in rows]
+        if all(len(part) == 1 for part in parts):  # [clips, 1]
+            return split_ids([part[0] for part in parts])
         videos = [part[0] for part in parts]
         names = ["_".join(part[1:]) for part in parts]
         joined = [f"{v}{ID_SEPARATOR}{n}" if n else v for v, n in zip(videos, names, strict=True)]

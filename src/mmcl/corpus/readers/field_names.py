@@ -2,18 +2,20 @@
 
 from __future__ import annotations
 
+import re
+from collections import Counter
 from collections.abc import Iterable, Mapping
 from difflib import get_close_matches
 from typing import Any
 
 import numpy as np
 
-from mmcl.corpus.readers.dict_of_splits import FIELDS, LABEL_FIELDS
+from mmcl.corpus.readers.dict_of_splits import FIELDS, LABEL_FIELDS, SPLIT_FIELDS
 from mmcl.corpus.readers.source_file import LAYOUTS, LeftOut
 from mmcl.errors import DatasetError, did_you_mean
 from mmcl.types import MODALITIES
 
-__all__ = ["check_field_names", "check_renaming", "renamed", "suggested_name"]
+__all__ = ["check_field_names", "check_renaming", "in_our_spelling", "renamed", "suggested_name"]
 
 _WORDS: Mapping[str, tuple[str, ...]] = {
     "text": ("language", "lang", "glove", "bert", "words", "txt", "word_vectors"),
@@ -28,6 +30,8 @@ _WORDS: Mapping[str, tuple[str, ...]] = {
 }
 _NEAR_WORDS = {word: field for field, words in _WORDS.items() for word in words}
 # A field of these names decides about numbers, so a near name is asked for and not passed over.
+_IN_SMALL_LETTERS = {field.lower(): field for field in (*FIELDS, *SPLIT_FIELDS)}
+_FEATURES_OF = re.compile(r"^(features?|feats?|embeddings?)_|_(features?|feats?|embeddings?)$")
 _ENDINGS = ("", "_lengths", "_present")
 _DECISIVE = {f"{modality}{ending}" for modality in MODALITIES for ending in _ENDINGS}
 _DECISIVE |= set(LABEL_FIELDS)
@@ -38,6 +42,13 @@ def renamed(content: Mapping[Any, Any], names: Mapping[str, str]) -> dict[str, A
     """Return a dict under the names the user gave; what got an empty name is left out."""
     new = {str(key): names.get(str(key), str(key)) for key in content}
     return {new[str(key)]: value for key, value in content.items() if new[str(key)]}
+
+
+def in_our_spelling(fields: Mapping[str, Any]) -> dict[str, Any]:
+    """Return fields under our names where only capitals or blanks differ: ``Text`` is ``text``."""
+    ours = {key: _IN_SMALL_LETTERS.get(key.strip().lower(), key) for key in fields}
+    times = Counter(ours.values())
+    return {(ours[key] if times[ours[key]] == 1 else key): value for key, value in fields.items()}
 
 
 def check_renaming(names: Mapping[str, str], found: Iterable[str]) -> None:
@@ -62,8 +73,10 @@ def suggested_name(key: str, value: Any = None) -> str | None:
     Example:
         >>> suggested_name("video"), suggested_name("audio_length"), suggested_name("config")
         ('vision', 'audio_lengths', None)
+        >>> suggested_name("text_features"), suggested_name("visual_feat")
+        ('text', 'vision')
     """
-    word = key.strip().lower()
+    word = _FEATURES_OF.sub("", key.strip().lower())
     field = word if word in FIELDS else _NEAR_WORDS.get(word)
     if field is None:
         field = next(iter(get_close_matches(word, sorted(FIELDS), n=1, cutoff=NEAR)), None)
@@ -114,10 +127,10 @@ def _question_text(questions: list[tuple[str, str]]) -> str:
     asked = ", ".join(
         f'field "{key}" is not read; did you mean "{name}"?' for key, name in questions
     )
-    key, name = questions[0]
+    renaming = " ".join(f'--rename "{key}={name}"' for key, name in questions)
     return (
         f"{asked}\n"
         f"  Expected the fields {', '.join(MODALITIES)}, lengths (audio_lengths) and labels.\n"
-        f'  If it is: --rename "{key}={name}"; to leave it out: --rename "{key}="\n'
+        f'  If so: {renaming}; to leave one out: --rename "{questions[0][0]}="\n'
         f"  {LAYOUTS}"
     )

@@ -18,7 +18,9 @@ from typing import Literal
 from mmcl.corpus.readers.source_file import LAYOUTS
 from mmcl.errors import DatasetError, did_you_mean
 
-__all__ = ["ReadableType", "csd_files", "file_type"]
+__all__ = ["READABLE", "ReadableType", "csd_files", "file_type"]
+
+READABLE = "a pickle (plain or gzip'd), an npz file, a table (csv, Parquet, Arrow) or .csd files"
 
 ReadableType = Literal["pickle", "npz", "text table", "parquet", "arrow", "hdf5"]
 """Types that have a reader. Content that is not recognised is left to the reader of pickles."""
@@ -305,6 +307,5 @@ def _shown(start: bytes) -> str:
 def _refusal(path: Path, what: str, advice: str) -> DatasetError:
     return DatasetError(
         f"{path}: {what}.\n"
-        "  Expected a pickle (plain or gzip'd), an npz file, a table (csv, Parquet, Arrow) or "
-        f".csd files.\n  {advice.replace('{path}', str(path))}\n  {LAYOUTS}"
+        f"  Expected {READABLE}.\n  {advice.replace('{path}', str(path))}\n  {LAYOUTS}"
     )

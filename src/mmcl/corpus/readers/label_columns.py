@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import re
+from itertools import pairwise
 from pathlib import Path
 from typing import NamedTuple
 
@@ -17,6 +19,8 @@ __all__ = ["LabelColumn", "label_columns"]
 
 MOST_CLASSES = 100  # more different whole numbers are scores
 NAMES_SHOWN = 4
+# Begins as a number does: "8%", "0,5" and "1/5" are neither numbers nor names.
+_LIKE_A_NUMBER = re.compile(r"[-+]?\.?\d[\d.,/\s]*%?")
 # Share of rows of 0 and 1 from which on the rows are judgements, and the others faults.
 MOSTLY = 0.9
 
@@ -59,11 +63,7 @@ def label_columns(source: SourceFile, path: Path) -> list[LabelColumn]:
         values = {s.name: s.labels[field] for s in source.splits if field in s.labels}
         values = {name: labels for name, labels in values.items() if len(labels)}
         if any(labels.dtype.kind == "U" for labels in values.values()):
-            # A split without labels shows no type: it follows the others.
-            unknown = {
-                s.name for s in source.splits if field in s.labels and s.unlabelled[field].all()
-            }
-            values |= {n: np.full(v.shape, "") for n, v in values.items() if n in unknown}
+            values = {name: _as_strings(labels) for name, labels in values.items()}
         if values:
             try:
                 columns.append(_looked_at(field, values))
@@ -72,12 +72,19 @@ def label_columns(source: SourceFile, path: Path) -> list[LabelColumn]:
     return columns
 
 
+def _as_strings(labels: NDArray[np.generic]) -> NDArray[np.generic]:
+    """Return numbers as strings, as those of other splits are; an unknown one is empty."""
+    if labels.dtype.kind == "U":
+        return labels
+    return np.where(np.isnan(labels.astype(np.float64)), "", np.char.mod("%g", labels))
+
+
 def _looked_at(field: str, values: dict[SplitName, NDArray[np.generic]]) -> LabelColumn:
     shapes = {labels.shape[1:] for labels in values.values()}
-    if len(shapes) > 1 or len({labels.dtype.kind == "U" for labels in values.values()}) > 1:
-        shown = ", ".join(f"{name} {v.dtype.name} {list(v.shape)}" for name, v in values.items())
+    if len(shapes) > 1:
+        shown = ", ".join(f"{name} {list(v.shape)}" for name, v in values.items())
         raise DatasetError(
-            f'field "{field}" is of different kinds: {shown}.\n'
+            f'field "{field}" has different shapes: {shown}.\n'
             f"  Expected the same kind of label in every split.\n  {LAYOUTS}"
         )
     column = LabelColumn(field, values, (), "")
@@ -90,46 +97,73 @@ def _looked_at(field: str, values: dict[SplitName, NDArray[np.generic]]) -> Labe
 
 
 def _of_names(column: LabelColumn, joined: NDArray[np.generic]) -> LabelColumn:
+    """Look at names of classes.
+
+    Raises:
+        DatasetError: If some look like numbers, or differ only in capital letters.
+    """
     if joined.ndim > 1:
         raise DatasetError(_several(column, joined))
     names = sorted(set(joined.tolist()) - {""})
+    like_numbers = [name for name in names if _LIKE_A_NUMBER.fullmatch(name)]
+    if like_numbers:
+        raise DatasetError(_neither(column, names, like_numbers))
+    for name, other in pairwise(sorted(names, key=str.lower)):
+        if name.lower() == other.lower():
+            raise DatasetError(
+                f'field "{column.field}" holds "{name}" and "{other}", which would be two '
+                "classes.\n  Expected every class to be spelt in one way. Spell them alike in "
+                f"the file.\n  {LAYOUTS}"
+            )
     more = ", ..." if len(names) > NAMES_SHOWN else ""
     looks = f"{len(names)} names ({', '.join(names[:NAMES_SHOWN])}{more})"
     return column._replace(kinds=("classes",), looks=looks)
 
 
+def _neither(column: LabelColumn, names: list[str], like_numbers: list[str]) -> str:
+    """Describe labels that are neither all numbers nor all names."""
+    others = [name for name in names if name not in like_numbers]
+    unread = [name for name in like_numbers if not _is_number(name)]
+    found = f'"{unread[0]}"' if unread else f'numbers such as "{like_numbers[0]}" and "{others[0]}"'
+    return (
+        f'field "{column.field}" holds {found}: neither numbers nor names of classes.\n'
+        "  Expected numbers with a decimal point, or names; nothing where a label is unknown. "
+        f"Correct them in the file.\n  {LAYOUTS}"
+    )
+
+
+def _is_number(text: str) -> bool:
+    try:
+        float(text)
+    except ValueError:
+        return False
+    return True
+
+
 def _of_numbers(column: LabelColumn, joined: NDArray[np.generic]) -> LabelColumn:
+    """Look at one number per clip: scores, or numbers of classes."""
     numbers = joined.astype(np.float64)
     known = numbers[np.isfinite(numbers)]
+    is_class_field = column.field == "classification_labels"
+    certain: tuple[TaskKind, ...] = ("classes",) if is_class_field else ("regression",)
     if not len(known):
-        kind: TaskKind = "classes" if column.field == "classification_labels" else "regression"
-        return column._replace(kinds=(kind,), looks="unknown in every clip")
+        return column._replace(kinds=certain, looks="unknown in every clip")
     low, high = known.min(), known.max()
     if (known != np.floor(known)).any():
         # A fraction among class numbers is a fault, which the checks report.
-        is_class = column.field == "classification_labels"
-        return column._replace(
-            kinds=("classes",) if is_class else ("regression",),
-            looks=f"numbers {low:g}..{high:g}",
-        )
+        return column._replace(kinds=certain, looks=f"numbers {low:g}..{high:g}")
     looks = f"whole numbers {low:g}..{high:g}"
     if len(np.unique(known)) > MOST_CLASSES:
         return column._replace(kinds=("regression",), looks=looks)
-    is_class = column.field == "classification_labels" or (
-        column.field in ("labels", "label") and joined.dtype.kind in "iu" and low >= 0
-    )
-    kinds: tuple[TaskKind, ...] = (
-        ("classes", "regression")
-        if is_class
-        else (
-            "regression",
-            "classes",
-        )
-    )
+    is_yes_or_no = low == 0 and high == 1
+    # Scores are usually stored as floats; a field of scores says so by its name.
+    counts = (joined.dtype.kind in "iu" and low >= 0) or is_yes_or_no
+    are_classes = is_class_field or (column.field in ("labels", "label") and counts)
+    kinds: list[TaskKind] = ["classes", "regression"] if are_classes else ["regression", "classes"]
     if low >= 0 and high <= 1:
-        kinds = (*kinds, "emotions")
-    is_named = column.field == "classification_labels"
-    return column._replace(kinds=kinds, looks=looks, reason="" if is_named else f"they are {looks}")
+        kinds.append("emotions")
+    reason = "" if is_class_field else f"they are {looks}"
+    return column._replace(kinds=tuple(kinds), looks=looks, reason=reason)
 
 
 def _of_rows(column: LabelColumn, joined: NDArray[np.generic]) -> LabelColumn:

@@ -1,6 +1,7 @@
 """MAG-BERT's pickles: per split a list of ``((words, visual, acoustic), label, segment)``.
 
-They hold words and no text features. The words are kept for models that embed words
+MISA's are the same with numbers of words in the first place and the words themselves in a
+fourth. They hold words and no text features. The words are kept for models that embed words
 themselves; audio and vision have one step per word.
 """
 
@@ -30,10 +31,15 @@ def read_magbert(splits: Mapping[SplitName, Any]) -> SourceFile:
     return source
 
 
+def _three(first: Any, vision: Any, audio: Any, *words: Any) -> tuple[Any, Any, Any]:
+    """Return words, vision and audio of MAG-BERT's three parts, or of MISA's four."""
+    return (words[0] if words else first, vision, audio)
+
+
 def _read_split(name: SplitName, clips: Any) -> SourceSplit:
     where = f'split "{name}"'
     try:
-        rows = [(*parts, label, segment) for parts, label, segment in clips]
+        rows = [(*_three(*parts), label, segment) for parts, label, segment in clips]
         words, vision, audio, labels, segments = zip(*rows, strict=True) if rows else ((),) * 5
     except (TypeError, ValueError):
         raise DatasetError(

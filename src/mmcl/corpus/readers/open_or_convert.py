@@ -13,7 +13,7 @@ import numpy as np
 from mmcl.corpus.check import Fault, corpus_clips, fault_message, faults
 from mmcl.corpus.readers.build_corpus import Reading, build_corpus
 from mmcl.corpus.readers.csd import CsdSource, parse_source
-from mmcl.corpus.readers.file_type import csd_files
+from mmcl.corpus.readers.file_type import READABLE, csd_files
 from mmcl.corpus.readers.layouts import read_source_files
 from mmcl.corpus.readers.options import ReadOptions
 from mmcl.corpus.readers.source_file import LAYOUTS
@@ -27,8 +27,7 @@ __all__ = ["check_file", "convert_corpus", "read_corpus"]
 
 PathLike = str | os.PathLike[str]
 FLOAT16_MAX = float(np.finfo(np.float16).max)
-_EXPECTED = "Expected a corpus written by mmcl, a pickle (plain or gzip'd) or an npz file"
-_DEFAULTS = ReadOptions()
+_EXPECTED = f"Expected a corpus written by mmcl, {READABLE}"
 
 
 def read_corpus(
@@ -77,7 +76,7 @@ def check_file(path: str | os.PathLike[str]) -> tuple[Card, list[Fault]]:
     if _is_ours(sources):
         corpus = open_corpus(path)
         return corpus.card, faults(corpus)
-    reading = _read_foreign(sources, _DEFAULTS)
+    reading = _read_foreign(sources, ReadOptions())
     return reading.card, reading.faults
 
 
@@ -85,12 +84,12 @@ def convert_corpus(
     source: PathLike | Sequence[PathLike],
     target: PathLike,
     *,
-    options: ReadOptions = _DEFAULTS,
     name: str | None = None,
-    dtype: str = "float32",
     task: TaskKind | None = None,
     label_range: tuple[float, float] | None = None,
+    dtype: str = "float32",
     progress: Callable[[Iterable[Clip], int], Iterable[Clip]] | None = None,
+    **options: Any,
 ) -> Card:
     """Write a foreign file, or a corpus in another precision, as a corpus file.
 
@@ -99,11 +98,12 @@ def convert_corpus(
     Args:
         source: A file; or the ``.csd`` files of one corpus, each alone or as ``audio=FILE``.
         target: The corpus file to write.
-        options: All choices for a foreign file.
-        name: As in :func:`read_corpus`, and so are ``task`` and ``label_range``. They win over
-            ``options``.
+        name: As in :func:`read_corpus`; so are ``task``, ``label_range`` and ``options``.
+        task: Which labels of a foreign file to take where it has several kinds.
+        label_range: Range of a foreign file's regression labels, where it is not known.
         dtype: Precision of the features, ``float32`` or ``float16``.
         progress: Wraps the clips on their way to disk and is told their number.
+        options: The other choices of :class:`~mmcl.corpus.readers.ReadOptions`.
 
     Returns:
         The card of the written corpus.
@@ -112,19 +112,15 @@ def convert_corpus(
         DatasetError: If the source is at fault, the target cannot be written, or a value
             is too large for float16.
     """
-    options = options._replace(
-        name=name or options.name,
-        task=task or options.task,
-        label_range=label_range or options.label_range,
-    )
     sources = _sources(source)
     path = _named_for_messages(sources)
     clips: Iterable[Clip]
     if _is_ours(sources):
-        corpus = read_corpus(path, name=options.name)
+        corpus = read_corpus(path, name=name)
         card, clips = corpus.card, corpus_clips(corpus)
     else:
-        reading = _read_foreign(sources, options, refuse_faults=True)
+        choices = ReadOptions(name, task, label_range, **options)
+        reading = _read_foreign(sources, choices, refuse_faults=True)
         card, clips = reading.card, reading.clips
     if dtype == "float16":
         clips = _check_float16(clips, path)

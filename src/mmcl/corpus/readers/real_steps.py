@@ -47,7 +47,7 @@ def find_filler(parts: list[Sequences]) -> NDArray[np.float32] | None:
 
     Features that were padded and standardised afterwards, for example, end with the same row
     in every clip. A row counts as such if half of the clips begin or end with it twice and
-    hold other rows too.
+    hold other rows too, and if it hardly ever lies between other rows.
 
     Args:
         parts: The sequences of every split.
@@ -67,7 +67,18 @@ def find_filler(parts: list[Sequences]) -> NDArray[np.float32] | None:
     if zero or not rows:
         return None
     row, count = rows.most_common(1)[0]
-    return np.frombuffer(row, np.float32) if count > max(MANY * clips, 1) else None
+    filler = np.frombuffer(row, np.float32)
+    is_padding = count > max(MANY * clips, 1) and _num_inside(parts, filler) <= FEW * clips
+    return filler if is_padding else None
+
+
+def _num_inside(parts: list[Sequences], filler: NDArray[np.float32]) -> int:
+    """Count the clips that hold a row between other rows; a row of padding is not there."""
+    count = 0
+    for steps in (steps for sequences in parts for steps in sequences):
+        others = np.flatnonzero(_differs(steps[np.newaxis], filler)[0])
+        count += len(others) > 0 and others[-1] - others[0] >= len(others)
+    return count
 
 
 def repair_features(
@@ -233,16 +244,16 @@ def _place_of(
     for _, other in judged[1:]:
         every = every.joined(other)
     has_mask = any(m in split.step_masks for m in group for split in splits)
-    if every.lengths is None and padding is None:
-        if has_mask and len(group) == 1:
-            return Place("both", "the mask of text_bert")
-        # Sequences of different lengths need no padding.
-        if len({int(t) for t in every.total}) > 1 and _is_ragged(group, splits):
-            return Place("none")
+    # Sequences of different lengths need no padding.
+    is_known = every.lengths is not None or padding is not None or has_mask
+    if not is_known and _is_ragged(group, splits) and len(set(every.total.tolist())) > 1:
+        return Place("none")
     fields = [f"{m}_lengths" for split in splits for m in group if m in split.lengths]
     both_ends = len(group) > 1 or has_mask
     field = fields[0] if fields else ""
-    return find_place(every, padding, lengths_field=field, both_ends=both_ends)
+    place = find_place(every, padding, lengths_field=field, both_ends=both_ends)
+    is_by_mask = place.evidence and has_mask and len(group) == 1 and every.lengths is None
+    return place._replace(evidence="the mask of text_bert") if is_by_mask else place
 
 
 def _is_ragged(group: list[Modality], splits: list[SourceSplit]) -> bool:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, NamedTuple
 
@@ -19,8 +19,11 @@ __all__ += [
     "as_label_array",
     "as_numbers",
     "as_texts",
+    "free_split",
     "is_unlabelled",
     "named_splits",
+    "split_of",
+    "text_of",
 ]
 
 Sequences = NDArray[np.float32] | list[NDArray[np.float32]]
@@ -112,41 +115,71 @@ def named_splits(content: Mapping[Any, Any]) -> dict[SplitName, str]:
     """Return the file's own name of every split it has, in our order."""
     keys: dict[SplitName, str] = {}
     for key in content:
-        name = SPLIT_NAMES.get(_text(key).strip().lower())
+        name = split_of(key)
         if name is None:
             continue
         if name in keys:
+            own, free = text_of(key), free_split(content)
+            other = f', or say what it is: --rename "{own}={free}"' if free else ""
             raise DatasetError(
-                f'the "{name}" split is there twice, as "{_text(keys[name])}" and "{_text(key)}".\n'
-                "  Expected one of them. Leave one out, or say what it is: "
-                f'--rename "{_text(key)}=" or --rename "{_text(key)}=test"\n  {LAYOUTS}'
+                f'the "{name}" split is there twice, as "{text_of(keys[name])}" and "{own}".\n'
+                f'  Expected one of them. Leave one out: --rename "{own}="{other}\n  {LAYOUTS}'
             )
         keys[name] = key
     return {name: keys[name] for name in SPLITS if name in keys}
+
+
+def split_of(key: Any) -> SplitName | None:
+    """Return our name of a split, or None if a name means none: ``Dev`` is ``valid``."""
+    return SPLIT_NAMES.get(text_of(key).strip().lower())
+
+
+def free_split(names: Iterable[Any]) -> SplitName | None:
+    """Return the first split that no name means, which a part of another name may be."""
+    taken = {split_of(name) for name in names}
+    return next((name for name in SPLITS if name not in taken), None)
 
 
 def as_features(value: Any, part: str) -> Sequences:
     """Turn the features of a modality into float32 sequences.
 
     They may be an array ``[clips, steps, d]``, an array ``[clips, d]`` (sequences of length
-    one), or a list of arrays ``[n, d]`` or ``[d]``. ``part`` names them in an error.
+    one), or a list with an array ``[n, d]`` or ``[d]`` per clip, or None where a clip has none.
+    Further axes of length one are dropped. ``part`` names the features in an error.
 
     Raises:
         DatasetError: If they are none of these.
     """
     if isinstance(value, np.ndarray) and value.dtype != object:
-        if value.ndim not in (2, 3):
+        array = _without_single_axes(_float32(value, part), 3, first=1)
+        if array.ndim not in (2, 3):
             raise _no_features(part, value)
-        array = _float32(value, part)
         return array if array.ndim == 3 else array[:, np.newaxis, :]
     try:
-        arrays = [_float32(np.asarray(item), part) for item in value]
+        arrays = [_steps_of_clip(item) for item in value]
     except (TypeError, ValueError):
         raise _no_features(part, value) from None
-    sequences = [array[np.newaxis] if array.ndim == 1 else array for array in arrays]
-    if any(array.ndim != 2 for array in sequences):
-        raise _no_features(part, value)
+    sequences = []
+    for array in arrays:
+        steps = _without_single_axes(_float32(array, part), 2, first=0)
+        sequences.append(steps[np.newaxis] if steps.ndim == 1 else steps)
+        if sequences[-1].ndim != 2:
+            raise _no_features(part, array)
     return sequences
+
+
+def _steps_of_clip(item: Any) -> NDArray[Any]:
+    """Return the features of a clip as an array; None is no steps."""
+    return np.zeros((0, 0), np.float32) if item is None else np.asarray(item)
+
+
+def _without_single_axes(
+    array: NDArray[np.float32], ndim: int, *, first: int
+) -> NDArray[np.float32]:
+    """Drop axes of length one, but not the last, until ``ndim`` are left: [1, n, d] is [n, d]."""
+    while array.ndim > ndim and 1 in array.shape[first:-1]:
+        array = array.squeeze(first + array.shape[first:-1].index(1))
+    return array
 
 
 def _float32(array: NDArray[Any], part: str) -> NDArray[np.float32]:
@@ -157,12 +190,24 @@ def _float32(array: NDArray[Any], part: str) -> NDArray[np.float32]:
 
 
 def _no_features(part: str, value: Any) -> DatasetError:
+    if isinstance(value, np.ndarray) and value.dtype.kind in "SU" and value.size:
+        return _text_as_features(part, text_of(value.reshape(-1)[0].item()))
     is_array = isinstance(value, np.ndarray)
     shown = f"shape {list(value.shape)}, {value.dtype}" if is_array else type(value).__name__
     return DatasetError(
         f"{part} is {shown}, which cannot be read as features.\n"
         "  Expected numbers of shape [clips, steps, width] or [clips, width], "
         f"or a list of arrays [steps, width].\n  {LAYOUTS}"
+    )
+
+
+def _text_as_features(part: str, shown: str) -> DatasetError:
+    field = part.rpartition(": ")[2]
+    return DatasetError(
+        f'{part} holds strings, such as "{shown[:40]}", where numbers are expected.\n'
+        "  Expected numbers of shape [clips, steps, width] or [clips, width].\n"
+        f'  If it is what is said: --rename "{field}=raw_text"; '
+        f'to leave it out: --rename "{field}="\n  {LAYOUTS}'
     )
 
 
@@ -182,6 +227,8 @@ def as_label_array(value: Any, part: str) -> NDArray[Any]:
     Raises:
         DatasetError: If they are neither numbers nor strings, or not one of a kind per clip.
     """
+    if isinstance(value, Mapping):
+        raise _no_numbers(part, f"a dict with {', '.join(map(str, list(value)[:5]))}")
     items = value.tolist() if isinstance(value, np.ndarray) and value.dtype == object else value
     try:
         if not isinstance(items, np.ndarray):
@@ -195,7 +242,7 @@ def as_label_array(value: Any, part: str) -> NDArray[Any]:
     if labels.ndim == 0:
         raise _no_numbers(part, "a single value")
     if labels.dtype.kind in "SU":
-        texts = [_text(item).strip() for item in labels.reshape(-1).tolist()]
+        texts = [text_of(item).strip() for item in labels.reshape(-1).tolist()]
         # An unknown one among strings has become the string "nan".
         known = np.array(["" if text == "nan" else text for text in texts], dtype=str)
         labels = _numbers_in_texts(known.reshape(labels.shape))
@@ -234,13 +281,14 @@ def _no_numbers(part: str, shown: str) -> DatasetError:
 
 
 def as_texts(value: Any) -> list[str]:
-    """Return strings from a list or array of strings, bytes or numbers."""
+    """Return strings from a list or array of strings, bytes or numbers; None and NaN are empty."""
     items: Sequence[Any] = value.tolist() if isinstance(value, np.ndarray) else value
-    return [_text(item) for item in items]
+    return [text_of(item) for item in items]
 
 
-def _text(item: Any) -> str:
-    if item is None:
+def text_of(item: Any) -> str:
+    """Return a value as a string: bytes decoded, None and NaN as an empty string."""
+    if item is None or (isinstance(item, float | np.floating) and np.isnan(item)):
         return ""
     if isinstance(item, bytes):
         return item.decode("utf-8", errors="replace")

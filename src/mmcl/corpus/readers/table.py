@@ -23,7 +23,9 @@ import pyarrow.feather
 import pyarrow.parquet
 from numpy.typing import NDArray
 
-from mmcl.corpus.readers.content import SPLIT_FIELDS, read_content
+from mmcl.corpus.readers.content import read_content
+from mmcl.corpus.readers.dict_of_splits import SPLIT_FIELDS
+from mmcl.corpus.readers.field_names import in_our_spelling
 from mmcl.corpus.readers.options import ReadOptions
 from mmcl.corpus.readers.source_file import LAYOUTS, SPLIT_NAMES, LeftOut, SourceFile
 from mmcl.corpus.readers.text_table import read_text_table
@@ -108,7 +110,7 @@ def read_columns(
     """
     columns = _grouped(columns)
     of_columns = {key: new for key, new in options.rename.items() if key in columns}
-    fields = _named_as_fields(_renamed(columns, of_columns))
+    fields = _named_as_fields(in_our_spelling(_renamed(columns, of_columns)))
     _check_columns(fields, columns, kind_name)
     # What is left to rename are the names of splits.
     of_splits = {key: new for key, new in options.rename.items() if key not in columns}

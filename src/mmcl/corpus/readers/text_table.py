@@ -57,7 +57,9 @@ def read_text_table(path: Path, texts: Collection[str], notes: list[str]) -> dic
         name or f"(column {index + 1})": [row[index] for row in cells]
         for index, name in enumerate(header)
     }
-    numeric = {name: values for name, values in columns.items() if name not in texts}
+    numeric = {
+        name: values for name, values in columns.items() if not {name, name.lower()} & set(texts)
+    }
     comma = _decimal_comma(path, numeric)
     if separator != ",":
         notes.append(f"{path.name}: cells are separated by {SEPARATORS[separator]}")
