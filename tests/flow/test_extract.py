@@ -211,7 +211,7 @@ def test_what_was_not_used_is_printed_and_long_lists_are_in_errors(fake, corpus_
         "errors.csv)",
         "left out: files whose ending is of no video or sound: 1 (Raw/a/1.jpg)",
         "left out: 8.5 of 10.0 s of the files that were cut lie outside their utterances: "
-        "nothing was said there",
+        "no words were found there",
     ]
     assert Path("errors.csv").read_text().splitlines() == [
         "item,cause",

@@ -61,8 +61,8 @@ def extract_command(
     Its columns are video_id, clip_id, text and label, and if wanted label_T, label_A, label_V
     and mode. Commas, semicolons or tabs may stand between them. Without mode, 70% of the
     videos go to train, 15% to valid and 15% to test. Any other file is cut into utterances
-    at its pauses. A transcript beside it (.srt, .vtt, .json, .txt) is used; if there is
-    none, the speech is recognised.
+    at its pauses. A transcript beside it (.srt, .vtt, .sbv, .json, .txt, .csv, .tsv) is used;
+    if there is none, the speech is recognised.
 
     Files that fail are listed in errors.csv beside CORPUS. What else was left out is printed
     at the end. If the command was stopped, give it again: finished files are not extracted
@@ -93,7 +93,9 @@ def extract_command(
     check_workers(workers, engine)
     if task == "classes" and label_range is not None:
         raise UsageError("--label-range is the range of scores; --task classes has none")
-    gathered = gather(sources, kind=task, label_range=_checked_range(label_range))
+    gathered = gather(
+        sources, kind=task, label_range=_checked_range(label_range), language=language
+    )
     with training_progress() as progress:
 
         def show_progress(done: int, total: int, failed: int) -> None:

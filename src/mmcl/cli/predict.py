@@ -42,7 +42,9 @@ def predict_command(
     ] = None,
     transcript: Annotated[
         Path | None,
-        typer.Option(help="Only for recordings: transcript, .srt, .vtt, .json or .txt."),
+        typer.Option(
+            help="Only for recordings: transcript, .srt, .vtt, .sbv, .json, .txt, .csv, .tsv."
+        ),
     ] = None,
     language: Annotated[
         str | None,

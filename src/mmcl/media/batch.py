@@ -129,6 +129,7 @@ def _run_batch(
     batch.check_end()
     done = [task for task in tasks if task.part.exists()]
     outcome = merge_parts(batch.gathered, batch.failures, done, out, name)
+    batch.write_errors(outcome.file_notes)
     shutil.rmtree(batch.parts)
     return outcome
 
@@ -165,7 +166,7 @@ class _Batch:
     def _task(self, item: Item) -> ExtractTask:
         transcript: Path | str | None = item.text
         if transcript is None and item.path.is_file():
-            transcript = find_transcript(item.path)
+            transcript = find_transcript(item.path, self.recipe.language)
         key = _part_key(item, transcript, self.recipe)
         return ExtractTask(item, self.parts / f"{key}.arrow", transcript)
 
@@ -197,9 +198,9 @@ class _Batch:
             end = "no corpus was written"
             raise MediaError(self._failure_text(self.failures, self.total, "items", end))
 
-    def write_errors(self) -> None:
-        """List the failures beside the corpus, and what was left out where that is much."""
-        rows = [*self.failures, *_long_lists(self.gathered)]
+    def write_errors(self, file_notes: Sequence[Failure] = ()) -> None:
+        """List the failures beside the corpus, and what is too long for its card."""
+        rows = [*self.failures, *_long_lists(self.gathered), *file_notes]
         _write_errors(self.out.with_name(ERRORS), rows)
 
     def _report_progress(self) -> None:

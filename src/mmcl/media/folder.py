@@ -17,7 +17,7 @@ from mmcl.media.label_values import DEFAULT_RANGE, Kind
 from mmcl.media.labelled_folder import read_labels
 from mmcl.media.leftovers import FolderFiles, LeftOut, legible, list_files, unused_files
 from mmcl.media.raw_files import MEDIA_ENDINGS, RAW
-from mmcl.media.transcripts import find_transcript
+from mmcl.media.transcripts import find_transcript, transcripts_beside
 
 __all__ = ["gather"]
 
@@ -29,6 +29,7 @@ def gather(
     *,
     kind: Kind = None,
     label_range: tuple[float, float] | None = None,
+    language: str | None = None,
 ) -> Gathered:
     """Find what there is to extract.
 
@@ -37,6 +38,8 @@ def gather(
             ``label.csv``.
         kind: What the labels are; None where nobody said it, which is regression.
         label_range: Lowest and highest score; -3..3 by default.
+        language: Language of the speech, two letters; None where nobody said it. Transcripts of
+            other languages are not used.
 
     Raises:
         MediaError: If a source does not exist or holds nothing, its ``label.csv`` cannot be
@@ -49,15 +52,16 @@ def gather(
             "a corpus has one.\n  Extract them one by one, or join the two."
         )
     if labelled:
-        gathered = read_labels(labelled[0], kind=kind, label_range=label_range)
+        gathered = read_labels(labelled[0], kind=kind, label_range=label_range, language=language)
     else:
         note = f"no {LABELS}: the clips have no labels and are all in the test split"
         low, high = label_range or DEFAULT_RANGE
         gathered = Gathered([], [], Task(kind="regression", low=low, high=high), (note,))
-    return _with_unlabelled(gathered, [source for source in sources if source not in labelled])
+    others = [source for source in sources if source not in labelled]
+    return _with_unlabelled(gathered, others, language)
 
 
-def _with_unlabelled(gathered: Gathered, sources: Sequence[Path]) -> Gathered:
+def _with_unlabelled(gathered: Gathered, sources: Sequence[Path], language: str | None) -> Gathered:
     """Add the media files of sources without ``label.csv``, each file once."""
     paths: list[Path] = []
     described: list[str] = []
@@ -65,7 +69,7 @@ def _with_unlabelled(gathered: Gathered, sources: Sequence[Path]) -> Gathered:
     seen = {item.path.resolve() for item in gathered.items}
     again: list[str] = []
     for source in sources:
-        media, unused = _media_files(source)
+        media, unused = _media_files(source, language)
         name = legible(Path(source.resolve().name))
         described.append(f'{len(media)} media file{"s" * (len(media) != 1)} in "{name}"')
         left_out += unused
@@ -94,7 +98,7 @@ def _unlabelled_items(paths: Sequence[Path], labelled: Sequence[Item]) -> list[I
     return items
 
 
-def _media_files(source: Path) -> tuple[list[Path], list[LeftOut]]:
+def _media_files(source: Path, language: str | None) -> tuple[list[Path], list[LeftOut]]:
     """Return the media files of a source without ``label.csv``, and what else is in it."""
     if not source.exists():
         raise MediaError(
@@ -103,7 +107,9 @@ def _media_files(source: Path) -> tuple[list[Path], list[LeftOut]]:
         )
     if not source.is_dir():
         _check_is_no_table(source)
-        return [source], []
+        beside = FolderFiles(transcripts_beside(source), [], [])
+        used = {source, find_transcript(source, language) or source}
+        return [source], list(unused_files(source.parent, beside, used, "media files"))
     found = list_files(source)
     paths = [path for path in found.files if path.suffix.lower() in MEDIA_ENDINGS]
     _check_no_other_table(source, found, paths)
@@ -112,7 +118,7 @@ def _media_files(source: Path) -> tuple[list[Path], list[LeftOut]]:
             f'"{source}": neither a {LABELS} nor a media file in this folder.\n'
             f"  Looked for files that end in {', '.join(MEDIA_ENDINGS)}."
         )
-    transcripts = {transcript for path in paths if (transcript := find_transcript(path))}
+    transcripts = {transcript for path in paths if (transcript := find_transcript(path, language))}
     return paths, list(unused_files(source, found, {*paths, *transcripts}, "media files"))
 
 

@@ -47,6 +47,7 @@ def read_labels(
     *,
     kind: Kind = None,
     label_range: tuple[float, float] | None = None,
+    language: str | None = None,
 ) -> Gathered:
     """Read a ``label.csv`` and find its files.
 
@@ -58,6 +59,7 @@ def read_labels(
         folder: Folder with ``label.csv`` and ``Raw``.
         kind: What the labels are; classes are numbered in the order of their names.
         label_range: Lowest and highest score; -3..3 by default.
+        language: Language of the speech, which transcripts beside files may name.
 
     Raises:
         MediaError: If the file cannot be read as a table, columns are missing, the labels
@@ -80,7 +82,7 @@ def read_labels(
         task,
         notes=(*table.notes, *comma_notes, *task_notes, *_split_notes(table, good)),
         source=(_described(table),),
-        left_out=(*_unread(table, task), *_unused(folder, named, good)),
+        left_out=(*_unread(table, task), *_unused(folder, named, good, language)),
     )
 
 
@@ -130,8 +132,11 @@ def _unread(table: LabelTable, task: Task) -> Iterator[LeftOut]:
         yield LeftOut(f"rows of {LABELS} without any text", table.empty_rows)
 
 
-def _unused(folder: Path, named: Collection[Path], items: Sequence[Item]) -> Iterator[LeftOut]:
-    transcripts = {find_transcript(item.path) for item in items if item.text is None} - {None}
+def _unused(
+    folder: Path, named: Collection[Path], items: Sequence[Item], language: str | None
+) -> Iterator[LeftOut]:
+    silent = [item.path for item in items if item.text is None]
+    transcripts = {find_transcript(path, language) for path in silent} - {None}
     used = {folder / LABELS, *named, *(path for path in transcripts if path)}
     unnamed = f"media files that no row of {LABELS} names"
     yield from unused_files(folder, list_files(folder), used, unnamed)

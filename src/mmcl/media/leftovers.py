@@ -7,6 +7,7 @@ from collections.abc import Collection, Iterator, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
+from mmcl.media.languages import language_in
 from mmcl.media.raw_files import MEDIA_ENDINGS
 from mmcl.media.transcripts import TRANSCRIPT_ENDINGS
 
@@ -95,13 +96,15 @@ def unused_files(
     doubles = [path for path in media if path.with_suffix("") in stems]
     alone = [path for path in media if path.with_suffix("") not in stems]
     beside = [path for path in texts if path.with_suffix("") in stems]
-    lonely = [path for path in texts if path.with_suffix("") not in stems]
+    of_languages = [path for path in texts if language_in(path) and _without_tag(path) in stems]
+    lonely = [path for path in texts if path not in {*beside, *of_languages}]
     known = {*media, *texts}
     others = [path for path in rest if path not in known]
     kinds: Sequence[tuple[str, Sequence[Path]]] = (
         (unnamed, alone),
         ("media files in whose place one with another ending is used", doubles),
         ("transcripts in whose place another text is used", beside),
+        ("transcripts of a language that is not used (choose by --language)", of_languages),
         ("text files beside no media file that is used", lonely),
         ("files whose ending is of no video or sound", others),
         ("hidden files and folders", found.hidden),
@@ -110,6 +113,10 @@ def unused_files(
     for kind, paths in kinds:
         if paths:
             yield LeftOut(kind, tuple(legible(path.relative_to(folder)) for path in paths))
+
+
+def _without_tag(path: Path) -> Path:
+    return path.with_suffix("").with_suffix("")
 
 
 def legible(path: Path) -> str:

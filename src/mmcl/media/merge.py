@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
-from itertools import islice
+import re
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -11,13 +11,13 @@ from mmcl.corpus.schema import Account, Card, Clip
 from mmcl.corpus.store import open_corpus, write_corpus
 from mmcl.media.extract import STAGES, card_of
 from mmcl.media.items import ExtractTask, Failure, Gathered
-from mmcl.media.leftovers import LeftOut
+from mmcl.media.leftovers import ERRORS, LeftOut
 from mmcl.media.recipe import Recipe
 from mmcl.types import SPLITS, Modality
 
 __all__ = ["Outcome", "merge_parts"]
 
-MOST_NOTES = 20  # on the card of the corpus
+MOST_NOTES = 30  # on files, on the card of the corpus
 LEAST_OUTSIDE = 0.05  # seconds outside the utterances that are worth a word
 
 
@@ -29,12 +29,14 @@ class Outcome(NamedTuple):
         failures: Items that could not be extracted.
         timings: Seconds per stage, over all files and processes.
         duration: Seconds of media in the corpus.
+        file_notes: Notes on files that the card shows only as one of their kind.
     """
 
     card: Card
     failures: list[Failure]
     timings: dict[str, float]
     duration: float
+    file_notes: tuple[Failure, ...] = ()
 
 
 def merge_parts(
@@ -59,7 +61,8 @@ def merge_parts(
     counts = dict.fromkeys(SPLITS, 0)
     for task, card in zip(ordered, cards, strict=True):
         counts[task.item.split] += sum(card.counts.values())
-    notes = [*gathered.notes, *_joined_notes(ordered, cards)]
+    on_files, file_notes = _joined_notes(ordered, cards)
+    notes = [*gathered.notes, *on_files]
     if failures:
         total = len(gathered.items) + len(gathered.failures)
         notes.append(f"{len(failures)} of {total} items failed and are not in it")
@@ -84,7 +87,7 @@ def merge_parts(
     merged = merged.model_copy(update={"account": account})
     write_corpus(out, merged, _labelled_clips(ordered))
     duration = sum(card.recipe["duration"] for card in cards)
-    return Outcome(merged, failures, timings, duration)
+    return Outcome(merged, failures, timings, duration, file_notes)
 
 
 def _counted(count: int, noun: str) -> str:
@@ -107,7 +110,7 @@ def _outside(tasks: Sequence[ExtractTask], cards: Sequence[Card]) -> Iterator[st
     if duration - inside > LEAST_OUTSIDE:
         yield (
             f"{duration - inside:.1f} of {duration:.1f} s of the files that were cut lie outside "
-            "their utterances: nothing was said there"
+            "their utterances: no words were found there"
         )
 
 
@@ -139,14 +142,51 @@ def _spans(tasks: Sequence[ExtractTask], cards: Sequence[Card]) -> dict[str, tup
     return spans
 
 
-def _joined_notes(tasks: Sequence[ExtractTask], cards: Sequence[Card]) -> Iterator[str]:
-    """Yield the notes of all files, each only once."""
-    noted: dict[str, list[str]] = {}
+def _joined_notes(
+    tasks: Sequence[ExtractTask], cards: Sequence[Card]
+) -> tuple[list[str], tuple[Failure, ...]]:
+    """Return a line for every kind of note on files, and the notes that are not shown in full."""
+    kinds: dict[str, dict[str, list[str]]] = {}
     for task, card in zip(tasks, cards, strict=True):
         for note in card.notes:
-            noted.setdefault(note, []).append(task.item.name)
-    for note, names in islice(noted.items(), MOST_NOTES):
-        more = f" and {len(names) - 1} more" if len(names) > 1 else ""
-        yield f'"{names[0]}"{more}: {note}'
-    if len(noted) > MOST_NOTES:
-        yield f"and {len(noted) - MOST_NOTES} more notes on files"
+            kinds.setdefault(_kind(note), {}).setdefault(note, []).append(task.item.name)
+    shown = [_shown(noted) for noted in list(kinds.values())[:MOST_NOTES]]
+    if len(kinds) > MOST_NOTES:
+        more = _counted(len(kinds) - MOST_NOTES, "more kind")
+        shown.append(f"and {more} of notes on files: see {ERRORS}")
+    hidden = [
+        Failure(name, f"note: {note}")
+        for number, noted in enumerate(kinds.values())
+        if number >= MOST_NOTES or len(noted) > 1
+        for note, names in noted.items()
+        for name in names
+    ]
+    return shown, tuple(hidden)
+
+
+def _shown(noted: Mapping[str, Sequence[str]]) -> str:
+    """Return the notes of one kind as one, by the first of them.
+
+    Args:
+        noted: Notes that differ in numbers, names or examples, and their files.
+    """
+    (note, names), *others = noted.items()
+    more = f" and {len(names) - 1} more" if len(names) > 1 else ""
+    line = f'"{names[0]}"{more}: {note}'
+    if not others:
+        return line
+    count = _counted(sum(len(files) for _, files in others), "more file")
+    return f"{line} (the like in {count}: see {ERRORS})"
+
+
+def _kind(note: str) -> str:
+    """Return a note without numbers, names, examples and plural endings.
+
+    Example:
+        >>> _kind("1 sound was left out: [ah]") == _kind("3 sounds were left out: [oh], [ah]")
+        True
+    """
+    source, _, said = note.rpartition("transcript: ")
+    plain = re.sub(r'"[^"]*"|\[.*?\]|\(.*?\)', "", said).split(": ")[0]
+    plain = re.sub(r"\d+(?:\.\d+)?", "#", plain).replace(" was ", " were ")
+    return source + re.sub(r"\B(?:es|s)\b", "", plain)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Callable
 
-__all__ = ["without_credits", "without_sounds"]
+__all__ = ["ends_song", "is_sound", "opens_song", "without_credits", "without_sounds"]
 
 MOST_WORDS = 8  # of a sound in round brackets that has one of the words below
 MOST_WORDS_ALONE = 4  # of one that is a line of its own
@@ -23,8 +23,9 @@ _SOUND = re.compile(
     r"mumbl|mutter|murmur|breath|exhal|inhal|pant(?:s|ing)\b|silence|pause|noise|static|beep|buzz|"
     r"bell|ring(?:s|ing)\b|phone|door|knock|footstep|thud|crash|bang|siren|engine|bark|chatter|"
     r"inaudible|indistinct|unintelligible|unclear|crosstalk|foreign|speak(?:s|ing)\b|"
-    r"lach(?:t|en)|musik|seufz|rires?\b|musique|soupir|risas?\b|música|aplauso|suspir|risate|"
-    r"笑|音乐|音楽|掌声|拍手|歌",
+    r"stutter|lach(?:t|en)|gelächter|musik|seufz|beifall|\br[ií](?:e|en|res?)\b|musique|soupir|"
+    r"risas?\b|música|aplaus|suspir|risate|sospir|смех|сме[её]т|музык|аплодис|вздых|вздох|"
+    r"笑|音乐|音樂|音楽|掌声|掌聲|拍手|歌|웃음|박수|음악",
     re.IGNORECASE,
 )
 # Words of a sentence, which a description of a sound lacks.
@@ -40,6 +41,8 @@ _MADE = (
 )
 _CREDIT = re.compile(
     rf"^\W*{_MADE}(?:(?:\s+|\s*[,&/]\s*)(?:and\s+)?(?:{_MADE}|timing))*\s*(?:by|from|:)\s*\S"
+    r"|^\W*(?:translators?|reviewers?|transcribers?|traductor|traduttore|traducteur|relecteur|"
+    r"übersetzung|lektorat)\s*:\s*[^\W\d_]+(?:\s[^\W\d_]|\s*$)"
     r"|^\W*(?:untertitel|untertitelung|sous-titr\w+|subt[ií]tul\w+|legendas|sottotitoli)\b.{0,60}"
     r"(?:\b(?:von|durch|im auftrag|par|por|por:|di|a cura)\b|:|\d{4})"
     r"|opensubtitles|addic7ed|subscene\.com|podnapisi|otter\.ai|amara\.org|rev\.com|yts\.\w\w"
@@ -48,6 +51,21 @@ _CREDIT = re.compile(
     re.IGNORECASE,
 )
 MOST_CREDIT_WORDS = 16
+
+
+def is_sound(text: str) -> bool:
+    """Return whether a text has a word for a sound in it."""
+    return bool(_SOUND.search(text))
+
+
+def opens_song(text: str) -> bool:
+    """Return whether a song begins with a text and does not end in it."""
+    return text[:1] in _NOTES and bool(text) and len(re.findall(rf"[{_NOTES}]+", text)) % 2 == 1
+
+
+def ends_song(text: str) -> bool:
+    """Return whether a text has a note at its end and no other."""
+    return bool(_SONG_END.match(text.replace("\n", " ")))
 
 
 def without_sounds(text: str) -> tuple[str, list[str], list[str]]:

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from itertools import pairwise
 from typing import NamedTuple
 
-from mmcl.media.markup import without_markup
+from mmcl.media.subtitles import without_markup
 from mmcl.media.utterances import Utterance
 
 __all__ = ["without_overlaps", "without_repeats"]

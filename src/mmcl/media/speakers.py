@@ -7,6 +7,8 @@ from collections import Counter
 from collections.abc import Iterable, Sequence
 from typing import NamedTuple
 
+from mmcl.media.not_speech import is_sound
+
 __all__ = ["MARK", "Turn", "find_names", "looks_like_a_name", "read_turn"]
 
 MOST_WORDS = 3  # of a name, without "de" and the like and without the number in "Speaker 1"
@@ -40,6 +42,9 @@ _SURE = [
 ]
 # Not before a digit ("at 10:30") or a slash ("http://").
 _PREFIX = re.compile(rf"{_NAME}(?:\s*[\[(][^\[\]()]*[\])])?\s*[:：](?![\d/])\s*")
+# A name in brackets before what is said, "[Anna] Yes." or "（田中）はい": if it comes back.
+_BRACKETED = re.compile(r"[\[(（【](?P<name>[^\[\]()（）【】]{1,40})[\])）】]\s*")
+_SOUND_FIRST = re.compile(r"(?P<sound>[\[(][^\[\]()]*[\])])\s*(?=\w[^:：]{0,40}[:：])")
 _CHANGE = re.compile(r"\s*(?:>>+|＞＞+)\s*")  # of speaker, in live captions
 _DASH = re.compile(r"\s*(?:[-‐]\s*(?!\d)|[–—]\s*)")
 _CJK = re.compile(r"[\u3400-\u9fff\u3040-\u30ff]{1,4}|[\uac00-\ud7af]{2,4}")
@@ -51,6 +56,7 @@ class Turn(NamedTuple):
     Attributes:
         name: What stands where the name of a speaker would; None if nothing does.
         is_sure: Whether it certainly is one.
+        in_brackets: Whether it stands in brackets without a colon.
         is_new: Whether ``>>`` says that another person speaks.
         has_dash: Whether the line begins with the dash of a dialogue.
         text: The line without all of that.
@@ -59,6 +65,7 @@ class Turn(NamedTuple):
 
     name: str | None
     is_sure: bool
+    in_brackets: bool
     is_new: bool
     has_dash: bool
     text: str
@@ -71,14 +78,26 @@ def read_turn(line: str) -> Turn:
     line = line[dash.end() :] if dash else line
     change = _CHANGE.match(line)
     line = (line[change.end() :] if change else line).strip()
-    name, is_sure, text = None, False, line
+    sound = _SOUND_FIRST.match(line)
+    sound = None if sound and looks_like_a_name(sound["sound"][1:-1]) else sound
+    before, said = (f"{sound['sound']} ", line[sound.end() :]) if sound else ("", line)
+    name, is_sure, in_brackets, text = _read_name(said, change is not None)
+    return Turn(
+        name, is_sure, in_brackets, bool(change), bool(dash), f"{before}{text}".strip(), line
+    )
+
+
+def _read_name(line: str, is_new: bool) -> tuple[str | None, bool, bool, str]:
+    """Return the name at the beginning of a line, what it is like, and the rest of the line."""
     sure = next(filter(None, (pattern.match(line) for pattern in _SURE)), None)
     if sure and (sure.re in _SURE[:3] or looks_like_a_name(sure["name"])):
-        name, is_sure, text = " ".join(sure["name"].split()) or None, True, line[sure.end() :]
-    elif (match := _PREFIX.match(line)) and looks_like_a_name(match["name"]):
-        name, text = match["name"], line[match.end() :]
-        is_sure = change is not None and match["name"].casefold() not in _NO_NAMES
-    return Turn(name, is_sure, bool(change), bool(dash), text.strip(), line)
+        return " ".join(sure["name"].split()) or None, True, False, line[sure.end() :]
+    if (match := _PREFIX.match(line)) and looks_like_a_name(match["name"]):
+        is_sure = is_new and match["name"].casefold() not in _NO_NAMES
+        return match["name"], is_sure, False, line[match.end() :]
+    if (match := _BRACKETED.match(line)) and looks_like_a_name(match["name"]):
+        return match["name"], False, True, line[match.end() :]
+    return None, False, False, line
 
 
 def looks_like_a_name(text: str) -> bool:
@@ -111,7 +130,7 @@ def find_names(turns: Sequence[Turn]) -> tuple[set[str], list[str]]:
     Returns:
         The names, in lower case, and what may be names but was not taken for one.
     """
-    named = [turn for turn in turns if turn.name is not None]
+    named = [turn for turn in turns if turn.name is not None and not turn.in_brackets]
     sure = {turn.name.casefold() for turn in named if turn.name and turn.is_sure}
     counts = Counter(turn.name.casefold() for turn in named if turn.name)
     possible = {name for name in counts if name.split()[0] not in _NO_NAMES}
@@ -126,8 +145,20 @@ def find_names(turns: Sequence[Turn]) -> tuple[set[str], list[str]]:
     if not _is_shouted(turn.text for turn in turns):
         spelled = {turn.name for turn in named if turn.name and turn.name.casefold() in possible}
         sure |= {name.casefold() for name in spelled if _is_capitals(name)}
+    sure |= _bracketed_names(turns)
     doubtful = [turn.name for turn in named if turn.name and turn.name.casefold() not in sure]
     return sure, list(dict.fromkeys(doubtful))
+
+
+def _bracketed_names(turns: Sequence[Turn]) -> set[str]:
+    """Return names in brackets that come back before speech, on a third of the lines or more.
+
+    All are names then, if no word in them is one for a sound.
+    """
+    names = [t.name.casefold() for t in turns if t.name and t.in_brackets and not is_sound(t.name)]
+    before_speech = [t for t in turns if t.in_brackets and t.text and not is_sound(t.name or "")]
+    comes_back = len(before_speech) > len(set(names))
+    return set(names) if comes_back and 3 * len(before_speech) >= len(turns) else set()
 
 
 def _is_capitals(name: str) -> bool:

@@ -8,9 +8,9 @@ from dataclasses import dataclass, field
 from itertools import pairwise
 
 from mmcl.corpus.schema import Word
-from mmcl.media.markup import VOICE, without_markup
-from mmcl.media.not_speech import without_credits, without_sounds
+from mmcl.media.not_speech import ends_song, opens_song, without_credits, without_sounds
 from mmcl.media.speakers import MARK, Turn, find_names, read_turn
+from mmcl.media.subtitles import VOICE, without_markup
 from mmcl.media.utterances import Utterance
 
 __all__ = ["speech_only"]
@@ -30,6 +30,7 @@ class _Found:
     kept_brackets: list[str] = field(default_factory=list)
     credits: list[str] = field(default_factory=list)
     shared: int = 0  # utterances of several speakers
+    is_in_song: bool = False  # that goes on in the next utterance
 
     def notes(self, kept_names: Sequence[str]) -> list[str]:
         """Return a sentence on everything that was left out, or that may not be speech."""
@@ -121,6 +122,10 @@ def _read_lines(
 
 
 def _without_sounds(text: str, found: _Found) -> str:
+    was_in_song, found.is_in_song = found.is_in_song, opens_song(text)
+    if was_in_song and ends_song(text):
+        found.sounds.append(" ".join(text.split()))
+        return ""
     text, sounds, kept = without_sounds(text)
     found.sounds += sounds
     found.kept_brackets += kept

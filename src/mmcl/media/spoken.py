@@ -17,7 +17,13 @@ from mmcl.media.recipe import Recipe
 from mmcl.media.sound import read_audio
 from mmcl.media.stages import StageClock
 from mmcl.media.transcripts import check_times, cut_at_end, read_transcript
-from mmcl.media.utterances import Utterance, cut_utterances, joined, moved_words
+from mmcl.media.utterances import (
+    Utterance,
+    are_fragments,
+    cut_utterances,
+    joined,
+    moved_words,
+)
 from mmcl.media.weights import Models
 
 __all__ = ["Stretch", "TimedUtterance", "UtteranceFinder"]
@@ -68,11 +74,13 @@ class UtteranceFinder:
             MediaError: If the transcript cannot be read or is not one of this file.
         """
         if isinstance(transcript, Path):
-            utterances, notes = read_transcript(transcript)
+            utterances, notes = read_transcript(transcript, self.recipe.language)
             utterances, cut_notes = cut_at_end(utterances, self.stretch.file_seconds)
             self.notes += [f"transcript: {note}" for note in notes + cut_notes]
             check_times(transcript, utterances, self.stretch.file_seconds)
             utterances = self._in_file(utterances, transcript.name)
+            if are_fragments(utterances):
+                return self._joined_fragments(utterances), self.recipe.language
             if all(utterance.start is not None for utterance in utterances):
                 timed = [self._with_word_times(utterance) for utterance in utterances]
                 return self._inside_stretch(timed), self.recipe.language
@@ -88,6 +96,22 @@ class UtteranceFinder:
             return [], None
         words, language = self._recognise()
         return self._cut(words, joined(words)), language
+
+    def _joined_fragments(self, utterances: Sequence[Utterance]) -> list[TimedUtterance]:
+        """Join subtitles of few words, and cut them at pauses, as recognised words are cut."""
+        start, end = self.stretch.start, self.stretch.end
+        utterances = [u for u in utterances if start <= (u.start or 0.0) < end]
+        words = tuple(word for u in utterances for word in self._words_of_fragment(u))
+        self.notes.append(
+            f"transcript: its {len(utterances)} pieces have 1 to 3 words each: they were joined, "
+            "and cut at their pauses"
+        )
+        return self._cut_by_speaker(words, joined(words), utterances)
+
+    def _words_of_fragment(self, utterance: Utterance) -> tuple[Word, ...]:
+        if len(utterance.text.split()) > 1:
+            return self._with_word_times(utterance).words
+        return (Word(text=utterance.text, start=utterance.start, end=utterance.end),)
 
     def _in_file(self, utterances: Sequence[Utterance], name: str) -> list[Utterance]:
         """Leave out utterances of which a file that ends too early holds nothing, and say so."""

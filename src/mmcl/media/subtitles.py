@@ -1,26 +1,43 @@
-"""Read subtitles (srt and vtt) as cues: pieces of text with a start and an end."""
+"""Read subtitles (srt, vtt and sbv) as cues: pieces of text with a start and an end."""
 
 from __future__ import annotations
 
+import html
 import re
 from collections.abc import Iterator, Sequence
 
 from mmcl.corpus.schema import Word
 from mmcl.errors import MediaError
-from mmcl.media.markup import without_markup
-from mmcl.media.utterances import Utterance
+from mmcl.media.utterances import Utterance, with_usual_end
 
-__all__ = ["CLOCK", "has_cues", "inline_words", "read_cues", "read_timed_lines", "seconds"]
+__all__ = ["CLOCK", "VOICE", "has_cues", "inline_words", "read_cues", "read_timed_lines"]
+__all__ += ["seconds", "without_markup"]
 
-CLOCK = r"(?:(\d+)\s*:\s*)?(\d{1,2})\s*:\s*(\d{1,2}(?:\s*[.,]\s*\d+)?)"
+CLOCK = r"(?:(\d+)\s*:\s*)?(\d{1,3})\s*:\s*(\d{1,2}(?:\s*[.,]\s*\d+|:\d{3})?)"
 """Pattern of a time such as ``00:01:02,500`` or ``1:02.5``: its hours, minutes and seconds."""
 
-_TIMES = re.compile(rf"\s*{CLOCK}\s*--?\s?>\s*{CLOCK}(?:\s.*)?$")
+# Two times; the comma between them is that of YouTube's sbv.
+_TIMES = re.compile(rf"\s*{CLOCK}\s*(?:--?\s?>|(?<=\.\d\d\d),)\s*{CLOCK}(?:\s.*)?$")
 _LIKE_TIMES = re.compile(r"-->|^\s*\d+\s*:\s*\d.*-\s?>")
 _TIMED_LINE = re.compile(rf"\s*\[\s*{CLOCK}\s*-->\s*{CLOCK}\s*\](.*)$")
 _WHISPER_LOG = re.compile(r"Detect(?:ing|ed) language\b")
 _INLINE = re.compile(rf"<{CLOCK}>")
 _SIDE_BLOCK = re.compile(r"(NOTE|STYLE|REGION)(\s|$)")  # of vtt
+
+
+VOICE = re.compile(r"<v(?:\.[^\s<>]+)*\s+([^<>]+)>", re.IGNORECASE)
+"""Tag of vtt that names who speaks, as ``<v Anna Smith>``."""
+
+_READING = re.compile(r"<rt>.*?</rt>", re.IGNORECASE | re.DOTALL)  # how a word is pronounced
+_BREAK = re.compile(r"<[Bb][Rr]\s*/?>|\\[Nn]")
+# Spaces of no width, and marks of the direction of writing.
+_UNSEEN = re.compile("[\u200b\u200e\u200f\u202a-\u202e\u2060\u2066-\u2069\ufeff]")
+_TAG = re.compile(
+    r"</?(?:c|i|b|u|s|em|strong|font|v|lang|ruby|rt|span|p|div|a|tt)(?:[.\s/][^<>]*)?>"
+    r"|<[\d:.,\s]+>"
+    r"|\{\\[^{}]*\}|\{[a-zA-Z]:[^{}]*\}|\\h",
+    re.IGNORECASE,
+)
 
 
 def has_cues(text: str) -> bool:
@@ -129,7 +146,7 @@ def _text_after_empty_line(cue: Sequence[str]) -> int | None:
 
 def seconds(hours: str | None, minutes: str, rest: str) -> float:
     """Return the seconds of the three parts of a :data:`CLOCK`."""
-    number = float("".join(rest.split()).replace(",", "."))
+    number = float(re.sub(r"[,:]", ".", "".join(rest.split())))
     return round(int(hours or 0) * 3600 + int(minutes) * 60 + number, 6)
 
 
@@ -158,10 +175,12 @@ def read_timed_lines(name: str, text: str) -> list[Utterance] | None:
 def inline_words(cue: Utterance) -> tuple[Word, ...]:
     """Return the words of a cue with the times inside its text, if it has one for every word.
 
+    The last word ends when it is said, not when the cue goes.
+
     Example:
-        >>> cue = Utterance(0.8, 2.0, "so<00:00:01.200><c> good</c>")
+        >>> cue = Utterance(0.8, 2.0, "so<00:00:01.000><c> good</c>")
         >>> [(word.text, word.start, word.end) for word in inline_words(cue)]
-        [('so', 0.8, 1.2), ('good', 1.2, 2.0)]
+        [('so', 0.8, 1.0), ('good', 1.0, 1.4)]
     """
     if cue.start is None or cue.end is None:
         return ()
@@ -172,10 +191,11 @@ def inline_words(cue: Utterance) -> tuple[Word, ...]:
     edges = [*(start for start, _ in said), cue.end]
     if edges != sorted(edges):
         return ()
-    return tuple(
+    words = [
         Word(text=tokens[0], start=start, end=end)
         for (start, tokens), end in zip(said, edges[1:], strict=True)
-    )
+    ]
+    return with_usual_end(words)
 
 
 def _inline_pieces(text: str, start: float) -> Iterator[tuple[float, list[str]]]:
@@ -191,3 +211,14 @@ def _tokens(text: str) -> list[str]:
     """Return the words of a text, of which one in brackets, as ``[ __ ]``, is a single one."""
     said = without_markup(text).strip()
     return [said] if said.startswith("[") and said.endswith("]") else said.split()
+
+
+def without_markup(text: str) -> str:
+    """Return a text without its tags; other words in angle brackets stay.
+
+    Example:
+        >>> without_markup("{\\\\an8}<i>Rock</i> &amp; <font color=red>roll</font>")
+        'Rock & roll'
+    """
+    text = _TAG.sub("", _BREAK.sub("\n", _READING.sub("", text)))
+    return _UNSEEN.sub("", html.unescape(text))

@@ -11,7 +11,7 @@ from typing import Any
 
 from mmcl.corpus.schema import Word
 from mmcl.errors import MediaError
-from mmcl.media.utterances import Utterance
+from mmcl.media.utterances import Utterance, from_milliseconds, with_usual_end
 
 __all__ = ["is_json", "read_json"]
 
@@ -29,12 +29,15 @@ def is_json(text: str) -> bool:
     )
 
 
-def read_json(name: str, text: str) -> list[Utterance]:
+def read_json(name: str, text: str) -> tuple[list[Utterance], list[str]]:
     """Read a list of utterances, or an object that holds one as the usual tools write it.
 
     Args:
         name: Name of the file, for messages.
         text: Content of the file.
+
+    Returns:
+        The utterances, and a note if their times were read as milliseconds.
 
     Raises:
         MediaError: If it is no json, or json of another form.
@@ -54,20 +57,22 @@ def read_json(name: str, text: str) -> list[Utterance]:
             utterances.append(_utterance(item))
     except ValueError as fault:
         raise MediaError(f'"{name}", utterance {len(utterances) + 1}: {fault}') from None
-    return utterances
+    times = [time for u in utterances for time in (u.start, u.end)]
+    are_whole = all(isinstance(time, int) for time in times)
+    return from_milliseconds(utterances) if are_whole else (utterances, [])
 
 
 def _items(name: str, content: Any) -> list[Any]:
     """Return the utterances of a file as objects of ``text``, ``start``, ``end`` and so on."""
     items = content
     if isinstance(content, dict):
-        items = content.get("segments")
+        items = content.get("segments", content.get("utterances"))
         if isinstance(content.get("transcription"), list):
             items = [_whisper_cpp_item(item) for item in content["transcription"]]
         elif isinstance(content.get("events"), list):
             items = list(_youtube_items(content["events"]))
         elif items is None and isinstance(content.get("text"), str) and content["text"].strip():
-            items = [content]
+            items = _single_words(content)
     if not isinstance(items, list):
         kind = f"a {type(content).__name__}"
         if isinstance(content, dict):
@@ -75,7 +80,45 @@ def _items(name: str, content: Any) -> list[Any]:
         raise MediaError(
             f'"{name}": expected a list of utterances or {{"segments": [...]}}, got {kind}.'
         )
-    return items
+    return _with_ends(items)
+
+
+def _single_words(content: dict[str, Any]) -> list[Any]:
+    """Return the words of an object that has only these and all of the text, as utterances.
+
+    What is said is then cut at its pauses. Words get the punctuation that the text has.
+    """
+    words, tokens = content.get("words"), content["text"].split()
+    if not isinstance(words, list) or len(words) != len(tokens):
+        return [content]
+    if not all(isinstance(word, dict) and isinstance(_spelling(word), str) for word in words):
+        return [content]
+    return [word | {"text": token} for word, token in zip(words, tokens, strict=True)]
+
+
+def _spelling(word: dict[str, Any]) -> Any:
+    return word.get("text", word.get("word"))
+
+
+def _with_ends(items: list[Any]) -> list[Any]:
+    """Give items of a start and a duration their ends, each no later than the next one's start."""
+    starts = [item.get("start") if isinstance(item, dict) else None for item in items]
+    ended = list(items)
+    for index, item in enumerate(items):
+        if not (isinstance(item, dict) and "duration" in item and item.get("end") is None):
+            continue
+        start, duration = item.get("start"), item["duration"]
+        following: Any = starts[index + 1] if index + 1 < len(items) else None
+        if _is_number(start) and _is_number(duration):
+            end = start + duration
+            if _is_number(following) and start < following:
+                end = min(end, following)
+            ended[index] = item | {"end": end}
+    return ended
+
+
+def _is_number(value: Any) -> bool:
+    return isinstance(value, int | float) and not isinstance(value, bool)
 
 
 def _whisper_cpp_item(item: Any) -> Any:
@@ -92,8 +135,7 @@ def _whisper_cpp_item(item: Any) -> Any:
 
 
 def _from_milliseconds(value: Any) -> Any:
-    is_number = isinstance(value, int | float) and not isinstance(value, bool)
-    return value / 1000 if is_number else value
+    return value / 1000 if _is_number(value) else value
 
 
 def _youtube_items(events: list[Any]) -> Iterator[dict[str, Any]]:
@@ -112,7 +154,7 @@ def _youtube_items(events: list[Any]) -> Iterator[dict[str, Any]]:
         offsets = [start + float(segment.get("tOffsetMs", 0)) for segment in segments]
         edges = list(pairwise([*offsets, end]))
         words = [
-            {"text": segment["utf8"], "start": first / 1000, "end": last / 1000}
+            Word(text=segment["utf8"].strip(), start=first / 1000, end=last / 1000)
             for segment, (first, last) in zip(segments, edges, strict=True)
         ]
         are_single = all(len(segment["utf8"].split()) == 1 for segment in segments)
@@ -121,7 +163,9 @@ def _youtube_items(events: list[Any]) -> Iterator[dict[str, Any]]:
             "text": "".join(segment["utf8"] for segment in segments),
             "start": start / 1000,
             "end": end / 1000,
-            "words": words if are_single and is_in_order and len(words) > 1 else None,
+            "words": [word.model_dump() for word in with_usual_end(words)]
+            if are_single and is_in_order and len(words) > 1
+            else None,
         }
 
 
@@ -170,7 +214,7 @@ def _speaker(item: dict[str, Any]) -> str | None:
 
 
 def _word(number: int, item: Any) -> Word:
-    text = item.get("text", item.get("word")) if isinstance(item, dict) else None
+    text = _spelling(item) if isinstance(item, dict) else None
     if not isinstance(text, str):
         raise ValueError(f'word {number}: expected an object with "text" or "word", got {item!r}.')
     try:
@@ -183,8 +227,7 @@ def _word(number: int, item: Any) -> Word:
 def _times(item: dict[str, Any]) -> tuple[float | None, float | None]:
     start, end = item.get("start"), item.get("end")
     for value in (start, end):
-        is_number = isinstance(value, int | float) and not isinstance(value, bool)
-        if value is not None and not (is_number and math.isfinite(value)):
+        if value is not None and not (_is_number(value) and math.isfinite(value)):
             raise ValueError(f"expected start and end in seconds, got {start!r} and {end!r}.")
     if (start is None) != (end is None):
         raise ValueError(f"expected both start and end or neither, got {start!r} and {end!r}.")

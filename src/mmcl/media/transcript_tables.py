@@ -6,29 +6,32 @@ import csv
 import math
 import re
 from collections.abc import Sequence
-from statistics import median
 from typing import NamedTuple
 
 from mmcl.errors import MediaError
 from mmcl.media.speakers import looks_like_a_name
 from mmcl.media.subtitles import CLOCK, seconds
-from mmcl.media.utterances import Utterance
+from mmcl.media.utterances import Utterance, from_milliseconds
 
 __all__ = ["find_separator", "read_lines", "read_table"]
 
 SEPARATORS = (";", "\t", ",")
-LONGEST_SECONDS = 100.0  # an utterance that lasts longer than this has its times in milliseconds
 
 _NUMBER = re.compile(r"-?\d+(?:[.,]\d+)?")
 _CLOCK = re.compile(CLOCK)
 _HEADER = {  # names of columns, as letters only
     **dict.fromkeys(("start", "starttime", "begin", "from", "onset", "startms"), "start"),
+    **dict.fromkeys(("tmin", "begintime", "starts"), "start"),
     **dict.fromkeys(("end", "endtime", "stop", "to", "offset", "endms"), "end"),
+    **dict.fromkeys(("tmax", "ends"), "end"),
     **dict.fromkeys(("text", "transcription", "transcript", "sentence", "utterance"), "text"),
     **dict.fromkeys(("speaker", "name", "speakername"), "speaker"),
 }
 # A time before what is said, as "[00:03] text", and a line of a name and a time, or of a time.
-_TIME_FIRST = re.compile(rf"\s*[\[(]?{CLOCK}[\])]?(?:\s*[-–:]?\s+|$)")
+_TIME_FIRST = re.compile(rf"\s*(?:[\[(]{CLOCK}[\])]\s*[-–:]?\s*|{CLOCK}(?:\s*[-–:]?\s+|$))")
+_TIME_ALONE = re.compile(rf"\s*[\[(]?{CLOCK}[\])]?\s*$")
+# What YouTube's page has for screen readers, below the time of a line: "1 minute, 2 seconds".
+_TIME_IN_WORDS = re.compile(r"\s*\d+ (?:hour|minute|second)s?(?:, \d+ (?:minute|second)s?)*\s*$")
 _HEADING = re.compile(
     rf"\s*\[?(?P<name>[^\[\]():\d]{{1,40}}?(?: \d+)?)\]?:?\s+[\[(]?{CLOCK}[\])]?:?\s*$"
 )
@@ -83,8 +86,10 @@ def read_table(name: str, text: str, separator: str) -> tuple[list[Utterance], l
     notes = []
     if any("," in cell and ":" not in cell for row in rows for cell in row.cells[:2]):
         notes.append("commas in its times were read as decimal points")
-    in_seconds, unit_notes = _in_seconds(utterances, rows)
-    return in_seconds, notes + unit_notes
+    if all(cell.strip().isdigit() for row in rows for cell in row.cells[:2]):
+        utterances, unit_notes = from_milliseconds(utterances)
+        notes += unit_notes
+    return utterances, notes
 
 
 def _rows(text: str, separator: str) -> tuple[list[_Row], list[str]]:
@@ -134,32 +139,34 @@ def _time(cell: str) -> float | None:
     return number if math.isfinite(number) else None
 
 
-def _in_seconds(
-    utterances: list[Utterance], rows: Sequence[_Row]
-) -> tuple[list[Utterance], list[str]]:
-    """Return utterances in seconds: whole numbers that are far apart are milliseconds."""
-    are_whole = all(cell.strip().isdigit() for row in rows for cell in row.cells[:2])
-    lengths = [(u.end or 0.0) - (u.start or 0.0) for u in utterances]
-    if not utterances or not are_whole or median(lengths) <= LONGEST_SECONDS:
-        return utterances, []
-    scaled = [
-        u._replace(start=(u.start or 0.0) / 1000, end=(u.end or 0.0) / 1000) for u in utterances
-    ]
-    return scaled, ["its times were read as milliseconds, as Whisper writes them"]
-
-
-def read_lines(text: str) -> tuple[list[Utterance], list[str]]:
+def read_lines(name: str, text: str) -> tuple[list[Utterance], list[str]]:
     """Read plain lines, one utterance each, whose times are found by their sound.
 
     Lines of a name and a time, as Otter and Zoom write, name who says the lines below. Times
-    at the beginning of lines are left out.
+    at the beginning of lines, or alone on theirs, are left out.
+
+    Args:
+        name: Name of the file, for messages.
+        text: Content of the file.
+
+    Raises:
+        MediaError: If it is a table whose columns are not known.
     """
     lines = [line for line in text.split("\n") if line.strip()]
+    _refuse_unknown_table(name, lines)
+    lines = [
+        line
+        for index, line in enumerate(lines)
+        if not (_TIME_IN_WORDS.match(line) and index and _TIME_ALONE.match(lines[index - 1]))
+    ]
     headings = [_heading(line) for line in lines]
     has_headings = sum(name is not None for name in headings) > 1 or bool(headings[:1] != [None])
     starts = [_TIME_FIRST.match(line) for line in lines]
-    num_starts = sum(map(bool, starts))
+    num_starts, num_alone = sum(map(bool, starts)), sum(bool(_TIME_ALONE.match(x)) for x in lines)
     has_times = num_starts > 1 and starts[0] is not None and num_starts >= len(lines) / 2
+    if not has_times:
+        starts = [_TIME_ALONE.match(line) for line in lines]
+        has_times = num_alone > 1
     utterances: list[Utterance] = []
     speaker: str | None = None
     num_times = 0
@@ -176,6 +183,20 @@ def read_lines(text: str) -> tuple[list[Utterance], list[str]]:
         return utterances, []
     times = "1 time" if num_times == 1 else f"{num_times} times"
     return utterances, [f"{times} without an end left out: when the words are said is heard"]
+
+
+def _refuse_unknown_table(name: str, lines: Sequence[str]) -> None:
+    """Refuse lines with tabs and times whose columns have no names, as ELAN exports them."""
+    rows = [line.split("\t") for line in lines]
+    widths = {len(row) for row in rows}
+    have_times = all(any(_time(cell.strip()) is not None for cell in row) for row in rows)
+    if len(widths) == 1 and widths.pop() > 2 and have_times:
+        raise MediaError(
+            f'"{name}" is a table, and which of its {len(rows[0])} columns is which is not known.\n'
+            f"  Its first line: {' | '.join(rows[0])}\n"
+            "  Write a first line that names the columns, with tabs between them: start, end, "
+            "text and, if wanted, speaker. Others may have any other names."
+        )
 
 
 def _heading(line: str) -> str | None:

@@ -4,13 +4,16 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator, Sequence
+from functools import partial
 from glob import escape
 from pathlib import Path
 from typing import NamedTuple
 
 from mmcl.corpus.schema import Word
 from mmcl.errors import MediaError
+from mmcl.media.languages import language_in, one_language, preferred
 from mmcl.media.repeats import without_overlaps, without_repeats
+from mmcl.media.speakers import looks_like_a_name
 from mmcl.media.speech_only import speech_only
 from mmcl.media.subtitles import has_cues, inline_words, read_cues, read_timed_lines
 from mmcl.media.transcript_json import is_json, read_json
@@ -25,16 +28,18 @@ __all__ = [
     "cut_at_end",
     "find_transcript",
     "read_transcript",
+    "transcripts_beside",
 ]
 
-TRANSCRIPT_ENDINGS = (".srt", ".vtt", ".json", ".txt", ".csv", ".tsv")
+TRANSCRIPT_ENDINGS = (".srt", ".vtt", ".sbv", ".json", ".txt", ".csv", ".tsv")
 """Formats that are read, the preferred first where several lie beside a file."""
 
 PAST_THE_END = 0.5  # seconds a transcript may exceed its clip, since subtitles are rounded
 ON_SCREEN = 3.0  # seconds that the last subtitle may stay after the end of the recording
 FAULTS_SHOWN = 5
+FEWEST_NAMES = 2  # subtitles that have a name as their first line, where all have
 
-_LANGUAGE = re.compile(r"[a-z]{2}(?:-[A-Za-z0-9]{2,8}){0,2}")
+_FRAMES = r"\d\d[:;]\d\d[:;]\d\d[:;]\d\d(?!\d)"  # 00:00:02:12
 # Files that are no transcripts whatever their ending: their first letters, what they are, advice.
 _OTHER_KINDS = (
     (
@@ -42,11 +47,16 @@ _OTHER_KINDS = (
         "a web page",
         "The download met a page with a question, for a login perhaps: fetch the file itself.",
     ),
-    (r"<(?:\?xml|tt|transcript|timedtext)\b", "XML", "Save the subtitles as srt or vtt."),
+    (r"<(?:\?xml|tt|transcript|timedtext|sami)\b", "XML", "Save the subtitles as srt or vtt."),
     (
         r"\[script info\]",
         "subtitles of the format ass",
         'Convert them: ffmpeg -i "{name}" talk.srt',
+    ),
+    (
+        rf"(?:.*\n){{0,4}}?.*?{_FRAMES}\W+{_FRAMES}",
+        "subtitles whose times count pictures (hours:minutes:seconds:pictures)",
+        "Export them as srt, whose times end in thousandths of a second.",
     ),
     (
         r"\{\d+\}\{\d+\}",
@@ -65,35 +75,41 @@ class Transcript(NamedTuple):
     notes: list[str]
 
 
-def find_transcript(media_path: Path) -> Path | None:
+def find_transcript(media_path: Path, language: str | None = None) -> Path | None:
     """Return the transcript beside a media file, or None.
 
-    Beside ``talk.mp4`` it is ``talk.srt``, or ``talk.en.srt`` if none names another language.
+    Beside ``talk.mp4`` it is ``talk.srt``, or else one that names its language, as
+    ``talk.en.srt``: see :func:`~mmcl.media.languages.preferred`.
+
+    Args:
+        media_path: The video or sound.
+        language: Language of the speech, two letters; None if nobody said it.
     """
     suffixes = (suffix for ending in TRANSCRIPT_ENDINGS for suffix in (ending, ending.upper()))
     beside = (media_path.with_suffix(suffix) for suffix in suffixes)
-    return next((path for path in beside if path.is_file()), _of_one_language(media_path))
+    named = sorted(
+        (path for path in transcripts_beside(media_path) if language_in(path)),
+        key=lambda path: TRANSCRIPT_ENDINGS.index(path.suffix.lower()),
+    )
+    return next((path for path in beside if path.is_file()), preferred(named, language))
 
 
-def _of_one_language(media_path: Path) -> Path | None:
-    """Return the transcript that names its language, as ``talk.en.vtt``, if all name the same."""
+def transcripts_beside(media_path: Path) -> list[Path]:
+    """Return all transcripts of a media file's name, with and without a language in theirs."""
     stem = media_path.stem
-    named = [
+    return [
         path
         for path in sorted(media_path.parent.glob(f"{escape(stem)}.*"))
         if path.suffix.lower() in TRANSCRIPT_ENDINGS
-        and _LANGUAGE.fullmatch(path.stem.removeprefix(f"{stem}."))
+        and (path.stem == stem or (path.with_suffix("").stem == stem and language_in(path)))
         and path.is_file()
     ]
-    if len({path.stem for path in named}) != 1:
-        return None
-    return min(named, key=lambda path: TRANSCRIPT_ENDINGS.index(path.suffix.lower()))
 
 
-def read_transcript(path: Path) -> Transcript:
+def read_transcript(path: Path, language: str | None = None) -> Transcript:
     """Read a transcript, of which only what is said is kept.
 
-    ``.srt`` and ``.vtt`` are subtitles. ``.json`` is a list of ``{"text", "start", "end",
+    ``.srt``, ``.vtt`` and ``.sbv`` are subtitles. ``.json`` is a list of ``{"text", "start", "end",
     "speaker", "words": [{"text" or "word", "start", "end"}]}`` of which only the text, or the
     words, must be there, or the same as ``{"segments": [...]}``, as Whisper writes; or what
     whisper.cpp writes, or YouTube's json3. ``.csv``, ``.tsv`` and ``.txt`` hold lines of
@@ -104,6 +120,11 @@ def read_transcript(path: Path) -> Transcript:
     Lines that subtitles repeat, markup, names of speakers, sounds, songs and lines about the
     subtitles are no part of the text. Utterances keep the file's order; those without text are
     left out.
+
+    Args:
+        path: The file.
+        language: Language of the speech, two letters, which is kept of subtitles in two
+            languages; None keeps the first.
 
     Raises:
         MediaError: If the file is missing, of unknown encoding, of no known format, broken or
@@ -117,7 +138,7 @@ def read_transcript(path: Path) -> Transcript:
         )
     text = read_text_file(path, MediaError)
     _refuse_other_kinds(path, text)
-    pieces, notes = _pieces(path.name, suffix, text)
+    pieces, notes = _pieces(path.name, suffix, text, language)
     utterances, speech_notes = speech_only(pieces)
     notes += speech_notes
     if not utterances:
@@ -149,25 +170,42 @@ def _refuse_other_kinds(path: Path, text: str) -> None:
         )
 
 
-def _pieces(name: str, suffix: str, text: str) -> tuple[list[Utterance], list[str]]:
+def _pieces(
+    name: str, suffix: str, text: str, language: str | None
+) -> tuple[list[Utterance], list[str]]:
     """Return what a file holds, piece by piece, and notes on how it was read."""
     if suffix == ".json" or (suffix == ".txt" and is_json(text)):
-        return read_json(name, text), []
-    if suffix in (".srt", ".vtt") or (suffix == ".txt" and has_cues(text)):
-        return _subtitles(name, text)
+        return read_json(name, text)
+    if suffix in (".srt", ".vtt", ".sbv") or (suffix == ".txt" and has_cues(text)):
+        return _subtitles(name, text, language)
     separator = find_separator(text)
     if separator is None and suffix == ".txt":
         timed = read_timed_lines(name, text)
-        return (timed, []) if timed else read_lines(text)
+        return (timed, []) if timed else read_lines(name, text)
     return read_table(name, text, separator or ("\t" if suffix == ".tsv" else ";"))
 
 
-def _subtitles(name: str, text: str) -> tuple[list[Utterance], list[str]]:
+def _subtitles(name: str, text: str, language: str | None) -> tuple[list[Utterance], list[str]]:
     cues, notes = read_cues(name, text)
-    cues, repeat_notes = without_repeats(cues)
-    cues, overlap_notes = without_overlaps(cues)
-    timed = [cue._replace(words=inline_words(cue)) for cue in cues]
-    return timed, [*notes, *repeat_notes, *overlap_notes]
+    cues = _names_as_speakers(cues)
+    for step in (without_repeats, partial(one_language, language=language), without_overlaps):
+        cues, more = step(cues)
+        notes += more
+    return [cue._replace(words=inline_words(cue)) for cue in cues], notes
+
+
+def _names_as_speakers(cues: list[Utterance]) -> list[Utterance]:
+    """Put a colon behind first lines that are all names, as in transcripts of Teams."""
+    parts = [cue.text.partition("\n") for cue in cues]
+    are_names = all(
+        said and looks_like_a_name(name) and name[-1].isalnum() for name, _, said in parts
+    )
+    if len(cues) < FEWEST_NAMES or not are_names:
+        return cues
+    return [
+        cue._replace(text=f"{name}: {said}")
+        for cue, (name, _, said) in zip(cues, parts, strict=True)
+    ]
 
 
 def cut_at_end(

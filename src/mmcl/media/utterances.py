@@ -4,12 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from itertools import pairwise
+from statistics import median
 from typing import NamedTuple
 
 from mmcl.corpus.schema import Word
 from mmcl.errors import MediaError
 
-__all__ = ["Utterance", "cut_utterances", "joined", "moved_words"]
+__all__ = ["Utterance", "are_fragments", "cut_utterances", "ends_sentence", "from_milliseconds"]
+__all__ += ["joined", "moved_words", "with_usual_end"]
 
 SENTENCE_ENDS = (".", "!", "?", "…")
 # Chinese and Japanese marks, which end a sentence and nothing else.
@@ -18,6 +20,10 @@ CLOSERS = "\"'”’»)]」』）"
 OPENERS = "¿¡([«“‘"
 TITLES = {"mr.", "mrs.", "ms.", "dr.", "prof.", "st."}
 SHORT_PAUSE = 0.2  # seconds of silence that end an utterance after the end of a sentence
+LONGEST_SECONDS = 100.0  # an utterance that lasts longer than this has its times in milliseconds
+SHORTEST_WORD = 0.2  # seconds; the least that a word without an end of its own lasts
+FEWEST_FRAGMENTS = 4  # in a transcript of them
+MOST_WORDS, MOST_LETTERS = 3, 4  # of a fragment; letters if these have no spaces between words
 
 # Letters of Chinese and Japanese, which are written without spaces.
 _UNSPACED = (("\u3000", "\u30ff"), ("\u3400", "\u9fff"), ("\uff00", "\uffef"))
@@ -93,6 +99,73 @@ def moved_words(words: Sequence[Word], seconds: float) -> tuple[Word, ...]:
         return None if time is None else max(0.0, round(time + seconds, 6))
 
     return tuple(Word(text=w.text, start=moved(w.start), end=moved(w.end)) for w in words)
+
+
+def from_milliseconds(utterances: Sequence[Utterance]) -> tuple[list[Utterance], list[str]]:
+    """Return utterances in seconds whose times are whole numbers, and a note if these changed.
+
+    They are milliseconds if most utterances would otherwise last longer than 100 s.
+    """
+    lengths = [u.end - u.start for u in utterances if u.start is not None and u.end is not None]
+    if not lengths or median(lengths) <= LONGEST_SECONDS:
+        return list(utterances), []
+
+    def scaled(time: float | None) -> float | None:
+        return None if time is None else time / 1000
+
+    in_seconds = [
+        u._replace(
+            start=scaled(u.start),
+            end=scaled(u.end),
+            words=tuple(
+                Word(text=w.text, start=scaled(w.start), end=scaled(w.end)) for w in u.words
+            ),
+        )
+        for u in utterances
+    ]
+    return in_seconds, ["its times were read as milliseconds"]
+
+
+def with_usual_end(words: Sequence[Word]) -> tuple[Word, ...]:
+    """End the last word when it is said, where it would last as long as a caption is shown.
+
+    It lasts as long as its number of letters suggests, by the words before it.
+
+    Example:
+        >>> said = [Word(text="so", start=0.0, end=0.2), Word(text="good", start=0.2, end=3.0)]
+        >>> with_usual_end(said)[-1].end
+        0.6
+    """
+    *others, last = words or (Word(text=""),)
+    if not others or last.start is None or last.end is None:
+        return tuple(words)
+    per_letter = [((w.end or 0.0) - (w.start or 0.0)) / len(w.text) for w in others]
+    usual = max(median(per_letter) * len(last.text), SHORTEST_WORD)
+    end = min(last.end, round(last.start + usual, 6))
+    return (*others, last.model_copy(update={"end": end}))
+
+
+def are_fragments(utterances: Sequence[Utterance]) -> bool:
+    """Return whether nearly every utterance is one to three words of a longer sentence.
+
+    Programs for short videos write subtitles so. Few words with a mark at their end are an
+    answer ("Yes."), and a sentence of Chinese has no spaces.
+    """
+    if len(utterances) < FEWEST_FRAGMENTS or any(u.start is None for u in utterances):
+        return False
+    sentences = sum(ends_sentence(u.text) for u in utterances)
+    return sum(map(_is_short, utterances)) >= 0.9 * len(utterances) >= 1.8 * sentences
+
+
+def _is_short(utterance: Utterance) -> bool:
+    text = utterance.text
+    most = MOST_LETTERS if _is_unspaced(text[0]) else len(text)
+    return len(text.split()) <= MOST_WORDS and len(text) <= most
+
+
+def ends_sentence(text: str) -> bool:
+    """Return whether a text ends with a mark that ends sentences."""
+    return text.rstrip().rstrip(CLOSERS).endswith((*SENTENCE_ENDS, *WIDE_SENTENCE_ENDS))
 
 
 def _is_unspaced(letter: str) -> bool:

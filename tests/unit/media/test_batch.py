@@ -103,7 +103,7 @@ def test_files_become_a_corpus(write, extract, out):
         source=('2 media files in "src"', "2 files became 3 clips"),
         left_out=(
             "15.5 of 20.0 s of the files that were cut lie outside their utterances: "
-            "nothing was said there",
+            "no words were found there",
         ),
     )
     assert outcome.failures == []
@@ -111,15 +111,41 @@ def test_files_become_a_corpus(write, extract, out):
     assert outcome.timings == dict.fromkeys(STAGES, 0.5)
 
 
-def test_many_notes_are_cut_short(write, extract, out, monkeypatch):
-    monkeypatch.setattr(merge, "MOST_NOTES", 2)
+def test_notes_of_one_kind_are_one_line(write, extract, out):
     lines = {f"f{count}": "\n".join(["so"] * count) for count in (2, 3, 4, 5)}
     notes = extract(write(**lines)).card.notes
     assert notes[1:] == (
         '"f2.mp4": no face in any picture: vision is left out',
-        '"f3.mp4": 3 lines',
-        "and 2 more notes on files",
+        '"f3.mp4": 3 lines (the like in 2 more files: see errors.csv)',
     )
+    assert out.with_name("errors.csv").read_text().splitlines() == [
+        "item,cause",
+        "f3.mp4,note: 3 lines",
+        "f4.mp4,note: 4 lines",
+        "f5.mp4,note: 5 lines",
+    ]
+
+
+def test_notes_beyond_the_most_are_listed_beside_the_corpus(write, extract, out, monkeypatch):
+    monkeypatch.setattr(merge, "MOST_NOTES", 1)
+    notes = extract(write(f2="so\nso", f3="so\nso\nso")).card.notes
+    assert notes[2:] == ("and 1 more kind of notes on files: see errors.csv",)
+    assert out.with_name("errors.csv").read_text().splitlines()[1:] == ["f3.mp4,note: 3 lines"]
+
+
+@pytest.mark.parametrize(
+    ("one", "other", "is_same"),
+    [
+        ("transcript: 1 sound was left out: [a]", "transcript: 2 sounds were left out: (b)", True),
+        ("transcript: speaker names: Anna", "transcript: speaker names: Ben, Anna", True),
+        ("it ends at 3.1 of 9.0 s: the rest is missing", "it ends at 2.0 of 8.1 s: the", True),
+        ('1 of 2 utterances of "a.srt" begin', '2 of 9 utterances of "b.srt" begin', True),
+        ("no sound: audio is left out", "no pictures: vision is left out", False),
+        ("audio is missing in 1 of 2 utterances", "vision is missing in 1 of 2 utterances", False),
+    ],
+)
+def test_kind_of_a_note(one, other, is_same):
+    assert (merge._kind(one) == merge._kind(other)) is is_same
 
 
 def test_labels_come_from_the_table(tmp_path, extract, out):

@@ -335,6 +335,37 @@ def test_transcript_without_times_is_aligned(talk, make_extractor, monkeypatch, 
     assert [clip.text for clip in found.clips] == ["so", "it", "goes"]  # .7 s apart
 
 
+def test_fragments_are_joined_and_cut_at_pauses(talk, make_extractor, monkeypatch, tmp_path):
+    path = tmp_path / "talk.srt"
+    pieces = ("0.1 0.3 so", "0.3 0.6 it", "0.6 0.8 goes", "1.6 2.0 and then", "2.0 2.4 on")
+    cues = ("0:0{} --> 0:0{}\n{}\n".format(*piece.split(maxsplit=2)) for piece in pieces)
+    path.write_text("\n".join(cues))
+
+    def time_words(audio, text, *, language, recogniser):
+        assert text == "and then"
+        return (Word(text="and", start=0.0, end=0.2), Word(text="then", start=0.2, end=0.4))
+
+    monkeypatch.setattr(spoken, "time_words", time_words)
+    found = make_extractor().extract(talk, transcript=path)
+    assert [clip.text for clip in found.clips] == ["so it goes", "and then on"]
+    assert found.spans == [(0.1, 0.8), (1.6, 2.4)]
+    assert [word.start for word in found.clips[0].words] == pytest.approx([0.0, 0.2, 0.5])
+    assert found.notes == (
+        "transcript: its 5 pieces have 1 to 3 words each: they were joined, and cut at their "
+        "pauses",
+    )
+    (whole,) = make_extractor().extract(talk, transcript=path, span=(0, 1.5)).clips
+    assert whole.text == "so it goes"
+
+
+def test_language_asked_for_is_taken_of_two(talk, make_extractor, monkeypatch, tmp_path):
+    path = tmp_path / "talk.srt"
+    path.write_text("0:00 --> 0:01\n你好。\nSo it.\n\n0:01 --> 0:02\n好吗？\nGoes?\n")
+    monkeypatch.setattr(spoken, "time_words", lambda *_, **__: (Word(text="so", start=0, end=1),))
+    found = make_extractor(language="en").extract(talk, transcript=path)
+    assert [clip.text for clip in found.clips] == ["So it.", "Goes?"]
+
+
 def test_transcript_names_the_speakers(talk, make_extractor, monkeypatch, tmp_path):
     """With times; without them, where the words of one end those of the next begin."""
     subtitles, lines = tmp_path / "talk.srt", tmp_path / "talk.txt"

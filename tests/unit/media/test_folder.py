@@ -97,6 +97,27 @@ def test_what_is_not_media_is_named_for_each_folder(tmp_path):
     ]
 
 
+@pytest.mark.parametrize("source", [".", "x.mp4"])
+@pytest.mark.parametrize(
+    ("language", "unused"),
+    [(None, "2 (x.de.vtt, x.en.vtt)"), ("en", "1 (x.de.vtt)"), ("fr", "2 (x.de.vtt, x.en.vtt)")],
+)
+def test_transcripts_of_other_languages_are_named(tmp_path, source, language, unused):
+    for name in ("x.mp4", "x.en.vtt", "x.de.vtt"):
+        (tmp_path / name).touch()
+    assert phrases(gather([tmp_path / source], language=language)) == [
+        f"transcripts of a language that is not used (choose by --language): {unused}"
+    ]
+
+
+def test_other_transcripts_beside_a_file_are_named(tmp_path):
+    for name in ("x.mp4", "x.srt", "x.json", "y.srt", "x.wav"):
+        (tmp_path / name).touch()
+    assert phrases(gather([tmp_path / "x.mp4"])) == [
+        "transcripts in whose place another text is used: 1 (x.json)"
+    ]
+
+
 def test_a_file_is_taken_once_under_whatever_name(make_folder):
     folder = make_folder("video_id,clip_id,text,label\nv,1,a,1\n", ["v/1"])
     (folder.parent / "more").mkdir()

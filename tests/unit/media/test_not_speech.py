@@ -25,6 +25,8 @@ from mmcl.media.not_speech import without_credits, without_sounds
         ("♪ la la\n♪ lo lo", "", ["♪ la la", "♪ lo lo"]),
         ("♪♪", "", ["♪♪"]),
         ("♫ la la ♫", "", ["♫ la la ♫"]),
+        ("(RÍE) ¡Hola!", "¡Hola!", ["(RÍE)"]),
+        ("(аплодисменты)", "", ["(аплодисменты)"]),
         ("# la la #\nHello", "Hello", ["# la la #"]),
     ],
 )
@@ -41,6 +43,7 @@ def test_sounds_are_left_out(text, rest, sounds):
         ("it was *really* good", ["*really*"]),
         ("(all of them at once)", ["(all of them at once)"]),
         (f"(the music{' so' * 8})", [f"(the music{' so' * 8})"]),
+        ("la (série) est bonne", ["(série)"]),
         ("we are #1 and #metoo", []),
         ("three * two * one", []),
     ],
@@ -58,6 +61,7 @@ def test_what_may_be_speech_is_kept(text, doubtful):
         "Subtitles by\nAnna Berg",
         "Sync and corrections by n17t01",
         "Synced & corrected by MaxPayne",
+        "Translator: Anna Smith\nReviewer: Ben Jones",  # TED
         "www.OpenSubtitles.org",
         "Support us and become VIP member\nto remove all ads from www.OpenSubtitles.org",
         "Transcribed by https://otter.ai",

@@ -117,3 +117,24 @@ def test_dashes_and_changes_are_no_text():
 )
 def test_looks_like_a_name(text, expected):
     assert looks_like_a_name(text) is expected
+
+
+@pytest.mark.parametrize(
+    ("lines", "names"),
+    [
+        (["[Anna] Hi.", "[Ben] Yes.", "[Anna] So."], ["Anna", "Ben", "Anna"]),
+        (["（田中）はい。", "（鈴木）いいえ。", "（田中）そう。"], ["田中", "鈴木", "田中"]),
+        (["[Narrator] Once.", "He left.", "[Narrator] The end."], ["Narrator", None, "Narrator"]),
+        (["(MAN) Who?", "(MAN) Me."], ["MAN", "MAN"]),
+        (["[Sighs] I know.", "[Groans] No.", "[Sighs] So."], [None] * 3),  # sounds
+        (["[Anna] Hi.", "[Ben] Yes.", "[Clara] So."], [None] * 3),  # none comes back
+        (["[Anna] Hi.", "a", "b", "c", "d", "e", "[Anna] So."], [None] * 7),  # too rare
+    ],
+)
+def test_names_in_brackets_that_come_back(lines, names):
+    assert [name for name, _ in speakers(*lines)[0]] == names
+
+
+def test_sound_before_a_name():
+    told, _ = speakers("[door opens] ANNA: Hi.", "(laughs) ANNA: So.", "[Anna] Note: no.")
+    assert told[:2] == [("ANNA", "[door opens] Hi."), ("ANNA", "(laughs) So.")]

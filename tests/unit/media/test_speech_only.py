@@ -94,3 +94,8 @@ def test_words_of_an_unchanged_text_stay_as_they_are():
 def test_words_that_do_not_fit_the_text_are_found_anew():
     piece = Utterance(0.0, 3.0, "[Music] so good", words("so", "fine"))
     assert speech_only([piece])[0][0].words == ()
+
+
+def test_song_that_goes_on_in_the_next_subtitle():
+    assert said("\u266a la la", "and so on \u266a", "He said hi.") == [("He said hi.", None)]
+    assert said("\u266a la la", "he said", "and so on \u266a")[0] == ("he said", None)

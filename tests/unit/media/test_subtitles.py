@@ -4,7 +4,7 @@ import pytest
 
 from mmcl.corpus.schema import Word
 from mmcl.errors import MediaError
-from mmcl.media.subtitles import has_cues, inline_words, read_cues, read_timed_lines
+from mmcl.media.subtitles import has_cues, inline_words, read_cues, read_timed_lines, without_markup
 from mmcl.media.utterances import Utterance
 
 TWO = [Utterance(1.0, 2.5, "one"), Utterance(3.0, 4.0, "two")]
@@ -40,6 +40,8 @@ def cues_of(text):
             "last one\n00:03.000 --> 00:04.000\ntwo\n\nNOTE end",
             id="vtt",
         ),
+        pytest.param("0:00:01.000,0:00:02.500\none\n\n0:00:03.000,0:00:04.000\ntwo", id="sbv"),
+        pytest.param("1\n0:00:01:000 --> 0:00:02:500\none\n\n0:03 --> 0:04\ntwo", id="colons"),
         pytest.param("WEBVTT\n0:01 --> 0:02.5\none\n\n0:03 --> 0:04\ntwo", id="header-touches"),
     ],
 )
@@ -77,7 +79,7 @@ def test_text_after_an_empty_line_is_kept_and_said():
         ("WEBVTT\n\nhello\n\n0:01 --> 0:02\none", 3, "hello"),
         ("just text", 1, "just text"),
         ("1\n0:01 --> 0:02\none\n\n2\n0:03 --> \ntwo", 6, "0:03 --> "),
-        ("1\n00:00:01:500 --> 00:00:02:500\none", 2, "00:00:01:500 --> 00:00:02:500"),
+        ("1\n00:00:01:50 --> 00:00:02:50\none", 2, "00:00:01:50 --> 00:00:02:50"),
     ],
 )
 def test_broken_lines_are_refused(text, number, line):
@@ -113,7 +115,7 @@ def test_words_with_times_inside():
     assert inline_words(cue) == (
         Word(text="so", start=1.0, end=1.5),
         Word(text="very", start=1.5, end=2.0),
-        Word(text="good", start=2.0, end=3.0),
+        Word(text="good", start=2.0, end=2.75),
     )
 
 
@@ -133,3 +135,29 @@ def test_words_without_sure_times_have_none(text):
 def test_bracket_is_one_word():
     cue = Utterance(1.0, 3.0, "so<00:00:01.500><c> [\xa0__\xa0]</c><00:00:02.000><c> good</c>")
     assert [word.text for word in inline_words(cue)] == ["so", "[\xa0__\xa0]", "good"]
+
+
+def test_minutes_may_be_more_than_99():
+    assert cues_of("100:01.500 --> 100:02\none")[0].start == 6001.5
+
+
+@pytest.mark.parametrize(
+    ("text", "plain"),
+    [
+        ("<i>so</i> <b>good</b>", "so good"),
+        ('<font color="#ffff00" size=4>so</font>', "so"),
+        ("<c.yellow.bg_blue>so</c><00:00:01.000><c> good</c>", "so good"),
+        ("<lang en>so</lang> <ruby>漢<rt>kan</rt></ruby>", "so 漢"),
+        ("{\\an8}so{\\i1} good{\\i0}", "so good"),
+        ("{\\pos(192,210)}so\\Ngood", "so\ngood"),
+        ("{y:i}so", "so"),
+        ("so<br/>good<BR>now", "so\ngood\nnow"),
+        ("rock &amp; roll &gt;&gt; it&#39;s&nbsp;on", "rock & roll >> it's\xa0on"),
+        ("so\u200b good\ufeff", "so good"),  # spaces of no width
+        ("&lrm;so good\u202c", "so good"),  # the direction of writing
+        ("if a < b and b > c", "if a < b and b > c"),
+        ("<laughter> I <3 it", "<laughter> I <3 it"),
+    ],
+)
+def test_markup_is_taken_out(text, plain):
+    assert without_markup(text) == plain

@@ -11,7 +11,9 @@ from mmcl.media.utterances import Utterance
 
 
 def read(content):
-    return read_json("a.json", json.dumps(content))
+    utterances, notes = read_json("a.json", json.dumps(content))
+    assert not notes
+    return utterances
 
 
 def test_whisper_x():
@@ -63,7 +65,7 @@ def test_youtube():
             "this film",
             (
                 Word(text="this", start=0.8, end=1.225),
-                Word(text=" film".strip(), start=1.225, end=3.8),
+                Word(text=" film".strip(), start=1.225, end=1.65),
             ),
         ),
         Utterance(3.8, 5.8, "was so\ngood"),
@@ -72,6 +74,42 @@ def test_youtube():
 
 def test_text_alone():
     assert read({"text": "so good"}) == [Utterance(None, None, "so good")]
+
+
+def test_words_of_the_whole_text_are_pieces_of_their_own():
+    """As OpenAI's interface writes them: the words lack the marks that the text has."""
+    words = [{"word": "Hi", "start": 0, "end": 0.5}, {"word": "there", "start": 0.5, "end": 1}]
+    assert read({"text": "Hi there.", "words": words, "duration": 2.0}) == [
+        Utterance(0, 0.5, "Hi"),
+        Utterance(0.5, 1, "there."),
+    ]
+    (whole,) = read({"text": "Hi you there.", "words": words})
+    assert whole[:3] == (0, 1, "Hi you there.")
+
+
+def test_starts_and_durations():
+    """As youtube-transcript-api writes them: captions last into the next one."""
+    items = [
+        {"text": "a", "start": 0.5, "duration": 3.0},
+        {"text": "b", "start": 2.0, "duration": 1.5},
+        {"text": "c", "start": 9, "duration": 1},
+    ]
+    assert read(items) == [
+        Utterance(0.5, 2.0, "a"),
+        Utterance(2.0, 3.5, "b"),
+        Utterance(9, 10, "c"),
+    ]
+
+
+def test_whole_numbers_far_apart_are_milliseconds():
+    """As AssemblyAI writes them."""
+    words = [{"text": "so", "start": 250, "end": 650}]
+    item = {"text": "so", "start": 250, "end": 1200, "speaker": "A", "words": words}
+    content = {"status": "completed", "text": "so", "utterances": [item]}
+    assert read_json("a.json", json.dumps(content)) == (
+        [Utterance(0.25, 1.2, "so", (Word(text="so", start=0.25, end=0.65),), "A")],
+        ["its times were read as milliseconds"],
+    )
 
 
 def test_youtube_without_times_is_refused():

@@ -8,7 +8,7 @@ from mmcl.media.utterances import Utterance
 
 TWO = [Utterance(0.5, 2.25, "Kids, yes"), Utterance(3.0, 4.5, "door")]
 COMMAS = "commas in its times were read as decimal points"
-MILLISECONDS = "its times were read as milliseconds, as Whisper writes them"
+MILLISECONDS = "its times were read as milliseconds"
 
 
 def table(text):
@@ -81,7 +81,7 @@ def test_broken_rows_are_refused(text, number, expected, line):
 
 
 def lines(text):
-    utterances, notes = read_lines(text)
+    utterances, notes = read_lines("a.txt", text)
     return [(utterance.text.strip(), utterance.speaker) for utterance in utterances], notes
 
 
@@ -107,6 +107,8 @@ def test_headings_name_the_speakers(text):
         "0:00 hello all\n0:03 welcome",
         "[00:00:00] hello all\n[00:00:03] welcome",
         "(0:00) - hello all\n(0:03) - welcome",
+        "[00:00.10]hello all\n[00:03.20]welcome",
+        "0:00\n0 seconds\nhello all\n1:03:02\n1 hour, 3 minutes, 2 seconds\nwelcome",
     ],
 )
 def test_times_before_lines_are_left_out(text):
@@ -124,3 +126,30 @@ def test_times_before_lines_are_left_out(text):
 )
 def test_times_that_are_said_stay(text):
     assert lines(text) == ([(line, None) for line in text.split("\n")], [])
+
+
+def test_times_alone_on_their_lines_are_left_out_wherever_they_are():
+    assert lines("hello all\n0:03\nand\nso\non\n0:09")[0] == [
+        (line, None) for line in ("hello all", "and", "so", "on")
+    ]
+
+
+def test_table_of_unknown_columns_is_refused():
+    """As ELAN exports it; with the line that the error asks for it is read."""
+    row = "ANNA\t\t00:00:00.500\t00:00:02.250\tKids, yes\n"
+    with pytest.raises(MediaError) as caught:
+        lines(row)
+    assert str(caught.value) == (
+        '"a.txt" is a table, and which of its 5 columns is which is not known.\n'
+        "  Its first line: ANNA |  | 00:00:00.500 | 00:00:02.250 | Kids, yes\n"
+        "  Write a first line that names the columns, with tabs between them: start, end, text "
+        "and, if wanted, speaker. Others may have any other names."
+    )
+    assert table(f"speaker\tx\tstart\tend\ttext\n{row}")[0] == [
+        Utterance(0.5, 2.25, "Kids, yes", speaker="ANNA")
+    ]
+
+
+@pytest.mark.parametrize("titles", ["tmin,tmax,text", "Begin Time,End Time,Text", "from,to,text"])
+def test_names_of_columns(titles):
+    assert table(f"{titles}\n0.5,2.25,door\n")[0] == [Utterance(0.5, 2.25, "door")]

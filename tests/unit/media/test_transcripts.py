@@ -129,7 +129,7 @@ EMPTY = "Leave it out, and what is said is recognised from the sound."
             "a.docx",
             "",
             '"a.docx" is no transcript that can be read; '
-            "expected .srt, .vtt, .json, .txt, .csv, .tsv.",
+            "expected .srt, .vtt, .sbv, .json, .txt, .csv, .tsv.",
             id="format",
         ),
         pytest.param("a.srt", "", f'"a.srt" holds no utterance.\n  {EMPTY}', id="empty"),
@@ -333,10 +333,10 @@ def test_automatic_captions(written):
             (
                 Word(text="we", start=0.5, end=1.1),
                 Word(text="saw", start=1.1, end=1.3),
-                Word(text="it", start=1.3, end=2.0),
+                Word(text="it", start=1.3, end=1.666667),
             ),
         ),
-        Utterance(2.01, 4.0, "twice", (Word(text="twice", start=3.0, end=4.0),)),
+        Utterance(2.01, 4.0, "twice", (Word(text="twice", start=3.0, end=3.707143),)),
         Utterance(4.01, 5.0, "yes"),
     ]
     assert notes == ["4 repeated lines were dropped", "1 sound was left out: [Music]"]
@@ -353,6 +353,43 @@ def test_automatic_captions_as_srt(written):
         (4.01, 5.0, "yes"),
     ]
     assert notes == ["4 repeated lines were dropped", "1 sound was left out: [Music]"]
+
+
+@pytest.mark.parametrize(
+    ("name", "text"),
+    [
+        ("a.txt", "00:00:00:00 - 00:00:02:12\nSpeaker 1\nHello.\n"),  # Premiere
+        ("a.srt", "1\n00:00:00:00 --> 00:00:02:12\nHello.\n"),
+        ("a.txt", "00;00;00;00 00;00;02;12 Hello.\n"),
+    ],
+)
+def test_times_that_count_pictures_are_refused(written, name, text):
+    with pytest.raises(MediaError) as caught:
+        read_transcript(written(name, text))
+    assert str(caught.value) == (
+        f'"{name}" is subtitles whose times count pictures (hours:minutes:seconds:pictures), not a '
+        "transcript.\n  Export them as srt, whose times end in thousandths of a second."
+    )
+
+
+def test_subtitles_in_two_languages(written):
+    path = written("a.srt", "0:00 --> 0:01\n你好。\nHi.\n\n0:01 --> 0:02\n好吗？\nWell?\n")
+    assert [u.text for u in read_transcript(path, "en").utterances] == ["Hi.", "Well?"]
+    utterances, notes = read_transcript(path)
+    assert [u.text for u in utterances] == ["你好。", "好吗？"]
+    assert notes == ['subtitles in two languages: "你好。" and the like were kept, "Hi." left out']
+
+
+def test_names_above_what_is_said(written):
+    """As Teams writes them into a document."""
+    text = "0:0:0.0 --> 0:0:2.340\nAnna Smith\nGood morning.\n\n0:0:2.5 --> 0:0:4.1\n{}\nHi.\n"
+    utterances, _ = read_transcript(written("a.txt", text.format("Ben")))
+    assert [(u.text, u.speaker) for u in utterances] == [
+        ("Good morning.", "Anna Smith"),
+        ("Hi.", "Ben"),
+    ]
+    utterances, _ = read_transcript(written("a.txt", text.format("Oh, Ben.")))
+    assert [u.text for u in utterances] == ["Anna Smith Good morning.", "Oh, Ben. Hi."]
 
 
 def test_captions_that_last_into_the_next(written):
@@ -499,6 +536,7 @@ def test_find_transcript(tmp_path, written):
         (["talk.en.vtt", "talk.de.vtt"], None),  # which of them is said is not known
         (["talk.en.vtt", "talk.srt"], "talk.srt"),
         (["talk.final.srt", "talks.en.vtt"], None),
+        (["talk.en.json", "talk.en.srt", "talk.en-orig.vtt"], "talk.en.srt"),
     ],
 )
 def test_find_transcript_that_names_its_language(tmp_path, written, names, expected):
@@ -506,3 +544,13 @@ def test_find_transcript_that_names_its_language(tmp_path, written, names, expec
         written(name, "x")
     found = find_transcript(tmp_path / "talk.mp4")
     assert (found and found.name) == expected
+
+
+def test_find_transcript_of_a_language(tmp_path, written):
+    for name in ("talk.en.vtt", "talk.de.vtt", "talk.ger.srt"):
+        written(name, "x")
+    assert find_transcript(tmp_path / "talk.mp4", "en") == tmp_path / "talk.en.vtt"
+    assert find_transcript(tmp_path / "talk.mp4", "de") == tmp_path / "talk.de.vtt"
+    assert find_transcript(tmp_path / "talk.mp4", "fr") is None
+    written("talk.txt", "x")
+    assert find_transcript(tmp_path / "talk.mp4", "en") == tmp_path / "talk.txt"

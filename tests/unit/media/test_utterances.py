@@ -4,7 +4,13 @@ import pytest
 
 from mmcl.corpus.schema import Word
 from mmcl.errors import MediaError
-from mmcl.media.utterances import Utterance, cut_utterances, joined
+from mmcl.media.utterances import (
+    Utterance,
+    are_fragments,
+    cut_utterances,
+    joined,
+    with_usual_end,
+)
 
 
 def said(*timed):
@@ -82,3 +88,33 @@ def test_words_without_times_are_refused():
         'the word "so" has no times; expected some for every word.\n'
         "  Find them first: mmcl.media.align.time_words"
     )
+
+
+@pytest.mark.parametrize(
+    ("texts", "expected"),
+    [
+        ("so|I|saw|it", True),
+        ("so I|saw it|and it|was very good", True),
+        ("so|I|saw", False),  # too few to tell
+        ("Yes.|No.|Maybe!|Yes.", False),  # answers
+        ("so I saw it then|and left|again|so", False),
+        ("我|喜欢|这部|电影", True),
+        ("我喜欢这部电影|我们走吧好吗|再见了我的朋友|我喜欢这部电影", False),  # sentences
+    ],
+)
+def test_fragments(texts, expected):
+    pieces = [Utterance(n, n + 1, text) for n, text in enumerate(texts.split("|"))]
+    assert are_fragments(pieces) is expected
+    assert not are_fragments([piece._replace(start=None, end=None) for piece in pieces])
+
+
+@pytest.mark.parametrize(("end", "expected"), [(9.0, 2.6), (1.8, 1.8)])
+def test_last_word_lasts_as_long_as_its_letters_suggest(end, expected):
+    words = said(("so", 0.0, 0.4), ("very", 0.4, 0.8), ("so", 0.8, 1.4), ("amazed", 1.4, end))
+    # Seconds per letter of the others: 0.2, 0.1 and 0.3, so 0.2.
+    assert with_usual_end(words)[-1].end == expected
+
+
+def test_last_word_alone_keeps_its_end():
+    assert with_usual_end(said(("so", 0.0, 5.0))) == tuple(said(("so", 0.0, 5.0)))
+    assert with_usual_end([]) == ()
