@@ -113,7 +113,8 @@ def test_classes_that_do_not_count_from_zero_are_named_by_their_numbers(labelled
     assert corpus.card.task.names == names
     assert [int(corpus.card.task.names[label]) for label in labels_of(corpus)] == numbers
     listed = ", ".join(names)
-    assert f"classification_labels: the classes are the numbers {listed}" in corpus.card.notes
+    hint = " (a label that is unknown should be NaN)" if names[0] == "-1" else ""
+    assert f"classification_labels: the classes are the numbers {listed}{hint}" in corpus.card.notes
 
 
 def test_one_hot_rows_are_one_class(labelled):
@@ -144,7 +145,8 @@ def test_several_scores_per_clip_are_refused(labelled):
     assert refusal(path) == (
         f'{path}, field "labels" has shape [9, 7] and holds -3..3: several labels per clip.\n'
         "  Expected one number or name per clip, one-hot rows, or 0 and 1 for every emotion.\n"
-        "  Keep one of them in the file, for example the first: labels[:, 0]\n"
+        "  Keep one of them in the file, for example the first: labels[:, 0]; to leave the field "
+        'out: --rename "labels="\n'
         "  The layouts that can be read: mmcl corpus convert --help"
     )
 
@@ -195,6 +197,7 @@ def test_names_of_a_corpus_need_as_many_classes(labelled):
         ([2.0, 7.0], (1.0, 7.0)),
         ([1.5, 4.5], (0.0, 5.0)),
         ([0.0, 85.5], (0.0, 100.0)),
+        ([2.0, 85.0], (0.0, 100.0)),
         ([-0.5, 0.9], (-1.0, 1.0)),
         ([-2.0, 8.5], (-10.0, 10.0)),
     ],
@@ -289,3 +292,36 @@ def test_whole_scores_beyond_every_usual_range_are_asked_about(labelled):
     path = labelled([1, 500, 20, 300, 7, 8, 9, 400, 2], "regression_labels")
     assert "--label-range LOW HIGH" in refusal(path)
     assert read_corpus(path, label_range=(0.0, 500.0)).card.task.score_range == (0.0, 500.0)
+
+
+def test_known_corpus_is_recognised_by_the_first_clip_that_has_a_modality(dump):
+    steps = {"text": np.ones((2, 300)), "audio": np.ones((2, 74)), "vision": np.ones((2, 35))}
+    fields = {m: [array] * 4 for m, array in steps.items()} | {
+        "audio": [None, *[steps["audio"]] * 3]
+    }
+    fields["labels"] = np.eye(2)[np.arange(16).reshape(4, 4) % 2]
+    card = read_corpus(dump({"train": fields}, "iemocap.pkl")).card
+    assert card.task.names == ("neutral", "happy", "sad", "angry")
+
+
+@pytest.mark.parametrize("odd", ["positive", "1"])
+def test_annotations_that_are_not_taken_are_no_reason_to_refuse_a_file(content, dump, odd):
+    for fields in content.values():
+        fields["annotations"] = ["Positive"] * len(fields["id"])
+    content["train"]["annotations"][0] = odd
+    assert read_corpus(dump(content)).card.task.kind == "regression"
+    for fields in content.values():
+        del fields["regression_labels"]
+    assert "annotations" in refusal(dump(content))
+
+
+def test_many_whole_numbers_are_rather_scores(content, dump):
+    steps = np.ones((40, 2, 3))
+    path = dump({"train": {"text": steps, "label": np.arange(40) * 2}})
+    corpus = read_corpus(path)
+    assert corpus.card.task.score_range == (0.0, 100.0)
+    assert questions(corpus) == [
+        "label: taken as scores, but they are whole numbers 0..78; are they classes? "
+        "Then: --task classes"
+    ]
+    assert read_corpus(path, task="classes").card.task.names[:2] == ("class_0", "class_1")

@@ -268,3 +268,33 @@ def test_lengths_of_an_absent_modality_are_left_out(dump):
     account = read_corpus(dump(content)).card.account
     assert account.left_out == ("field audio_lengths, since there is no field audio",)
     assert "audio_lengths" not in account.source[1]
+
+
+def test_clip_of_nothing_but_padding_stays_if_the_user_says_that_there_is_none(dump):
+    content, _ = padded("right", lengths_in_file=False, value=-1.0)
+    content["valid"]["audio"][1] = -1.0
+    content = {
+        split: {"audio": f["audio"], "text": f["audio"], "labels": f["regression_labels"]}
+        for split, f in content.items()
+    }
+    content["valid"]["text"] = content["valid"]["text"] + 2
+    path = dump(content)
+    assert "audio" not in list(corpus_clips(read_corpus(path)))[5].features
+    whole = list(corpus_clips(read_corpus(path, padding="none")))
+    np.testing.assert_array_equal(whole[5].features["audio"], np.full((8, 2), -1.0))
+
+
+def test_lengths_of_several_modalities_are_left_out_together(dump):
+    """Aligned features, whose lengths of audio and text both count the padding."""
+    content, _ = padded("right", lengths_in_file=False)
+    for fields in content.values():
+        fields["text"] = fields["audio"]
+        for modality in TOTAL:
+            fields[f"{modality}_lengths"] = [8] * len(fields["text"])
+    path = dump(content)
+    note = next(note for note in read_corpus(path).card.notes if "count every step" in note)
+    advice = '--rename "text_lengths=" --rename "audio_lengths=")'
+    assert note.endswith(advice)
+    without = {"text_lengths": "", "audio_lengths": ""}
+    lengths = [len(c.features["audio"]) for c in corpus_clips(read_corpus(path, rename=without))]
+    assert lengths == [length for by in LENGTHS.values() for length in by["audio"]]

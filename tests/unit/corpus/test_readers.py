@@ -368,9 +368,11 @@ def test_mmsa_mask_of_other_steps_is_a_fault(mmsa, dump):
     path = dump(mmsa)
     assert refusal(path) == (
         f'{path}, split "valid": the mask of text has 5 steps, its features 6.\n'
-        "  A mask must cover the same steps as the features.\n"
+        "  A mask must cover the same steps as the features. Correct it, or go without it: "
+        '--rename "text_bert="\n'
         f"  See them all: mmcl corpus check {path}"
     )
+    assert read_corpus(path, rename={"text_bert": ""}).card.counts["valid"] == 3
 
 
 def test_mmsa_tokens_of_another_shape_are_refused(mmsa, dump):
@@ -667,7 +669,7 @@ def test_id_in_two_splits(content, dump):
     )
 
 
-@pytest.mark.parametrize(("label", "shown"), [(3.5, "3.5"), (np.nan, "nan"), (-np.inf, "-inf")])
+@pytest.mark.parametrize(("label", "shown"), [(3.5, "3.5"), (-np.inf, "-inf")])
 def test_label_outside_its_range(content, dump, label, shown):
     content["valid"]["regression_labels"][1] = label
     path = dump(content, "mosi.pkl")
@@ -679,7 +681,7 @@ def test_label_outside_its_range(content, dump, label, shown):
     )
 
 
-@pytest.mark.parametrize(("label", "shown"), [(-1, "-1"), (8, "8"), (1.5, "1.5"), (np.nan, "nan")])
+@pytest.mark.parametrize(("label", "shown"), [(-1, "-1"), (8, "8"), (1.5, "1.5")])
 def test_class_that_does_not_exist(content, dump, label, shown):
     for fields in content.values():
         fields["classification_labels"] = np.linspace(0, 7, len(fields["id"])).round()
@@ -689,6 +691,27 @@ def test_class_that_does_not_exist(content, dump, label, shown):
         f'{path}, split "test", clip "test-1": label is {shown}.\n'
         "  A label must be a whole number from 0 to 7.\n"
         f"  See them all: mmcl corpus check {path}"
+    )
+
+
+@pytest.mark.parametrize("field", ["regression_labels", "classification_labels"])
+@pytest.mark.parametrize("kind", [np.array, list])
+def test_label_of_nan_is_unknown(content, dump, field, kind):
+    for fields in content.values():
+        del fields["regression_labels"]
+        fields[field] = kind([*[0.0, 1.0, np.nan, 2.0][: len(fields["id"])]])
+    corpus = read_corpus(dump(content))
+    assert [clip.label for clip in corpus.split("train").clips()] == [0, 1, None, 2]
+    assert "train: 1 of 4 clips have no label" in corpus.card.notes
+
+
+def test_faults_of_a_file_that_needs_an_option_name_no_command_that_lacks_it(content, dump):
+    content["eval"] = content.pop("test")
+    content["train"]["id"][1] = "train-0"
+    path = dump(content)
+    assert refusal(path, rename={"eval": "test"}) == (
+        f'{path}, split "train": id "train-0" is listed 2 times.\n'
+        "  Every clip needs an id of its own."
     )
 
 
@@ -797,7 +820,7 @@ def test_file_without_clips(dump):
 def test_every_fault_is_listed_at_once(content, dump):
     content["train"]["vision"] = content["train"]["vision"][:3]
     content["valid"]["id"][1] = "valid-0"
-    content["test"]["regression_labels"][:] = [9.0, np.nan]
+    content["test"]["regression_labels"][:] = [9.0, np.inf]
     content["test"]["text"][0] = content["test"]["audio"][0] = content["test"]["vision"][0] = 0
     path = dump(content)
     assert refusal(path) == (
@@ -806,7 +829,7 @@ def test_every_fault_is_listed_at_once(content, dump):
         '  split "valid": id "valid-0" is listed 2 times\n'
         '  split "test", clip "test-0": it has no steps in any modality\n'
         '  split "test", clip "test-0": label is 9\n'
-        '  split "test", clip "test-1": label is nan\n'
+        '  split "test", clip "test-1": label is inf\n'
         "  A label must be a number from -2 to 2 "
         "(of another range: convert with --label-range LOW HIGH).\n"
         f"  See them all: mmcl corpus check {path}"

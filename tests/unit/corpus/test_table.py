@@ -343,7 +343,7 @@ def test_capitals_of_column_names_do_not_matter(tmp_path):
 
 
 def test_column_of_objects_is_left_out(frame, tmp_path):
-    frame["meta"] = [{"a": 1}] * len(frame)
+    frame["meta"] = [{"text": 1}] * len(frame)
     frame.to_parquet(tmp_path / "x.parquet")
     left_out = read_corpus(tmp_path / "x.parquet").card.account.left_out
     assert "field meta, which is not read" in left_out

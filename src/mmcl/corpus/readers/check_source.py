@@ -54,7 +54,9 @@ def _step_faults(split: SourceSplit, modality: Modality, where: str) -> Iterator
     mask, lengths = split.step_masks.get(modality), split.lengths.get(modality)
     if steps is not None and mask is not None and mask.shape[1] != steps:
         problem = f"the mask of {modality} has {mask.shape[1]} steps, its features {steps}"
-        yield Fault(where, problem, "A mask must cover the same steps as the features.")
+        rule = "A mask must cover the same steps as the features."
+        fix = 'Correct it, or go without it: --rename "text_bert="'
+        yield Fault(where, problem, f"{rule} {fix}")
     if steps is not None and lengths is not None:
         for row in np.flatnonzero((lengths < 0) | (lengths > steps)).tolist():
             problem = f"{modality} length is {lengths[row]}, the array has {steps} steps"

@@ -18,6 +18,7 @@ from mmcl.types import SplitName, TaskKind
 __all__ = ["LabelColumn", "label_columns"]
 
 MOST_CLASSES = 100  # more different whole numbers are scores
+USUAL_CLASSES = 32  # more are rather scores, unless the field says that they are classes
 NAMES_SHOWN = 4
 # Begins as a number does: "8%", "0,5" and "1/5" are neither numbers nor names.
 _LIKE_A_NUMBER = re.compile(r"[-+]?\.?\d[\d.,/\s]*%?")
@@ -68,7 +69,9 @@ def label_columns(source: SourceFile, path: Path) -> list[LabelColumn]:
             try:
                 columns.append(_looked_at(field, values))
             except DatasetError as error:
-                raise DatasetError(f"{path}, {error}") from None
+                # Annotations say again in words what another field says.
+                if field != "annotations" or not columns:
+                    raise DatasetError(f"{path}, {error}") from None
     return columns
 
 
@@ -153,12 +156,14 @@ def _of_numbers(column: LabelColumn, joined: NDArray[np.generic]) -> LabelColumn
         # A fraction among class numbers is a fault, which the checks report.
         return column._replace(kinds=certain, looks=f"numbers {low:g}..{high:g}")
     looks = f"whole numbers {low:g}..{high:g}"
-    if len(np.unique(known)) > MOST_CLASSES:
+    num_values = len(np.unique(known))
+    if num_values > MOST_CLASSES:
         return column._replace(kinds=("regression",), looks=looks)
     is_yes_or_no = low == 0 and high == 1
     # Scores are usually stored as floats; a field of scores says so by its name.
     counts = (joined.dtype.kind in "iu" and low >= 0) or is_yes_or_no
-    are_classes = is_class_field or (column.field in ("labels", "label") and counts)
+    is_open = column.field in ("labels", "label") and num_values <= USUAL_CLASSES
+    are_classes = is_class_field or (is_open and counts)
     kinds: list[TaskKind] = ["classes", "regression"] if are_classes else ["regression", "classes"]
     if low >= 0 and high <= 1:
         kinds.append("emotions")
@@ -191,5 +196,6 @@ def _several(column: LabelColumn, joined: NDArray[np.generic]) -> str:
     return (
         f'field "{field}" has shape {shape} and holds {held}: several labels per clip.\n'
         "  Expected one number or name per clip, one-hot rows, or 0 and 1 for every emotion.\n"
-        f"  Keep one of them in the file, for example the first: labels[:, 0]\n  {LAYOUTS}"
+        "  Keep one of them in the file, for example the first: labels[:, 0]; to leave "
+        f'the field out: --rename "{field}="\n  {LAYOUTS}'
     )

@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 
 from mmcl.corpus.readers.options import Padding
 
-__all__ = ["FEW", "Edges", "Place", "find_edges", "find_place", "spans_of"]
+__all__ = ["FEW", "Edges", "Place", "find_edges", "find_place", "leave_out", "spans_of"]
 
 FEW = 0.1  # share of clips that may contradict what all others show
 MANY = 0.5  # share of clips with empty steps at an end that makes this end one of padding
@@ -48,7 +48,7 @@ class Place(NamedTuple):
 
     Attributes:
         side: Where the padding is.
-        evidence: What shows it: the field of its lengths, or ``steps of zeros``; empty if there
+        evidence: What shows it: the fields of its lengths, or ``steps of zeros``; empty if there
             is no padding.
         notes: What could be wrong, without the modality.
         contradicting: Rows of the clips whose lengths fit no side that fits the others.
@@ -80,7 +80,7 @@ def find_place(
     Args:
         edges: All clips of the file.
         wanted: The user's choice.
-        lengths_field: Field of the lengths, for messages.
+        lengths_field: Fields of the lengths, divided by commas, for messages.
         both_ends: Whether empty steps at either end are padding, whatever other clips show:
             steps that are empty in every modality of an aligned file.
     """
@@ -171,9 +171,14 @@ def _unexplained_zeros(edges: Edges, held: NDArray[np.bool_], field: str) -> tup
             return (
                 f"its lengths count every step, but {count} of {int(held.sum())} clips {verb} with "
                 "steps of zeros; these were kept (to look for padding instead, leave the lengths "
-                f'out: --rename "{field}=")',
+                f"out: {leave_out(field)})",
             )
     return ()
+
+
+def leave_out(fields: str) -> str:
+    """Return the options that leave out fields, which are divided by commas."""
+    return " ".join(f'--rename "{field}="' for field in fields.split(", "))
 
 
 def spans_of(edges: Edges, side: Padding) -> list[tuple[int, int]]:

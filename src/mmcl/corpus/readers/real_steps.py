@@ -14,7 +14,15 @@ from numpy.typing import NDArray
 
 from mmcl.corpus.check import Fault
 from mmcl.corpus.readers.options import Padding
-from mmcl.corpus.readers.padding import FEW, Edges, Place, find_edges, find_place, spans_of
+from mmcl.corpus.readers.padding import (
+    FEW,
+    Edges,
+    Place,
+    find_edges,
+    find_place,
+    leave_out,
+    spans_of,
+)
 from mmcl.corpus.readers.source_file import Sequences, SourceSplit
 from mmcl.corpus.schema import Repairs
 from mmcl.types import MODALITIES, Modality
@@ -250,7 +258,7 @@ def _place_of(
         return Place("none")
     fields = [f"{m}_lengths" for split in splits for m in group if m in split.lengths]
     both_ends = len(group) > 1 or has_mask
-    field = fields[0] if fields else ""
+    field = ", ".join(dict.fromkeys(fields))
     place = find_place(every, padding, lengths_field=field, both_ends=both_ends)
     is_by_mask = place.evidence and has_mask and len(group) == 1 and every.lengths is None
     return place._replace(evidence="the mask of text_bert") if is_by_mask else place
@@ -272,7 +280,7 @@ def _length_faults(
             f"{', '.join(group)} length is {length}, but the steps {found.start[row]} to "
             f"{found.stop[row] - 1} of {found.total[row]} hold something",
             "Real steps must fit into the length, at the left or at the right. Correct the "
-            f'lengths, or leave them out: --rename "{place.evidence}="',
+            f"lengths, or leave them out: {leave_out(place.evidence)}",
         )
 
 
