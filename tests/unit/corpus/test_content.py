@@ -381,3 +381,21 @@ def test_features_of_as_many_values_as_there_are_steps_are_asked_about(content, 
         "audio: read as one step of 6 values; if it is 6 steps of one value, store it as "
         "[clips, 6, 1]"
     ) in corpus.card.notes
+
+
+@pytest.mark.parametrize("kind", [np.array, list])
+def test_split_without_clips_is_absent(content, dump, kind):
+    content["valid"] = {field: kind(values[:0]) for field, values in content["valid"].items()}
+    card = read_corpus(dump(content)).card
+    assert card.counts == {"train": 4, "test": 2}
+    assert 'no "valid" split in the file' in card.notes
+
+
+def test_advice_for_several_parts_can_be_followed_at_once(content, dump):
+    named = dict(zip(("train", "fold b", "fold c"), content.values(), strict=True))
+    path = dump(named)
+    said = refusal(path)
+    assert '--rename "fold b=valid"' in said
+    assert '--rename "fold c=test"' in said
+    corpus = read_corpus(path, rename={"fold b": "valid", "fold c": "test"})
+    assert corpus.card.counts == {"train": 4, "valid": 3, "test": 2}

@@ -61,7 +61,10 @@ def _step_faults(split: SourceSplit, modality: Modality, where: str) -> Iterator
         for row in np.flatnonzero((lengths < 0) | (lengths > steps)).tolist():
             problem = f"{modality} length is {lengths[row]}, the array has {steps} steps"
             clip = f'{where}, clip "{split.clip_name(row)}"'
-            yield Fault(clip, problem, "A length must be from 0 to the steps of the array.")
+            rule = (
+                "A length must be from 0 to the steps of the array. Correct the lengths, or leave"
+            )
+            yield Fault(clip, problem, f'{rule} them out: --rename "{modality}_lengths="')
     # Words without times come with one step each (MAG-BERT).
     words = split.words or []
     if any(word.start is not None for spoken in words for word in spoken):

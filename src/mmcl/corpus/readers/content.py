@@ -13,7 +13,7 @@ These forms are understood:
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -41,7 +41,7 @@ from mmcl.corpus.readers.source_file import (
     LeftOut,
     SourceFile,
     as_texts,
-    free_split,
+    free_splits,
     named_splits,
     split_of,
     text_of,
@@ -82,7 +82,7 @@ def read_content(
         source = _read_splits(splits, layout)
         if source is not None:
             source.split_keys = split_keys
-            free = free_split(split_keys)
+            free = free_splits(split_keys)
             source.left_out += [*left_out, *(_other_key(*item, free) for item in others.items())]
             return source
     raise DatasetError(_unknown_layout(content, layout))
@@ -216,13 +216,13 @@ def _splits_of_rows(
     if not named_splits(rows_of) and not set(rows_of) & set(names.values()):
         raise DatasetError(_no_split_named(column, list(rows_of)))
     splits: dict[str, Any] = {}
-    left_out = []
+    left_out, free = [], free_splits(rows_of)
     for name, rows in rows_of.items():
         if split_of(name):
             splits[name] = {field: _taken(values, rows) for field, values in fields.items()}
         elif name not in names.values():
-            free = free_split(rows_of) or "train"
-            left_out.append(_no_split(f'clips of split "{name}"', name, len(rows), free))
+            what = f'clips of split "{name}"'
+            left_out.append(_no_split(what, name, len(rows), next(free, "train")))
     return splits, left_out
 
 
@@ -268,7 +268,7 @@ def _is_magbert_split(split: Any) -> bool:
     )
 
 
-def _other_key(key: str, value: Any, free: SplitName | None) -> LeftOut:
+def _other_key(key: str, value: Any, free: Iterator[SplitName]) -> LeftOut:
     """Describe a key beside the splits: perhaps a split by another name."""
     clips = 0
     if isinstance(value, Mapping):
@@ -277,7 +277,7 @@ def _other_key(key: str, value: Any, free: SplitName | None) -> LeftOut:
     elif isinstance(value, list | tuple) and value and _is_magbert_split(value):
         clips = len(value)
     if clips:
-        return _no_split(f'key "{key}"', key, clips, free)
+        return _no_split(f'key "{key}"', key, clips, next(free, None))
     return LeftOut(f'key "{key}", which is no split')
 
 

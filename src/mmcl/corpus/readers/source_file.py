@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, NamedTuple
 
@@ -19,7 +19,7 @@ __all__ += [
     "as_label_array",
     "as_numbers",
     "as_texts",
-    "free_split",
+    "free_splits",
     "is_unlabelled",
     "named_splits",
     "split_of",
@@ -119,7 +119,7 @@ def named_splits(content: Mapping[Any, Any]) -> dict[SplitName, str]:
         if name is None:
             continue
         if name in keys:
-            own, free = text_of(key), free_split(content)
+            own, free = text_of(key), next(free_splits(content), None)
             other = f', or say what it is: --rename "{own}={free}"' if free else ""
             raise DatasetError(
                 f'the "{name}" split is there twice, as "{text_of(keys[name])}" and "{own}".\n'
@@ -134,10 +134,10 @@ def split_of(key: Any) -> SplitName | None:
     return SPLIT_NAMES.get(text_of(key).strip().lower())
 
 
-def free_split(names: Iterable[Any]) -> SplitName | None:
-    """Return the first split that no name means, which a part of another name may be."""
+def free_splits(names: Iterable[Any]) -> Iterator[SplitName]:
+    """Yield the splits that no name means: parts of other names may be these."""
     taken = {split_of(name) for name in names}
-    return next((name for name in SPLITS if name not in taken), None)
+    yield from (name for name in SPLITS if name not in taken)
 
 
 def as_features(value: Any, part: str) -> Sequences:
@@ -257,7 +257,8 @@ def is_unlabelled(value: Any) -> NDArray[np.bool_]:
     """Tell which labels are None, NaN or empty strings, ``[clips]``; of rows, in every column."""
     labels = np.asarray(value, dtype=object)
     is_empty = np.frompyfunc(lambda item: not text_of(item).strip(), 1, 1)
-    empty: NDArray[np.bool_] = is_empty(labels).astype(bool).reshape(len(labels), -1).all(axis=1)
+    columns = tuple(range(1, labels.ndim))
+    empty: NDArray[np.bool_] = is_empty(labels).astype(bool).all(axis=columns)
     return empty
 
 
