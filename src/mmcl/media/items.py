@@ -24,6 +24,7 @@ class Item(NamedTuple):
         label: Of the clip, None where unknown.
         modality_labels: As in :class:`~mmcl.corpus.schema.Clip`.
         text: What is said, where known.
+        speaker: Who says it, where known.
     """
 
     path: Path
@@ -34,6 +35,7 @@ class Item(NamedTuple):
     label: Label = None
     modality_labels: dict[Modality, float] | None = None
     text: str | None = None
+    speaker: str | None = None
 
 
 class Failure(NamedTuple):

@@ -20,7 +20,7 @@ __all__ = ["LABELS", "OPTIONAL", "REQUIRED", "LabelTable", "Row", "read_label_ta
 
 LABELS = "label.csv"
 REQUIRED = ("video_id", "clip_id", "text", "label")
-OPTIONAL = ("label_T", "label_A", "label_V", "mode", "annotation")
+OPTIONAL = ("label_T", "label_A", "label_V", "mode", "annotation", "speaker")
 MODE_NAMES = ("split", "subset", "partition", "set", "fold")
 """Other names of the column ``mode``; believed only if every cell is the name of a split."""
 
@@ -36,6 +36,7 @@ _OTHER_KINDS = (
     (b"PAR1", "a parquet file", _SAVE),
     (b"\x1f\x8b", "compressed by gzip", "Unpack it with gunzip."),
 )
+FIRST = 6  # lines in which the names of the columns are looked for
 _SHOWN = 80  # letters of a line in a message
 _WHOLE = re.compile(r"[+-]?\d+")
 
@@ -92,6 +93,7 @@ def read_label_table(path: Path) -> LabelTable:
     separator = _separator(text)
     records = [record for record in _records(text, separator) if _is_data(record)]
     filled = [record for record in records if any(record.cells)]
+    _check_header_is_first(filled)
     header, *rows = filled or [_Record(1, 1, [], "")]
     columns = _column_names(header.cells, separator)
     if not rows:
@@ -120,17 +122,29 @@ def _check_kind(path: Path) -> None:
 
 
 def _separator(text: str) -> str:
-    """Return the separator with which the header has the most columns that are known."""
+    """Return the separator with which one of the first lines has the most known columns."""
     lines = [line for line in text.split("\n") if line.strip()]
     # Excel reads and writes a first line such as "sep=;".
     if lines and re.fullmatch(r"sep=.", lines[0].strip("\n")) and lines[0][4] in _SEPARATORS:
         return lines[0][4]
 
     def known_columns(separator: str) -> tuple[int, int]:
-        cells = next(csv.reader(lines[:1], delimiter=separator), [])
-        return sum(_known_name(cell) in REQUIRED for cell in cells), len(cells)
+        rows = csv.reader(lines[:FIRST], delimiter=separator)
+        counts = ((sum(_known_name(cell) in REQUIRED for cell in row), len(row)) for row in rows)
+        return max(counts, default=(0, 0))
 
     return max(_SEPARATORS, key=known_columns)
+
+
+def _check_header_is_first(filled: Sequence[_Record]) -> None:
+    """Raise a MediaError if the columns are named below a title or a comment."""
+    for record in filled[1:FIRST]:
+        if {_known_name(cell) for cell in record.cells}.issuperset(REQUIRED):
+            raise MediaError(
+                f'"{LABELS}": its columns are named in row {record.number}, below '
+                f"{_shortened(filled[0].text)}.\n"
+                "  Expected them in the first row. Take the rows above away."
+            )
 
 
 def _records(text: str, separator: str) -> Iterator[_Record]:

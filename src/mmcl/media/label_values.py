@@ -160,7 +160,9 @@ def _check_range(numbers: Sequence[float], kind: Kind) -> None:
     low, high = DEFAULT_RANGE
     outside = sum(not low <= number <= high for number in numbers)
     is_many = outside > FEW_OUTSIDE and outside > SHARE_OUTSIDE * len(numbers)
-    if not is_many and 2 * outside <= len(numbers):
+    # Where nothing is negative, the scale is another one: 1 to 5, for example.
+    is_other = outside > 1 and min(numbers) >= 0
+    if not is_many and not is_other and 2 * outside <= len(numbers):
         return
     ways = "  For scores, give the ends of their scale: --label-range LOW HIGH"
     if may_be_classes(numbers, kind):

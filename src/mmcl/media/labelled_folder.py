@@ -31,7 +31,7 @@ from mmcl.media.label_values import (
     may_be_classes,
     read_score,
 )
-from mmcl.media.leftovers import LeftOut, list_files, unused_files
+from mmcl.media.leftovers import LISTED, LeftOut, list_files, unused_files
 from mmcl.media.raw_files import RawFiles
 from mmcl.media.transcripts import find_transcript
 from mmcl.types import SPLITS, Modality, SplitName
@@ -52,8 +52,8 @@ def read_labels(
     """Read a ``label.csv`` and find its files.
 
     Columns: ``video_id``, ``clip_id``, ``text`` (if empty, it is recognised) and ``label`` (if
-    empty, it is unknown); optionally ``label_T``, ``label_A``, ``label_V`` and ``mode``; others
-    are not read. Without ``mode`` a video's split is :func:`split_of` its id.
+    empty, it is unknown); optionally ``label_T``, ``label_A``, ``label_V``, ``mode`` and
+    ``speaker``; others are not read. Without ``mode`` a video's split is :func:`split_of` its id.
 
     Args:
         folder: Folder with ``label.csv`` and ``Raw``.
@@ -106,6 +106,16 @@ def _split_notes(table: LabelTable, items: Sequence[Item]) -> Iterator[str]:
             f'{LABELS} has no column "mode": whole videos went to train, valid and test '
             f"by a hash of video_id, {'/'.join(str(counts[name]) for name in SPLITS)} clips"
         )
+        return
+    splits = {(item.video_id, item.split) for item in items}
+    shared = [video for video, count in Counter(video for video, _ in splits).items() if count > 1]
+    if shared:
+        names = ", ".join(sorted(shared)[:LISTED])
+        more = f" and {len(shared) - LISTED} more" if len(shared) > LISTED else ""
+        yield (
+            f"{len(shared)} video{'s have' if len(shared) > 1 else ' has'} clips in several splits "
+            f"({names}{more}): test clips of people who are known from training are easier"
+        )
 
 
 # ---------------------------------------------------------------- what is there, and not used
@@ -119,7 +129,7 @@ def _described(table: LabelTable) -> str:
 
 def _unread(table: LabelTable, task: Task) -> Iterator[LeftOut]:
     """Yield the columns that are not read and the rows that are empty."""
-    read = {*REQUIRED, "mode", *(MODALITY_LABELS if task.kind == "regression" else ())}
+    read = {*REQUIRED, "mode", "speaker", *(MODALITY_LABELS if task.kind == "regression" else ())}
     absent = [name for name in OPTIONAL if name not in table.columns]
     names = [
         f"{name or 'without a name'}{'' if name in OPTIONAL else did_you_mean(name, absent)}"
@@ -180,6 +190,7 @@ class _RowReader:
             label=self._label(),
             modality_labels=self._modality_labels() or None,
             text=self.row.cells["text"] or None,
+            speaker=self.row.cells.get("speaker") or None,
         )
 
     def _path(self) -> Path:

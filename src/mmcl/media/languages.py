@@ -1,8 +1,8 @@
 """Subtitles in two languages, of which one is kept, and the languages in names of files.
 
-The two are told apart by their scripts: Chinese and Latin letters, for example. Two languages
-of the same script are only noticed where each has subtitles of its own, at the same times, and
-both are whole sentences. Other subtitles of the same times are joined.
+The two are told apart by their scripts, Chinese and Latin letters for example, or by their common
+words. Two languages of the same script are only noticed where each has subtitles of its own, at
+the same times, and both are whole sentences. Other subtitles of the same times are joined.
 """
 
 from __future__ import annotations
@@ -41,6 +41,15 @@ _LANGUAGE_TO_SCRIPT = {
 
 
 _TAG = re.compile(r"[a-z]{2,3}(?:-[A-Za-z0-9]{2,8}){0,2}")
+_COMMON_WORDS = {  # of languages with Latin letters
+    "en": "the and you was that it this of with are have they not how is my",
+    "de": "der das und ist ich nicht war ein wir sie mit auch wie habe es sehr",
+    "fr": "le les et est je ne pas vous nous avec dans c'est elle qui était très",
+    "es": "el los y muy pero está yo lo una por usted cómo fue del hay ser",
+    "it": "il gli che non sono è ma anche della era molto ho con questo c'è di",
+    "pt": "o os não você eu muito uma em isso foi ele mas são meu tem um",
+    "nl": "het een ik niet van dat op zijn maar voor heb wat ook zo hij er",
+}
 ORIGINAL = "-orig"  # yt-dlp's mark of the captions in the language that is spoken
 _LONG_TAGS = (
     "eng:en deu:de ger:de fra:fr fre:fr spa:es ita:it por:pt rus:ru zho:zh chi:zh jpn:ja kor:ko "
@@ -97,15 +106,21 @@ def one_language(
     if tracks is None:
         return _joined(cues)
     first, second = tracks
-    wanted = None if language is None else _LANGUAGE_TO_SCRIPT.get(language, "LATIN")
-    scripts = [_script(" ".join(cue.text for cue in track)) for track in tracks]
-    if wanted == scripts[1] != scripts[0]:
+    if language is not None and _likeness(second, language) > _likeness(first, language):
         first, second = second, first
     kept, dropped = (" ".join(without_markup(t[0].text).split()) for t in (first, second))
     note = f'subtitles in two languages: "{kept}" and the like were kept, "{dropped}" left out'
     times = {(cue.start, cue.end) for cue in (*first, *second)}
     others = [cue for cue in cues if (cue.start, cue.end) not in times]
     return sorted([*first, *others], key=lambda cue: cue.start or 0.0), [note]
+
+
+def _likeness(cues: Sequence[Utterance], language: str) -> tuple[bool, int]:
+    """Return whether a text has the script of a language, and how many of its common words."""
+    text = without_markup(" ".join(cue.text for cue in cues))
+    common = _COMMON_WORDS.get(language, "").split()
+    has_script = _script(text) == _LANGUAGE_TO_SCRIPT.get(language, "LATIN")
+    return has_script, sum(word in common for word in re.findall(r"\w+", text.lower()))
 
 
 def _joined(cues: Sequence[Utterance]) -> tuple[list[Utterance], list[str]]:

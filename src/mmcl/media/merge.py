@@ -126,6 +126,7 @@ def _labelled_clips(tasks: Sequence[ExtractTask]) -> Iterator[Clip]:
                     "clip_id": item.clip_id,
                     "label": item.label,
                     "modality_labels": item.modality_labels,
+                    "speaker": item.speaker or clip.speaker,
                 }
             yield clip.model_copy(update=changes)
 

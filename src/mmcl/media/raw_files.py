@@ -20,7 +20,9 @@ __all__ = ["MEDIA_ENDINGS", "RAW", "Found", "RawFiles"]
 RAW = "Raw"
 MEDIA_ENDINGS = (
     *(".mp4", ".mkv", ".webm", ".mov", ".avi", ".m4v", ".mpg", ".mpeg", ".flv", ".wmv"),
+    *(".3gp", ".ts", ".mts", ".m2ts", ".vob", ".ogv"),
     *(".wav", ".mp3", ".m4a", ".flac", ".ogg", ".opus", ".aac"),
+    *(".wma", ".aif", ".aiff", ".caf", ".amr", ".mka", ".weba"),
 )
 """Endings by which media files are found, the preferred first."""
 
@@ -114,8 +116,22 @@ class RawFiles:
         folders = sorted(p.name for p in parent.iterdir() if p.is_dir()) if parent.is_dir() else []
         unnamed = {video for video, _ in self.named}
         free = [name for name in folders if name not in unnamed]
+        if flat := self._flat_file(video_id, clip_id):
+            advice = f'move it to "{RAW}/{video_id}/{clip_id}{flat.suffix}"'
+            return Found(
+                wanted, f'no folder "{RAW}/{video_id}", but "{flat.name}" is there: {advice}'
+            )
         near = self._nearest(wanted.parent.name, {name: name for name in folders}, free)
         return Found(wanted, f'no folder "{RAW}/{video_id}"{f", {near}" if near else ""}')
+
+    def _flat_file(self, video_id: str, clip_id: str) -> Path | None:
+        """Return a file of the clip that lies in ``Raw`` itself, under the usual names."""
+        stems = (f"{video_id}_{clip_id}", f"{video_id}-{clip_id}", f"dia{video_id}_utt{clip_id}")
+        for stem in map(_composed, stems):
+            for ending, path in self._files(self.raw).get(stem, {}).items():
+                if ending in MEDIA_ENDINGS:
+                    return path
+        return None
 
     def _near_file(self, folder: Path, video_id: str, clip_id: str) -> str:
         stem_to_name = {

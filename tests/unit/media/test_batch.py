@@ -150,10 +150,10 @@ def test_kind_of_a_note(one, other, is_same):
 
 def test_labels_come_from_the_table(tmp_path, extract, out):
     folder = tmp_path / "src"
-    rows = ["a,1,yes no,1.5,test,1", "a,2,so,-1,train,", "b,1,,,valid,0.5"]
+    rows = ["a,1,yes no,1.5,test,1,Anna", "a,2,so,-1,train,,", "b,1,,,valid,0.5,"]
     (folder / "Raw" / "a").mkdir(parents=True)
     (folder / "Raw" / "b").mkdir()
-    table = "video_id,clip_id,text,label,mode,label_V\n" + "\n".join(rows)
+    table = "video_id,clip_id,text,label,mode,label_V,speaker\n" + "\n".join(rows)
     (folder / "label.csv").write_text(table)
     for name in ("a/1", "a/2", "b/1"):
         (folder / "Raw" / f"{name}.mp4").write_text("heard it")
@@ -167,6 +167,7 @@ def test_labels_come_from_the_table(tmp_path, extract, out):
     assert [clip.label for clip in clips] == [-1.0, None, 1.5]
     assert [clip.modality_labels for clip in clips] == [None, {"vision": 0.5}, {"vision": 1.0}]
     assert [clip.text for clip in clips] == ["so", "heard it", "yes no"]
+    assert [clip.speaker for clip in clips] == [None, None, "Anna"]
     assert [(clip.video_id, clip.clip_id) for clip in clips] == [("a", "2"), ("b", "1"), ("a", "1")]
 
 

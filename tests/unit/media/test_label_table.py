@@ -118,7 +118,7 @@ def test_names_of_columns_may_differ_in_case_and_spaces(read):
 
 EXPECTED = (
     "Expected: video_id, clip_id, text, label; "
-    "with them, if wanted: label_T, label_A, label_V, mode, annotation."
+    "with them, if wanted: label_T, label_A, label_V, mode, annotation, speaker."
 )
 
 
@@ -335,3 +335,13 @@ def test_quote_that_swallows_the_next_rows_is_a_fault(read):
 def test_space_before_a_quote_and_quotes_written_twice(read):
     table = read(f'{HEADER}\nv, 1, "he said ""so"", twice", 1\n')
     assert list(table.rows[0].cells.values()) == ["v", "1", 'he said "so", twice', "1"]
+
+
+@pytest.mark.parametrize("first", ["My study,,,", "# my labels", "My study;;;"])
+def test_columns_below_a_title(read, first):
+    with pytest.raises(MediaError) as caught:
+        read(f"{first}\n\n{HEADER}\nv,1,so,1\n")
+    assert str(caught.value) == (
+        f'"label.csv": its columns are named in row 3, below "{first}".\n'
+        "  Expected them in the first row. Take the rows above away."
+    )

@@ -95,6 +95,13 @@ def test_scores_in_a_form_that_is_not_read_do_not_become_classes_lightly(label):
             "\n  For classes: --task classes",
             id="1-to-5",
         ),
+        pytest.param(
+            ["1", "2", "3"] * 20 + ["4", "5"],
+            2,
+            "whole numbers from 1 to 5",
+            "\n  For classes: --task classes",
+            id="1-to-5-mostly-low",
+        ),
         pytest.param(["12.5", "99.5", "0"], 2, "numbers from 0 to 99.5", "", id="0-to-100"),
         pytest.param(
             [str(n) for n in range(100)], 96, "whole numbers from 0 to 99", "", id="too-many"

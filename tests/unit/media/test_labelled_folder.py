@@ -288,3 +288,31 @@ def test_mixed_decimal_signs_name_their_rows(make_folder):
     folder = make_folder(f'{HEADER}\nv,1,a,"1,5"\nv,2,a,0.5\n', ["v/1", "v/2"])
     with pytest.raises(MediaError, match=r'"1,5" \(row 2\) and "0.5" \(row 3\)'):
         read_labels(folder)
+
+
+def test_speakers_are_read(make_folder):
+    rows = f"{HEADER},Speaker\nv,1,so,1,Anna\nv,2,so,1,\n"
+    found = read_labels(make_folder(rows, ["v/1", "v/2"]))
+    assert [item.speaker for item in found.items] == ["Anna", None]
+    assert found.left_out == ()
+
+
+@pytest.mark.parametrize(
+    ("rows", "note"),
+    [
+        ("a/train a/train b/test", None),
+        ("a/train b/train a/test b/valid", "2 videos have clips in several splits (a, b)"),
+        ("a/train b/test b/valid", "1 video has clips in several splits (b)"),
+        (
+            "a/train a/test b/train b/test c/train c/test d/train d/test",
+            "4 videos have clips in several splits (a, b, c and 1 more)",
+        ),
+    ],
+)
+def test_videos_in_several_splits_are_named(make_folder, rows, note):
+    pairs = [row.split("/") for row in rows.split()]
+    lines = [f"{video},{n},so,-2,{split}" for n, (video, split) in enumerate(pairs)]
+    files = [f"{video}/{n}" for n, (video, _) in enumerate(pairs)]
+    folder = make_folder("\n".join([f"{HEADER},mode", *lines]), files)
+    easier = ": test clips of people who are known from training are easier"
+    assert read_labels(folder).notes == ((f"{note}{easier}",) if note else ())

@@ -43,8 +43,10 @@ def test_language_asked_for_is_kept(write):
 
 def test_two_languages_of_one_script():
     kept, notes = one_language(in_turn(GERMAN, ENGLISH), "en")
-    assert kept == cues(*GERMAN)  # which of the two is English is not known
-    assert notes == [KEPT.format("Hallo zusammen.", "Hello all.")]
+    assert kept == cues(*ENGLISH)  # "how" and "are" are English
+    assert notes == [KEPT.format("Hello all.", "Hallo zusammen.")]
+    assert one_language(in_turn(ENGLISH, GERMAN), "de")[0] == cues(*GERMAN)
+    assert one_language(in_turn(GERMAN, ENGLISH), "sv")[0] == cues(*GERMAN)  # none of them
 
 
 def test_subtitles_in_one_language_between_are_kept():

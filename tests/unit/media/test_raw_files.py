@@ -106,6 +106,17 @@ def test_folder_that_is_not_there(find):
     assert find("x", "1", ["v/1"]) == ("x/1.mp4", 'no folder "Raw/x"')
 
 
+@pytest.mark.parametrize("name", ["x_1.mp4", "x-1.wav", "diax_utt1.mp4"])
+def test_file_in_raw_itself(find, name):
+    assert find("x", "1", [name, "x_2.mp4"])[1] == (
+        f'no folder "Raw/x", but "{name}" is there: move it to "Raw/x/1{name[-4:]}"'
+    )
+
+
+def test_other_file_in_raw_itself(find):
+    assert find("x", "1", ["x_2.mp4", "x_1.srt"])[1] == 'no folder "Raw/x"'
+
+
 def test_near_files_are_sought_only_for_so_many(make_folder, monkeypatch):
     monkeypatch.setattr(home, "MOST_SOUGHT", 1)
     files = RawFiles(make_folder("", ["v/01", "v/02"]))
