@@ -121,7 +121,7 @@ def test_labels_that_were_not_taken_are_listed(content, dump):
         fields["classification_labels"] = np.zeros(len(fields["id"]))
     account = read_corpus(dump(content)).card.account
     assert account.left_out == (
-        "field classification_labels, since regression_labels was taken (or: --task)",
+        "field classification_labels, since regression_labels was taken (--task chooses another)",
     )
 
 

@@ -325,3 +325,23 @@ def test_many_whole_numbers_are_rather_scores(content, dump):
         "Then: --task classes"
     ]
     assert read_corpus(path, task="classes").card.task.names[:2] == ("class_0", "class_1")
+
+
+def test_range_that_is_given_says_that_labels_are_scores(labelled):
+    path = labelled([1, 2, 3, 4, 5, 1, 2, 3, 4], "label")
+    assert read_corpus(path).card.task.kind == "classes"
+    corpus = read_corpus(path, label_range=(1.0, 5.0))
+    assert corpus.card.task.score_range == (1.0, 5.0)
+    assert questions(corpus) == []
+
+
+@pytest.mark.parametrize("task", ["classes", "emotions"])
+def test_classes_of_a_file_without_labels_are_not_known(content, dump, task):
+    for fields in content.values():
+        del fields["regression_labels"]
+    path = dump(content)
+    assert refusal(path, task=task) == (
+        f"{path}: no labels, so that the {task} are not known.\n"
+        "  Expected a field of labels, or no --task"
+    )
+    assert read_corpus(path, task="regression").card.task.kind == "regression"

@@ -32,5 +32,5 @@ def account_of(
     left_out = [part.what + (f"; {part.fix}" if part.fix else "") for part in source.left_out]
     other_labels = {field for split in source.splits for field in split.labels}
     for field in sorted(other_labels - {chosen.field, "annotations"} & set(LABEL_FIELDS)):
-        left_out.append(f"field {field}, since {chosen.field} was taken (or: --task)")
+        left_out.append(f"field {field}, since {chosen.field} was taken (--task chooses another)")
     return Account(source=(clips, *fields, *cut.found), left_out=tuple(left_out))

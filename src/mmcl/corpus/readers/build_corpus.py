@@ -23,6 +23,7 @@ from mmcl.corpus.readers.check_source import source_faults
 from mmcl.corpus.readers.choose_task import Chosen, choose_task
 from mmcl.corpus.readers.options import ReadOptions
 from mmcl.corpus.readers.real_steps import (
+    RepairedFeatures,
     alignment_note,
     checked_masks,
     cut_padding,
@@ -66,22 +67,10 @@ def build_corpus(source: SourceFile, path: Path, sha256: str, options: ReadOptio
     splits = [_cut_to_common_size(split) for split in source.splits]
     counts = {split.name: len(split.ids or ()) for split in splits}
     aligned = _is_aligned(source, splits, options, path)
-    fillers: dict[Modality, NDArray[np.float32] | None] = {
-        m: find_filler([split.features[m] for split in splits if m in split.features])
-        for m in (MODALITIES if options.padding != "none" else ())
-    }
-    features = [
-        {m: repair_features(steps, fillers.get(m)) for m, steps in split.features.items()}
-        for split in splits
-    ]
-    repairs: dict[Modality, Repairs] = {}
-    for split_features in features:
-        for modality, repaired in split_features.items():
-            repairs[modality] = repairs.get(modality, Repairs()).plus(repaired.repairs)
-    masks = [checked_masks(split, f) for split, f in zip(splits, features, strict=True)]
-    cut = cut_padding(splits, features, aligned=aligned, padding=options.padding)
+    clean = _cleaned(splits, options)
+    cut = cut_padding(splits, clean.features, aligned=aligned, padding=options.padding)
     if aligned and options.align is None and source.aligned is None:
-        cut.notes.extend(filter(None, [alignment_note(splits, features)]))
+        cut.notes.extend(filter(None, [alignment_note(splits, clean.features)]))
     clips: list[Clip] = []
     for split, steps in zip(splits, cut.clips, strict=True):
         clips += _clips(split, steps, chosen)
@@ -94,25 +83,51 @@ def build_corpus(source: SourceFile, path: Path, sha256: str, options: ReadOptio
         counts={split: count for split, count in counts.items() if count},
         aligned=aligned,
         language=known.language if known else None,
-        repairs={m: counted for m, counted in repairs.items() if counted.total},
+        repairs=clean.repairs,
         source=Source(name=path.name, layout=source.layout, sha256=sha256),
         recipe={"reader": source.layout},
+        account=account_of(source, counts, chosen, cut),
     )
-    notes = (
-        *source.notes,
-        *chosen.notes,
-        *cut.notes,
-        *dict.fromkeys(f"{m}: {note}" for found in masks for m, note in found.items()),
-        *(_filler_note(m, filler) for m, filler in fillers.items() if filler is not None),
-        *_notes(source, clips, card),
-        *compare_with_known(card),
-    )
-    account = account_of(source, counts, chosen, cut)
-    card = card.model_copy(update={"columns": columns_of(card), "notes": notes, "account": account})
+    notes = [*source.notes, *chosen.notes, *cut.notes, *clean.notes]
+    notes += [*_notes(source, clips, card), *compare_with_known(card)]
+    card = card.model_copy(update={"columns": columns_of(card), "notes": tuple(notes)})
     return Reading(card, clips, [*array_faults, *cut.faults, *faults(clips, chosen.task)])
 
 
+class _Clean(NamedTuple):
+    """Features whose values are all finite, by split and modality."""
+
+    features: list[dict[Modality, RepairedFeatures]]
+    repairs: dict[Modality, Repairs]  # of all splits; only modalities that had any
+    notes: list[str]
+
+
+def _cleaned(splits: list[SourceSplit], options: ReadOptions) -> _Clean:
+    """Replace values that are not finite, and take masks away that contradict the features."""
+    features: list[dict[Modality, RepairedFeatures]] = [{} for _ in splits]
+    repairs: dict[Modality, Repairs] = {}
+    filler_notes = []
+    for modality in MODALITIES:
+        parts = [s.features[modality] for s in splits if modality in s.features]
+        # Where there is no padding, no row can be one of padding.
+        filler = find_filler(parts) if options.padding != "none" else None
+        if filler is not None:
+            filler_notes.append(_filler_note(modality, filler))
+        for split, repaired in zip(splits, features, strict=True):
+            if modality in split.features:
+                repaired[modality] = repair_features(split.features[modality], filler)
+        total = Repairs()
+        for repaired in (of_split for of_split in features if modality in of_split):
+            total = total.plus(repaired[modality].repairs)
+        if total.total:
+            repairs[modality] = total
+    masks = [checked_masks(split, f) for split, f in zip(splits, features, strict=True)]
+    mask_notes = dict.fromkeys(f"{m}: {note}" for found in masks for m, note in found.items())
+    return _Clean(features, repairs, [*mask_notes, *filler_notes])
+
+
 def _filler_note(modality: Modality, filler: NDArray[np.float32]) -> str:
+    """Say with what a modality is padded."""
     is_one_value = len(np.unique(filler)) == 1  # NaN counts as one value
     held = f"of {filler[0]:g}" if is_one_value else "that are the same in most clips, and not zero"
     return (
@@ -153,6 +168,11 @@ def _widths(source: SourceFile) -> dict[Modality, int]:
 def _is_aligned(
     source: SourceFile, splits: list[SourceSplit], options: ReadOptions, path: Path
 ) -> bool:
+    """Tell whether step i is the same moment in every modality, by choice or by the steps.
+
+    Raises:
+        DatasetError: If ``--align word`` was asked for and the numbers of steps differ.
+    """
     looks_aligned = all(is_aligned(split) for split in splits)
     if options.align == "word" and not looks_aligned:
         steps = {m: split.num_steps(m) for split in splits for m in split.features}
@@ -193,6 +213,7 @@ def _cut_to_common_size(split: SourceSplit) -> SourceSplit:
 def _clips(
     split: SourceSplit, steps: dict[Modality, list[NDArray[np.float32] | None]], chosen: Chosen
 ) -> Iterator[Clip]:
+    """Make the clips of a split from its arrays."""
     labels = _labels(split, chosen)
     has_scores = chosen.task.kind == "regression" and split.modality_labels
     for row, clip_id in enumerate(split.ids or ()):
@@ -212,6 +233,7 @@ def _clips(
 
 
 def _labels(split: SourceSplit, chosen: Chosen) -> list[Label]:
+    """Return the labels of a split, None where one is unknown."""
     count = len(split.ids or ())
     values = chosen.labels.get(split.name)
     if values is None:
@@ -230,7 +252,7 @@ def _labels(split: SourceSplit, chosen: Chosen) -> list[Label]:
 
 
 def _notes(source: SourceFile, clips: list[Clip], card: Card) -> Iterator[str]:
-    """Yield what a user should know: repairs, made-up ids, absent parts, fields not kept."""
+    """Yield what a user should know: repairs, ids made from rows, absent labels and modalities."""
     for modality, repairs in card.repairs.items():
         yield (
             f"{modality}: {repairs.total} values were not finite ({repairs.minus_inf} -inf, "

@@ -60,8 +60,8 @@ def choose_task(
 ) -> Chosen:
     """Choose the task of a foreign file by the user's choice, or by looking at its labels.
 
-    Without a choice: the usual task of a known corpus, then emotions, four classes or more,
-    scores, fewer classes.
+    Without a choice: scores if their range was given; else the usual task of a known corpus,
+    emotions, four classes or more, scores, fewer classes, in this order.
 
     Args:
         source: The file.
@@ -76,8 +76,14 @@ def choose_task(
     """
     columns = label_columns(source, path)
     if not columns:
-        return _without_labels(known, options)
+        return _without_labels(known, path, options)
     kind = options.task or _usual_kind(columns, known)
+    if (
+        options.task is None
+        and options.label_range
+        and any("regression" in c.kinds for c in columns)
+    ):
+        kind = "regression"  # only scores have a range
     column = _column_of(kind, columns, path)
     notes = _doubts(column, columns, kind, options)
     field = column.field
@@ -121,13 +127,19 @@ def _check_names(names: tuple[str, ...], column: LabelColumn, kind: TaskKind, pa
     )
 
 
-def _without_labels(known: KnownCorpus | None, options: ReadOptions) -> Chosen:
+def _without_labels(known: KnownCorpus | None, path: Path, options: ReadOptions) -> Chosen:
+    """Return the task of a file without labels: that of the known corpus, else scores."""
     if (
         options.label_range is None
         and known is not None
         and options.task in (None, known.task.kind)
     ):
         return Chosen(known.task, {}, {}, None, ())
+    if options.task in ("classes", "emotions"):
+        raise DatasetError(
+            f"{path}: no labels, so that the {options.task} are not known.\n"
+            "  Expected a field of labels, or no --task"
+        )
     low, high = options.label_range or UNLABELLED
     notes = (f"label range {low:g}..{high:g} inferred from nothing: the file has no labels",)
     task = Task(kind="regression", low=low, high=high)
@@ -135,6 +147,7 @@ def _without_labels(known: KnownCorpus | None, options: ReadOptions) -> Chosen:
 
 
 def _usual_kind(columns: list[LabelColumn], known: KnownCorpus | None) -> TaskKind:
+    """Choose among the likeliest kinds of all fields."""
     guesses = {column.kinds[0]: column for column in columns if column.field != "annotations"}
     if known is not None and known.task.kind in guesses:
         return known.task.kind
@@ -147,6 +160,7 @@ def _usual_kind(columns: list[LabelColumn], known: KnownCorpus | None) -> TaskKi
 
 
 def _num_classes(column: LabelColumn) -> int:
+    """Count the classes or emotions of a field, classes by their highest number."""
     joined = column.joined
     if joined.ndim > 1:
         return int(joined.shape[1])
@@ -175,7 +189,7 @@ def _doubts(
     others: list[TaskKind] = [k for k in column.kinds if k not in (kind, "emotions")]
     if column.kinds == ("classes", "emotions"):
         others = ["emotions"]
-    if options.task is not None:
+    if options.task is not None or options.label_range is not None:
         return ()
     scores = [c.field for c in columns if c.kinds[0] == "regression"]
     if kind == "classes" and scores:
