@@ -158,12 +158,13 @@ def _two_scripts(
 ) -> tuple[list[Utterance], list[Utterance]] | None:
     """Return the lines in the first script and in the other, if most subtitles have both."""
     parts = [_by_script(cue) for cue in cues]
-    kinds = Counter(frozenset(part) for part in parts if len(part) == 2)
-    ((kind, count),) = kinds.most_common(1) or [(frozenset(), 0)]
+    # The one language always stands above the other.
+    kinds = Counter(tuple(part) for part in parts if len(part) == 2)
+    ((kind, count),) = kinds.most_common(1) or [((), 0)]
     if count < FEWEST or count < MOST * len(cues):
         return None
-    both = [part for part in parts if part.keys() == kind]
-    first, second = both[0]
+    both = [part for part in parts if tuple(part) == kind]
+    first, second = kind
     return [part[first] for part in both], [part[second] for part in both]
 
 

@@ -20,6 +20,13 @@ CLOCK = r"(?:(\d+)\s*:\s*)?(\d{1,3})\s*:\s*(\d{1,2}(?:\s*[.,]\s*\d+|:\d{3})?)"
 _TIMES = re.compile(rf"\s*{CLOCK}\s*(?:--?\s?>|(?<=\.\d\d\d),)\s*{CLOCK}(?:\s.*)?$")
 _LIKE_TIMES = re.compile(r"-->|^\s*\d+\s*:\s*\d.*-\s?>")
 _TIMED_LINE = re.compile(rf"\s*\[\s*{CLOCK}\s*-->\s*{CLOCK}\s*\](.*)$")
+# Lines with times in seconds: of faster-whisper, of IEMOCAP and of CMU-MOSEI.
+_SECONDS = r"(\d+(?:\.\d+)?)"
+_SECONDS_LINES = (
+    re.compile(rf"\s*\[{_SECONDS}s?\s*-+>\s*{_SECONDS}s?\]\s*(.*)$"),
+    re.compile(rf"\w+ \[{_SECONDS}-{_SECONDS}\]: (.*)$"),
+    re.compile(rf".+?___\d+___{_SECONDS}___{_SECONDS}___(.*)$"),
+)
 _WHISPER_LOG = re.compile(r"Detect(?:ing|ed) language\b")
 _INLINE = re.compile(rf"<{CLOCK}>")
 _SIDE_BLOCK = re.compile(r"(NOTE|STYLE|REGION)(\s|$)")  # of vtt
@@ -29,6 +36,7 @@ VOICE = re.compile(r"<v(?:\.[^\s<>]+)*\s+([^<>]+)>", re.IGNORECASE)
 """Tag of vtt that names who speaks, as ``<v Anna Smith>``."""
 
 _READING = re.compile(r"<rt>.*?</rt>", re.IGNORECASE | re.DOTALL)  # how a word is pronounced
+_BOLD_NAME = re.compile(r"\*\*([^*\n]{1,40})(?::\*\*|\*\*:)")  # **Anna:**, in Markdown
 _BREAK = re.compile(r"<[Bb][Rr]\s*/?>|\\[Nn]")
 # Spaces of no width, and marks of the direction of writing.
 _UNSEEN = re.compile("[\u200b\u200e\u200f\u202a-\u202e\u2060\u2066-\u2069\ufeff]")
@@ -153,15 +161,16 @@ def seconds(hours: str | None, minutes: str, rest: str) -> float:
 def read_timed_lines(name: str, text: str) -> list[Utterance] | None:
     """Read lines such as ``[00:01.000 --> 00:02.500] text``, as Whisper prints; else None.
 
+    Lines of faster-whisper, IEMOCAP and CMU-MOSEI, with times in seconds, are read, too.
+
     Raises:
         MediaError: If some lines are of this form and others are not.
     """
     utterances = []
     other: list[tuple[int, str]] = []
     for number, line in enumerate(text.split("\n"), 1):
-        if match := _TIMED_LINE.match(line):
-            parts = match.groups()
-            utterances.append(Utterance(seconds(*parts[:3]), seconds(*parts[3:6]), parts[6]))
+        if utterance := _timed_line(line):
+            utterances.append(utterance)
         elif line.strip() and not _WHISPER_LOG.match(line):
             other.append((number, line))
     if utterances and other:
@@ -170,6 +179,17 @@ def read_timed_lines(name: str, text: str) -> list[Utterance] | None:
             f'other lines, got "{other[0][1]}".'
         )
     return utterances or None
+
+
+def _timed_line(line: str) -> Utterance | None:
+    if match := _TIMED_LINE.match(line):
+        parts = match.groups()
+        return Utterance(seconds(*parts[:3]), seconds(*parts[3:6]), parts[6])
+    for pattern in _SECONDS_LINES:
+        if match := pattern.match(line):
+            start, end, said = match.groups()
+            return Utterance(float(start), float(end), said)
+    return None
 
 
 def inline_words(cue: Utterance) -> tuple[Word, ...]:
@@ -220,5 +240,6 @@ def without_markup(text: str) -> str:
         >>> without_markup("{\\\\an8}<i>Rock</i> &amp; <font color=red>roll</font>")
         'Rock & roll'
     """
+    text = _BOLD_NAME.sub(r"\1:", text)
     text = _TAG.sub("", _BREAK.sub("\n", _READING.sub("", text)))
     return _UNSEEN.sub("", html.unescape(text))

@@ -69,6 +69,8 @@ def _items(name: str, content: Any) -> list[Any]:
         items = content.get("segments", content.get("utterances"))
         if isinstance(content.get("transcription"), list):
             items = [_whisper_cpp_item(item) for item in content["transcription"]]
+        elif isinstance(content.get("chunks"), list):
+            items = [_chunk_item(item) for item in content["chunks"]]
         elif isinstance(content.get("events"), list):
             items = list(_youtube_items(content["events"]))
         elif items is None and isinstance(content.get("text"), str) and content["text"].strip():
@@ -88,7 +90,7 @@ def _single_words(content: dict[str, Any]) -> list[Any]:
 
     What is said is then cut at its pauses. Words get the punctuation that the text has.
     """
-    words, tokens = content.get("words"), content["text"].split()
+    words, tokens = content.get("words", content.get("result")), content["text"].split()
     if not isinstance(words, list) or len(words) != len(tokens):
         return [content]
     if not all(isinstance(word, dict) and isinstance(_spelling(word), str) for word in words):
@@ -132,6 +134,15 @@ def _whisper_cpp_item(item: Any) -> Any:
         "start": _from_milliseconds(offsets.get("from")),
         "end": _from_milliseconds(offsets.get("to")),
     }
+
+
+def _chunk_item(item: Any) -> Any:
+    """Return a chunk of a pipeline of transformers; the end of the last may be unknown."""
+    times = item.get("timestamp") if isinstance(item, dict) else None
+    if not isinstance(times, list) or len(times) != 2:
+        return item
+    start, end = times if None not in times else (None, None)
+    return {"text": item.get("text"), "speaker": item.get("speaker"), "start": start, "end": end}
 
 
 def _from_milliseconds(value: Any) -> Any:

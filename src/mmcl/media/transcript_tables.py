@@ -159,6 +159,7 @@ def read_lines(name: str, text: str) -> tuple[list[Utterance], list[str]]:
         for index, line in enumerate(lines)
         if not (_TIME_IN_WORDS.match(line) and index and _TIME_ALONE.match(lines[index - 1]))
     ]
+    lines = _with_headings(lines)
     headings = [_heading(line) for line in lines]
     has_headings = sum(name is not None for name in headings) > 1 or bool(headings[:1] != [None])
     starts = [_TIME_FIRST.match(line) for line in lines]
@@ -168,10 +169,14 @@ def read_lines(name: str, text: str) -> tuple[list[Utterance], list[str]]:
         starts = [_TIME_ALONE.match(line) for line in lines]
         has_times = num_alone > 1
     utterances: list[Utterance] = []
+    notes: list[str] = []
     speaker: str | None = None
     num_times = 0
     for line, heading, start in zip(lines, headings, starts, strict=True):
         if has_headings and heading is not None:
+            if not num_times and utterances:
+                notes.append(_title_note(utterances))
+                utterances = []
             speaker, num_times = heading, num_times + 1
             continue
         said = line
@@ -182,7 +187,37 @@ def read_lines(name: str, text: str) -> tuple[list[Utterance], list[str]]:
     if not num_times:
         return utterances, []
     times = "1 time" if num_times == 1 else f"{num_times} times"
-    return utterances, [f"{times} without an end left out: when the words are said is heard"]
+    notes.append(f"{times} without an end left out: when the words are said is heard")
+    return utterances, notes
+
+
+def _title_note(lines: Sequence[Utterance]) -> str:
+    count = "1 line was" if len(lines) == 1 else f"{len(lines)} lines were"
+    return f'{count} left out above the first speaker: "{lines[0].text.strip()}" and so on'
+
+
+def _with_headings(lines: Sequence[str]) -> list[str]:
+    """Return lines with a name and its time on one line, as ``Anna 0:03``.
+
+    They may be on two, as Google's Recorder writes them, or the time may come first.
+    """
+    if len(lines) > 1 and looks_like_a_name(lines[0].strip()) and _TIME_ALONE.match(lines[1]):
+        places = [at for at, line in enumerate(lines) if _TIME_ALONE.match(line)]
+        if all(at and looks_like_a_name(lines[at - 1].strip()) for at in places):
+            names = {at - 1 for at in places}
+            joined = [
+                f"{line} {lines[at + 1]}" if at in names else line for at, line in enumerate(lines)
+            ]
+            return [line for at, line in enumerate(joined) if at not in places]
+    firsts = {at: match for at, line in enumerate(lines) if (match := _TIME_FIRST.match(line))}
+    names_after = {at: lines[at][match.end() :].strip() for at, match in firsts.items()}
+    comes_back = len(set(names_after.values())) < len(names_after)
+    if comes_back and all(map(looks_like_a_name, names_after.values())):
+        return [
+            f"{names_after[at]} {firsts[at][0].strip(' -')}" if at in firsts else line
+            for at, line in enumerate(lines)
+        ]
+    return list(lines)
 
 
 def _refuse_unknown_table(name: str, lines: Sequence[str]) -> None:

@@ -63,6 +63,7 @@ _OTHER_KINDS = (
         "subtitles with numbers of pictures in place of times",
         'Convert them: ffmpeg -subfps RATE -i "{name}" talk.srt',
     ),
+    (r"@(?:utf8|begin)\b", "a file of CLAN (CHAT)", "Write it as lines of start;end;text."),
     (r"\{\\rtf", "a document in RTF", "Save it as plain text."),
     (r"version https://git-lfs", "the pointer of a Git LFS file", "Fetch the file: git lfs pull"),
 )
@@ -178,10 +179,11 @@ def _pieces(
         return read_json(name, text)
     if suffix in (".srt", ".vtt", ".sbv") or (suffix == ".txt" and has_cues(text)):
         return _subtitles(name, text, language)
+    if suffix == ".txt" and (timed := read_timed_lines(name, text)):
+        return timed, []
     separator = find_separator(text)
     if separator is None and suffix == ".txt":
-        timed = read_timed_lines(name, text)
-        return (timed, []) if timed else read_lines(name, text)
+        return read_lines(name, text)
     return read_table(name, text, separator or ("\t" if suffix == ".tsv" else ";"))
 
 

@@ -69,6 +69,7 @@ def test_lines_of_the_same_times_are_one_subtitle():
         pytest.param(
             [(0, 1, "我喜欢 iPhone"), (1, 2, "OK"), (2, 3, "Hello\n你好")], id="few-words"
         ),
+        pytest.param([(0, 1, "Я люблю\nYouTube"), (1, 2, "Google\nпривет")], id="no-order"),
         pytest.param([(0, 1, "Hello\nall."), (1, 2, "2 + 2\n= 4")], id="one-script"),
     ],
 )

@@ -110,6 +110,21 @@ def test_lines_as_whisper_prints_them():
     )
 
 
+@pytest.mark.parametrize(
+    "text",
+    [
+        pytest.param("[1.0s -> 2.50s]one\n[3s -> 4.00s] two", id="faster-whisper"),
+        pytest.param(
+            "Ses01F_impro01_F000 [001.0000-002.5000]: one\nSes01F_impro01_M000 [003.0-004.0]: two",
+            id="iemocap",
+        ),
+        pytest.param("_0b-x___0___1.0___2.5___one\n_0b-x___1___3___4.0___two", id="mosei"),
+    ],
+)
+def test_lines_with_times_in_seconds(text):
+    assert read_timed_lines("a.txt", text) == TWO
+
+
 def test_words_with_times_inside():
     cue = Utterance(1.0, 3.0, "so<00:00:01.500><c> very</c>\n<00:00:02.000><c> good</c>")
     assert inline_words(cue) == (
@@ -145,6 +160,8 @@ def test_minutes_may_be_more_than_99():
     ("text", "plain"),
     [
         ("<i>so</i> <b>good</b>", "so good"),
+        ("**Anna:** so **good**", "Anna: so **good**"),
+        ("**Anna**: so", "Anna: so"),
         ('<font color="#ffff00" size=4>so</font>', "so"),
         ("<c.yellow.bg_blue>so</c><00:00:01.000><c> good</c>", "so good"),
         ("<lang en>so</lang> <ruby>漢<rt>kan</rt></ruby>", "so 漢"),

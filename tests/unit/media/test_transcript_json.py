@@ -87,6 +87,19 @@ def test_words_of_the_whole_text_are_pieces_of_their_own():
     assert whole[:3] == (0, 1, "Hi you there.")
 
 
+def test_words_of_vosk():
+    words = [{"conf": 1, "start": 0.5, "end": 1.0, "word": "so"}]
+    assert read({"text": "so", "result": words}) == [Utterance(0.5, 1.0, "so")]
+
+
+def test_chunks_of_transformers():
+    chunks = [{"text": " so", "timestamp": [0.5, 1.0]}, {"text": " no", "timestamp": [1.0, None]}]
+    assert read({"text": " so no", "chunks": chunks}) == [
+        Utterance(0.5, 1.0, " so"),
+        Utterance(None, None, " no"),
+    ]
+
+
 def test_starts_and_durations():
     """As youtube-transcript-api writes them: captions last into the next one."""
     items = [

@@ -93,6 +93,7 @@ LEFT_OUT = "2 times without an end left out: when the words are said is heard"
     [
         pytest.param("Anna Smith  0:03  \nHello.\n\nSpeaker 2  0:10\nAt 10:30.\n", id="otter"),
         pytest.param("[Anna Smith] 10:03:04\nHello.\n[Speaker 2] 10:03:09\nAt 10:30.", id="zoom"),
+        pytest.param("Anna Smith\n0:03\nHello.\nSpeaker 2\n0:10\nAt 10:30.", id="two-lines"),
         pytest.param("Anna Smith (00:03):\nHello.\n\nSpeaker 2 (00:10):\nAt 10:30.", id="rev"),
     ],
 )
@@ -126,6 +127,23 @@ def test_times_before_lines_are_left_out(text):
 )
 def test_times_that_are_said_stay(text):
     assert lines(text) == ([(line, None) for line in text.split("\n")], [])
+
+
+def test_title_above_the_first_speaker_is_left_out():
+    """As Otter writes it: what the talk is about, and who speaks."""
+    said, notes = lines("My talk\nSPEAKERS\nAnna, Ben\nAnna  0:03\nHello.\nBen  0:10\nYes.\n")
+    assert said == [("Hello.", "Anna"), ("Yes.", "Ben")]
+    assert notes == [
+        '3 lines were left out above the first speaker: "My talk" and so on',
+        LEFT_OUT,
+    ]
+
+
+def test_names_behind_times():
+    said, _ = lines("[0:00.5] - Anna\nHello.\n[0:03] - Ben\nYes.\n[0:05] - Anna\nSo.\n")
+    assert said == [("Hello.", "Anna"), ("Yes.", "Ben"), ("So.", "Anna")]
+    # Single words are not names.
+    assert lines("0:00 Hello\n0:03 Welcome")[0] == [("Hello", None), ("Welcome", None)]
 
 
 def test_times_alone_on_their_lines_are_left_out_wherever_they_are():

@@ -372,6 +372,15 @@ def test_times_that_count_pictures_are_refused(written, name, text):
     )
 
 
+def test_file_of_clan_is_refused(written):
+    with pytest.raises(MediaError) as caught:
+        read_transcript(written("a.txt", "@Begin\n*PAR:\thello . 0_2000\n@End\n"))
+    assert str(caught.value) == (
+        '"a.txt" is a file of CLAN (CHAT), not a transcript.\n'
+        "  Write it as lines of start;end;text."
+    )
+
+
 def test_subtitles_in_two_languages(written):
     path = written("a.srt", "0:00 --> 0:01\n你好。\nHi.\n\n0:01 --> 0:02\n好吗？\nWell?\n")
     assert [u.text for u in read_transcript(path, "en").utterances] == ["Hi.", "Well?"]
