@@ -113,7 +113,7 @@ def test_classes_that_do_not_count_from_zero_are_named_by_their_numbers(labelled
     assert corpus.card.task.names == names
     assert [int(corpus.card.task.names[label]) for label in labels_of(corpus)] == numbers
     listed = ", ".join(names)
-    hint = " (a label that is unknown should be NaN)" if names[0] == "-1" else ""
+    hint = " (of a label that is unknown, write None)" if names[0] == "-1" else ""
     assert f"classification_labels: the classes are the numbers {listed}{hint}" in corpus.card.notes
 
 

@@ -104,7 +104,7 @@ def choose_task(
         task, labels = _classes(column, names, path)
         is_numbered = not _is_text(column.joined) and column.joined.ndim == 1
         if is_numbered and task.names[0] not in (*names, "class_0"):
-            hint = " (a label that is unknown should be NaN)" if task.names[0] == "-1" else ""
+            hint = " (of a label that is unknown, write None)" if task.names[0] == "-1" else ""
             numbers = ", ".join(task.names)
             notes = (*notes, f"{field}: the classes are the numbers {numbers}{hint}")
     else:

@@ -83,6 +83,12 @@ def read_dict_of_splits(
 ) -> SourceFile:
     """Read a dict of splits; fields that are unknown are left out and listed."""
     source = SourceFile(layout, [_read_split(*split) for split in splits.items()])
+    if layout == "table":  # an empty cell of numbers is NaN
+        for split in source.splits:
+            numbers = {key: v for key, v in split.labels.items() if v.dtype.kind == "f"}
+            split.unlabelled |= {
+                key: np.isnan(v.reshape(len(v), -1)).all(axis=1) for key, v in numbers.items()
+            }
     keys = {str(key): value for fields in splits.values() for key, value in fields.items()}
     if not any(split.features for split in source.splits) and "text_bert" not in keys:
         raise DatasetError(

@@ -254,12 +254,12 @@ def as_label_array(value: Any, part: str) -> NDArray[Any]:
 
 
 def is_unlabelled(value: Any) -> NDArray[np.bool_]:
-    """Tell which labels are None, NaN or empty strings, ``[clips]``; of rows, in every column."""
-    labels = np.asarray(value, dtype=object)
-    is_empty = np.frompyfunc(lambda item: not text_of(item).strip(), 1, 1)
-    columns = tuple(range(1, labels.ndim))
-    empty: NDArray[np.bool_] = is_empty(labels).astype(bool).all(axis=columns)
-    return empty
+    """Tell which labels are None or empty strings, ``[clips]``. NaN is a fault of its maker."""
+    items = value.tolist() if isinstance(value, np.ndarray) else list(value)
+    return np.array(
+        [item is None or (isinstance(item, str | bytes) and not item.strip()) for item in items],
+        dtype=bool,
+    )
 
 
 def _numbers_in_texts(labels: NDArray[Any]) -> NDArray[Any]:
