@@ -49,8 +49,8 @@ def test_what_is_lacking_is_noted(extracted):
     assert card.notes == (
         "the labels are whole numbers from -1 to 1, and are read as scores in -3..3; for another "
         "scale: --label-range LOW HIGH; for classes: --task classes",
-        "1 video has clips in several splits (v): test clips of people who are known from training "
-        "are easier",
+        "1 video has clips in several splits (v): people who are known from training are easier to "
+        "predict",
         '"v/faceless": no face in any of the 20 pictures: vision is left out (the like in 1 more '
         "file: see errors.csv)",
         '"v/short" and 2 more: no pictures: vision is left out',

@@ -58,11 +58,12 @@ def extract_command(
     """Turn recordings into a corpus: words, voice and face of every utterance.
 
     A folder with label.csv and Raw/VIDEO_ID/CLIP_ID.mp4 gives one clip per row of label.csv.
-    Its columns are video_id, clip_id, text and label, and if wanted label_T, label_A, label_V
-    and mode. Commas, semicolons or tabs may stand between them. Without mode, 70% of the
+    Its columns are video_id, clip_id, text and label, and if wanted label_T, label_A, label_V,
+    mode and speaker. Commas, semicolons or tabs may stand between them. Without mode, 70% of the
     videos go to train, 15% to valid and 15% to test. Any other file is cut into utterances
     at its pauses. A transcript beside it (.srt, .vtt, .sbv, .json, .txt, .csv, .tsv) is used;
-    if there is none, the speech is recognised.
+    if there is none, the speech is recognised. Of talk.en.srt and talk.de.srt the one of
+    --language is used.
 
     Files that fail are listed in errors.csv beside CORPUS. What else was left out is printed
     at the end. If the command was stopped, give it again: finished files are not extracted

@@ -114,7 +114,7 @@ def _split_notes(table: LabelTable, items: Sequence[Item]) -> Iterator[str]:
         more = f" and {len(shared) - LISTED} more" if len(shared) > LISTED else ""
         yield (
             f"{len(shared)} video{'s have' if len(shared) > 1 else ' has'} clips in several splits "
-            f"({names}{more}): test clips of people who are known from training are easier"
+            f"({names}{more}): people who are known from training are easier to predict"
         )
 
 

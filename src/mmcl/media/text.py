@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from mmcl.errors import MediaError
 from mmcl.extras import load
 
-__all__ = ["TextEncoder", "text_columns"]
+__all__ = ["TextEncoder", "load_encoder", "text_columns"]
 
 _Floats = NDArray[np.float32]
 
@@ -43,7 +43,7 @@ class TextEncoder:
 
     def __init__(self, model: str, *, threads: int = 1) -> None:
         self._threads = threads
-        self._tokenizer, self._encoder = _load_model(model)
+        self._tokenizer, self._encoder = load_encoder(model)
         self._window = _window_length(self._tokenizer, self._encoder.config)
         self.dim = int(self._encoder.config.hidden_size)
 
@@ -116,7 +116,13 @@ def text_columns(dim: int) -> tuple[str, ...]:
     return tuple(f"text_{index}" for index in range(dim))
 
 
-def _load_model(model: str) -> tuple[Any, Any]:
+def load_encoder(model: str) -> tuple[Any, Any]:
+    """Load a fast tokenizer and an encoder, in float32 and evaluation mode.
+
+    Raises:
+        MediaError: If the model cannot be loaded, or its tokenizer is not a fast one.
+        MissingExtraError: If transformers is not installed.
+    """
     import torch
 
     transformers = load("transformers", "encoding text")

@@ -314,5 +314,5 @@ def test_videos_in_several_splits_are_named(make_folder, rows, note):
     lines = [f"{video},{n},so,-2,{split}" for n, (video, split) in enumerate(pairs)]
     files = [f"{video}/{n}" for n, (video, _) in enumerate(pairs)]
     folder = make_folder("\n".join([f"{HEADER},mode", *lines]), files)
-    easier = ": test clips of people who are known from training are easier"
+    easier = ": people who are known from training are easier to predict"
     assert read_labels(folder).notes == ((f"{note}{easier}",) if note else ())
