@@ -6,7 +6,7 @@ Files and labels come in, and one corpus goes out. The way of a file through the
    ``label.csv`` (``label_table``: its rows; ``label_values``: what the labels are; ``raw_files``:
    the file of a row). ``leftovers`` names what is not used.
 2. Opened: ``decode`` gives pictures and sound of any container, ``ends`` where they end,
-   ``channels`` and ``sound`` one channel of 16 kHz. ``damage`` finds faults before it is read.
+   ``channels`` and ``sound`` one channel of 16 kHz. ``damage`` tells a service what is missing.
 3. What is said: ``spoken`` returns its utterances. They come from ``transcripts``
    (``transcript_json``, ``transcript_tables``, ``subtitles`` with ``repeats`` and ``languages``;
    of these, ``speech_only`` keeps what is said, without ``not_speech`` and the names of

@@ -102,7 +102,7 @@ def one_language(
     Returns:
         The subtitles, and a note if one language was left out.
     """
-    tracks = _same_times(cues) or _two_scripts(cues)
+    tracks = _two_tracks(cues) or _same_times(cues) or _two_scripts(cues)
     if tracks is None:
         return _joined(cues)
     first, second = tracks
@@ -137,25 +137,40 @@ def _joined(cues: Sequence[Utterance]) -> tuple[list[Utterance], list[str]]:
     return kept, [note] if number else []
 
 
-def _same_times(
-    cues: Sequence[Utterance],
-) -> tuple[list[Utterance], list[Utterance]] | None:
-    """Return the first and the second subtitles of the same times, if most have a second."""
+def _two_tracks(cues: Sequence[Utterance]) -> tuple[list[Utterance], list[Utterance]] | None:
+    """Return the subtitles in the first script and those in another, if both are shown at once."""
+    scripts = [_script(without_markup(cue.text)) for cue in cues]
+    most = [script for script, _ in Counter(filter(None, scripts)).most_common(2)]
+    if len(most) < 2:
+        return None
+    tracks = [[c for c, own in zip(cues, scripts, strict=True) if own == one] for one in most]
+    first, second = sorted(tracks, key=lambda track: cues.index(track[0]))
+    at_once = sum(any(_are_at_once(cue, other) for other in second) for cue in first)
+    is_most = FEWEST <= at_once >= MOST * len(first) and at_once >= MOST * len(second)
+    return (first, second) if is_most else None
+
+
+def _are_at_once(cue: Utterance, other: Utterance) -> bool:
+    """Return whether two subtitles are on the screen together for half of the longer one."""
+    start, end = cue.start or 0.0, cue.end or 0.0
+    other_start, other_end = other.start or 0.0, other.end or 0.0
+    longer = max(end - start, other_end - other_start)
+    return min(end, other_end) - max(start, other_start) >= longer / 2 > 0
+
+
+def _same_times(cues: Sequence[Utterance]) -> tuple[list[Utterance], list[Utterance]] | None:
+    """Return the first and the second sentences of the same times, if most have a second."""
     at: dict[tuple[float | None, float | None], list[Utterance]] = {}
     for cue in cues:
         at.setdefault((cue.start, cue.end), []).append(cue)
     pairs = [both for both in at.values() if len(both) == 2]
-    are_other = [_script(first.text) != _script(second.text) for first, second in pairs]
-    are_sentences = [all(ends_sentence(cue.text) for cue in both) for both in pairs]
-    count = max(sum(are_other), sum(are_sentences))
-    if len(pairs) < FEWEST or count < MOST * len(at):
+    are_sentences = sum(all(ends_sentence(cue.text) for cue in both) for both in pairs)
+    if len(pairs) < FEWEST or are_sentences < MOST * len(at):
         return None
     return [first for first, _ in pairs], [second for _, second in pairs]
 
 
-def _two_scripts(
-    cues: Sequence[Utterance],
-) -> tuple[list[Utterance], list[Utterance]] | None:
+def _two_scripts(cues: Sequence[Utterance]) -> tuple[list[Utterance], list[Utterance]] | None:
     """Return the lines in the first script and in the other, if most subtitles have both."""
     parts = [_by_script(cue) for cue in cues]
     # The one language always stands above the other.

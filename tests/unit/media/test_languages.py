@@ -41,6 +41,19 @@ def test_language_asked_for_is_kept(write):
     assert one_language(write(CHINESE, ENGLISH), "zh")[0] == cues(*CHINESE)
 
 
+def test_times_of_two_languages_may_differ_a_little():
+    later = [(start + 0.3, end + 0.2, text) for start, end, text in CHINESE]
+    assert one_language(in_turn(ENGLISH, later), None)[0] == cues(*ENGLISH)
+    assert one_language(in_turn(ENGLISH, later), "zh")[0] == cues(*later)
+
+
+def test_languages_that_alternate_are_both_kept():
+    spoken = cues((0, 2, "Hello all."), (2, 4, "大家好"), (4, 6, "How are you?"), (6, 8, "你好吗"))
+    assert one_language(spoken, "en") == (spoken, [])
+    spoken = cues(*ENGLISH, (0, 2, "大家好"))  # a sign, at the time of a sentence
+    assert len(one_language(spoken, "en")[0]) == 4
+
+
 def test_two_languages_of_one_script():
     kept, notes = one_language(in_turn(GERMAN, ENGLISH), "en")
     assert kept == cues(*ENGLISH)  # "how" and "are" are English
