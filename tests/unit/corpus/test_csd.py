@@ -465,3 +465,31 @@ def test_reading_changes_nothing(data, tmp_path, convert):
     before = [Path(path).read_bytes() for path in paths]
     convert(paths)
     assert [Path(path).read_bytes() for path in paths] == before
+
+
+def test_segments_with_a_label_of_nan_are_left_out_and_limited(data, tmp_path, convert):
+    spans, labels = data["labels.csd"][MOSI[0]]
+    data["labels.csd"][MOSI[0]] = (spans, np.array([[np.nan], labels[1]]))
+    sources = write_all(tmp_path / "x", data)
+    assert "  1 clip: segments with a label of NaN\n" in refusal(sources, tmp_path)
+    corpus = convert(sources, max_lost=0.2)
+    assert f"{MOSI[0]}[0]" not in [clip.id for clip in corpus_clips(corpus)]
+    assert "1 clip: segments with a label of NaN" in corpus.card.account.left_out
+
+
+def test_renaming_is_refused(data, tmp_path):
+    assert refusal(write_all(tmp_path / "x", data), tmp_path, rename={"a": "b"}) == (
+        "--rename has no use for .csd files.\n"
+        "  Expected it for a pickle, npz file or table. To say what a .csd file holds: audio=FILE"
+    )
+
+
+def test_times_of_another_unit_are_asked_about(data, tmp_path, convert):
+    for video, (spans, steps) in data["covarep.csd"].items():
+        data["covarep.csd"][video] = (np.asarray(spans) * 1000, steps)
+    notes = convert(write_all(tmp_path / "x", data)).card.notes
+    assert (
+        "covarep.csd: its times end at 3500 and those of the labels at 3.5; expected seconds in "
+        "both. Are these milliseconds, or steps?"
+    ) in notes
+    assert len([note for note in notes if "expected seconds" in note]) == 1

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import re
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -66,6 +66,10 @@ def parse_source(text: str) -> CsdSource:
     return CsdSource(Path(text))
 
 
+VIDEOS_LOOKED_AT = 10  # for the unit of their times
+MUCH_LATER = 50  # times; a video is hardly so much longer than the part of it that has labels
+
+
 @dataclass
 class _Counts:
     """What was found on the way, for the account and the notes."""
@@ -88,6 +92,12 @@ def read_csd(sources: Sequence[CsdSource], options: ReadOptions) -> SourceFile:
         DatasetError: If it is not certain what a file holds, one that is needed is missing, or
             one is at fault.
     """
+    if options.rename:
+        raise DatasetError(
+            "--rename has no use for .csd files.\n"
+            "  Expected it for a pickle, npz file or table. To say what a .csd file holds: "
+            "audio=FILE"
+        )
     with ExitStack() as stack:
         files = _by_role([(s, stack.enter_context(open_csd(s.path))) for s in sources])
         labels = files["labels"]
@@ -110,6 +120,7 @@ def read_csd(sources: Sequence[CsdSource], options: ReadOptions) -> SourceFile:
         source.fields = tuple(f"{role}: {file.path.name}" for role, file in files.items())
         source.left_out = _left_out(files, counts, folds[0] if folds else "")
         source.notes = [*_split_notes(folds, source), *_notes(counts, align, options)]
+        source.notes += _other_units(files)
         _choose_labels(source, labels.path, options)
         source.name = folds[0] if folds else labels.dataset
         return source
@@ -205,6 +216,10 @@ def _read_video(
         if end - start <= SHORTEST:
             counts.lost["segments of no length"] += 1
             continue
+        label = segments.features[row]
+        if label.dtype.kind == "f" and np.isnan(label).any():
+            counts.lost["segments with a label of NaN"] += 1
+            continue
         inside = spoken.within(start, end)
         clip = _cut(steps, inside, (start, end), align, counts)
         if not any(len(array) for array in clip.values()):
@@ -213,7 +228,7 @@ def _read_video(
             continue
         for modality, array in clip.items():
             split.features[modality].append(array)  # type: ignore[union-attr]
-        _add_label(split, segments.features[row])
+        _add_label(split, label)
         for names, name in (
             (split.ids, clip_name),
             (split.video_ids, video),
@@ -380,6 +395,22 @@ def _left_out(files: Mapping[Role, CsdFile], counts: _Counts, corpus: str) -> li
     if counts.silences:
         parts.append(LeftOut(f'{counts.silences} silences ("sp") among the words'))
     return parts
+
+
+def _other_units(files: Mapping[Role, CsdFile]) -> Iterator[str]:
+    """Ask about files whose times are much later, or earlier, than those of the labels."""
+    for role, file in files.items():
+        videos = [video for video in files["labels"].videos if video in file.videos]
+        ends = [
+            [files[r].read(v).intervals.max(initial=0.0) for r in ("labels", role)]
+            for v in videos[:VIDEOS_LOOKED_AT]
+        ]
+        labels_end, end = np.median(ends, axis=0) if ends else (0.0, 0.0)
+        if end > MUCH_LATER * labels_end or labels_end > MUCH_LATER * end:
+            yield (
+                f"{file.path.name}: its times end at {end:g} and those of the labels at "
+                f"{labels_end:g}; expected seconds in both. Are these milliseconds, or steps?"
+            )
 
 
 def _split_notes(folds: tuple[str, dict[str, SplitName]] | None, source: SourceFile) -> list[str]:
