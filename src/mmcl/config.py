@@ -26,6 +26,7 @@ __all__ = [
     "ModelSettings",
     "PolicySettings",
     "RuntimeSettings",
+    "TextSettings",
     "model_names",
     "preset_names",
     "resolve_config",
@@ -111,6 +112,36 @@ class ModelSettings(_Settings):
         if not self.modalities or len(set(self.modalities)) < len(self.modalities):
             raise ValueError("modalities must name each modality at most once, and at least one")
         return self
+
+
+class TextSettings(_Settings):
+    """Settings of a language model that learns with the network and reads the words itself.
+
+    Attributes:
+        encoder: Hub id or folder of a BERT-like encoder, or ``packaged`` for the one of
+            ``media-offline``. None: the text features of the corpus are used as they are.
+        learning_rate: Learning rate of the encoder at the start; the rest of the network has
+            ``learning.learning_rate``.
+        warmup: Share of all steps over which the encoder's rate rises from 0, 0..1.
+        frozen_layers: Layers, from the first, that do not learn; the embeddings neither then.
+        adapter: ``lora`` learns matrices of low rank in place of the encoder (needs
+            ``mmcl[text]``).
+        rank: Rank of these matrices.
+        max_tokens: Most word pieces of a clip, with the two that mark beginning and end; a
+            longer text is cut, and a note says so.
+        pool: Steps of the text: ``words`` (the mean of a word's pieces) or ``tokens`` (pieces).
+        checkpointing: Compute activations of the encoder twice, to save memory.
+    """
+
+    encoder: str | None = None
+    learning_rate: float = Field(5e-5, gt=0)
+    warmup: float = Field(0.1, ge=0, lt=1)
+    frozen_layers: int = Field(0, ge=0)
+    adapter: Literal["none", "lora"] = "none"
+    rank: int = Field(16, ge=1)
+    max_tokens: int = Field(128, ge=3)
+    pool: Literal["words", "tokens"] = "words"
+    checkpointing: bool = False
 
 
 class PolicySettings(_Settings):
@@ -228,6 +259,7 @@ class Config(_Settings):
     """Settings of a run, in groups."""
 
     model: ModelSettings = Field(default_factory=ModelSettings)
+    text: TextSettings = Field(default_factory=TextSettings)
     policy: PolicySettings = Field(default_factory=PolicySettings)
     learning: LearningSettings = Field(default_factory=LearningSettings)
     evaluation: EvaluationSettings = Field(default_factory=EvaluationSettings)

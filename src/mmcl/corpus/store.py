@@ -210,6 +210,7 @@ class Corpus:
         self._table = table
         self.mapped = mapped
         self._splits: dict[str, Split] = {}
+        self._has_own_column = False  # one that the mapped file does not have
 
     @classmethod
     def from_arrays(
@@ -278,7 +279,7 @@ class Corpus:
 
     def __reduce__(self) -> tuple[Any, ...]:
         """Pickle the path of a mapped corpus, which is mapped again, or else its clips."""
-        if self.mapped is not None:
+        if self.mapped is not None and not self._has_own_column:
             return _map_again, (self.mapped.path.absolute(), self.card)
         sink = pa.BufferOutputStream()
         with pa.ipc.new_stream(sink, self._table.schema) as stream:
@@ -316,11 +317,24 @@ class Corpus:
                 table = table.set_column(index, field, hidden)
         return Split("all", self.card, table, self.mapped)
 
+    def with_column(self, name: str, column: pa.Array, card: Card) -> Corpus:
+        """Return a corpus with one column added or replaced, ``[clips]``, and its card."""
+        table = self._table
+        if name in table.column_names:
+            table = table.set_column(table.column_names.index(name), name, column)
+        else:
+            table = table.append_column(name, column)
+        corpus = Corpus(card, table, self.mapped)
+        corpus._has_own_column = True
+        return corpus
+
     def development(self) -> Corpus:
         """Return the corpus without its test clips, which training must not see."""
         counts = {name: count for name, count in self.card.counts.items() if name != "test"}
         card = self.card.model_copy(update={"counts": counts})
-        return Corpus(card, self._table.slice(0, sum(counts.values())), self.mapped)
+        corpus = Corpus(card, self._table.slice(0, sum(counts.values())), self.mapped)
+        corpus._has_own_column = self._has_own_column
+        return corpus
 
     def checksum(self) -> str:
         """Return the sha256 of all rows: equal for equal clips, from whatever file."""

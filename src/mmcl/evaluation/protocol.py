@@ -107,6 +107,8 @@ def reference_predictions(corpus: Corpus, name: JudgedSplit) -> dict[str, Refere
                 valid_features=pooled_features(valid),
                 valid_truth=valid.labels(),
             )
+        if not train.modalities:  # there is nothing that a regression could be fitted on
+            del fitted[name]["ridge"]
     return fitted[name]
 
 
@@ -114,6 +116,8 @@ def reference_notes(corpus: Corpus) -> list[str]:
     """Say so if the reference rows are fitted on fewer than all training clips."""
     train = corpus.split("train")
     fitted, labelled = len(_rows_for_references(train)), len(labelled_rows(train))
+    if not train.modalities:
+        return ["no row ridge: the corpus has words and no features"]
     if fitted == labelled:
         return []
     return [
@@ -124,7 +128,7 @@ def reference_notes(corpus: Corpus) -> list[str]:
 def _rows_for_references(train: Split) -> NDArray[np.int64]:
     """Return all labelled training clips, or as many as can be fitted on, evenly spaced."""
     rows = labelled_rows(train)
-    num_features = sum(train.card.dims[modality] for modality in train.modalities)
+    num_features = max(1, sum(train.card.dims[modality] for modality in train.modalities))
     limit = max(1, MOST_VALUES_FOR_REFERENCES // num_features)
     return rows if len(rows) <= limit else rows[np.arange(limit) * len(rows) // limit]
 
@@ -151,7 +155,8 @@ def pooled_features(
                 steps = steps[steps.any(axis=1)]
             pooled[index] = steps.mean(axis=0, dtype=np.float64)
         columns.append(pooled)
-    return np.concatenate(columns, axis=1)
+    # A corpus of text alone has no features: one column that tells nothing.
+    return np.concatenate(columns or [np.zeros((len(rows), 1))], axis=1)
 
 
 def answers(task: Task, scores: NDArray[np.float64]) -> list[Any]:

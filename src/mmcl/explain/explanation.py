@@ -134,6 +134,7 @@ def explain(
         MissingExtraError: If captum is not installed.
     """
     load_captum()  # fail at once, not after minutes of curves
+    corpus = run.prepared(corpus)
     assessed = _assess(run, corpus, split, num_clips)
     models, size = assessed.models, assessed.batch_size
     done, total = itertools.count(), len(models) * (len(_SCORES) + NUM_ORDERS + 1) + 2
@@ -201,7 +202,6 @@ def _assess(run: Run, corpus: Corpus, name: JudgedSplit, num_clips: int) -> _Ass
             f"{run.folder}: {run.config.model.name} has no policies to explain; "
             "only calibrated and released have."
         )
-    run.check_fits(corpus)
     split = judged_split(corpus, name)
     rows = labelled_rows(split)[:num_clips]
     if not len(rows):

@@ -61,7 +61,10 @@ def gradient_importance(model: MMCL, split: Split) -> list[NDArray[np.float64]]:
     method = load_captum().IntegratedGradients
     importance: list[NDArray[np.float64]] = []
     for rows in batch_rows(np.arange(len(split)), CLIPS_AT_ONCE):
-        importance.extend(_batch_importance(method, model, model.collate(split, rows)))
+        # Words have no gradient: it is taken at the vectors that the encoder makes of them.
+        with torch.no_grad():
+            batch = model.embed(model.collate(split, rows))
+        importance.extend(_batch_importance(method, model, batch))
     return importance
 
 

@@ -109,7 +109,7 @@ class Learner:
         self.config, self.fabric = config, fabric
         trainee = Trainee(model)
         rate, decay = config.learning.learning_rate, config.learning.weight_decay
-        optimizer = make_optimizer(trainee, rate, decay)
+        optimizer = make_optimizer(trainee, rate, decay, words_rate=config.text.learning_rate)
         self.trainee, self.optimizer = fabric.setup(trainee, optimizer)
         # The same parameters without wrappers: for reading, saving and validation.
         self.model = model
@@ -276,12 +276,29 @@ def mean_action(output: Output) -> Tensor:
     return output.decision.actions.sum(dim=(0, 2)) / real
 
 
-def make_optimizer(module: nn.Module, rate: float, decay: float) -> torch.optim.AdamW:
-    """Return an AdamW whose weight decay applies to weight matrices only."""
-    weights: list[nn.Parameter] = []
-    others: list[nn.Parameter] = []
+def make_optimizer(
+    module: nn.Module, rate: float, decay: float, *, words_rate: float | None = None
+) -> torch.optim.AdamW:
+    """Return an AdamW whose weight decay applies to weight matrices only.
+
+    Args:
+        module: What learns; parameters without gradient are left out.
+        rate: Learning rate.
+        decay: Weight decay of matrices.
+        words_rate: Learning rate of the encoder of words, if the network has one.
+    """
+    groups: dict[tuple[bool, bool], list[nn.Parameter]] = {(False, True): [], (False, False): []}
     for name, parameter in module.named_parameters():
-        is_matrix = name.endswith("weight") and "norm" not in name
-        (weights if is_matrix else others).append(parameter)
-    groups = [{"params": weights, "weight_decay": decay}, {"params": others, "weight_decay": 0.0}]
-    return torch.optim.AdamW(groups, lr=rate, fused=True)
+        is_matrix = name.endswith("weight") and "norm" not in name.lower()
+        reads_words = ".words." in f".{name}"
+        if parameter.requires_grad:
+            groups.setdefault((reads_words, is_matrix), []).append(parameter)
+    options = [
+        {
+            "params": parameters,
+            "weight_decay": decay if is_matrix else 0.0,
+            **({"lr": words_rate, "warms_up": True} if reads_words else {}),
+        }
+        for (reads_words, is_matrix), parameters in groups.items()
+    ]
+    return torch.optim.AdamW(options, lr=rate, fused=True)

@@ -48,6 +48,7 @@ from mmcl.learning.schedule import Schedule
 from mmcl.models.mmcl import MMCL
 from mmcl.models.network import Network
 from mmcl.models.registry import build_network, load_network
+from mmcl.models.words import WordEncoder
 from mmcl.runtime import (
     gather_from_processes,
     in_first_process,
@@ -225,8 +226,14 @@ def _check_reward(policy: PolicySettings, model: MMCL) -> None:
         )
 
 
-def build_model(corpus: Corpus, config: Config) -> Network:
-    """Build an untrained network for a corpus, with the statistics of its training split."""
+def build_model(corpus: Corpus, config: Config, words: WordEncoder | None = None) -> Network:
+    """Build an untrained network for a corpus, with the statistics of its training split.
+
+    Args:
+        corpus: The corpus; with ``words`` one of word pieces.
+        config: All settings.
+        words: The encoder that reads the text, if ``text.encoder`` names one.
+    """
     card = corpus.card
     model = build_network(
         {str(m): d for m, d in card.dims.items()},
@@ -234,6 +241,7 @@ def build_model(corpus: Corpus, config: Config) -> Network:
         aligned=card.aligned,
         model=config.model,
         policy=config.policy,
+        words=words,
     )
     train = corpus.split("train")
     model.fit_standardisation({m: _all_steps(train, m) for m in model.modalities})
@@ -278,6 +286,8 @@ class _Training:
         seed_everything(seed)
         self.config, self.seed, self.folder = config, seed, folder
         self.fabric, self.progress = fabric, progress or (lambda *_: None)
+        words = WordEncoder.published(config.text) if config.text.encoder else None
+        corpus = corpus if words is None else words.corpus(corpus)
         self.train = labelled_clips(corpus, "train")
         self.valid = labelled_clips(corpus, "valid")
         self.window = shuffle_window(self.train.split)
@@ -285,10 +295,10 @@ class _Training:
         check_clips(self.processes, config.learning.batch_size, len(self.train.rows))
         self.loggers = _loggers(config, folder) if fabric.is_global_zero else []
         # The order matters for the random numbers: first the weights, then the learner's own.
-        self.model = build_model(corpus, config)
+        self.model = build_model(corpus, config, words)
         self.model.prepare_training(self.train.targets)
         self.learner = make_learner(self.model, config, fabric)
-        self.schedule = Schedule(self.learner.optimizer, config.learning)
+        self.schedule = Schedule(self.learner.optimizer, config.learning, warmup=config.text.warmup)
         self.history: list[EpochRow] = []
         self.best_epoch, self.best_loss = -1, math.inf
         self.best_weights: dict[str, Tensor] = {}
@@ -316,6 +326,8 @@ class _Training:
         reports, counts = [], []
         started = time.perf_counter()
         for done, block in enumerate(blocks, start=1):
+            steps_before = self.epoch * len(blocks) + done - 1
+            self.schedule.start_step(steps_before, self.config.learning.epochs * len(blocks))
             report = self._step(block)
             self._check_finite("loss", report.loss, f"at epoch {self.epoch + 1}, step {done}")
             reports.append(report)

@@ -28,6 +28,7 @@ from mmcl.corpus.store import Split
 from mmcl.errors import DatasetError, RunError, ShapeError
 from mmcl.models.layers import traced
 from mmcl.models.projection import Standardiser
+from mmcl.models.words import FOLDER, WordEncoder
 from mmcl.types import MODALITIES, Modality
 
 __all__ = ["Network", "Scoring"]
@@ -106,10 +107,38 @@ class Network(nn.Module, PyTorchModelHubMixin):
         self.register_buffer("seen", torch.ones(len(used), dtype=torch.bool))
         self.seen: Tensor
         # Scores of stars or points are learned on the field's scale; see shape_scores.
+        self.words: WordEncoder | None = None  # see attach_words
         self.score_scale = score_scale(self.task)
         if not self.score_scale.is_field:
             # Saved with the weights, which mean nothing on another scale.
             self.register_buffer(_RANGE, torch.tensor(self.task.score_range))
+
+    def attach_words(self, words: WordEncoder) -> None:
+        """Let a language model read the text: its width must be that of ``dims["text"]``.
+
+        Raises:
+            ShapeError: If it is not, or if the network does not use text.
+        """
+        if self.dims.get("text") != words.dim:
+            raise ShapeError(
+                f"the encoder has {words.dim} values per word, the network takes {self.dims}"
+            )
+        self.words = words
+
+    def embed(self, batch: Batch) -> Batch:
+        """Return a batch with vectors in place of word pieces; others are returned as they are."""
+        if self.words is None or "text" not in batch.features:
+            return batch
+        vectors = self._word_vectors(batch.features["text"], batch.masks["text"])
+        return batch._replace(features={**batch.features, "text": vectors})
+
+    def _word_vectors(self, x: Tensor, mask: Tensor) -> Tensor:
+        """Encode word pieces ``[b, n, k]``; vectors ``[b, n, d]`` come back as they are."""
+        assert self.words is not None
+        if x.shape[-1] == self.words.dim:
+            return x
+        vectors: Tensor = self.words(x, mask)
+        return vectors
 
     @property
     def standardisers(self) -> Mapping[Modality, Standardiser]:
@@ -125,7 +154,9 @@ class Network(nn.Module, PyTorchModelHubMixin):
         """
         for m, modality in enumerate(self.modalities):
             self.seen[m] = len(steps[modality]) > 0
-            if modality in self.standardisers:
+            # Vectors of words change while the encoder learns, so they have no fixed scale.
+            is_learned = modality == "text" and self.words is not None
+            if modality in self.standardisers and not is_learned:
                 self.standardisers[modality].fit(steps[modality])
 
     @property
@@ -173,9 +204,17 @@ class Network(nn.Module, PyTorchModelHubMixin):
         model = cls(**given)
         if hasattr(model, _RANGE):
             _check_saved_range(file, model.task)
+        if (Path(model_id) / FOLDER).is_dir():
+            model.attach_words(WordEncoder.from_folder(Path(model_id) / FOLDER))
         # Saving keeps a tensor that has two names once; load_state_dict would miss the other.
         load_model(model, file, strict=strict, device=map_location)
         return model.eval()
+
+    def _save_pretrained(self, save_directory: Path) -> None:
+        """Write the weights, and beside them the configuration and tokenizer of the encoder."""
+        super()._save_pretrained(save_directory)
+        if self.words is not None:
+            self.words.save(save_directory / FOLDER)
 
     def complete(
         self, features: Mapping[Modality, Tensor], masks: Mapping[Modality, Tensor] | None
@@ -209,6 +248,9 @@ class Network(nn.Module, PyTorchModelHubMixin):
                 mask = masks[modality]
             else:
                 raise ShapeError(f"masks must hold {modality}, as features do; got {list(masks)}")
+            if modality == "text" and self.words is not None and modality in features:
+                mask = mask & self.seen[m]
+                x = self._word_vectors(x, mask)
             # Shapes must fit the first modality that is given.
             if x.ndim != 3 or mask.shape != x.shape[:2] or len(x) != len(given):
                 raise ShapeError(

@@ -23,6 +23,7 @@ from mmcl.corpus.schema import Task
 from mmcl.errors import ConfigError, RunError, did_you_mean
 from mmcl.models.mmcl import MMCL
 from mmcl.models.network import Network
+from mmcl.models.words import WordEncoder
 from mmcl.other_version import does_not_fit, misfits
 from mmcl.types import VARIANTS
 
@@ -89,10 +90,24 @@ def _load_registered(name: str) -> object:
 
 
 def build_network(
-    dims: dict[str, int], task: Task, *, aligned: bool, model: ModelSettings, policy: PolicySettings
+    dims: dict[str, int],
+    task: Task,
+    *,
+    aligned: bool,
+    model: ModelSettings,
+    policy: PolicySettings,
+    words: WordEncoder | None = None,
 ) -> Network:
-    """Build an untrained network of the kind that ``model.name`` asks for."""
-    return network_class(model.name)(dims, task, aligned=aligned, model=model, policy=policy)
+    """Build an untrained network of the kind that ``model.name`` asks for.
+
+    With ``words`` the network reads word pieces, whatever width ``dims`` gives for text.
+    """
+    if words is not None:
+        dims = {**dims, "text": words.dim}
+    network = network_class(model.name)(dims, task, aligned=aligned, model=model, policy=policy)
+    if words is not None and "text" in network.modalities:
+        network.attach_words(words)
+    return network
 
 
 def load_network(folder: str | Path) -> Network:

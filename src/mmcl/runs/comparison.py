@@ -97,7 +97,9 @@ def model_entries(
     # Only a default list may leave out models that cannot use this corpus.
     chosen = requested or [*reversed(VARIANTS), *BASELINES]
     if not requested:
-        unusable = [name for name in chosen if not set(network_class(name).takes) & set(card.dims)]
+        reads_words = resolve_config(source=source, overrides=overrides).text.encoder is not None
+        held = {*card.dims, "text"} if reads_words else set(card.dims)
+        unusable = [name for name in chosen if not set(network_class(name).takes) & held]
         notes = [f"{name} was left out: the corpus has none of its modalities" for name in unusable]
         chosen = [name for name in chosen if name not in unusable]
     configs = [resolve_config(model=n, source=source, overrides=overrides) for n in chosen]
@@ -224,6 +226,8 @@ def _check_settings(entries: Sequence[Entry], corpus: Corpus) -> None:
     dims = {str(m): d for m, d in card.dims.items()}
     for entry in entries:
         model, policy = entry.config.model, entry.config.policy
+        # Any width will do: the encoder is not loaded for this.
+        dims = {"text": model.width, **dims} if entry.config.text.encoder else dims
         try:
             build_network(dims, card.task, aligned=card.aligned, model=model, policy=policy)
         except (ConfigError, ShapeError) as fault:

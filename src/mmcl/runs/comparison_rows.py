@@ -152,7 +152,7 @@ def rescored_row(
 ) -> dict[str, Any]:
     """Return the row of another row's networks, scored without a modality; add predictions."""
     run = Run.load(row_folder(out, entry.of))
-    split = without_modality(judged_split(corpus, "test"), entry.without)
+    split = without_modality(judged_split(run.prepared(corpus), "test"), entry.without)
     settings = run.config.evaluation
     scored = [
         score_split(run.model(seed), split, batch_size=settings.batch_size, per_step=False).scores

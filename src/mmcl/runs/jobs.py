@@ -213,7 +213,8 @@ def with_threads(config: Config, threads: int) -> Config:
 
 def _prediction_speed(model: Network, development: Corpus, config: Config) -> float:
     """Return how many validation clips are read and predicted per second."""
-    split = development.split("valid")
+    corpus = development if model.words is None else model.words.corpus(development)
+    split = corpus.split("valid")
     started = time.perf_counter()
     score_split(model, split, batch_size=config.evaluation.batch_size)
     return len(split) / (time.perf_counter() - started)

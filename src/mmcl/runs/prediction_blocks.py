@@ -72,8 +72,7 @@ def predict_in_blocks(
         DatasetError: If a machine does not see the files, or sees others.
         MissingExtraError: If Ray is asked for and not installed.
     """
-    run.check_fits(corpus)
-    split = corpus.every_clip()
+    split = run.prepared(corpus).every_clip()
     ids = split.ids
     blocks = list(_blocks(run, len(split), path, workers))
     scored: dict[_Block, NDArray[np.float64]] = {}
@@ -129,4 +128,5 @@ def _score_block(block: _Block, threads: int) -> _Scores:
 def _open_once(call: str, run: Path, corpus: Path) -> tuple[Run, Split]:
     """Open the files of a call; a process keeps them for its next blocks."""
     check_shared(run, corpus)
-    return Run.load(run), read_corpus(corpus).every_clip()
+    opened = Run.load(run)
+    return opened, opened.prepared(read_corpus(corpus)).every_clip()

@@ -88,7 +88,7 @@ def robustness(
         DatasetError: If the split has no clip with a label.
     """
     _check_sweep(rates, mask_seeds)
-    run.check_fits(corpus)
+    corpus = run.prepared(corpus)
     clips = judged_split(corpus, split)
     _check_labels(clips)
     # A modality that the corpus lacks cannot be taken away.

@@ -100,7 +100,8 @@ def _predict_block(run: Run, clips: Sequence[Features]) -> list[ClipAnswer]:
         Clip(id=str(index), split="test", features=dict(clip.steps))
         for index, clip in enumerate(clips)
     ]
-    split = pack_corpus(run.card.model_copy(update={"counts": {}}), packed).every_clip()
+    corpus = pack_corpus(run.card.model_copy(update={"counts": {}}), packed)
+    split = run.prepared(corpus).every_clip()
     scores = np.stack(
         [
             as_probability(task, score_split(run.model(seed), split, batch_size=len(split)).scores)

@@ -243,7 +243,11 @@ def test_corpus_that_does_not_fit_is_refused(run, planted):
 def test_run_without_policies_is_refused(tiny_corpus):
     config = SimpleNamespace(model=SimpleNamespace(name="lf_dnn"))
     run = SimpleNamespace(
-        folder="runs/x", config=config, seeds=(1,), model=lambda seed: nn.Linear(1, 1)
+        folder="runs/x",
+        config=config,
+        seeds=(1,),
+        model=lambda seed: nn.Linear(1, 1),
+        prepared=lambda corpus: corpus,
     )
     with pytest.raises(RunError) as caught:
         explain(run, tiny_corpus)
