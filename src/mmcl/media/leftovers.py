@@ -105,7 +105,7 @@ def unused_files(
         ("media files in whose place one with another ending is used", doubles),
         ("transcripts in whose place another text is used", beside),
         ("transcripts of a language that is not used (choose by --language)", of_languages),
-        ("text files beside no media file that is used", lonely),
+        ("text files that are the transcript of no file that is used", lonely),
         ("files whose ending is of no video or sound", others),
         ("hidden files and folders", found.hidden),
         ("folders that may not be read", found.unreadable),

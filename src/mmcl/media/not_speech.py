@@ -25,6 +25,7 @@ _SOUND = re.compile(
     r"inaudible|indistinct|unintelligible|unclear|crosstalk|foreign|speak(?:s|ing)\b|"
     r"stutter|lach(?:t|en)|gelächter|musik|seufz|beifall|\br[ií](?:e|en|res?)\b|musique|soupir|"
     r"risas?\b|música|aplaus|suspir|risate|sospir|смех|сме[её]т|музык|аплодис|вздых|вздох|"
+    r"palmas|ш[её]пот|صفيق|ضحك|موسيق|מוזיק|צחוק|צוחק|מחיאות|"
     r"笑|音乐|音樂|音楽|掌声|掌聲|拍手|歌|웃음|박수|음악",
     re.IGNORECASE,
 )

@@ -25,6 +25,11 @@ _OTHER_BEGINNINGS = """
     but or yes no well okay ok plus also again still because reason reasons truth point moral
     story plot review opinion translation source url http https www email phone address time date
     hint disclaimer subtitles captions
+    achtung frage antwort hinweis beispiel fazit lösung vorteil vorteile nachteil nachteile tipp
+    réponse exemple remarque problème avantages inconvénients bref
+    atención pregunta respuesta ejemplo nota conclusión problema solución ventajas desventajas
+    attenzione domanda risposta esempio soluzione vantaggi svantaggi
+    atenção pergunta resposta exemplo solução vantagens desvantagens
 """
 _NO_NAMES = frozenset(_OTHER_BEGINNINGS.split())
 _NAME_PARTS = "de del della da di der den van von la le the of and & y e bin al"
@@ -103,6 +108,8 @@ def _read_name(line: str, is_new: bool) -> tuple[str | None, bool, bool, str]:
 def looks_like_a_name(text: str) -> bool:
     """Return whether a text could be a name: up to three capitalised words, and a number.
 
+    Hebrew and Arabic have no capitals: any words could be a name there.
+
     Example:
         >>> [looks_like_a_name(text) for text in ("Anna Smith", "Speaker 1", "Here is the thing")]
         [True, True, False]
@@ -114,8 +121,12 @@ def looks_like_a_name(text: str) -> bool:
         words = words[:-1]
     if not words or words[-1].lower() in _PARTICLES:
         return False
-    capitals = [word[:1].isupper() for word in words if word.lower() not in _PARTICLES]
-    return words[0][:1].isupper() and all(capitals) and len(capitals) <= MOST_WORDS
+    capitals = [_begins_as_a_name(word) for word in words if word.lower() not in _PARTICLES]
+    return _begins_as_a_name(words[0]) and all(capitals) and len(capitals) <= MOST_WORDS
+
+
+def _begins_as_a_name(word: str) -> bool:
+    return word[:1].isupper() or "\u0590" <= word[:1] <= "\u06ff"
 
 
 def find_names(turns: Sequence[Turn]) -> tuple[set[str], list[str]]:

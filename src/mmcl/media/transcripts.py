@@ -189,10 +189,10 @@ def _pieces(
 
 def _subtitles(name: str, text: str, language: str | None) -> tuple[list[Utterance], list[str]]:
     cues, notes = read_cues(name, text)
-    cues = _names_as_speakers(cues)
     for step in (without_repeats, partial(one_language, language=language), without_overlaps):
         cues, more = step(cues)
         notes += more
+    cues = _names_as_speakers(cues)
     return [cue._replace(words=inline_words(cue)) for cue in cues], notes
 
 

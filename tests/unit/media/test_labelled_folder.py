@@ -244,7 +244,7 @@ def test_everything_that_is_not_used_is_named(make_folder):
         "and 2 more, all in errors.csv)",
         "media files in whose place one with another ending is used: 1 (Raw/v/1.WAV)",
         "transcripts in whose place another text is used: 2 (Raw/v/1.srt, Raw/v/2.vtt)",
-        "text files beside no media file that is used: 1 (Raw/v/notes.txt)",
+        "text files that are the transcript of no file that is used: 1 (Raw/v/notes.txt)",
         "files whose ending is of no video or sound: 1 (Raw/v/1.jpg)",
         "hidden files and folders: 1 (Raw/v/.DS_Store)",
     ]

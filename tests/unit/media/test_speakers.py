@@ -55,6 +55,19 @@ def test_names_before_most_lines():
     assert told == [("Dr. O'Neil", "Hi."), ("Anna-Lena van Berg", "Hello."), (None, "And you?")]
 
 
+def test_names_without_capitals():
+    told, doubtful = speakers("أحمد: مرحبا", "دانا: نعم", "أحمد: كيف الحال؟")
+    assert [name for name, _ in told] == ["أحمد", "دانا", "أحمد"]
+    assert speakers("שלום לכם", "דנה: כן", "טוב")[1] == ["דנה"]
+    assert doubtful == []
+
+
+@pytest.mark.parametrize("words", ["Achtung Frage Antwort", "Question Réponse Exemple"])
+def test_words_of_other_languages_that_are_no_names(words):
+    lines = [f"{word}: so" for word in words.split()]
+    assert speakers(*lines) == ([(None, line) for line in lines], words.split())
+
+
 def test_chinese_names():
     assert speakers("张三：你好", "李四：好")[0] == [("张三", "你好"), ("李四", "好")]
 

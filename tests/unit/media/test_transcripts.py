@@ -384,6 +384,8 @@ def test_file_of_clan_is_refused(written):
 def test_subtitles_in_two_languages(written):
     path = written("a.srt", "0:00 --> 0:01\n你好。\nHi.\n\n0:01 --> 0:02\n好吗？\nWell?\n")
     assert [u.text for u in read_transcript(path, "en").utterances] == ["Hi.", "Well?"]
+    short = written("b.srt", "0:00 --> 0:01\n你好\nHi.\n\n0:01 --> 0:02\n好吗\nWell?\n")
+    assert [u.text for u in read_transcript(short).utterances] == ["你好", "好吗"]
     utterances, notes = read_transcript(path)
     assert [u.text for u in utterances] == ["你好。", "好吗？"]
     assert notes == ['subtitles in two languages: "你好。" and the like were kept, "Hi." left out']
