@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import re
 import unicodedata
+from bisect import bisect
 from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
@@ -145,7 +146,12 @@ def _two_tracks(cues: Sequence[Utterance]) -> tuple[list[Utterance], list[Uttera
         return None
     tracks = [[c for c, own in zip(cues, scripts, strict=True) if own == one] for one in most]
     first, second = sorted(tracks, key=lambda track: cues.index(track[0]))
-    at_once = sum(any(_are_at_once(cue, other) for other in second) for cue in first)
+    in_order = sorted(second, key=lambda cue: cue.start or 0.0)
+    places = [bisect(in_order, cue.start or 0.0, key=lambda c: c.start or 0.0) for cue in first]
+    at_once = sum(
+        any(_are_at_once(cue, other) for other in in_order[max(place - 1, 0) : place + 1])
+        for cue, place in zip(first, places, strict=True)
+    )
     is_most = FEWEST <= at_once >= MOST * len(first) and at_once >= MOST * len(second)
     return (first, second) if is_most else None
 
