@@ -22,7 +22,19 @@ SPLIT_NAMES = {
     "valid": ("valid", "val", "dev", "validation"),
     "test": ("test", "TEST", "testing", "testset"),
 }
-LAYOUTS = ("plain", "mmsa", "mult", "magbert", "npz", "parquet", "csv", "rows", "by_field")
+LAYOUTS = (
+    "plain",
+    "mmsa",
+    "mult",
+    "magbert",
+    "npz",
+    "parquet",
+    "csv",
+    "rows",
+    "by_field",
+    "flat",
+    "clips",
+)
 ONE_STEP_LAYOUTS = ("csv",)
 LABEL_KINDS = ("scores", "whole scores", "classes", "names", "one-hot", "emotions", "pairs")
 LABEL_KINDS_OF = {
@@ -161,6 +173,16 @@ def write_file(truth: Truth, folder: Path) -> Path:
     if truth.layout == "by_field":
         keys = dict.fromkeys(key for fields in splits.values() for key in fields)
         content = {key: {s: fields[key] for s, fields in splits.items()} for key in keys}
+    if truth.layout == "flat":
+        content = {f"{s}_{key}": v for s, fields in splits.items() for key, v in fields.items()}
+    if truth.layout == "clips":
+        content = {
+            s: [
+                dict(zip(fields, values, strict=True))
+                for values in zip(*fields.values(), strict=True)
+            ]
+            for s, fields in splits.items()
+        }
     if truth.layout == "rows":
         keys = dict.fromkeys(key for fields in splits.values() for key in fields)
         content = {key: [v for fields in splits.values() for v in fields[key]] for key in keys}

@@ -146,18 +146,16 @@ def _split_and_field(key: str) -> tuple[str, str]:
     Example:
         >>> _split_and_field("train_text"), _split_and_field("audio_lengths_dev")
         (('train', 'text'), ('dev', 'audio_lengths'))
-        >>> _split_and_field("eval/labels"), _split_and_field("epoch")
-        (('eval', 'labels'), ('', ''))
+        >>> _split_and_field("train_set_id"), _split_and_field("eval/labels")
+        (('train_set', 'id'), ('eval', 'labels'))
     """
-    pairs = []
-    for separator in (sep for sep in SEPARATORS if sep in key):
-        first, _, rest = key.partition(separator)
-        start, _, last = key.rpartition(separator)
-        pairs += [(first, rest), (last, start)]
-    for split, field in pairs:
-        if split_of(split) and field:
-            return split, field
-    return next(((split, field) for split, field in pairs if field in FIELDS), ("", ""))
+    places = [place for place, letter in enumerate(key) if letter in SEPARATORS]
+    pairs = [(key[:place], key[place + 1 :]) for place in places]
+    pairs += [(end, start) for start, end in pairs]
+    ranked = sorted(pairs, key=lambda pair: (pair[1] not in FIELDS, not split_of(pair[0])))
+    # A known field and a known split, else one of them.
+    found = [pair for pair in ranked if pair[1] in FIELDS or (split_of(pair[0]) and pair[1])]
+    return found[0] if found else ("", "")
 
 
 def _renamed_content(content: dict[str, Any], names: Mapping[str, str]) -> dict[str, Any]:
