@@ -1,6 +1,7 @@
 """npz files: the layout to write when your own data fits none of the others.
 
-Arrays are named ``SPLIT/FIELD``, with SPLIT one of ``train``, ``valid``, ``test``:
+Arrays are named ``SPLIT/FIELD`` (or ``SPLIT_FIELD``), with SPLIT one of ``train``, ``valid``
+and ``test``:
 
 ==================  =========================================================
 ``train/text``      numbers ``[clips, steps, width]`` or ``[clips, width]``;
