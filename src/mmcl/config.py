@@ -189,6 +189,8 @@ class LearningSettings(_Settings):
         epochs: Greatest number of passes over the training split.
         patience: Number of epochs without a better validation loss after which training stops.
         batch_size: Clips per step.
+        accumulate: Parts that a batch is cut into, one after the other, to save memory. The
+            gradient is that of the whole batch, for models that treat every clip alone.
         drop_last: Leave out the last, smaller batch of an epoch.
         learning_rate: Learning rate of AdamW at the start.
         weight_decay: Weight decay of AdamW; 0 makes it Adam.
@@ -207,6 +209,7 @@ class LearningSettings(_Settings):
     epochs: int = Field(30, ge=1)
     patience: int = Field(10, ge=1)
     batch_size: int = Field(64, ge=1)
+    accumulate: int = Field(1, ge=1)
     drop_last: bool = False
     learning_rate: float = Field(1e-3, gt=0)
     weight_decay: float = Field(1e-2, ge=0)

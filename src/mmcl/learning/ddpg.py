@@ -64,7 +64,8 @@ class DdpgLearner(PolicyLearner):
         actions = None
         if self._carried is not None:
             actions = _fit_actions(self._carried[1], batch, self.model)
-        losses = self.learn(batch, actions)
+        losses = self.losses(batch, actions)
+        self.descend(losses.loss, self.trainee, self.optimizer)
         # Memory: store what happened, and draw as many past transitions as there are clips.
         self._remember(losses)
         if not len(self.replay):

@@ -9,6 +9,7 @@ import math
 from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, Any, NamedTuple, TypeVar
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 
@@ -122,10 +123,41 @@ class Learner:
         """Learn from one batch."""
         raise NotImplementedError
 
+    def step_in_parts(
+        self, batch: Batch, losses_of: Callable[[Batch], tuple[Tensor, StepReport]]
+    ) -> StepReport:
+        """Take one step down the gradient of a batch that is computed part by part.
+
+        Args:
+            batch: The clips; ``learning.accumulate`` says into how many parts they are cut.
+            losses_of: Called with every part; returns its mean loss and its numbers.
+
+        Returns:
+            Numbers of the batch: means over its parts by their clips.
+        """
+        self.optimizer.zero_grad(set_to_none=True)
+        parts = batch_parts(batch, self.config.learning.accumulate)
+        shares = [len(part.rows) / len(batch.rows) for part in parts]
+        reports = []
+        for part, share in zip(parts, shares, strict=True):
+            # Several processes exchange their gradients once, after the last part.
+            is_last = part is parts[-1]
+            with self.fabric.no_backward_sync(self.trainee, enabled=not is_last):
+                loss, report = losses_of(part)
+                self.fabric.backward(loss * share if len(parts) > 1 else loss)
+            reports.append(report)
+        self._clipped_step(self.trainee, self.optimizer)
+        if len(reports) == 1:
+            return reports[0]
+        return StepReport(*np.average(np.array(reports), axis=0, weights=shares).tolist())
+
     def descend(self, loss: Tensor, module: Any, optimizer: Any) -> None:
         """Take one step down the gradient of a loss that ``module`` has computed."""
         optimizer.zero_grad(set_to_none=True)
         self.fabric.backward(loss)
+        self._clipped_step(module, optimizer)
+
+    def _clipped_step(self, module: Any, optimizer: Any) -> None:
         # A norm that is not finite is no error here: the loop names the loss and what to do.
         if self.config.learning.clip_norm:
             self.fabric.clip_gradients(
@@ -153,10 +185,15 @@ class PolicyLearner(Learner):
 
     def step(self, batch: Batch) -> StepReport:
         """Learn from one batch."""
-        return self.learn(batch).report()
 
-    def learn(self, batch: Batch, carried: Tensor | None = None) -> Losses:
-        """Take one training step, in the order of the method (docs/method.md).
+        def losses_of(part: Batch) -> tuple[Tensor, StepReport]:
+            losses = self.losses(part)
+            return losses.loss, losses.report()
+
+        return self.step_in_parts(batch, losses_of)
+
+    def losses(self, batch: Batch, carried: Tensor | None = None) -> Losses:
+        """Return the losses of a batch, in the order of the method (docs/method.md).
 
         Args:
             batch: Clips with their targets.
@@ -186,8 +223,6 @@ class PolicyLearner(Learner):
             return Losses(loss, task_loss, alignment, rewards[0], outputs[0])
 
         losses: Losses = self.trainee(forward)
-        # Backward and step; with several processes DDP averages their gradients on the way.
-        self.descend(losses.loss, self.trainee, self.optimizer)
         return losses
 
     def _alignment(self, encoded: Encoded) -> Tensor:
@@ -253,6 +288,9 @@ class BaselineLearner(Learner):
 
     def step(self, batch: Batch) -> StepReport:
         """Learn from one batch."""
+        return self.step_in_parts(batch, self._losses)
+
+    def _losses(self, batch: Batch) -> tuple[Tensor, StepReport]:
         targets = batch.targets
         assert targets is not None
 
@@ -265,9 +303,24 @@ class BaselineLearner(Learner):
             return weight * task_loss + auxiliary, task_loss
 
         loss, task_loss = self.trainee(forward)
-        self.descend(loss, self.trainee, self.optimizer)
         # No alignment, critic, reward or actions to report.
-        return StepReport(loss.item(), task_loss.item(), *[math.nan] * 4)
+        return loss, StepReport(loss.item(), task_loss.item(), *[math.nan] * 4)
+
+
+def batch_parts(batch: Batch, count: int) -> list[Batch]:
+    """Cut a batch into at most ``count`` parts of about as many clips."""
+    if count == 1:
+        return [batch]
+    rows = [part for part in torch.arange(len(batch.rows)).chunk(count) if len(part)]
+    return [
+        Batch(
+            {m: x[part] for m, x in batch.features.items()},
+            {m: x[part] for m, x in batch.masks.items()},
+            None if batch.targets is None else batch.targets[part],
+            batch.rows[part],
+        )
+        for part in rows
+    ]
 
 
 def mean_action(output: Output) -> Tensor:

@@ -208,6 +208,11 @@ def make_learner(model: Network, config: Config, fabric: Fabric) -> Learner:
     if not isinstance(model, MMCL):
         return BaselineLearner(model, config, fabric)
     _check_reward(config.policy, model)
+    if config.policy.kind == "ddpg" and config.learning.accumulate > 1:
+        raise ConfigError(
+            'learning.accumulate cuts a batch, and policy.kind "ddpg" remembers whole ones\n'
+            "  Use: --set learning.accumulate=1"
+        )
     return (DdpgLearner if config.policy.kind == "ddpg" else PolicyLearner)(model, config, fabric)
 
 

@@ -2,15 +2,21 @@
 
 import copy
 
+import numpy as np
 import pytest
 import torch
 from torch import nn
 
+from mmcl.config import resolve_config
 from mmcl.corpus.batches import Batch
+from mmcl.corpus.plant import PlantSettings, plant_corpus
 from mmcl.errors import ConfigError
 from mmcl.learning.ddpg import DdpgLearner, soft_update
+from mmcl.learning.inference import targets_of
 from mmcl.learning.learner import PolicyLearner
+from mmcl.learning.loop import build_model, make_learner
 from mmcl.learning.objectives import as_released_reward, item_losses, prediction_reward
+from mmcl.runtime import launch, seed_everything
 
 # Float32, the sums of a small network in another order.
 TOLERANCE = {"rtol": 0.0, "atol": 1e-5}
@@ -319,13 +325,37 @@ def test_critic_learns_the_rewards_of_its_clips(make_toy_learner, make_batch):
     assert min(losses[-10:]) < 0.5 * spread
 
 
+@pytest.mark.parametrize("parts", [2, 3, 8])
+def test_batch_in_parts_takes_the_same_step(parts):
+    """Of a model that treats every clip alone, and without chance."""
+    weights = []
+    for count in (1, parts):
+        corpus = plant_corpus(PlantSettings(train=8, valid=2, test=2))
+        config = resolve_config(
+            model="late_fusion",
+            overrides=[f"learning.accumulate={count}", "model.head_dropout=0"],
+        )
+        seed_everything(1)
+        model = build_model(corpus, config)
+        learner = make_learner(model, config, launch(config.runtime))
+        model.eval()  # no dropout
+        batch = model.collate(
+            corpus.split("train"), np.arange(8), targets_of(corpus.split("train"))
+        )
+        report = learner.step(batch)
+        weights.append([p.detach().clone() for p in model.parameters()])
+        weights[-1].append(torch.tensor([report.loss, report.task_loss]))
+    # The sums of the gradients are taken in another order.
+    for whole, in_parts in zip(*weights, strict=True):
+        torch.testing.assert_close(in_parts, whole, rtol=0, atol=1e-5)
+
+
 # Rewards and prices
 
 
 def losses_of(learner, batch):
     """The losses of a batch, without the step that follows them."""
-    learner.descend = lambda loss, module, optimizer: None
-    return learner.learn(batch)
+    return learner.losses(batch)
 
 
 def rewards_of(learner, batch):

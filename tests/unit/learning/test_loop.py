@@ -377,7 +377,7 @@ def test_modality_dropout_spares_no_modality_more_than_another(batch):
 
 class _Optimizer:
     def __init__(self):
-        self.param_groups = [{"lr": None}, {"lr": None}]
+        self.param_groups = [{"lr": 0.1}, {"lr": 0.1}]
 
 
 def _rates(losses, **settings):
@@ -408,6 +408,21 @@ def test_plateau_schedule():
     losses = [2, 1, 1, 3, 1, 0.5, 1, 1, 1, 1]
     found = _rates(losses, schedule="plateau", plateau_patience=2, plateau_factor=0.5)
     assert found == pytest.approx([0.1] * 5 + [0.05] * 4 + [0.025], abs=1e-12)
+
+
+def test_encoder_of_words_warms_up_and_follows_the_schedule():
+    optimizer = _Optimizer()
+    optimizer.param_groups[1] |= {"lr": 0.01, "warms_up": True}
+    schedule = Schedule(optimizer, LearningSettings(learning_rate=0.1, epochs=2), warmup=0.25)
+    rates = []
+    for epoch in range(2):
+        schedule.start_epoch(epoch)
+        for step in range(4):
+            schedule.start_step(4 * epoch + step, 8)
+            rates.append([group["lr"] for group in optimizer.param_groups])
+    # Two of eight steps warm up; in the second of two epochs a cosine is at one half.
+    expected = [[0.1, 0.005], [0.1, 0.01], [0.1, 0.01], [0.1, 0.01]] + [[0.05, 0.005]] * 4
+    np.testing.assert_allclose(rates, expected, rtol=0, atol=1e-12)
 
 
 def test_schedule_goes_on_from_its_state():
