@@ -175,3 +175,35 @@ def test_torch_tensors_are_arrays(as_list):
     clips = list(corpus.split("train").clips())
     np.testing.assert_array_equal([c.features["text"] for c in clips], steps.detach().numpy())
     assert [clip.label for clip in clips] == [0.5, 1.0, -1.0, 2.0]
+
+
+@pytest.mark.parametrize(
+    ("values", "dtype", "labels"),
+    [
+        (["joy", None, "sad", "joy"], "string", [0, None, 1, 0]),
+        ([True, None, False, True], "boolean", [1, None, 0, 1]),
+        ([1, None, -2, 2], "Int64", [1.0, None, -2.0, 2.0]),
+    ],
+)
+def test_missing_values_of_pandas_are_unknown(values, dtype, labels):
+    frame = pd.DataFrame({"split": ["train"] * 4, "audio_0": [1.0, 2.0, 3.0, 4.0]})
+    frame["label"] = pd.array(values, dtype=dtype)
+    frame["raw_text"] = pd.array(["so", None, "is", "it"], dtype="string")
+    clips = list(mmcl.Corpus.from_arrays(frame).split("train").clips())
+    assert [clip.label for clip in clips] == labels
+    assert [clip.text for clip in clips] == ["so", None, "is", "it"]
+
+
+def test_masked_features_are_not_read():
+    steps = np.ma.masked_array(np.ones((3, 2, 2)), mask=False)
+    steps.mask[0, 1] = True
+    corpus = mmcl.Corpus.from_arrays({"train": {"audio": steps, "labels": [0.5, -1.0, 2.0]}})
+    first = next(corpus.split("train").clips())
+    np.testing.assert_array_equal(first.features["audio"], [[1, 1], [0, 0]])
+    assert corpus.card.repairs["audio"].nan == 2
+
+
+def test_features_of_a_type_that_is_not_read_are_refused():
+    steps = memoryview(np.ones((4, 3, 2)))
+    with pytest.raises(DatasetError, match=r'split "train": audio is memoryview, which cannot be'):
+        mmcl.Corpus.from_arrays({"train": {"audio": steps, "labels": [1, 2, 3, 0.5]}})

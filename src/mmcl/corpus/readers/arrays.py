@@ -74,6 +74,8 @@ def _protected(value: Any) -> Any:
         return [_protected(item) for item in value]
     if _is_tensor(value):
         value = value.detach().cpu().numpy()
+    if isinstance(value, np.ma.MaskedArray) and value.ndim > 1:
+        return np.ma.filled(value.astype(np.float64), np.nan)  # masked values are unknown
     if isinstance(value, np.ndarray):
         view = value.view()
         view.flags.writeable = False
@@ -91,7 +93,8 @@ def _column(series: Any) -> Any:
     values = series.to_numpy()
     if values.dtype != object:
         return _protected(values)
-    items = [None if isinstance(item, float) and item != item else item for item in values]
+    is_missing = series.isna().to_numpy()  # None, NaN and pandas.NA
+    items = [None if gone else item for item, gone in zip(values, is_missing, strict=True)]
     if any(isinstance(item, np.ndarray | list | tuple) for item in items):
         return [np.zeros((0, 0), np.float32) if item is None else _steps(item) for item in items]
     return items

@@ -157,7 +157,7 @@ def as_features(value: Any, part: str) -> Sequences:
         return array if array.ndim == 3 else array[:, np.newaxis, :]
     try:
         arrays = [_steps_of_clip(item) for item in value]
-    except (TypeError, ValueError):
+    except (TypeError, ValueError, RuntimeError):  # RuntimeError: of torch, and of memoryviews
         raise _no_features(part, value) from None
     sequences = []
     for array in arrays:
