@@ -107,6 +107,16 @@ def test_failures_are_named_and_the_rest_is_kept(fake, corpus_of, run, folder):
     )
 
 
+def test_single_failure_is_named(fake, corpus_of, run):
+    corpus_of(*(f"v,{at},yes,1,train" for at in range(10)), "v,10,yes,much,train")
+    code, _, err = run("src", "--out", "mine.arrow")
+    assert code == 0
+    assert err.splitlines()[-2:] == [
+        'failed: v/10: label.csv, row 12: label is "much", not a number',
+        "the failure in full: errors.csv",
+    ]
+
+
 def test_engine_is_the_one_that_was_asked_for(fake, corpus_of, run, monkeypatch):
     asked = []
 

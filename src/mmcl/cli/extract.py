@@ -147,7 +147,9 @@ def _print_outcome(outcome: Outcome, out: Path) -> None:
     for failure in outcome.failures[:SHOWN]:
         typer.echo(f"failed: {failure.item}: {failure.cause.splitlines()[0]}", err=True)
     if outcome.failures:
-        typer.echo(f"all {len(outcome.failures)} failures: {out.with_name(ERRORS)}", err=True)
+        number = len(outcome.failures)
+        count = "the failure in full" if number == 1 else f"all {number} failures"
+        typer.echo(f"{count}: {out.with_name(ERRORS)}", err=True)
     print_card(outcome.card, out)
 
 
