@@ -4,9 +4,9 @@ import json
 
 import numpy as np
 import pytest
-from fakes.tiny_bert import text_corpus, tiny_bert
 
 import mmcl
+from fakes.tiny_bert import text_corpus, tiny_bert
 from mmcl.cli.main import main
 from mmcl.corpus.check import corpus_clips
 from mmcl.corpus.store import write_corpus
@@ -112,3 +112,21 @@ def test_comparison_of_models_that_read_words(place, tmp_path, capsys):
     chosen = ["--models", "calibrated,text_only", "--seeds", "2", "--workers", "1"]
     assert main([*command, *chosen, *words]) == 0
     assert "text_only" in capsys.readouterr().out
+
+
+def test_reviews_of_a_table_are_learned_with_and_without_an_encoder(place, tmp_path, capsys):
+    table = tmp_path / "reviews.csv"
+    rows = [
+        f"v{row},{row},the film was {'good' if row % 2 else 'bad'},{row % 2 * 2 - 1}"
+        for row in range(40)
+    ]
+    table.write_text("\n".join(["video_id,clip_id,text,label", *rows]) + "\n")
+    out = tmp_path / "run"
+    assert main(["train", str(table), "--out", str(out)]) == 1
+    assert "it has text and no features" in capsys.readouterr().err
+    learning = ["--set", "learning.epochs=1", "--set", "model.width=8"]
+    words = ["--set", f"text.encoder={place[1]}", "--set", "text.max_tokens=24"]
+    assert main(["train", str(table), "--out", str(out), *learning, *words]) == 0
+    frozen = tmp_path / "frozen.arrow"
+    assert main(["corpus", "convert", str(table), str(frozen), "--text-model", str(place[1])]) == 0
+    assert main(["train", str(frozen), "--out", str(tmp_path / "frozen"), *learning]) == 0

@@ -88,8 +88,8 @@ def test_what_is_doubtful_is_noted(extracted):
     assert card.notes == (
         "the labels are whole numbers from -1 to 1, and are read as scores in -3..3; for another "
         "scale: --label-range LOW HIGH; for classes: --task classes",
-        "2 videos have clips in several splits (Größe 1, v): people who are known from training are "
-        "easier to predict",
+        "2 videos have clips in several splits (Größe 1, v): people who are known from training "
+        "are easier to predict",
         '"v/faceless": no face in any of the 20 pictures: vision is left out (the like in 2 more '
         "files: see errors.csv)",
         '"v/short" and 2 more: no pictures: vision is left out',

@@ -157,8 +157,8 @@ def test_missing_modality_is_named(workplace):
     folder, _, printed = workplace
     note = '"actor-01/03-01-01-01-01-01-01" and 3 more: no pictures: vision is left out'
     shared = (
-        "2 videos have clips in several splits (actor-01, grid): people who are known from training "
-        "are easier to predict"
+        "2 videos have clips in several splits (actor-01, grid): people who are known from "
+        "training are easier to predict"
     )
     assert open_corpus(folder / "mine.arrow").card.notes == (shared, note)
     assert "no face" in printed[4]

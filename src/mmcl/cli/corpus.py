@@ -6,6 +6,7 @@ import json
 import sys
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Literal
 
@@ -15,7 +16,7 @@ from mmcl.errors import UsageError
 from mmcl.types import TaskKind
 
 if TYPE_CHECKING:
-    from mmcl.corpus.schema import Clip
+    from mmcl.corpus.schema import Card, Clip
 
 __all__ = ["app"]
 
@@ -69,6 +70,13 @@ def convert(
     max_lost: Annotated[
         float, typer.Option(min=0.0, max=1.0, help="Share of the clips that may be left out.")
     ] = 0.1,
+    text_model: Annotated[
+        str | None,
+        typer.Option(
+            metavar="NAME",
+            help="Make vectors of the words: packaged, or a hub id or folder of an encoder.",
+        ),
+    ] = None,
 ) -> None:
     """Convert a file of another project into a corpus file.
 
@@ -79,7 +87,7 @@ def convert(
       MAG-BERT {split: [((words, visual, acoustic), label, segment), ...]}
       plain    {split: {text, audio, vision, classification_labels, ...}}
       npz      arrays train/text (or train_text), train/labels, train/text_lengths, ...
-      table    csv, tsv, Parquet or Arrow with a clip per row and columns split, label,
+      table    csv, tsv, Parquet or Arrow with a clip per row and columns split, label, text,
                features_text (lists of numbers), or audio_0, audio_1, ...
       csd      CMU-MultimodalSDK: text, audio, vision and labels, one file each
     The first four are pickles, also compressed with gzip. No code in a pickle is run.
@@ -92,6 +100,7 @@ def convert(
       mmcl corpus convert mine.npz mine.arrow --name mine --label-range -2 2
       mmcl corpus convert mine.pkl mine.arrow --rename video=vision --rename dev2=valid
       mmcl corpus convert glove.csd covarep.csd facet.csd labels.csd --out mosi.arrow
+      mmcl corpus convert reviews.csv reviews.arrow --text-model packaged
       mmcl corpus convert text=a.csd audio=b.csd labels=c.csd --out x.arrow --align none
     """
     from mmcl.cli.show import print_card, print_notes
@@ -112,9 +121,21 @@ def convert(
             max_lost=max_lost,
             dtype=dtype,
             progress=progress,
+            change=_text_vectors(text_model),
         )
     print_notes(card)
     print_card(card, target)
+
+
+def _text_vectors(
+    model: str | None,
+) -> Callable[[Card, Iterable[Clip]], tuple[Card, Iterable[Clip]]] | None:
+    """Return what adds vectors of the words to a corpus, or None if it was not asked for."""
+    if model is None:
+        return None
+    from mmcl.media.text_vectors import with_text_vectors
+
+    return partial(with_text_vectors, model=model)
 
 
 def _sources_and_target(paths: list[str], out: Path | None) -> tuple[list[str], Path]:

@@ -80,7 +80,7 @@ def print_card(card: Card, path: Path) -> None:
     """Print what was written: file, name, task, clips per split, widths, and the account."""
     counts = "/".join(str(card.counts.get(split, 0)) for split in SPLITS)
     dims = ", ".join(f"{modality} {width}" for modality, width in card.dims.items())
-    typer.echo(f"{path}: {card.name}, {card.task.kind}, {counts} clips, {dims}")
+    typer.echo(f"{path}: {card.name}, {card.task.kind}, {counts} clips, {dims or 'text alone'}")
     if card.account is not None:
         typer.echo(f"in the source: {'; '.join(card.account.source)}")
         for part in card.account.left_out or ("nothing",):

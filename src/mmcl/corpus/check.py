@@ -34,18 +34,22 @@ class Fault(NamedTuple):
         return f"{self.where}: {self.problem}"
 
 
-def faults(corpus: Corpus | Iterable[Clip], task: Task | None = None) -> list[Fault]:
+def faults(
+    corpus: Corpus | Iterable[Clip], task: Task | None = None, *, text_alone: bool = False
+) -> list[Fault]:
     """Find every fault of a corpus, not only the first.
 
     Args:
         corpus: An opened corpus, or clips in any order.
         task: The task that labels must fit; for an opened corpus that of its card.
+        text_alone: Whether the corpus has no features, and its clips need text.
 
     Returns:
         Faults of ids first, then those of clips, in the order of the clips.
     """
     if isinstance(corpus, Corpus):
-        clip_faults = faults(corpus_clips(corpus), corpus.card.task)
+        text_alone = not corpus.card.dims
+        clip_faults = faults(corpus_clips(corpus), corpus.card.task, text_alone=text_alone)
         in_card, in_file = sum(corpus.card.counts.values()), len(corpus.every_clip())
         if in_file == in_card:
             return clip_faults
@@ -57,7 +61,11 @@ def faults(corpus: Corpus | Iterable[Clip], task: Task | None = None) -> list[Fa
     for clip in corpus:
         ids[clip.id, clip.split] += 1
         where = f'split "{clip.split}", clip "{clip.id}"'
-        clip_faults += _feature_faults(clip, where, widths)
+        if not text_alone:
+            clip_faults += _feature_faults(clip, where, widths)
+        elif not (clip.text or clip.words):
+            problem = "it has neither steps nor text"
+            clip_faults.append(Fault(where, problem, "A clip needs one of them at least."))
         if task is not None:
             clip_faults += _label_faults(clip, where, task)
     return [*_id_faults(ids), *clip_faults]

@@ -14,7 +14,7 @@ from mmcl.errors import ConfigError, DatasetError
 from mmcl.learning.inference import targets_of
 from mmcl.types import SplitName
 
-__all__ = ["LabelledClips", "check_clips", "labelled_clips", "too_large"]
+__all__ = ["LabelledClips", "check_clips", "check_features", "labelled_clips", "too_large"]
 
 
 class LabelledClips(NamedTuple):
@@ -36,6 +36,16 @@ def labelled_clips(corpus: Corpus, name: SplitName) -> LabelledClips:
             "  See what there is: mmcl corpus describe CORPUS"
         )
     return LabelledClips(split, rows, targets_of(split))
+
+
+def check_features(corpus: Corpus, config: Config) -> None:
+    """Refuse a corpus of text alone if nothing is to read it."""
+    if not corpus.card.dims and config.text.encoder is None:
+        raise DatasetError(
+            f"{corpus.card.name}: it has text and no features.\n"
+            "  Let a language model read it: --set text.encoder=packaged (or a hub id or folder)\n"
+            "  Or make vectors of it once: mmcl corpus convert SRC DST --text-model packaged"
+        )
 
 
 def check_clips(processes: int, batch_size: int, clips: int) -> None:

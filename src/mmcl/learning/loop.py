@@ -42,7 +42,11 @@ from mmcl.learning.checkpoints import load_state, save_state
 from mmcl.learning.ddpg import DdpgLearner
 from mmcl.learning.history import EpochRow, read_history, write_history
 from mmcl.learning.inference import validation_loss
-from mmcl.learning.labelled_clips import check_clips, labelled_clips, too_large
+from mmcl.learning.labelled_clips import (
+    check_clips,
+    labelled_clips,
+    too_large,
+)
 from mmcl.learning.learner import BaselineLearner, Learner, PolicyLearner, StepReport
 from mmcl.learning.schedule import Schedule
 from mmcl.models.mmcl import MMCL

@@ -31,6 +31,7 @@ from mmcl.evaluation.published_results import published_datasets, published_resu
 from mmcl.evaluation.significance import Predictions, compare_rows
 from mmcl.evaluation.tables import write_result
 from mmcl.files import write_json
+from mmcl.learning.labelled_clips import check_features
 from mmcl.models.registry import build_network, network_class
 from mmcl.pool import Engine
 from mmcl.runs.comparison_rows import (
@@ -225,6 +226,7 @@ def _check_settings(entries: Sequence[Entry], corpus: Corpus) -> None:
     card = corpus.card
     dims = {str(m): d for m, d in card.dims.items()}
     for entry in entries:
+        check_features(corpus, entry.config)
         model, policy = entry.config.model, entry.config.policy
         # Any width will do: the encoder is not loaded for this.
         dims = {"text": model.width, **dims} if entry.config.text.encoder else dims

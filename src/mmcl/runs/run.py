@@ -45,6 +45,7 @@ from mmcl.evaluation.summary import summarise, summarise_seeds
 from mmcl.evaluation.tables import write_table
 from mmcl.files import NO_ROOM, disk_errors, write_json
 from mmcl.learning.inference import Scored, score_split
+from mmcl.learning.labelled_clips import check_features
 from mmcl.learning.loop import DONE, Fitted, Progress, fit, read_fitted
 from mmcl.models.mmcl import MMCL
 from mmcl.models.network import Network
@@ -98,6 +99,7 @@ def train(
         DiskError: If the disk takes no more. It says what is kept and how to go on.
     """
     config = config or Config()
+    check_features(corpus, config)
     folder = Path(out) if out is not None else free_folder(corpus, config)
     with _saying_how_to_go_on(folder, resume):
         return _train_seeds(

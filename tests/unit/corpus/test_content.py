@@ -243,7 +243,7 @@ def test_split_and_field_in_one_name_are_asked_about(content, dump):
         flat[f"X_{split}"], flat[f"y_{split}"] = fields["text"], fields["regression_labels"]
     path = dump(flat)
     assert '--rename "y=labels"' in refusal(path)
-    assert "there are no features; its fields are X, labels." in refusal(
+    assert "there are neither features nor text; its fields are X, labels." in refusal(
         path, rename={"y": "labels"}
     )
     corpus = read_corpus(path, rename={"y": "labels", "X": "text"})

@@ -6,13 +6,13 @@ import pyarrow as pa
 import pytest
 
 from mmcl.corpus.check import corpus_clips
-from mmcl.corpus.readers import convert_corpus, read_corpus
+from mmcl.corpus.readers import check_file, convert_corpus, read_corpus
 from mmcl.errors import DatasetError
 
 LAYOUTS = "\n  The layouts that can be read: mmcl corpus convert --help"
 SPLITS = ["train"] * 6 + ["dev"] * 2 + ["test"] * 2
 NO_FEATURES = (
-    "  Expected features_text, features_audio or features_vision with lists of numbers "
+    "  Expected text, or features_text, features_audio or features_vision with lists of numbers "
     "(Parquet), or columns audio_0, audio_1, ...\n"
     "  From recordings, mmcl extract FOLDER makes them: docs/your-own-video.md"
 )
@@ -241,9 +241,34 @@ def test_two_decimal_signs_are_an_error(frame, tmp_path):
 def test_table_of_texts_and_labels_alone(frame, tmp_path):
     path = tmp_path / "x.csv"
     frame[["id", "split", "text", "label"]].to_csv(path, index=False)
+    corpus = read_corpus(path)
+    assert corpus.card.dims == {}
+    assert not corpus.card.aligned
+    assert [clip.text for clip in corpus_clips(corpus)] == list(frame["text"])
+    assert corpus.card.notes[-1].startswith("it has text and no features: a language model")
+    assert check_file(path)[1] == []
+
+
+def test_texts_with_the_columns_of_label_csv(tmp_path):
+    path = tmp_path / "reviews.csv"
+    path.write_text(
+        "video_id,clip_id,text,label\nvideo1,0001,so bad,-2.5\nvideo2,0001,so good,1.5\n"
+        "video5,1,fine,0.5\n"
+    )
+    corpus = read_corpus(path)
+    ids = [(clip.id, clip.split) for clip in corpus_clips(corpus)]
+    # As mmcl extract divides the same recordings.
+    assert ids == [("video1/0001", "train"), ("video5/1", "valid"), ("video2/0001", "test")]
+    assert any("by a hash of video_id" in note for note in corpus.card.notes)
+
+
+def test_row_without_text_is_a_fault(tmp_path):
+    path = tmp_path / "reviews.csv"
+    path.write_text("split,text,label\ntrain,so bad,-2.5\nvalid,,-1.5\n")
     assert refusal(path) == (
-        f"{path}: a table without features; its columns are id, split, text, label.\n"
-        f"{NO_FEATURES}{LAYOUTS}"
+        f'{path}, split "valid", clip "valid_0000": it has neither steps nor text.\n'
+        "  A clip needs one of them at least.\n"
+        f"  See them all: mmcl corpus check {path}"
     )
 
 
@@ -251,7 +276,8 @@ def test_any_parquet_is_named(tmp_path):
     path = tmp_path / "x.pkl"
     pd.DataFrame({"a": [1], "b": ["c"]}).to_parquet(path)
     assert refusal(path) == (
-        f"{path}: a Parquet table without features; its columns are a, b.\n{NO_FEATURES}{LAYOUTS}"
+        f"{path}: a Parquet table without features or text; its columns are a, b.\n"
+        f"{NO_FEATURES}{LAYOUTS}"
     )
 
 

@@ -38,6 +38,11 @@ from mmcl.types import MODALITIES, SPLITS, Modality
 
 __all__ = ["Reading", "build_corpus"]
 
+TEXT_ALONE = (
+    "it has text and no features: a language model can read it (mmcl train CORPUS "
+    "--set text.encoder=packaged), or make vectors of it once (mmcl corpus convert SRC DST "
+    "--text-model packaged)"
+)
 PARTS_SHOWN = 5  # parts that are left out, in a message
 
 
@@ -90,8 +95,13 @@ def build_corpus(source: SourceFile, path: Path, sha256: str, options: ReadOptio
     )
     notes = [*source.notes, *chosen.notes, *cut.notes, *clean.notes]
     notes += [*_notes(source, clips, card), *compare_with_known(card)]
+    # Features that are absent from every clip are a fault; a file may have none at all.
+    text_alone = not any(split.features for split in splits) and any(clip.text for clip in clips)
+    if text_alone:
+        notes.append(TEXT_ALONE)
     card = card.model_copy(update={"columns": columns_of(card), "notes": tuple(notes)})
-    return Reading(card, clips, [*array_faults, *cut.faults, *faults(clips, chosen.task)])
+    clip_faults = faults(clips, chosen.task, text_alone=text_alone)
+    return Reading(card, clips, [*array_faults, *cut.faults, *clip_faults])
 
 
 class _Clean(NamedTuple):
@@ -183,6 +193,8 @@ def _is_aligned(
         )
     if options.align is not None:
         return options.align == "word"
+    # Text alone is in step with nothing.
+    looks_aligned = looks_aligned and any(split.features for split in splits)
     return looks_aligned if source.aligned is None else source.aligned
 
 

@@ -90,11 +90,13 @@ def read_dict_of_splits(
                 key: np.isnan(v.reshape(len(v), -1)).all(axis=1) for key, v in numbers.items()
             }
     keys = {str(key): value for fields in splits.values() for key, value in fields.items()}
-    if not any(split.features for split in source.splits) and "text_bert" not in keys:
+    has_content = any(split.features or any(split.texts or ()) for split in source.splits)
+    if not has_content and "text_bert" not in keys:
         raise DatasetError(
-            f"there are no features; its fields are {', '.join(sorted(keys)[:FIELDS_SHOWN])}.\n"
-            "  Expected text, audio or vision, one of them at least. If one has another name: "
-            f'--rename "{min(keys, default="")}=text"\n  {LAYOUTS}'
+            "there are neither features nor text; its fields are "
+            f"{', '.join(sorted(keys)[:FIELDS_SHOWN])}.\n"
+            "  Expected text, audio, vision or raw_text, one of them at least. "
+            f'If one has another name: --rename "{min(keys, default="")}=text"\n  {LAYOUTS}'
         )
     source.fields = tuple(sorted(keys.keys() & FIELDS))
     source.left_out = [

@@ -48,6 +48,7 @@ def read_corpus(
         name: Name of the corpus; guessed from a foreign file where it is None.
         task: Which labels of a foreign file to take where it has several kinds.
         label_range: Range of a foreign file's regression labels, where it is not known.
+        change: Called with the card and the clips that were read; returns those to write.
         options: The other choices of :class:`~mmcl.corpus.readers.ReadOptions`.
 
     Raises:
@@ -89,6 +90,7 @@ def convert_corpus(
     label_range: tuple[float, float] | None = None,
     dtype: str = "float32",
     progress: Callable[[Iterable[Clip], int], Iterable[Clip]] | None = None,
+    change: Callable[[Card, Iterable[Clip]], tuple[Card, Iterable[Clip]]] | None = None,
     **options: Any,
 ) -> Card:
     """Write a foreign file, or a corpus in another precision, as a corpus file.
@@ -122,6 +124,8 @@ def convert_corpus(
         choices = ReadOptions(name, task, label_range, **options)
         reading = _read_foreign(sources, choices, refuse_faults=True)
         card, clips = reading.card, reading.clips
+    if change is not None:
+        card, clips = change(card, clips)
     if dtype == "float16":
         clips = _check_float16(clips, path)
     if progress is not None:

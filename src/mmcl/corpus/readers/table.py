@@ -23,6 +23,7 @@ import pyarrow.feather
 import pyarrow.parquet
 from numpy.typing import NDArray
 
+from mmcl.corpus.folds import split_of
 from mmcl.corpus.readers.content import read_content
 from mmcl.corpus.readers.dict_of_splits import SPLIT_FIELDS
 from mmcl.corpus.readers.field_names import in_our_spelling
@@ -112,10 +113,11 @@ def read_columns(
     of_columns = {key: new for key, new in options.rename.items() if key in columns}
     fields = _named_as_fields(in_our_spelling(_renamed(columns, of_columns)))
     _check_columns(fields, columns, kind_name)
+    fields, split_notes = _with_ids_and_splits(fields)
     # What is left to rename are the names of splits.
     of_splits = {key: new for key, new in options.rename.items() if key not in columns}
     source = read_content(fields, options._replace(rename=of_splits), layout="table")
-    source.notes = [*notes, *source.notes]
+    source.notes = [*notes, *split_notes, *source.notes]
     source.left_out += [
         LeftOut(f'column "{key}", as asked') for key, new in of_columns.items() if not new
     ]
@@ -303,15 +305,16 @@ def _check_columns(fields: Columns, columns: Columns, kind_name: str) -> None:
         if name in fields and is_array and not _is_features(fields[name]):
             raise DatasetError(_no_features("text" if name == "raw_text" else name, shown))
     listed = ", ".join(list(columns)[:SHOWN]) + ", ..." * (len(columns) > SHOWN)
-    if not any(_is_features(values) for name, values in fields.items() if name != "label"):
+    has_features = any(_is_features(v) for name, v in fields.items() if name != "label")
+    if not has_features and "raw_text" not in fields:
         raise DatasetError(
-            f"{kind_name} without features; its columns are {listed}.\n"
-            "  Expected features_text, features_audio or features_vision with lists of numbers "
-            "(Parquet), or columns audio_0, audio_1, ...\n"
+            f"{kind_name} without features or text; its columns are {listed}.\n"
+            "  Expected text, or features_text, features_audio or features_vision with lists of "
+            "numbers (Parquet), or columns audio_0, audio_1, ...\n"
             "  From recordings, mmcl extract FOLDER makes them: docs/your-own-video.md\n"
             f"  {LAYOUTS}"
         )
-    if not fields.keys() & set(SPLIT_FIELDS):
+    if not fields.keys() & {*SPLIT_FIELDS, "video_id"}:
         near = next((name for name, values in columns.items() if _names_splits(values)), None)
         hint = f' If "{near}" is it: --rename "{near}=split"' if near else ""
         raise DatasetError(
@@ -319,6 +322,21 @@ def _check_columns(fields: Columns, columns: Columns, kind_name: str) -> None:
             f"{listed}.\n"
             f'  Expected a column "split" with train, valid or test.{hint}\n  {LAYOUTS}'
         )
+
+
+def _with_ids_and_splits(fields: Columns) -> tuple[Columns, list[str]]:
+    """Make ids of recording and clip, and splits of whole recordings, where there are none."""
+    fields, notes = dict(fields), []
+    if "id" not in fields and {"video_id", "clip_id"} <= fields.keys():
+        pairs = zip(fields["video_id"], fields["clip_id"], strict=True)
+        fields["id"] = [f"{video}/{clip}" for video, clip in pairs]
+    if not fields.keys() & set(SPLIT_FIELDS):
+        fields["split"] = [split_of(str(video)) for video in fields["video_id"]]
+        notes.append(
+            "no column names the split: whole recordings went to train, valid and test by a hash "
+            'of video_id (for others: a column "split")'
+        )
+    return fields, notes
 
 
 def _names_splits(values: Any) -> bool:
