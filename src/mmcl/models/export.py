@@ -228,6 +228,12 @@ def _check_exportable(model: Network) -> None:
             "it reads every clip up to the clip's own last step, by a recurrent network over "
             "packed sequences, which the exporter does not know",
         )
+    if model.words is not None:
+        raise _refusal(
+            model,
+            "its text is read by a language model (text.encoder), which is not exported",
+            instead="without text.encoder, on a corpus with vectors of its text",
+        )
     if isinstance(model, MMCL) and model.policy_settings.kind == "random":
         raise _refusal(
             model,

@@ -255,7 +255,7 @@ def test_truncated_gzip(dump, content):
         (b"\x00\x01\x02", r"invalid load key, '\x00'"),
         (b"", "Ran out of input"),
         (pickle.dumps([1, 2])[:-1], "pickle data was truncated"),
-        (gzip.compress(b""), "Ran out of input"),
+        (gzip.compress(b"", mtime=0), "Ran out of input"),
     ],
     ids=["no-pickle", "empty", "cut", "empty-inside-gzip"],
 )
