@@ -146,7 +146,7 @@ class Learner:
                 loss, report = losses_of(part)
                 self.fabric.backward(loss * share if len(parts) > 1 else loss)
             reports.append(report)
-        self._clipped_step(self.trainee, self.optimizer)
+        self.clipped_step(self.trainee, self.optimizer)
         if len(reports) == 1:
             return reports[0]
         return StepReport(*np.average(np.array(reports), axis=0, weights=shares).tolist())
@@ -155,9 +155,10 @@ class Learner:
         """Take one step down the gradient of a loss that ``module`` has computed."""
         optimizer.zero_grad(set_to_none=True)
         self.fabric.backward(loss)
-        self._clipped_step(module, optimizer)
+        self.clipped_step(module, optimizer)
 
-    def _clipped_step(self, module: Any, optimizer: Any) -> None:
+    def clipped_step(self, module: Any, optimizer: Any) -> None:
+        """Clip the gradients of a module and let the optimizer take its step."""
         # A norm that is not finite is no error here: the loop names the loss and what to do.
         if self.config.learning.clip_norm:
             self.fabric.clip_gradients(

@@ -16,7 +16,7 @@ import shlex
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any, Self, cast
+from typing import Any, Self
 
 import numpy as np
 import pyarrow as pa
@@ -24,8 +24,7 @@ from numpy.typing import NDArray
 
 from mmcl.config import Config
 from mmcl.corpus.batches import labelled_rows
-from mmcl.corpus.readers import read_corpus
-from mmcl.corpus.readers.arrays import corpus_of_clips, is_clip
+from mmcl.corpus.readers.arrays import CorpusLike, any_corpus
 from mmcl.corpus.schema import Task
 from mmcl.corpus.store import Corpus, Split
 from mmcl.errors import DatasetError, DiskError, RunError
@@ -56,8 +55,6 @@ from mmcl.runtime import in_first_process, launch
 
 __all__ = ["METRICS", "PREDICTIONS", "Run", "finish_run", "summaries", "train"]
 
-Predictable = Corpus | str | Path | Mapping[str, Any] | Sequence[Mapping[str, Any]]
-"""What :meth:`Run.predict` takes; a DataFrame too."""
 METRICS, PREDICTIONS = "metrics.json", "predictions.parquet"
 
 
@@ -256,7 +253,7 @@ class Run:
         return self.score(corpus)[0]
 
     def predict(
-        self, corpus: Predictable, *, advance: Callable[[int], None] | None = None
+        self, corpus: CorpusLike, *, advance: Callable[[int], None] | None = None
     ) -> pa.Table:
         """Predict every clip of a corpus; its labels are not used.
 
@@ -275,7 +272,7 @@ class Run:
             RunError: If the corpus does not fit the run.
             DatasetError: If what was given is no corpus.
         """
-        corpus = self.prepared(self._corpus_of(corpus))
+        corpus = self.prepared(any_corpus(corpus, self.card.task))
         split = corpus.every_clip()
         task = self.card.task
         size = self.config.evaluation.batch_size
@@ -284,19 +281,6 @@ class Run:
             for seed in self.seeds
         ]
         return self.predicted(split, np.stack([as_probability(task, s.scores) for s in scored]))
-
-    def _corpus_of(self, given: Predictable) -> Corpus:
-        """Return a corpus of whatever :meth:`predict` takes."""
-        if isinstance(given, Corpus):
-            return given
-        if isinstance(given, str | Path):
-            return read_corpus(given)
-        if isinstance(given, Mapping) and is_clip(given):
-            return corpus_of_clips([given], self.card.task, "one clip")
-        if isinstance(given, Sequence):
-            clips = cast("Sequence[Mapping[str, Any]]", given)
-            return corpus_of_clips(clips, self.card.task, "clips")
-        return Corpus.from_arrays(given)
 
     def predicted(self, split: Split, scores: NDArray[np.float64]) -> pa.Table:
         """Return the table of :meth:`predict` for given scores, ``[seeds, clips, ...]``.

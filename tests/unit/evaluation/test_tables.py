@@ -7,7 +7,7 @@ import pyarrow as pa
 import pytest
 from pyarrow import parquet
 
-from mmcl.errors import DatasetError
+from mmcl.errors import DatasetError, DiskError
 from mmcl.evaluation.tables import write_table
 
 
@@ -76,9 +76,13 @@ def test_failure_leaves_the_old_file(tmp_path, table, monkeypatch):
         raise OSError(28, "No space left on device")
 
     monkeypatch.setattr(os, "fsync", full)
-    with pytest.raises(DatasetError) as caught:
+    with pytest.raises(DiskError) as caught:
         write_table(table.slice(0, 1), path)
-    assert str(caught.value) == f"{path}: cannot be written (No space left on device)."
+    assert str(caught.value) == (
+        f"{path}: the disk is full (No space left on device).\n"
+        "  Nothing was left behind of this file; all others are kept.\n"
+        "  Free some space, then give the same command again."
+    )
     assert path.read_bytes() == before
     assert os.listdir(tmp_path) == ["out.csv"]
 

@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 from mmcl.corpus.check import fault_message, faults
 from mmcl.corpus.readers.build_corpus import build_corpus
 from mmcl.corpus.readers.content import read_content
+from mmcl.corpus.readers.open_or_convert import read_corpus
 from mmcl.corpus.readers.options import ReadOptions
 from mmcl.corpus.readers.table import read_columns
 from mmcl.corpus.schema import Card, Clip, Task
@@ -20,7 +21,35 @@ from mmcl.corpus.store import Corpus, pack_corpus
 from mmcl.errors import DatasetError
 from mmcl.types import MODALITIES, Modality
 
-__all__ = ["corpus_of_arrays", "corpus_of_clips", "is_clip", "is_frame"]
+__all__ = [
+    *("CorpusLike", "any_corpus", "corpus_of_arrays", "corpus_of_clips", "is_clip", "is_frame"),
+]
+
+CorpusLike = Corpus | str | Path | Mapping[str, Any] | Sequence[Mapping[str, Any]]
+"""A corpus, its path, arrays, one clip or a list of clips; a DataFrame too."""
+
+
+def any_corpus(given: CorpusLike, task: Task) -> Corpus:
+    """Return a corpus of whatever has its clips.
+
+    Args:
+        given: A corpus; a path; arrays, as :func:`corpus_of_arrays` takes them; one clip,
+            ``{"text": [n, d], ...}``; or a list of clips.
+        task: Task of single clips, which have no labels.
+
+    Raises:
+        DatasetError: If it is none of these.
+    """
+    if isinstance(given, Corpus):
+        return given
+    if isinstance(given, str | Path):
+        return read_corpus(given)
+    if isinstance(given, Mapping):
+        if is_clip(given):
+            return corpus_of_clips([given], task, "one clip")
+    elif isinstance(given, list | tuple):
+        return corpus_of_clips(given, task, "clips")
+    return corpus_of_arrays(given, ReadOptions())
 
 
 def is_frame(value: Any) -> bool:

@@ -34,7 +34,8 @@ __all__ = [
 ]
 
 CLIPS_PER_BLOCK = 256
-MANY = 0.5  # share of clips that begin or end with the same two rows
+MANY = 0.5  # share of clips: of those with the same two rows at an end, or with other ends
+ENOUGH = 20  # clips of which a share means something
 
 
 class RepairedFeatures(NamedTuple):
@@ -318,7 +319,8 @@ def alignment_note(
             both = held.sum(axis=0) > 1
             differs += int(((first != last).any(axis=0) & both).sum())
             clips += int(both.sum())
-    if differs <= FEW * clips:
+    # Of many clips some begin or end with a step that one modality lacks.
+    if differs <= (MANY * clips if clips >= ENOUGH else 0):
         return None
     listed = ", ".join(sorted(names, key=MODALITIES.index))
     return (
