@@ -29,12 +29,12 @@ import numpy as np
 from kept import keep
 from mmcl.corpus.schema import Word
 from mmcl.media.align import align_words
-from mmcl.media.decode import probe
+from mmcl.media.containers.decode import probe
+from mmcl.media.containers.sound import read_audio
 from mmcl.media.extract import Extracted, Extractor
 from mmcl.media.face import FaceTrack, FaceTracker
 from mmcl.media.recipe import Recipe
 from mmcl.media.recognise import Recogniser
-from mmcl.media.sound import read_audio
 from mmcl.media.weights import speech_model
 from readme import render
 

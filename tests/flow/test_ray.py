@@ -21,7 +21,7 @@ from mmcl.corpus.store import open_corpus, write_corpus
 from mmcl.errors import DatasetError
 from mmcl.learning.loop import fit
 from mmcl.media import batch
-from mmcl.media.folder import gather
+from mmcl.media.folders.gather import gather
 from mmcl.media.recipe import Recipe
 from mmcl.pool import run_tasks
 from mmcl.runs.jobs import Job, train_jobs

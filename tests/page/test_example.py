@@ -7,9 +7,9 @@ from mmcl.serve.page_files import EXAMPLE_CLIP, EXAMPLE_TRANSCRIPT
 
 av = pytest.importorskip("av")
 
-from mmcl.media.decode import frames, probe  # noqa: E402
+from mmcl.media.containers.decode import frames, probe  # noqa: E402
+from mmcl.media.containers.sound import read_audio  # noqa: E402
 from mmcl.media.recipe import SAMPLE_RATE  # noqa: E402
-from mmcl.media.sound import read_audio  # noqa: E402
 
 
 def loudness(samples, start, end):

@@ -13,7 +13,7 @@ import pytest
 from mmcl.corpus.schema import Clip, Task
 from mmcl.corpus.store import pack_corpus
 from mmcl.errors import MediaError
-from mmcl.media.decode import probe
+from mmcl.media.containers.decode import probe
 from mmcl.media.extract import card_of, with_versions
 from mmcl.media.face import FACE_COLUMNS
 from mmcl.media.recipe import Recipe

@@ -26,8 +26,8 @@ REAL = ("Größe 1/gut 日本", "v/good", "v/grey", "v/still", "v/three", "v/mut
 
 def add_real_rows(folder):
     """Two good recordings, and what goes wrong with a real voice or a real face."""
-    from mmcl.media.decode import frames
-    from mmcl.media.sound import read_audio
+    from mmcl.media.containers.decode import frames
+    from mmcl.media.containers.sound import read_audio
 
     grid = sorted((Path(ROOT or "") / "grid").glob("*.mpg"))
     shown = [[frame.image for frame in frames(path)] for path in grid[:5]]

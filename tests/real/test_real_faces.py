@@ -34,7 +34,7 @@ def real(pattern):
 
 
 def pictures(path, seconds=None):
-    from mmcl.media.decode import frames
+    from mmcl.media.containers.decode import frames
 
     return frames(path, rate=RATE, end=seconds)
 
@@ -71,7 +71,7 @@ def test_mirror_and_turn_show_in_the_pose(tracker):
 
 
 def loudness(path):
-    from mmcl.media.sound import read_audio
+    from mmcl.media.containers.sound import read_audio
 
     energy = voice_steps(read_audio(path))[:, VOICE_COLUMNS.index("log_energy")]
     smooth = np.convolve(np.maximum(energy, -60.0), np.ones(10) / 10, mode="same")

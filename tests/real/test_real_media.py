@@ -9,10 +9,10 @@ import numpy as np
 import pytest
 
 from mmcl.media.align import align_words, refine_times, words_by_recogniser
-from mmcl.media.decode import frames, probe
+from mmcl.media.containers.decode import frames, probe
+from mmcl.media.containers.sound import read_audio
 from mmcl.media.recognise import Recogniser
-from mmcl.media.sound import read_audio
-from mmcl.media.transcripts import check_times, find_transcript, read_transcript
+from mmcl.media.transcripts.reading import check_times, find_transcript, read_transcript
 from mmcl.media.weights import speech_model
 
 ROOT = os.environ.get("MMCL_REAL_DATA")

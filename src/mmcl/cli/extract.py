@@ -79,7 +79,7 @@ def extract_command(
     """
     from mmcl.cli.show import training_progress
     from mmcl.media.batch import extract_batch
-    from mmcl.media.folder import gather
+    from mmcl.media.folders.gather import gather
 
     recipe = _recipe(
         alignment=alignment,
@@ -141,7 +141,7 @@ def _checked_range(label_range: tuple[float, float] | None) -> tuple[float, floa
 
 def _print_outcome(outcome: Outcome, out: Path) -> None:
     from mmcl.cli.show import print_card, print_notes
-    from mmcl.media.leftovers import ERRORS
+    from mmcl.media.folders.leftovers import ERRORS
 
     print_notes(outcome.card)
     for failure in outcome.failures[:SHOWN]:

@@ -80,7 +80,7 @@ def predict_command(
 
       mmcl predict runs/planted planted.arrow --out predictions.csv
     """
-    from mmcl.media.raw_files import MEDIA_ENDINGS
+    from mmcl.media.folders.raw_files import MEDIA_ENDINGS
 
     # The ending says whether SRC is a recording; the options of the other kind are refused.
     if source.suffix.lower() in MEDIA_ENDINGS:

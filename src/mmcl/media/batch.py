@@ -23,11 +23,11 @@ from mmcl.corpus.store import write_corpus
 from mmcl.errors import DatasetError, DiskError, MediaError, MissingExtraError, MMCLError
 from mmcl.files import NO_ROOM, complete_file, disk_error, disk_errors, remove_unfinished
 from mmcl.media.extract import Extracted, Extractor, with_versions
-from mmcl.media.items import ExtractTask, Failure, Gathered, Item
-from mmcl.media.leftovers import ERRORS, LISTED
+from mmcl.media.folders.items import ExtractTask, Failure, Gathered, Item
+from mmcl.media.folders.leftovers import ERRORS, LISTED
 from mmcl.media.merge import Outcome, merge_parts
 from mmcl.media.recipe import Recipe
-from mmcl.media.transcripts import find_transcript
+from mmcl.media.transcripts.reading import find_transcript
 from mmcl.pool import Died, Engine, run_tasks
 from mmcl.pool_ray import await_shared, check_shared
 

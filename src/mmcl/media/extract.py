@@ -13,13 +13,13 @@ from numpy.typing import NDArray
 
 from mmcl.corpus.schema import Card, Clip, Task, Word
 from mmcl.errors import MediaError
-from mmcl.media.channels import channels_of
-from mmcl.media.decode import frames, probe
-from mmcl.media.ends import ends_of
+from mmcl.media.containers.channels import channels_of
+from mmcl.media.containers.decode import frames, probe
+from mmcl.media.containers.ends import ends_of
+from mmcl.media.containers.sound import audio_blocks
 from mmcl.media.face import FACE_COLUMNS
 from mmcl.media.rates import steps_at_rate, steps_per_word
 from mmcl.media.recipe import Recipe
-from mmcl.media.sound import audio_blocks
 from mmcl.media.spoken import Stretch, TimedUtterance, UtteranceFinder
 from mmcl.media.stages import STAGES, StageClock
 from mmcl.media.text import text_columns

@@ -19,7 +19,7 @@ from numpy.typing import NDArray
 
 from mmcl.errors import MediaError
 from mmcl.extras import load
-from mmcl.media.decode import Frame
+from mmcl.media.containers.decode import Frame
 
 __all__ = ["BLENDSHAPES", "FACE_COLUMNS", "FaceTrack", "FaceTracker"]
 

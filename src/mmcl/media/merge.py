@@ -10,8 +10,8 @@ from typing import Any, NamedTuple
 from mmcl.corpus.schema import Account, Card, Clip
 from mmcl.corpus.store import open_corpus, write_corpus
 from mmcl.media.extract import STAGES, card_of
-from mmcl.media.items import ExtractTask, Failure, Gathered
-from mmcl.media.leftovers import ERRORS, LeftOut
+from mmcl.media.folders.items import ExtractTask, Failure, Gathered
+from mmcl.media.folders.leftovers import ERRORS, LeftOut
 from mmcl.media.recipe import Recipe
 from mmcl.types import SPLITS, Modality
 

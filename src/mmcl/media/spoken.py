@@ -13,10 +13,10 @@ import numpy as np
 
 from mmcl.corpus.schema import Word
 from mmcl.media.align import ENGLISH, LONGEST, refine_times, time_words
+from mmcl.media.containers.sound import read_audio
 from mmcl.media.recipe import Recipe
-from mmcl.media.sound import read_audio
 from mmcl.media.stages import StageClock
-from mmcl.media.transcripts import check_times, cut_at_end, read_transcript
+from mmcl.media.transcripts.reading import check_times, cut_at_end, read_transcript
 from mmcl.media.utterances import (
     Utterance,
     are_fragments,

@@ -13,7 +13,7 @@ MEDIA_TYPES = ("video/*", "audio/*")
 
 
 class Limits(BaseModel):
-    """Limits of a service; the size of pictures is limited by :mod:`mmcl.media.decode`."""
+    """Limits of a service; :mod:`mmcl.media.containers.decode` limits the size of pictures."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 

@@ -12,8 +12,8 @@ from contextlib import suppress
 from pathlib import Path
 
 from mmcl.errors import MediaError, MMCLError
-from mmcl.media.damage import check_whole
-from mmcl.media.decode import probe
+from mmcl.media.containers.damage import check_whole
+from mmcl.media.containers.decode import probe
 from mmcl.media.extract import Extractor, Models
 from mmcl.media.recipe import Recipe
 from mmcl.runs.recordings import Timeline, predict_media, recipe_of
@@ -49,7 +49,7 @@ class Reader:
         return probe(path).duration
 
     def check(self, path: Path) -> None:
-        """Refuse a damaged recording; see :func:`mmcl.media.damage.check_whole`."""
+        """Refuse a damaged recording; see :func:`mmcl.media.containers.damage.check_whole`."""
         check_whole(path)
 
     def extractor(self, recipe: Recipe, on_stage: Callable[[str], None]) -> Extractor:

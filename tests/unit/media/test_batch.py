@@ -24,8 +24,8 @@ from mmcl.errors import DatasetError, DiskError, MediaError, MissingExtraError
 from mmcl.media import batch as home
 from mmcl.media import merge
 from mmcl.media.batch import extract_batch
-from mmcl.media.folder import gather
-from mmcl.media.items import Failure
+from mmcl.media.folders.gather import gather
+from mmcl.media.folders.items import Failure
 from mmcl.media.recipe import Recipe
 from mmcl.media.stages import STAGES
 from mmcl.pool import Died
@@ -379,7 +379,7 @@ def test_a_killed_batch_goes_on(tmp_path, write, extract, out):
         "from pathlib import Path\n"
         "from fakes.extractors import FakeExtractor\n"
         "from mmcl.media import batch\n"
-        "from mmcl.media.folder import gather\n"
+        "from mmcl.media.folders.gather import gather\n"
         "from mmcl.media.recipe import Recipe\n"
         "batch.with_versions = lambda recipe: recipe\n"
         "if __name__ == '__main__':\n"
