@@ -1,4 +1,4 @@
-"""Files that appear under their name only when they are complete, and disks that take no more."""
+"""Writing of files that are complete or absent, and clear errors if a disk takes no more."""
 
 from __future__ import annotations
 
@@ -46,7 +46,7 @@ NO_ROOM = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 def disk_error(
     fault: BaseException, path: Path | None = None, *, codes: Collection[int] = tuple(_DISK_FAULTS)
 ) -> DiskError | None:
-    """Return a clear error in place of one that says that a disk takes no more.
+    """Turn a system error of a disk that cannot be written (full, read-only) into a clear one.
 
     Args:
         fault: What was raised while a file was written: an OSError, or an error of a library
@@ -74,7 +74,7 @@ def disk_error(
 
 
 def _disk_code(fault: BaseException) -> int | None:
-    """Return the number of the system's error behind a fault, or None if it is another fault."""
+    """Return the errno behind a fault if the disk cannot be written, else None."""
     if isinstance(fault, OSError) and fault.errno is not None:
         return fault.errno if fault.errno in _DISK_FAULTS else None
     text = str(fault)
@@ -85,7 +85,7 @@ def _disk_code(fault: BaseException) -> int | None:
 
 @contextmanager
 def disk_errors(path: Path, *, codes: Collection[int] = tuple(_DISK_FAULTS)) -> Iterator[None]:
-    """Context in which a disk that takes no more raises a clear error.
+    """Context in which a disk that cannot be written raises a clear error.
 
     Args:
         path: The file or folder that the block writes.

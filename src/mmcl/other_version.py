@@ -1,4 +1,4 @@
-"""Files that another version of mmcl wrote: what in them does not fit, and what to install."""
+"""Errors for files of another version of mmcl: values that do not fit, and what to install."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ _MOST_SHOWN = 8  # misfits in the text of an error
 
 
 def version_of(content: Any) -> str | None:
-    """Return the version of mmcl that wrote a JSON file, None where its content does not say."""
+    """Return the version of mmcl that wrote a JSON file, or None if it is not recorded."""
     try:
         version = content["environment"]["versions"]["mmcl"]
     except (LookupError, TypeError):
@@ -62,7 +62,7 @@ def absent_keys(
 
 
 def does_not_fit(where: str, lines: Sequence[str], written_by: str | None, otherwise: str) -> str:
-    """Return the text of an error: what does not fit, who wrote it, and what to install.
+    """Return an error message: the values, the version that wrote them, and what to install.
 
     Args:
         where: The file, or the part of it.

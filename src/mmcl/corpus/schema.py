@@ -136,7 +136,7 @@ class Source(_Strict):
 
 
 class Account(_Strict):
-    """What was in the source of a corpus, and what of it is not in the corpus.
+    """Contents of the source of a corpus, and the parts of it that were left out.
 
     Attributes:
         source: What was there, a phrase each: ``16 clips (training 8, validation 8)``.

@@ -1,4 +1,4 @@
-"""Corpora whose text is read by the network itself: word pieces take the place of vectors.
+"""Corpora with word pieces in place of text vectors, for networks that read the words.
 
 The text of such a corpus has one step per word (or per piece), and the features of a step are
 the numbers of its pieces, plus one; 0 stands for no piece. So everything that works on steps,

@@ -1,4 +1,4 @@
-"""A language model as the first part of a network: it reads word pieces and learns with the rest.
+"""A language model as the first part of a network: it reads words and learns with the rest.
 
 It stands between batch and network (:meth:`~mmcl.models.network.Network.complete`), so that every
 model gets vectors of words and none knows of it.
@@ -151,7 +151,7 @@ class WordEncoder(nn.Module):
     def _encode(
         self, token: Tensor, slot: Tensor, place: Tensor, clips: int, length: int
     ) -> tuple[Tensor, int]:
-        """Run the encoder on clips of like length; return hidden states and the first place."""
+        """Run the encoder on clips of similar length; return hidden states and the first place."""
         begin, end = self.tokenizer.cls_token_id, self.tokenizer.sep_token_id
         # Pieces that mark beginning and end are among the steps already if these are pieces.
         has_marks = self.settings.pool == "words" and begin is not None and end is not None
@@ -187,7 +187,7 @@ def _positions(tokenizer: Any, encoder: Any) -> int:
 
 
 def _freeze(encoder: Any, layers: int) -> None:
-    """Take the embeddings and the first layers out of learning."""
+    """Freeze the embeddings and the first layers."""
     if not layers:
         return
     stack = getattr(getattr(encoder, "encoder", None), "layer", None)
@@ -202,7 +202,7 @@ def _freeze(encoder: Any, layers: int) -> None:
 
 
 def _with_adapter(encoder: Any, rank: int) -> Any:
-    """Return the encoder with matrices of low rank that learn in place of its weights."""
+    """Return the encoder with LoRA: matrices of low rank learn in place of its weights."""
     peft = load("peft", "text.adapter lora", extra="text")
     settings = peft.LoraConfig(r=rank, lora_alpha=2 * rank, target_modules="all-linear")
     with warnings.catch_warnings():  # peft 0.21 asks transformers 5 for an old name

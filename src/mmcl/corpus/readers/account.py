@@ -1,4 +1,4 @@
-"""The account of a conversion: what a foreign file held, and what of it was left out."""
+"""The account of a conversion: contents of a foreign file, and its parts that were left out."""
 
 from __future__ import annotations
 

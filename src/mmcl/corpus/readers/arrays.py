@@ -30,7 +30,7 @@ CorpusLike = Corpus | str | Path | Mapping[str, Any] | Sequence[Mapping[str, Any
 
 
 def any_corpus(given: CorpusLike, task: Task) -> Corpus:
-    """Return a corpus of whatever has its clips.
+    """Return a corpus, a file, arrays or clips as a corpus.
 
     Args:
         given: A corpus; a path; arrays, as :func:`corpus_of_arrays` takes them; one clip,

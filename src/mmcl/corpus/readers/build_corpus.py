@@ -1,4 +1,4 @@
-"""The way from the arrays of a foreign file to clean, checked clips and their card."""
+"""Conversion of the arrays of a foreign file to clean, checked clips and a card."""
 
 from __future__ import annotations
 
@@ -113,7 +113,7 @@ class _Clean(NamedTuple):
 
 
 def _cleaned(splits: list[SourceSplit], options: ReadOptions) -> _Clean:
-    """Replace values that are not finite, and take masks away that contradict the features."""
+    """Replace values that are not finite, and remove masks that contradict the features."""
     features: list[dict[Modality, RepairedFeatures]] = [{} for _ in splits]
     repairs: dict[Modality, Repairs] = {}
     filler_notes = []
@@ -137,7 +137,7 @@ def _cleaned(splits: list[SourceSplit], options: ReadOptions) -> _Clean:
 
 
 def _filler_note(modality: Modality, filler: NDArray[np.float32]) -> str:
-    """Say with what a modality is padded."""
+    """Describe the row with which a modality is padded."""
     is_one_value = len(np.unique(filler)) == 1  # NaN counts as one value
     held = f"of {filler[0]:g}" if is_one_value else "that are the same in most clips, and not zero"
     return (

@@ -32,7 +32,7 @@ _Labels = dict[SplitName, NDArray[np.float64]]
 
 
 class Chosen(NamedTuple):
-    """The task of a foreign file.
+    """The task of a foreign file, and its labels for that task.
 
     Attributes:
         task: What is predicted.

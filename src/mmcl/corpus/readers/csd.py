@@ -72,7 +72,7 @@ MUCH_LATER = 50  # times; a video is hardly so much longer than the part of it t
 
 @dataclass
 class _Counts:
-    """What was found on the way, for the account and the notes."""
+    """Counts of lost clips, words and values, for the account and the notes."""
 
     lost: Counter[str] = field(default_factory=Counter)  # clips, by why they are left out
     silences: int = 0

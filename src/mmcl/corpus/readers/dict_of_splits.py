@@ -64,7 +64,7 @@ SPLIT_FIELDS = ("split", "mode")
 
 
 def is_split(value: Any) -> bool:
-    """Tell whether a value is a dict of fields, of which one at least is read."""
+    """Tell whether a value is a dict with at least one field that is read."""
     return isinstance(value, Mapping) and any(str(key) in FIELDS for key in value)
 
 

@@ -1,4 +1,4 @@
-"""The type of a file, by its first bytes: the way it is read, or what to do with it.
+"""The type of a file, by its first bytes, and advice for types that cannot be read.
 
 The name of a file is never believed: a page of a download service is often saved as ``.pkl``.
 """

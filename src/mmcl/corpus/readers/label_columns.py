@@ -1,4 +1,4 @@
-"""What the labels of a foreign file can be, decided by looking at them."""
+"""Kinds of labels (scores, classes, emotions) that a foreign file may hold, by their values."""
 
 from __future__ import annotations
 

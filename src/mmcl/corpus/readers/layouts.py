@@ -1,4 +1,4 @@
-"""Choice of the reader for a foreign file by its first bytes, and the call of it."""
+"""Choose the reader for a foreign file by its first bytes, and call it."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The public way in: open, check or convert a file, whether it is ours or foreign."""
+"""Public functions that open, check or convert a file, whether it is ours or foreign."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Where the real steps of padded features lie: found by looking, checked against lengths.
+"""Search for the padding of features: found by its zeros, checked against the lengths.
 
 Arrays are padded at the right (the field's usual way), at the left (MulT, MMSA-FET with
 ``padding_location="start"``) or at both ends. Nothing in a file says which, so the steps that
@@ -44,14 +44,14 @@ class Edges(NamedTuple):
 
 
 class Place(NamedTuple):
-    """Where the real steps of a modality lie.
+    """Side on which a modality is padded, and the evidence for it.
 
     Attributes:
         side: Where the padding is.
         evidence: What shows it: the fields of its lengths, or ``steps of zeros``; empty if there
             is no padding.
         notes: What could be wrong, without the modality.
-        contradicting: Rows of the clips whose lengths fit no side that fits the others.
+        contradicting: Rows of the clips whose lengths contradict the side that fits the others.
     """
 
     side: Padding

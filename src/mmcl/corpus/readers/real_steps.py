@@ -220,7 +220,7 @@ def cut_padding(
 def _group_edges(
     split: SourceSplit, features: dict[Modality, RepairedFeatures], group: list[Modality]
 ) -> Edges:
-    """Return the edges of what any modality of a group holds."""
+    """Return the first and last steps at which any modality of a group holds something."""
     there = [modality for modality in group if modality in features]
     if not there:
         none = np.zeros(len(split.ids or ()), dtype=np.int64)
@@ -333,7 +333,7 @@ def alignment_note(
 def checked_masks(
     split: SourceSplit, features: dict[Modality, RepairedFeatures]
 ) -> dict[Modality, str]:
-    """Take masks away that contradict the features; return why, by modality."""
+    """Remove masks that contradict the features; return the reasons, by modality."""
     problems: dict[Modality, str] = {}
     for modality, mask in list(split.step_masks.items()):
         if modality not in features:

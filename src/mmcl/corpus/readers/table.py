@@ -259,7 +259,7 @@ def _renamed(columns: Columns, names: Mapping[str, str]) -> Columns:
 
 
 def _named_as_fields(columns: Columns) -> Columns:
-    """Return the columns under the names of fields; text that is said is ``raw_text``."""
+    """Return the columns under the names of fields; the spoken text becomes ``raw_text``."""
     fields: Columns = {}
     for column, values in columns.items():
         name = _OTHER_NAMES.get(column, column)
@@ -325,7 +325,7 @@ def _check_columns(fields: Columns, columns: Columns, kind_name: str) -> None:
 
 
 def _with_ids_and_splits(fields: Columns) -> tuple[Columns, list[str]]:
-    """Make ids of recording and clip, and splits of whole recordings, where there are none."""
+    """Add ids (recording/clip) and splits (by whole recordings) if the table has none."""
     fields, notes = dict(fields), []
     if "id" not in fields and {"video_id", "clip_id"} <= fields.keys():
         pairs = zip(fields["video_id"], fields["clip_id"], strict=True)

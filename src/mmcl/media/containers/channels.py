@@ -1,4 +1,4 @@
-"""Decide how the channels of a recording become one.
+"""Decide how to mix the channels of a recording into one.
 
 Usually they become their mean. A cable or plug that is wired the wrong way round turns one
 channel upside down, so that the mean is silent although both channels are loud. Then one
@@ -32,7 +32,7 @@ _Doubles = NDArray[np.float64]
 
 
 class Channels(NamedTuple):
-    """How the channels of a recording become one.
+    """Choice of how to mix the channels of a recording into one.
 
     Attributes:
         number: Of channels.
@@ -48,7 +48,7 @@ class Channels(NamedTuple):
 
     @property
     def note(self) -> str | None:
-        """What a user should know of it, if anything."""
+        """Note for the user if channels cancel each other out, else None."""
         if not self.cancelled:
             return None
         if self.number == 2:
@@ -72,7 +72,7 @@ class Channels(NamedTuple):
 
 
 def channels_of(path: Path) -> Channels:
-    """Listen to all of a file and return how its channels become one.
+    """Measure all channels of a file and choose how to mix them into one.
 
     The mean is taken unless it loses sound that a channel holds, for half a second or longer.
     Then it is the mean or the one channel which loses least, the first of equal ones. A file

@@ -30,7 +30,7 @@ OGG_PAGE = 65_307  # bytes, the most that a page of Ogg has
 
 
 class Ends(NamedTuple):
-    """Where a file ends, in seconds on its own clock.
+    """Ends of a file's sound and pictures, in seconds on its own clock.
 
     Attributes:
         stated: Length of the file by its header; None where it states none.
@@ -47,16 +47,16 @@ class Ends(NamedTuple):
 
     @property
     def last(self) -> float:
-        """The end of the sound or of the pictures, whichever is later."""
+        """Later end of sound and pictures."""
         return max(self.audio or 0.0, self.video or 0.0)
 
     @property
     def is_short(self) -> bool:
-        """Whether the file ends before its header says."""
+        """True if the file ends before its header says."""
         return self.stated is not None and 0 < self.last < self.stated - MISSING
 
     def notes(self, start: float, wanted: float) -> list[str]:
-        """Return what a user should know who wants what is between two times."""
+        """Return notes on what is missing between two times."""
         if wanted <= self.last:
             notes = []
         elif self.is_short:
@@ -106,7 +106,7 @@ def ends_of(path: Path) -> Ends:
 
 
 def _is_plain(stream: Any) -> bool:
-    """Return whether part of a packet can be decoded, because its samples are not compressed."""
+    """Return whether samples are not compressed, so that a part of a packet can be decoded."""
     return stream.codec_context is not None and stream.codec_context.name.startswith("pcm_")
 
 

@@ -1,4 +1,4 @@
-"""Find what is to be extracted, and the labels of it.
+"""Find the files to extract, and their labels.
 
 Paths come in, and :mod:`~mmcl.media.folders.items` go out, with faulty rows and notes. ``gather``
 searches files and folders; ``labelled`` reads a folder with ``label.csv`` (``label_table``: its

@@ -1,4 +1,4 @@
-"""What an extraction is asked for: files with their labels, and rows that are at fault."""
+"""Work of an extraction: files with their labels, and rows that are at fault."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ __all__ = ["ExtractTask", "Failure", "Gathered", "Item"]
 
 
 class Item(NamedTuple):
-    """One file to extract, and what is known of it.
+    """One file to extract, with its ids, split, label and text.
 
     Attributes:
         path: The file.
@@ -46,7 +46,7 @@ class Failure(NamedTuple):
 
 
 class Gathered(NamedTuple):
-    """Everything that was asked for.
+    """Items, failures and notes that were gathered from the sources.
 
     Attributes:
         items: What can be extracted, in order.

@@ -34,7 +34,7 @@ Kind = Literal["regression", "classes"] | None
 
 
 def read_score(text: str) -> float | None:
-    """Return a number with a decimal point or, since columns were checked, a decimal comma.
+    """Read a number with a decimal point, or with a comma (columns were checked for it).
 
     Example:
         >>> read_score("1,5"), read_score("-.5"), read_score("1,5,2")

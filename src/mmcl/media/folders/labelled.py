@@ -156,7 +156,7 @@ def _unused(
 
 
 def _short(row: Row) -> str:
-    """Return the place of a row without the name of the table."""
+    """Return the place of a row, without the name of the table."""
     return row.place.removeprefix(f"{LABELS}, ")
 
 

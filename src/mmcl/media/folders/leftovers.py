@@ -1,4 +1,4 @@
-"""What lies in a source and does not become a clip: files by kind, and why."""
+"""Files of a source that do not become clips: their kinds, and the reasons."""
 
 from __future__ import annotations
 
@@ -43,7 +43,7 @@ class LeftOut(NamedTuple):
 
 
 class FolderFiles(NamedTuple):
-    """Everything below a folder, linked folders too, in the order of the paths.
+    """Files and folders below a folder, linked ones too, in the order of the paths.
 
     Attributes:
         files: The files that are not hidden.
@@ -120,5 +120,5 @@ def _without_tag(path: Path) -> Path:
 
 
 def legible(path: Path) -> str:
-    """Return a path, which may be no UTF-8 on disk, as text that can be stored."""
+    """Return a path as text that can be stored, even if it is not UTF-8 on disk."""
     return path.as_posix().encode("utf-8", "backslashreplace").decode("utf-8")

@@ -146,7 +146,7 @@ class RawFiles:
         return near or "nor one with another ending"
 
     def _nearest(self, written: str, id_to_name: Mapping[str, str], free: Sequence[str]) -> str:
-        """Return words that offer the nearest name, an empty string if none is near.
+        """Return a phrase that suggests the nearest name, or an empty string if none is near.
 
         Args:
             written: The id in the table.
@@ -170,7 +170,7 @@ def _composed(name: str) -> str:
 
 
 def _changed_id(written: str, actual: str) -> str:
-    """Return how an id became what is written; an empty string if it did not."""
+    """Return how a spreadsheet changed an id; an empty string if it did not."""
     if written.isdigit() and actual.isdigit() and int(written) == int(actual):
         return "Excel drops leading zeros: write the id as text"
     if _is_same_number(written, actual) or _is_same_date(written, actual):

@@ -103,7 +103,7 @@ def _spelling(word: dict[str, Any]) -> Any:
 
 
 def _with_ends(items: list[Any]) -> list[Any]:
-    """Give items of a start and a duration their ends, each no later than the next one's start."""
+    """Add ends to items with a start and a duration, none later than the next start."""
     starts = [item.get("start") if isinstance(item, dict) else None for item in items]
     ended = list(items)
     for index, item in enumerate(items):
@@ -216,7 +216,7 @@ def _utterance(item: Any) -> Utterance:
 
 
 def _speaker(item: dict[str, Any]) -> str | None:
-    """Return who speaks: as the utterance says, or as most of its words say."""
+    """Return the speaker of an utterance, or else the one of most of its words."""
     names = [item.get("speaker"), *(word.get("speaker") for word in item.get("words") or [])]
     given = [" ".join(str(name).split()) for name in names if name not in (None, "")]
     if item.get("speaker") in (None, ""):

@@ -1,4 +1,4 @@
-"""Subtitles in two languages, of which one is kept, and the languages in names of files.
+"""Choice of one language of subtitles in two, and language codes in file names.
 
 The two are told apart by their scripts, Chinese and Latin letters for example, or by their common
 words. Two languages of the same script are only noticed where each has subtitles of its own, at
@@ -60,7 +60,7 @@ _LONG_TO_SHORT = dict(pair.split(":") for pair in _LONG_TAGS.split())
 
 
 def language_in(path: Path) -> str | None:
-    """Return the language that the name of a transcript tells, two letters.
+    """Return the two-letter language code in the name of a transcript.
 
     Example:
         >>> [language_in(Path(name)) for name in ("talk.en-US.vtt", "talk.ger.srt", "talk.old.srt")]
@@ -94,7 +94,7 @@ def preferred(paths: Sequence[Path], language: str | None) -> Path | None:
 def one_language(
     cues: Sequence[Utterance], language: str | None
 ) -> tuple[list[Utterance], list[str]]:
-    """Keep one language of subtitles that are in two: the one asked for, or else the first.
+    """Keep one language of bilingual subtitles: the one asked for, or else the first.
 
     Args:
         cues: Subtitles, whose text may have several lines and markup.

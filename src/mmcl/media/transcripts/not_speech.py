@@ -1,4 +1,4 @@
-"""What transcripts hold besides speech: sounds, music, songs, and lines about the subtitles."""
+"""Removal of what is not speech: sounds, music, songs, and lines about the subtitles."""
 
 from __future__ import annotations
 

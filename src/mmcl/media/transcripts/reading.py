@@ -70,7 +70,7 @@ _OTHER_KINDS = (
 
 
 class Transcript(NamedTuple):
-    """What a transcript says, and what a user should know of how it was read."""
+    """Utterances of a transcript, and notes on how it was read."""
 
     utterances: list[Utterance]
     notes: list[str]
@@ -96,7 +96,7 @@ def find_transcript(media_path: Path, language: str | None = None) -> Path | Non
 
 
 def transcripts_beside(media_path: Path) -> list[Path]:
-    """Return all transcripts of a media file's name, with and without a language in theirs."""
+    """Return all transcripts named like a media file, with or without a language code."""
     stem = media_path.stem
     return [
         path
@@ -108,7 +108,7 @@ def transcripts_beside(media_path: Path) -> list[Path]:
 
 
 def read_transcript(path: Path, language: str | None = None) -> Transcript:
-    """Read a transcript, of which only what is said is kept.
+    """Read a transcript and keep only the speech.
 
     ``.srt``, ``.vtt`` and ``.sbv`` are subtitles. ``.json`` is a list of ``{"text", "start", "end",
     "speaker", "words": [{"text" or "word", "start", "end"}]}`` of which only the text, or the
@@ -152,7 +152,7 @@ def read_transcript(path: Path, language: str | None = None) -> Transcript:
 
 
 def _refuse_other_kinds(path: Path, text: str) -> None:
-    """Refuse by its content what is no transcript, or one of another ending."""
+    """Refuse a file whose content is no transcript, or does not fit its ending."""
     for pattern, kind, advice in _OTHER_KINDS:
         if re.match(pattern, text.lstrip(), re.IGNORECASE):
             advice = advice.format(name=path.name)
@@ -174,7 +174,7 @@ def _refuse_other_kinds(path: Path, text: str) -> None:
 def _pieces(
     name: str, suffix: str, text: str, language: str | None
 ) -> tuple[list[Utterance], list[str]]:
-    """Return what a file holds, piece by piece, and notes on how it was read."""
+    """Return the pieces of text in a file, and notes on how it was read."""
     if suffix == ".json" or (suffix == ".txt" and is_json(text)):
         return read_json(name, text)
     if suffix in (".srt", ".vtt", ".sbv") or (suffix == ".txt" and has_cues(text)):

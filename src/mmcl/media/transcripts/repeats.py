@@ -17,7 +17,7 @@ FEWEST_GROWING = 3  # cues in a row that each add words to the one before
 
 
 class _Shown(NamedTuple):
-    """A cue and its lines that have text: as they stand in the file, and without markup."""
+    """A cue, and its lines that have text: as in the file, and without markup."""
 
     start: float
     end: float

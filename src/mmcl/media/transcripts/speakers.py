@@ -56,7 +56,7 @@ _CJK = re.compile(r"[\u3400-\u9fff\u3040-\u30ff]{1,4}|[\uac00-\ud7af]{2,4}")
 
 
 class Turn(NamedTuple):
-    """The beginning of a line.
+    """A line, taken apart into speaker, marks and text.
 
     Attributes:
         name: What stands where the name of a speaker would; None if nothing does.
@@ -78,7 +78,7 @@ class Turn(NamedTuple):
 
 
 def read_turn(line: str) -> Turn:
-    """Take the beginning of a line of text apart."""
+    """Split a line of text into speaker, marks and text."""
     dash = _DASH.match(line)
     line = line[dash.end() :] if dash else line
     change = _CHANGE.match(line)
@@ -93,7 +93,7 @@ def read_turn(line: str) -> Turn:
 
 
 def _read_name(line: str, is_new: bool) -> tuple[str | None, bool, bool, str]:
-    """Return the name at the beginning of a line, what it is like, and the rest of the line."""
+    """Return the name at the beginning of a line, how it is marked, and the rest."""
     sure = next(filter(None, (pattern.match(line) for pattern in _SURE)), None)
     if sure and (sure.re in _SURE[:3] or looks_like_a_name(sure["name"])):
         return " ".join(sure["name"].split()) or None, True, False, line[sure.end() :]

@@ -1,4 +1,4 @@
-"""Keep of the pieces of a transcript what somebody says, and who says it."""
+"""Reduce the pieces of a transcript to the speech and its speakers."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ _DASH_INSIDE = re.compile(r"(?<=[.!?…])\s+[-–—]\s*(?=[\"“¿¡]?[^\W\d_])
 
 @dataclass
 class _Found:
-    """What the text of a transcript holds besides speech."""
+    """Parts of a transcript that are not speech, or may not be."""
 
     names: list[str] = field(default_factory=list)
     sounds: list[str] = field(default_factory=list)
@@ -33,7 +33,7 @@ class _Found:
     is_in_song: bool = False  # that goes on in the next utterance
 
     def notes(self, kept_names: Sequence[str]) -> list[str]:
-        """Return a sentence on everything that was left out, or that may not be speech."""
+        """Return notes on what was left out, and on what was kept but may not be speech."""
         notes = []
         if self.names:
             notes.append(f"speaker names: {_listed(self.names, 20)}")

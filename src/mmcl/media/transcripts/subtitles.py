@@ -94,7 +94,7 @@ def read_cues(name: str, text: str) -> tuple[list[Utterance], list[str]]:
 
 
 def _without_side_blocks(lines: Sequence[str]) -> list[str]:
-    """Return the lines of a vtt file with its header, comments and styles emptied."""
+    """Return the lines of a vtt file; those of header, comments and styles are emptied."""
     kept: list[str] = []
     is_aside = True  # the header
     for index, line in enumerate(lines):
