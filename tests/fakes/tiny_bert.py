@@ -6,15 +6,16 @@ import transformers
 from mmcl.corpus.schema import Card, Clip, Task, Word
 from mmcl.corpus.store import pack_corpus
 
-PIECES = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "the", "film", "was", "good", "bad", "play", "##ing"]
+PIECES = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "the", "film", "was", "good", "play", "##ing", "##s"]
+PIECES += ["bad"]
 SCORES = Task(kind="regression", low=-3.0, high=3.0)
 DIM = 12
 
 
-def tiny_bert(folder):
-    """Write a random BERT of width 12 with two layers and 24 positions; return its folder."""
+def tiny_bert(folder, positions=24):
+    """Write a random BERT of width 12 with two layers; return its folder."""
     vocabulary = {piece: number for number, piece in enumerate(PIECES)}
-    transformers.BertTokenizer(vocab=vocabulary, model_max_length=24).save_pretrained(folder)
+    transformers.BertTokenizer(vocab=vocabulary, model_max_length=positions).save_pretrained(folder)
     torch.manual_seed(3)
     config = transformers.BertConfig(
         vocab_size=len(PIECES),
@@ -22,7 +23,7 @@ def tiny_bert(folder):
         num_hidden_layers=2,
         num_attention_heads=2,
         intermediate_size=16,
-        max_position_embeddings=24,
+        max_position_embeddings=positions,
         initializer_range=0.5,
     )
     transformers.BertModel(config).save_pretrained(folder)

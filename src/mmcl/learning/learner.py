@@ -336,7 +336,7 @@ def make_optimizer(
     """Return an AdamW whose weight decay applies to weight matrices only.
 
     Args:
-        module: What learns; parameters without gradient are left out.
+        module: What learns. Parameters that get no gradient stay as they are.
         rate: Learning rate.
         decay: Weight decay of matrices.
         words_rate: Learning rate of the encoder of words, if the network has one.
@@ -345,8 +345,7 @@ def make_optimizer(
     for name, parameter in module.named_parameters():
         is_matrix = name.endswith("weight") and "norm" not in name.lower()
         reads_words = ".words." in f".{name}"
-        if parameter.requires_grad:
-            groups.setdefault((reads_words, is_matrix), []).append(parameter)
+        groups.setdefault((reads_words, is_matrix), []).append(parameter)
     options = [
         {
             "params": parameters,

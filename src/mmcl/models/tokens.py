@@ -16,12 +16,11 @@ from numpy.typing import NDArray
 
 from mmcl.config import TextSettings
 from mmcl.corpus.store import Corpus, Split
-from mmcl.errors import ConfigError, DatasetError
+from mmcl.errors import DatasetError
 from mmcl.types import Modality
 
-__all__ = ["TEXT_COLUMN", "has_words", "tokenised"]
+__all__ = ["tokenised"]
 
-TEXT_COLUMN = "features_text"
 CLIPS_AT_ONCE = 1024
 
 
@@ -34,7 +33,7 @@ class _Pieces(NamedTuple):
     is_cut: bool
 
 
-def has_words(corpus: Corpus) -> bool:
+def _has_words(corpus: Corpus) -> bool:
     """Tell whether any clip keeps what was said."""
     columns = corpus.every_clip().table.select(["text", "words"])
     return any(column.null_count < len(column) for column in columns.columns)
@@ -54,7 +53,7 @@ def tokenised(corpus: Corpus, tokenizer: Any, settings: TextSettings) -> Corpus:
         DatasetError: If no clip has text, or if the corpus is aligned and the words or pieces
             of a clip are not as many as its steps.
     """
-    if not has_words(corpus):
+    if not _has_words(corpus):
         raise DatasetError(
             f"{corpus.card.name}: no clip keeps its words, and text.encoder reads them.\n"
             "  Expected a corpus with words or text: mmcl extract makes one of recordings, and "
@@ -71,8 +70,8 @@ def tokenised(corpus: Corpus, tokenizer: Any, settings: TextSettings) -> Corpus:
         _check_aligned(clips, pieces, settings)
     width = max((int(np.bincount(p.steps).max()) for p in pieces if p.steps), default=1)
     column = _column(pieces, width)
-    dims: dict[Modality, int] = {"text": width, **corpus.card.dims}
-    dims["text"] = width
+    others = {m: dim for m, dim in corpus.card.dims.items() if m != "text"}
+    dims: dict[Modality, int] = {"text": width, **others}
     cut = sum(piece.is_cut for piece in pieces)
     notes = corpus.card.notes
     if cut:
@@ -81,7 +80,7 @@ def tokenised(corpus: Corpus, tokenizer: Any, settings: TextSettings) -> Corpus:
             "and were cut (for longer ones: --set text.max_tokens=N)",
         )
     card = corpus.card.model_copy(update={"dims": dims, "notes": notes})
-    return corpus.with_column(TEXT_COLUMN, column, card)
+    return corpus.with_column("features_text", column, card)
 
 
 def _pieces(clips: Split, start: int, tokenizer: Any, settings: TextSettings) -> Iterator[_Pieces]:
@@ -160,12 +159,3 @@ def _places(steps: list[int]) -> NDArray[np.int64]:
     is_first = np.append(True, order[1:] != order[:-1])
     starts = np.maximum.accumulate(np.where(is_first, np.arange(len(order)), 0))
     return np.arange(len(order)) - starts
-
-
-def check_max_tokens(limit: int, settings: TextSettings) -> None:
-    """Refuse more pieces than the encoder has positions for."""
-    if settings.max_tokens > limit:
-        raise ConfigError(
-            f"text.max_tokens is {settings.max_tokens}, and {settings.encoder} reads at most "
-            f"{limit}\n  Use: --set text.max_tokens={limit}"
-        )

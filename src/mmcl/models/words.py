@@ -19,7 +19,7 @@ from mmcl.corpus.store import Corpus
 from mmcl.errors import ConfigError, RunError, ShapeError
 from mmcl.extras import load
 from mmcl.models.layers import traced
-from mmcl.models.tokens import check_max_tokens, tokenised
+from mmcl.models.tokens import tokenised
 
 __all__ = ["FOLDER", "WordEncoder"]
 
@@ -70,7 +70,12 @@ class WordEncoder(nn.Module):
 
         name = None if settings.encoder == "packaged" else settings.encoder
         tokenizer, encoder = load_encoder(text_model(name)[0])
-        check_max_tokens(_positions(tokenizer, encoder), settings)
+        limit = _positions(tokenizer, encoder)
+        if settings.max_tokens > limit:
+            raise ConfigError(
+                f"text.max_tokens is {settings.max_tokens}, and {settings.encoder} reads at most "
+                f"{limit}\n  Use: --set text.max_tokens={limit}"
+            )
         return cls(encoder, tokenizer, settings)
 
     @classmethod

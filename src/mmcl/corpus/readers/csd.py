@@ -60,9 +60,10 @@ def parse_source(text: str) -> CsdSource:
         >>> parse_source("audio=mine.csd").role, parse_source("mine.csd").role
         ('audio', None)
     """
-    role, equals, path = text.partition("=")
-    if equals and role in _NAMES and not Path(text).exists():
-        return CsdSource(Path(path), role)  # type: ignore[arg-type]
+    name, equals, path = text.partition("=")
+    role = next((role for role in _NAMES if role == name), None)
+    if equals and role is not None and not Path(text).exists():
+        return CsdSource(Path(path), role)
     return CsdSource(Path(text))
 
 
@@ -110,12 +111,14 @@ def read_csd(sources: Sequence[CsdSource], options: ReadOptions) -> SourceFile:
             )
         videos = list(labels.videos)
         folds = find_folds(videos)
-        splits = {name: _empty_split(name, files) for name in SPLITS}
+        clips = {name: _Clips({m: [] for m in MODALITIES if m in files}) for name in SPLITS}
         counts = _Counts()
         for video in videos:
             split = folds[1].get(video) if folds else split_of(video)
-            _read_video(video, splits[split] if split else None, files, align, counts)
-        source = SourceFile("csd", [split for split in splits.values() if split.ids])
+            _read_video(video, clips[split] if split else None, files, align, counts)
+        has_words = "words" in files
+        splits = [of_split.split(name, has_words) for name, of_split in clips.items()]
+        source = SourceFile("csd", [split for split in splits if split.ids])
         source.aligned = align == "word"
         source.fields = tuple(f"{role}: {file.path.name}" for role, file in files.items())
         source.left_out = _left_out(files, counts, folds[0] if folds else "")
@@ -185,12 +188,25 @@ def _holds_strings(file: CsdFile) -> bool:
     return False
 
 
-def _empty_split(name: SplitName, files: Mapping[Role, CsdFile]) -> SourceSplit:
-    split = SourceSplit(name, {m: [] for m in MODALITIES if m in files})
-    split.ids, split.video_ids, split.clip_ids = [], [], []
-    if "words" in files:
-        split.texts, split.words = [], []
-    return split
+@dataclass
+class _Clips:
+    """Clips of one split, as they are cut from the videos."""
+
+    features: dict[Modality, list[NDArray[np.float32]]]
+    labels: list[NDArray[Any]] = field(default_factory=list)
+    ids: list[str] = field(default_factory=list)
+    video_ids: list[str] = field(default_factory=list)
+    clip_ids: list[str] = field(default_factory=list)
+    texts: list[str | None] = field(default_factory=list)
+    words: list[tuple[Word, ...]] = field(default_factory=list)
+
+    def split(self, name: SplitName, has_words: bool) -> SourceSplit:
+        """Return the clips as a split, whose labels are rows yet."""
+        split = SourceSplit(name, dict(self.features), labels={"labels": np.array(self.labels)})
+        split.ids, split.video_ids, split.clip_ids = self.ids, self.video_ids, self.clip_ids
+        if has_words:
+            split.texts, split.words = self.texts, self.words
+        return split
 
 
 # ---------------------------------------------------------------- one video
@@ -198,14 +214,14 @@ def _empty_split(name: SplitName, files: Mapping[Role, CsdFile]) -> SourceSplit:
 
 def _read_video(
     video: str,
-    split: SourceSplit | None,
+    clips: _Clips | None,
     files: Mapping[Role, CsdFile],
     align: str,
     counts: _Counts,
 ) -> None:
     """Cut a video into its segments and add them to a split as clips."""
     segments = files["labels"].read(video)
-    if split is None:
+    if clips is None:
         counts.lost["videos in no standard fold"] += len(segments.intervals)
         return
     steps: dict[Modality, Frames] = {m: _numeric(files[m], video) for m in MODALITIES if m in files}
@@ -227,18 +243,13 @@ def _read_video(
             counts.lost[why] += 1
             continue
         for modality, array in clip.items():
-            split.features[modality].append(array)  # type: ignore[union-attr]
-        _add_label(split, label)
-        for names, name in (
-            (split.ids, clip_name),
-            (split.video_ids, video),
-            (split.clip_ids, str(segments.numbers[row])),
-        ):
-            if names is not None:
-                names.append(name)
-        if split.words is not None and split.texts is not None:
-            split.words.append(inside.words(start, end))
-            split.texts.append(" ".join(text for text in inside.texts if text) or None)
+            clips.features[modality].append(array)
+        clips.labels.append(label)
+        clips.ids.append(clip_name)
+        clips.video_ids.append(video)
+        clips.clip_ids.append(str(segments.numbers[row]))
+        clips.words.append(inside.words(start, end))
+        clips.texts.append(" ".join(text for text in inside.texts if text) or None)
 
 
 def _numeric(file: CsdFile, video: str) -> Frames:
@@ -343,14 +354,10 @@ def _span(intervals: NDArray[np.float64]) -> tuple[float, float]:
 # ---------------------------------------------------------------- labels
 
 
-def _add_label(split: SourceSplit, label: NDArray[Any]) -> None:
-    split.labels.setdefault("labels", []).append(label)  # type: ignore[arg-type, attr-defined]
-
-
 def _choose_labels(source: SourceFile, path: Path, options: ReadOptions) -> None:
     """Turn the rows of labels into fields: sentiment, or MOSEI's six emotions if asked for."""
     for split in source.splits:
-        rows = np.array(split.labels["labels"])
+        rows = split.labels["labels"]
         if rows.shape[1:] == (1,):
             name = "labels" if rows.dtype.kind == "U" else "regression_labels"
             split.labels = {name: rows[:, 0]}
