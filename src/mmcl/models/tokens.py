@@ -70,8 +70,8 @@ def tokenised(corpus: Corpus, tokenizer: Any, settings: TextSettings) -> Corpus:
         _check_aligned(clips, pieces, settings)
     width = max((int(np.bincount(p.steps).max()) for p in pieces if p.steps), default=1)
     column = _column(pieces, width)
-    others = {m: dim for m, dim in corpus.card.dims.items() if m != "text"}
-    dims: dict[Modality, int] = {"text": width, **others}
+    dims: dict[Modality, int] = {m: d for m, d in corpus.card.dims.items() if m != "text"}
+    dims = {"text": width, **dims}
     cut = sum(piece.is_cut for piece in pieces)
     notes = corpus.card.notes
     if cut:

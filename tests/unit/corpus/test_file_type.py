@@ -310,3 +310,10 @@ def test_file_of_no_known_type_is_no_pickle(tmp_path):
     path.write_bytes(b"\x00\x01\x02\x03")
     with pytest.raises(DatasetError, match="not a readable pickle"):
         read_corpus(path)
+
+
+@pytest.mark.parametrize("column", ["PK", "PARENT", "ORCID", "ID3 tag", "BZh"])
+def test_table_whose_first_column_has_the_letters_of_another_type(tmp_path, column):
+    path = tmp_path / "x.csv"
+    path.write_text(f"{column},split,label\n1,train,0.5\n")
+    assert file_type(path) == "text table"

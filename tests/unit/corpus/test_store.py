@@ -3,6 +3,7 @@
 import errno
 import json
 import os
+import pickle
 import subprocess
 import sys
 from importlib import metadata
@@ -15,6 +16,7 @@ import pytest
 from mmcl import files
 from mmcl.corpus import store
 from mmcl.corpus.check import corpus_clips
+from mmcl.corpus.plant import PlantSettings, plant_corpus
 from mmcl.corpus.schema import Card, Clip, Planted, Repairs, Source, Task, Word
 from mmcl.corpus.store import is_corpus_file, open_corpus, pack_corpus, write_corpus
 from mmcl.errors import DatasetError, DiskError, SealedSplitError
@@ -384,3 +386,14 @@ def test_missing_corpus_file(tmp_path):
     with pytest.raises(DatasetError) as caught:
         open_corpus(path)
     assert str(caught.value) == f"{path}: no such file.\n  Make one: mmcl corpus plant {path}"
+
+
+def test_pickled_corpus_keeps_its_new_name_and_all_its_clips(tmp_path):
+    planted = plant_corpus(PlantSettings(train=4, valid=2, test=3))
+    path = write_corpus(tmp_path / "x.arrow", planted.card, corpus_clips(planted))
+    corpus = open_corpus(path)
+    corpus.card = corpus.card.model_copy(update={"name": "other"})
+    again = pickle.loads(pickle.dumps(corpus))
+    assert again.card == corpus.card
+    assert len(again.every_clip()) == 9
+    assert len(pickle.loads(pickle.dumps(corpus.development())).every_clip()) == 6

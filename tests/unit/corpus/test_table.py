@@ -385,3 +385,17 @@ def test_near_name_of_a_column_of_features_is_asked_for(frame, tmp_path, name):
     assert f'--rename "{name}={meant}"' in refusal(tmp_path / "x.parquet")
     corpus = read_corpus(tmp_path / "x.parquet", rename={name: meant})
     assert corpus.card.dims[meant] == 2
+
+
+def test_blank_lines_before_the_header_are_no_header(tmp_path):
+    path = tmp_path / "x.csv"
+    path.write_text("\n\nsplit,text,label\ntrain,so bad,-2.5\nvalid,fine,1,5\n")
+    assert refusal(path).startswith(
+        f"{path}, row 5: 4 cells, but the header has 3; it begins 'valid'"
+    )
+
+
+def test_hint_of_excel_alone_is_no_table(tmp_path):
+    path = tmp_path / "x.csv"
+    path.write_text("sep=,\n")
+    assert refusal(path).startswith(f"{path}: a header and no rows.\n")

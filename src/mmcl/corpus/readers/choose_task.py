@@ -13,6 +13,7 @@ from mmcl.corpus.readers.label_columns import LabelColumn, label_columns
 from mmcl.corpus.readers.options import ReadOptions
 from mmcl.corpus.readers.source_file import LAYOUTS, SourceFile
 from mmcl.corpus.schema import Task
+from mmcl.corpus.score_range import FIELD_RANGE
 from mmcl.errors import DatasetError
 from mmcl.types import SplitName, TaskKind
 
@@ -22,7 +23,6 @@ __all__ = ["Chosen", "choose_task"]
 SYMMETRIC = (1.0, 2.0, 3.0, 4.0, 5.0, 7.0, 10.0, 50.0, 100.0)
 FROM_ONE = (5.0, 7.0, 9.0, 10.0)
 FROM_ZERO = (1.0, 2.0, 3.0, 4.0, 5.0, 7.0, 10.0, 100.0)
-UNLABELLED = (-3.0, 3.0)
 # Three classes beside a score are its sign (MMSA); more are a task of their own.
 FEWEST_CLASSES_OF_THEIR_OWN = 4
 ENOUGH = 20  # training labels of which one would be negative in a corpus with negative labels
@@ -140,7 +140,7 @@ def _without_labels(known: KnownCorpus | None, path: Path, options: ReadOptions)
             f"{path}: no labels, so that the {options.task} are not known.\n"
             "  Expected a field of labels, or no --task"
         )
-    low, high = options.label_range or UNLABELLED
+    low, high = options.label_range or FIELD_RANGE
     notes = (f"label range {low:g}..{high:g} inferred from nothing: the file has no labels",)
     task = Task(kind="regression", low=low, high=high)
     return Chosen(task, {}, {}, None, () if options.label_range else notes)

@@ -250,11 +250,11 @@ def _read_splits(splits: dict[SplitName, Any], layout: DictLayout | None) -> Sou
     if not all(isinstance(split, Mapping) for split in splits.values()):
         return None
     fields = {key: value for split in splits.values() for key, value in split.items()}
-    left_out = check_field_names(fields, [])
+    named = check_field_names(fields)
     if not any(is_split(split) for split in splits.values()):
         return None
     source = read_dict_of_splits(splits, layout or layout_of(splits))
-    hinted = {part.what: part for part in left_out}
+    hinted = {part.what: part for part in named}
     source.left_out = [hinted.get(part.what, part) for part in source.left_out]
     return source
 

@@ -248,8 +248,9 @@ def _read_video(
         clips.ids.append(clip_name)
         clips.video_ids.append(video)
         clips.clip_ids.append(str(segments.numbers[row]))
-        clips.words.append(inside.words(start, end))
-        clips.texts.append(" ".join(text for text in inside.texts if text) or None)
+        if words is not None:
+            clips.words.append(inside.words(start, end))
+            clips.texts.append(" ".join(text for text in inside.texts if text) or None)
 
 
 def _numeric(file: CsdFile, video: str) -> Frames:

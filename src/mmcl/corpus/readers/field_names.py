@@ -93,20 +93,19 @@ def _is_numeric(value: Any) -> bool:
         return False
 
 
-def check_field_names(fields: Mapping[str, Any], left_out: list[LeftOut]) -> list[LeftOut]:
+def check_field_names(fields: Mapping[str, Any]) -> list[LeftOut]:
     """Ask about fields whose names are near to those of features, lengths or labels.
 
     Args:
         fields: All fields of the file, each with its value in one of the splits.
-        left_out: Parts that the reader left out.
 
     Returns:
-        ``left_out`` with the near name added to fields that are less important.
+        Less important fields that have a near name, with that name.
 
     Raises:
         DatasetError: If the features, lengths or labels of an unknown field would be lost.
     """
-    questions, answered = [], {part.what: part for part in left_out}
+    questions, named = [], []
     has_labels = any(field in fields for field in LABEL_FIELDS)
     for key in sorted(fields.keys() - FIELDS):
         name = suggested_name(key, fields[key])
@@ -117,10 +116,10 @@ def check_field_names(fields: Mapping[str, Any], left_out: list[LeftOut]) -> lis
         else:
             what = f"field {key}, which is not read"
             fix = f'if it is {name}: --rename "{key}={name}"'
-            answered[what] = LeftOut(what, fix=fix)
+            named.append(LeftOut(what, fix=fix))
     if questions:
         raise DatasetError(_question_text(questions))
-    return list(answered.values())
+    return named
 
 
 def _question_text(questions: list[tuple[str, str]]) -> str:

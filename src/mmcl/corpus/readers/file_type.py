@@ -26,6 +26,7 @@ ReadableType = Literal["pickle", "npz", "text table", "parquet", "arrow", "hdf5"
 """Types that have a reader. Content that is not recognised is left to the reader of pickles."""
 
 HEAD = 4096  # bytes that are looked at
+ZIP_MAGICS = (b"PK\x03\x04", b"PK\x05\x06", b"PK\x07\x08")
 TAR_MAGIC_AT = 257
 HDF5_MAGIC = b"\x89HDF\r\n\x1a\n"
 HDF5_STARTS = (0, 512, 1024, 2048)  # a header of the owner's may come first
@@ -143,9 +144,10 @@ def _type_of_head(path: Path, head: bytes) -> ReadableType:
         if head.startswith(magic):
             return readable
     for magic, what, advice in _BY_MAGIC:
-        if head.startswith(magic):
+        # The names of the columns of a table may begin with the same letters.
+        if head.startswith(magic) and not (magic.isalnum() and _is_text(head)):
             raise _refusal(path, what, advice)
-    if head.startswith(b"PK"):
+    if head.startswith(ZIP_MAGICS):
         return _inside_zip(path, head)
     if head[TAR_MAGIC_AT:].startswith(b"ustar"):
         raise _refusal(
@@ -216,7 +218,7 @@ def _inside_gzip(path: Path) -> ReadableType:
     if head[TAR_MAGIC_AT:].startswith(b"ustar"):
         what = f"a tar archive, compressed by gzip{_listed(_tar_names(path))}"
         raise _refusal(path, what, f"{_UNPACK}: tar xzf {path}")
-    if head.startswith((b"\x80", TORCH_OLD[:1])) or _OLD_PICKLE.match(head) or not head:
+    if head.startswith(b"\x80") or _OLD_PICKLE.match(head) or not head:
         if head.startswith(TORCH_OLD):
             raise _refusal(path, "a torch file of the old form, gzip'd", TORCH_ADVICE)
         return "pickle"

@@ -13,8 +13,14 @@ from typing import Any
 
 import numpy as np
 
-from mmcl.corpus.readers import source_file
-from mmcl.corpus.readers.source_file import LAYOUTS, SourceFile, SourceSplit, as_features, as_texts
+from mmcl.corpus.readers.source_file import (
+    LAYOUTS,
+    SourceFile,
+    SourceSplit,
+    as_features,
+    as_numbers,
+    as_texts,
+)
 from mmcl.corpus.schema import Word
 from mmcl.errors import DatasetError
 from mmcl.types import SplitName
@@ -56,7 +62,7 @@ def _read_split(name: SplitName, clips: Any) -> SourceSplit:
             "audio": as_features(list(audio), f"{where}: acoustic"),
             "vision": as_features(list(vision), f"{where}: visual"),
         },
-        labels={"label": source_file.as_numbers(scores, f"{where}: label")},
+        labels={"label": as_numbers(scores, f"{where}: label")},
         ids=ids,
         texts=[" ".join(spoken) for spoken in texts],
         words=[tuple(Word(text=word) for word in spoken) for spoken in texts],

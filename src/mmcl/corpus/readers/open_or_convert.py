@@ -48,7 +48,6 @@ def read_corpus(
         name: Name of the corpus; guessed from a foreign file where it is None.
         task: Which labels of a foreign file to take where it has several kinds.
         label_range: Range of a foreign file's regression labels, where it is not known.
-        change: Called with the card and the clips that were read; returns those to write.
         options: The other choices of :class:`~mmcl.corpus.readers.ReadOptions`.
 
     Raises:
@@ -105,6 +104,7 @@ def convert_corpus(
         label_range: Range of a foreign file's regression labels, where it is not known.
         dtype: Precision of the features, ``float32`` or ``float16``.
         progress: Wraps the clips on their way to disk and is told their number.
+        change: Called with the card and the clips that were read; returns those to write.
         options: The other choices of :class:`~mmcl.corpus.readers.ReadOptions`.
 
     Returns:

@@ -71,9 +71,12 @@ def find_filler(parts: list[Sequences]) -> NDArray[np.float32] | None:
             clips += 1
             ends = (steps[:2], steps[-2:]) if len(steps) > 2 else ()
             twice = {p[0].tobytes() for p in ends if p[0].tobytes() == p[1].tobytes()}
-            rows.update(row for row in twice if row * len(steps) != steps.tobytes())
-    zero = any(not np.frombuffer(row, np.float32).any() for row in rows)
-    if zero or not rows:
+            whole = steps.tobytes() if twice else b""
+            found = [row for row in twice if row * len(steps) != whole]
+            if any(not np.frombuffer(row, np.float32).any() for row in found):
+                return None  # the padding is zeros
+            rows.update(found)
+    if not rows:
         return None
     row, count = rows.most_common(1)[0]
     filler = np.frombuffer(row, np.float32)
@@ -273,6 +276,8 @@ def _length_faults(
     place: Place, judged: list[tuple[SourceSplit, Edges]], group: list[Modality]
 ) -> Iterator[Fault]:
     """Report clips whose length contradicts the steps that hold something."""
+    if not place.contradicting:
+        return
     rows = [(split, found, row) for split, found in judged for row in range(len(found.total))]
     for split, found, row in (rows[index] for index in place.contradicting):
         length = 0 if found.lengths is None else found.lengths[row]

@@ -19,6 +19,7 @@ from typing import Any, Literal
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
 import pyarrow.feather
 import pyarrow.parquet
 from numpy.typing import NDArray
@@ -192,8 +193,10 @@ def _sequences(column: pa.ChunkedArray, name: str) -> list[NDArray[np.float32]]:
         if steps is None:
             sequences.append(np.zeros((0, 0), dtype=np.float32))
             continue
-        widths = np.array([len(step.values or ()) for step in steps] if is_nested else [len(steps)])
-        if len(set(widths.tolist())) > 1:
+        widths = np.array([len(steps)])
+        if is_nested:
+            widths = pc.list_value_length(steps).fill_null(0).to_numpy(zero_copy_only=False)
+        if (widths != widths[:1]).any():
             raise DatasetError(
                 f'column "{name}", row {row + 1}: steps of different widths, '
                 f"{widths.min()} and {widths.max()}.\n"

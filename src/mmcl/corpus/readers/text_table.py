@@ -50,8 +50,10 @@ def read_text_table(path: Path, texts: Collection[str], notes: list[str]) -> dic
             f"{path}: not a readable table ({error}).\n"
             f'  Expected every quoted cell to be closed by ".\n  {LAYOUTS}'
         ) from None
-    header = [name.strip() for name in rows[0]]
-    _check_rows(path, header, rows[1:])
+    blank = next((i for i, row in enumerate(rows) if any(map(str.strip, row))), len(rows))
+    rows = rows[blank:]
+    header = [name.strip() for name in rows[0]] if rows else []
+    _check_rows(path, header, rows[1:], first=blank + 2)
     cells = [[cell.strip() for cell in row] for row in rows[1:] if any(map(str.strip, row))]
     columns = {
         name or f"(column {index + 1})": [row[index] for row in cells]
@@ -77,14 +79,15 @@ def _separator(text: str) -> tuple[str, bool]:
     return max(SEPARATORS, key=unquoted.count), False
 
 
-def _check_rows(path: Path, header: list[str], rows: Sequence[list[str]]) -> None:
+def _check_rows(path: Path, header: list[str], rows: Sequence[list[str]], *, first: int) -> None:
+    """Refuse repeated columns, and rows that do not fit; ``first`` is the number of the first."""
     repeated = sorted({name for name in header if name and header.count(name) > 1})
     if repeated:
         raise DatasetError(
             f'{path}: the column "{repeated[0]}" is there twice.\n'
             f"  Expected every name once.\n  {LAYOUTS}"
         )
-    for number, row in enumerate(rows, start=2):
+    for number, row in enumerate(rows, start=first):
         if len(row) != len(header) and any(map(str.strip, row)):
             raise DatasetError(
                 f"{path}, row {number}: {len(row)} cells, but the header has {len(header)}; it "

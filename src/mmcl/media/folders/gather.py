@@ -10,10 +10,11 @@ from collections.abc import Collection, Sequence
 from pathlib import Path
 
 from mmcl.corpus.schema import Task
+from mmcl.corpus.score_range import FIELD_RANGE
 from mmcl.errors import MediaError
 from mmcl.media.folders.items import Gathered, Item
 from mmcl.media.folders.label_table import LABELS
-from mmcl.media.folders.label_values import DEFAULT_RANGE, Kind
+from mmcl.media.folders.label_values import Kind
 from mmcl.media.folders.labelled import read_labels
 from mmcl.media.folders.leftovers import FolderFiles, LeftOut, legible, list_files, unused_files
 from mmcl.media.folders.raw_files import MEDIA_ENDINGS, RAW
@@ -55,7 +56,7 @@ def gather(
         gathered = read_labels(labelled[0], kind=kind, label_range=label_range, language=language)
     else:
         note = f"no {LABELS}: the clips have no labels and are all in the test split"
-        low, high = label_range or DEFAULT_RANGE
+        low, high = label_range or FIELD_RANGE
         gathered = Gathered([], [], Task(kind="regression", low=low, high=high), (note,))
     others = [source for source in sources if source not in labelled]
     return _with_unlabelled(gathered, others, language)

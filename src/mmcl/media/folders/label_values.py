@@ -11,13 +11,13 @@ from collections.abc import Mapping, Sequence
 from typing import Literal
 
 from mmcl.corpus.schema import Task
+from mmcl.corpus.score_range import FIELD_RANGE
 from mmcl.errors import MediaError
 from mmcl.media.folders.label_table import LABELS
 
-__all__ = ["DEFAULT_RANGE", "UNKNOWN", "Kind", "decimal_comma_note", "find_task"]
+__all__ = ["UNKNOWN", "Kind", "decimal_comma_note", "find_task"]
 __all__ += ["may_be_classes", "read_score"]
 
-DEFAULT_RANGE = (-3.0, 3.0)
 MOST_CLASSES = 20
 UNKNOWN = ("nan", "na", "n/a", "null", "#n/a", "#name?", "#value!", "#ref!")
 """Marks of programs for a value that is not known, in small letters; such cells are refused."""
@@ -101,7 +101,7 @@ def find_task(
     numbers = [number for text in labels if (number := read_score(text)) is not None]
     if 2 * len(numbers) < len(labels):
         raise MediaError(_no_scores_text(labels))
-    low, high = label_range or DEFAULT_RANGE
+    low, high = label_range or FIELD_RANGE
     task = Task(kind="regression", low=low, high=high)
     if label_range is not None or not numbers:
         return task, []
@@ -157,7 +157,7 @@ def _no_scores_text(labels: Sequence[str]) -> str:
 
 def _check_range(numbers: Sequence[float], kind: Kind) -> None:
     """Raise a MediaError if so many labels lie outside -3..3 that their scale is another."""
-    low, high = DEFAULT_RANGE
+    low, high = FIELD_RANGE
     outside = sum(not low <= number <= high for number in numbers)
     is_many = outside > FEW_OUTSIDE and outside > SHARE_OUTSIDE * len(numbers)
     # Where nothing is negative, the scale is another one: 1 to 5, for example.
@@ -177,7 +177,7 @@ def _range_note(numbers: Sequence[float], kind: Kind) -> str | None:
     """Return a note if the labels fill so little of -3..3 that their scale may be another."""
     if len(set(numbers)) < 2 or (min(numbers) < 0 and max(map(abs, numbers)) > 1):
         return None
-    low, high = DEFAULT_RANGE
+    low, high = FIELD_RANGE
     classes = "; for classes: --task classes" if may_be_classes(numbers, kind) else ""
     return (
         f"the labels are {_described(numbers)}, and are read as scores in {low:g}..{high:g}; "

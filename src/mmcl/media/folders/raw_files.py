@@ -114,8 +114,8 @@ class RawFiles:
         wanted = self.raw / video_id / f"{clip_id}{MEDIA_ENDINGS[0]}"
         parent = wanted.parent.parent
         folders = sorted(p.name for p in parent.iterdir() if p.is_dir()) if parent.is_dir() else []
-        unnamed = {video for video, _ in self.named}
-        free = [name for name in folders if name not in unnamed]
+        named = {video for video, _ in self.named}
+        free = [name for name in folders if name not in named]
         if flat := self._flat_file(video_id, clip_id):
             advice = f'move it to "{RAW}/{video_id}/{clip_id}{flat.suffix}"'
             return Found(

@@ -87,12 +87,14 @@ def find_transcript(media_path: Path, language: str | None = None) -> Path | Non
         language: Language of the speech, two letters; None if nobody said it.
     """
     suffixes = (suffix for ending in TRANSCRIPT_ENDINGS for suffix in (ending, ending.upper()))
-    beside = (media_path.with_suffix(suffix) for suffix in suffixes)
+    plain = next((p for p in map(media_path.with_suffix, suffixes) if p.is_file()), None)
+    if plain is not None:  # the folder need not be searched
+        return plain
     named = sorted(
         (path for path in transcripts_beside(media_path) if language_in(path)),
         key=lambda path: TRANSCRIPT_ENDINGS.index(path.suffix.lower()),
     )
-    return next((path for path in beside if path.is_file()), preferred(named, language))
+    return preferred(named, language)
 
 
 def transcripts_beside(media_path: Path) -> list[Path]:
