@@ -6,16 +6,15 @@ import transformers
 from mmcl.corpus.schema import Card, Clip, Task, Word
 from mmcl.corpus.store import pack_corpus
 
-PIECES = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "the", "film", "was", "good", "play", "##ing", "##s"]
-PIECES += ["bad"]
+PIECES = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "the", "film", "was", "good", "bad", "play", "##ing"]
 SCORES = Task(kind="regression", low=-3.0, high=3.0)
 DIM = 12
 
 
-def tiny_bert(folder, positions=24):
-    """Write a random BERT of width 12 with two layers; return its folder."""
+def tiny_bert(folder):
+    """Write a random BERT of width 12 with two layers and 24 positions; return its folder."""
     vocabulary = {piece: number for number, piece in enumerate(PIECES)}
-    transformers.BertTokenizer(vocab=vocabulary, model_max_length=positions).save_pretrained(folder)
+    transformers.BertTokenizer(vocab=vocabulary, model_max_length=24).save_pretrained(folder)
     torch.manual_seed(3)
     config = transformers.BertConfig(
         vocab_size=len(PIECES),
@@ -23,7 +22,7 @@ def tiny_bert(folder, positions=24):
         num_hidden_layers=2,
         num_attention_heads=2,
         intermediate_size=16,
-        max_position_embeddings=positions,
+        max_position_embeddings=24,
         initializer_range=0.5,
     )
     transformers.BertModel(config).save_pretrained(folder)

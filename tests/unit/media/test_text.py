@@ -8,7 +8,6 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from fakes.tiny_bert import tiny_bert
 from mmcl.errors import MediaError, MissingExtraError
 from mmcl.media.text import TextEncoder, text_columns
 
@@ -17,12 +16,27 @@ transformers = pytest.importorskip("transformers")
 
 # Padding and batch order change the order of float32 sums in two small layers.
 TOLERANCE = {"rtol": 0.0, "atol": 1e-5}
+PIECES = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "the", "film", "was", "good", "play", "##ing", "##s"]
 
 
 @pytest.fixture(scope="module")
 def bert_folder(tmp_path_factory):
     """A random BERT of width 12 that takes 18 positions."""
-    return tiny_bert(tmp_path_factory.mktemp("tiny-bert"), positions=18)
+    folder = tmp_path_factory.mktemp("tiny-bert")
+    vocabulary = {piece: at for at, piece in enumerate(PIECES)}
+    transformers.BertTokenizer(vocab=vocabulary, model_max_length=18).save_pretrained(folder)
+    torch.manual_seed(3)
+    config = transformers.BertConfig(
+        vocab_size=len(PIECES),
+        hidden_size=12,
+        num_hidden_layers=2,
+        num_attention_heads=2,
+        intermediate_size=16,
+        max_position_embeddings=18,
+        initializer_range=0.5,
+    )
+    transformers.BertModel(config).save_pretrained(folder)
+    return folder
 
 
 @pytest.fixture(scope="module")
