@@ -20,6 +20,7 @@ __all__ = [
     "epoch_order",
     "labelled_rows",
     "move_batch",
+    "of_like_length",
     "share_of_process",
     "shuffle_window",
 ]
@@ -27,6 +28,7 @@ __all__ = [
 WINDOW_BYTES = 1 << 30
 """Bytes of features that are shuffled together."""
 BLOCKS_PER_WINDOW = 64
+BATCHES_SORTED_TOGETHER = 16
 
 
 class Batch(NamedTuple):
@@ -151,6 +153,31 @@ def epoch_order(
     mixed = np.concatenate([blocks[index] for index in rng.permutation(len(blocks))])
     windows = np.array_split(mixed, -(-len(rows) // window))
     return np.concatenate([rng.permutation(rows_of_window) for rows_of_window in windows])
+
+
+def of_like_length(
+    rows: np.ndarray, lengths: np.ndarray, batch_size: int, *, seed: int, epoch: int
+) -> np.ndarray:
+    """Reorder the rows of an epoch so that the clips of a batch have like lengths.
+
+    A batch is padded to its longest clip, which costs a language model a lot. So the rows of
+    16 batches at a time are sorted by length and cut into batches anew, and the batches of the
+    epoch are shuffled. A last, smaller batch stays the last.
+
+    Args:
+        rows: Rows in the order of the epoch, ``[k]``.
+        lengths: Length of every row of the split, ``[clips]``.
+        batch_size: Clips per batch.
+        seed: Seed of the training.
+        epoch: Epoch, counted from 0.
+    """
+    rng = np.random.default_rng([seed, epoch, 1])  # other draws than those of the order
+    whole = len(rows) // batch_size * batch_size
+    batches = []
+    for part in batch_rows(rows[:whole], BATCHES_SORTED_TOGETHER * batch_size):
+        batches += list(batch_rows(part[np.argsort(lengths[part], kind="stable")], batch_size))
+    mixed = [batches[index] for index in rng.permutation(len(batches))]
+    return np.concatenate([*mixed, rows[whole:]])
 
 
 def share_of_process(rows: np.ndarray, rank: int, processes: int) -> np.ndarray:

@@ -31,6 +31,7 @@ from mmcl.corpus.batches import (
     batch_rows,
     drop_modalities,
     epoch_order,
+    of_like_length,
     share_of_process,
     shuffle_window,
 )
@@ -360,6 +361,9 @@ class _Training:
         learning = self.config.learning
         # Same order in all processes, so that their shares do not overlap.
         order = epoch_order(self.train.rows, seed=self.seed, epoch=epoch, window=self.window)
+        if self.model.words is not None:
+            lengths, size = self.train.split.lengths("text"), learning.batch_size
+            order = of_like_length(order, lengths, size, seed=self.seed, epoch=epoch)
         own = share_of_process(order, self.fabric.global_rank, self.processes)
         size = learning.batch_size // self.processes
         return list(batch_rows(own, size, drop_last=learning.drop_last))

@@ -51,15 +51,15 @@ class Dropout(nn.Module):
 
     def __init__(self, rate: float) -> None:
         super().__init__()
-        self.rate = rate
+        self.p = rate  # the name that torch gives it
 
     def forward(self, x: Tensor) -> Tensor:
         """Shapes: any in, the same out."""
-        dropped = min(round(self.rate * 256), 255)
+        dropped = min(round(self.p * 256), 255)
         if not (self.training and torch.is_grad_enabled() and dropped):
             return x
         if x.device.type != "cpu":
-            return F.dropout(x, self.rate)
+            return F.dropout(x, self.p)
         # Eight random bytes per drawn integer. A value stays if its byte is large enough.
         words = torch.empty((x.numel() + 7) // 8, dtype=torch.int64).random_(-(2**63), None)
         noise = words.view(torch.uint8)[: x.numel()].view(x.shape)
@@ -68,7 +68,7 @@ class Dropout(nn.Module):
 
     def extra_repr(self) -> str:
         """Return what ``print(model)`` shows of this layer."""
-        return f"{self.rate}"
+        return f"{self.p}"
 
 
 class ModalityLinear(nn.Module):

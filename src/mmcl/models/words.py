@@ -18,14 +18,14 @@ from mmcl.config import TextSettings
 from mmcl.corpus.store import Corpus
 from mmcl.errors import ConfigError, RunError, ShapeError
 from mmcl.extras import load
-from mmcl.models.layers import traced
+from mmcl.models.layers import Dropout, traced
 from mmcl.models.tokens import tokenised
 
 __all__ = ["FOLDER", "WordEncoder"]
 
 FOLDER = "encoder"  # beside the weights of a network that was saved
 SETTINGS = "settings.json"
-CLIPS_AT_ONCE = 8  # clips of like length that are encoded together, to save padding
+CLIPS_AT_ONCE = 32  # clips of like length that are encoded together, to save padding
 
 
 class WordEncoder(nn.Module):
@@ -50,6 +50,7 @@ class WordEncoder(nn.Module):
         # It would get no gradient.
         if getattr(encoder, "pooler", None) is not None:
             encoder.pooler = None
+        _use_fast_dropout(encoder)
         _freeze(encoder, settings.frozen_layers)
         if settings.checkpointing:
             encoder.gradient_checkpointing_enable()
@@ -189,6 +190,14 @@ def _positions(tokenizer: Any, encoder: Any) -> int:
         getattr(encoder.config, "max_position_embeddings", None) or tokenizer.model_max_length
     )
     return int(min(tokenizer.model_max_length, positions))
+
+
+def _use_fast_dropout(encoder: nn.Module) -> None:
+    """Replace torch's dropout, which costs 6% of a training step on a CPU, by that of the models."""
+    for module in list(encoder.modules()):
+        for name, child in module.named_children():
+            if isinstance(child, nn.Dropout):
+                setattr(module, name, Dropout(child.p))
 
 
 def _freeze(encoder: Any, layers: int) -> None:

@@ -67,7 +67,7 @@ def test_gradient_reaches_the_actions(critic, seen):
 
 def test_batch_of_one_trains(critic, seen):
     one = [x[:, :1] for x in seen]
-    critic.dropout.rate = 0.0
+    critic.dropout.p = 0.0
     expected = critic(*one)
     value = critic.train()(*one)
     value.sum().backward()

@@ -49,7 +49,7 @@ def test_sizes_are_the_options():
     assert [len(encoder.layers) for encoder in model.encoders.values()] == [4, 4, 4]
     block = model.encoders["audio"].layers[0]
     assert block.attention.heads == 3
-    assert block.dropout.rate == model.dropout.rate == 0.25
+    assert block.dropout.p == model.dropout.p == 0.25
     options = LateFusion.Options()
     assert (options.width, options.heads, options.layers, options.dropout) == (64, 4, 2, 0.1)
 
