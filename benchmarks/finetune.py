@@ -4,7 +4,8 @@ Three ways to train a linear layer on the mean of the last layer of the packaged
 and AdamW on batches of 32: ``mmcl`` (text_only), a plain loop over batches of sentences of like
 length, and a plain loop that pads every sentence to 50 pieces, as the field's code does. Rounds of
 the three are interleaved, since a machine's rate drifts. The sentences are random words, as many
-as in CMU-MOSI's clips: 10 in the median, seldom more than 27. It needs the media-offline extra. Run it with: python benchmarks/finetune.py
+as in CMU-MOSI's clips: 10 in the median, seldom more than 27. It needs the media-offline extra. Run
+it with: python benchmarks/finetune.py
 """
 
 from __future__ import annotations

@@ -3,7 +3,8 @@
 Later sources win: the defaults below (of ``calibrated``), the defaults of ``released``
 (``presets/_released.toml``), the named preset or file, then each ``--set``. A preset may have
 tables for some models only: ``[calibrated.learning]``, ``[released.learning]``, and
-``[baselines.learning]`` for all others. All faults of all sources are reported together.
+``[baselines.learning]`` for all others; ``[encoder.learning]`` counts where ``text.encoder`` names
+a language model. All faults of all sources are reported together.
 """
 
 from __future__ import annotations
@@ -36,8 +37,9 @@ __all__ = [
 ENTRY_POINTS = "mmcl.models"
 """Group of entry points under which other packages register a model by name."""
 
-_TABLES = (*VARIANTS, "baselines")
-"""Tables of a preset whose settings are for some models only."""
+_TABLES = (*VARIANTS, "baselines", "encoder")
+"""Tables of a preset whose settings are for some models only, or for those with
+``text.encoder``."""
 
 
 class _Settings(BaseModel):
@@ -148,9 +150,12 @@ class PolicySettings(_Settings):
     """Settings of the policies and their reward.
 
     Attributes:
-        kind: ``task`` (a soft gate taught by the task loss alone), ``rloo`` (keep or
-            drop, by REINFORCE on the joint reward with a leave-one-out baseline), ``ddpg`` (a
-            soft gate that also learns from a joint critic), or an ablation: ``ones``, ``random``.
+        kind: ``gate`` (drops the steps with a keep probability up to one half and weights the
+            others; taught by the task loss), ``task`` (weights every step; taught likewise),
+            ``rloo`` (keep or drop, by REINFORCE on the joint reward with a leave-one-out
+            baseline), ``ddpg`` (weights every step; also learns from a joint critic), or an
+            ablation: ``ones``, ``random``.
+        keep: Greatest share of a clip's steps that are kept, ``gate`` only; None: no limit.
         refinement_steps: Decisions K per clip; each acts on the result of the one before.
         samples: Action samples per clip, ``rloo`` only.
         reward: ``joint``, one scalar for all policies; ``separate``, each policy is paid for
@@ -168,7 +173,8 @@ class PolicySettings(_Settings):
         critic_learning_rate: Learning rate of the critic.
     """
 
-    kind: Literal["task", "rloo", "ddpg", "ones", "random"] = "rloo"
+    kind: Literal["gate", "task", "rloo", "ddpg", "ones", "random"] = "gate"
+    keep: float | None = Field(None, gt=0, le=1)
     refinement_steps: int = Field(1, ge=1, le=8)
     samples: int = Field(2, ge=2, le=64)
     reward: Literal["joint", "separate", "as-released"] = "joint"
@@ -204,6 +210,8 @@ class LearningSettings(_Settings):
             negatives and more time.
         modality_dropout: Probability that a modality of a clip is masked in training; one is
             always spared.
+        step_dropout: Probability that a clip of training loses steps: a random share of them. The
+            network then knows how to judge a part of a clip.
     """
 
     epochs: int = Field(30, ge=1)
@@ -221,6 +229,7 @@ class LearningSettings(_Settings):
     alignment_weight: float = Field(0.1, ge=0)
     alignment_group: int = Field(8, ge=2)
     modality_dropout: float = Field(0.0, ge=0, lt=1)
+    step_dropout: float = Field(0.0, ge=0, lt=1)
 
 
 class EvaluationSettings(_Settings):
@@ -314,8 +323,10 @@ def resolve_config(
     # The model decides which defaults and which table of the preset count.
     chosen = model or _model_of(single) or _model_of(tree) or "calibrated"
     merged = _load_preset("_released") if chosen == "released" else {}
-    of_model = tables.get(chosen if chosen in VARIANTS else "baselines", {})
-    for layer in (tree, of_model, single):
+    layers = [tree, tables.get(chosen if chosen in VARIANTS else "baselines", {})]
+    if _encoder_of(_merge(tree, single)):
+        layers.append(tables.get("encoder", {}))
+    for layer in (*layers, single):
         merged = _merge(merged, layer)
     # A model section that is no table is refused below, with all other faults.
     if isinstance(merged.setdefault("model", {}), dict):
@@ -331,6 +342,12 @@ def _model_of(tree: Mapping[str, Any]) -> str | None:
     model = tree.get("model", {})
     name = model.get("name") if isinstance(model, dict) else None
     return name if isinstance(name, str) else None
+
+
+def _encoder_of(tree: Mapping[str, Any]) -> object:
+    """Return the encoder that some settings name, if any."""
+    text = tree.get("text", {})
+    return text.get("encoder") if isinstance(text, dict) else None
 
 
 def _load_preset(name: str) -> dict[str, Any]:

@@ -189,7 +189,7 @@ def test_all_faults_come_at_once_sorted(toml):
         "  model.dropout: must be less than 1, got 1.5\n"
         '  model.modalities[2]: must be one of text, audio, vision, got "visual"; '
         'did you mean "vision"?\n'
-        '  policy.kind: must be one of task, rloo, ddpg, ones, random, got "roo"; '
+        '  policy.kind: must be one of gate, task, rloo, ddpg, ones, random, got "roo"; '
         'did you mean "rloo"?\n'
         '  runtme: unknown key; did you mean "runtime"?'
     )
@@ -328,3 +328,17 @@ def test_defaults_are_checked_too():
         LearningSettings(epochs=0)
     with pytest.raises(ValidationError):
         ModelSettings(width=6)  # four heads by default
+
+
+def test_table_of_the_encoder_counts_where_a_language_model_is_named(toml):
+    path = toml("[learning]\nepochs = 7\n[encoder.learning]\nepochs = 5\n")
+    assert resolve_config(source=path).learning.epochs == 7
+    named = resolve_config(source=path, overrides=["text.encoder=packaged"])
+    assert named.learning.epochs == 5
+    both = ["text.encoder=packaged", "learning.epochs=2"]
+    assert resolve_config(source=path, overrides=both).learning.epochs == 2
+
+
+def test_encoder_may_be_named_by_the_file_itself(toml):
+    path = toml('[text]\nencoder = "packaged"\n[encoder.learning]\nepochs = 5\n')
+    assert resolve_config(source=path, model="mult").learning.epochs == 5

@@ -12,7 +12,7 @@ import typer
 
 from mmcl.cli.options import CorpusArgument, EngineOption
 from mmcl.cli.report import write_report
-from mmcl.cli.train import live_table, preset_for, read_seeds
+from mmcl.cli.train import fitting_workers, live_table, preset_for, read_seeds
 from mmcl.errors import UsageError
 from mmcl.pool import Engine, check_workers
 
@@ -143,6 +143,9 @@ def _compare(
     """Compare and print the result; ``own`` are the options that only one command has."""
     from mmcl.runs.comparison import compare
 
+    count = _num_workers(workers, engine)
+    if entries and engine == "local":
+        count = fitting_workers(count, entries[0].config)
     with live_table("model") as tell:
         content = compare(
             path,
@@ -151,7 +154,7 @@ def _compare(
             out=out,
             metrics=_split_names(metrics),
             command=shlex.join(["mmcl", *sys.argv[1:]]),
-            workers=_num_workers(workers, engine),
+            workers=count,
             engine=engine,
             tell=tell,
             **own,

@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from mmcl.corpus.schema import Card
     from mmcl.runs.jobs import Status, Tell
 
-__all__ = ["live_table", "preset_for", "read_seeds", "train_command"]
+__all__ = ["fitting_workers", "live_table", "preset_for", "read_seeds", "train_command"]
 
 
 def train_command(
@@ -84,7 +84,7 @@ def train_command(
     loaded = read_corpus(corpus)
     source = config or preset_for(loaded.card)
     settings = resolve_config(model=model, source=source, overrides=overrides or [])
-    count = min(workers or _default_workers(settings), len(chosen_seeds))
+    count = fitting_workers(min(workers or _default_workers(settings), len(chosen_seeds)), settings)
     train_corpus = partial(train, loaded, settings, out=out, seeds=chosen_seeds, resume=resume)
     # Several devices train one network together, so its seeds cannot run side by side.
     if count > 1 and settings.runtime.devices == 1:
@@ -117,6 +117,16 @@ def read_seeds(text: str) -> list[int]:
         return [int(part) for part in text.split(",")]
     except ValueError:
         raise UsageError(f'--seeds takes whole numbers as 1,2,3, got "{text}"') from None
+
+
+def fitting_workers(wanted: int, settings: Config) -> int:
+    """Return how many trainings to run at a time; say so if memory allows fewer than wanted."""
+    from mmcl.runs.memory import workers_that_fit
+
+    count, note = workers_that_fit(wanted, settings)
+    if note:
+        typer.echo(f"note: {note}", err=True)
+    return count
 
 
 def _default_workers(settings: Config) -> int:

@@ -58,7 +58,7 @@ def tune_command(
       mmcl train mosi.arrow --out runs/mosi --config tuned/mosi/best.toml --seeds 1,2,3
     """
     from mmcl.cli.show import console, training_progress
-    from mmcl.cli.train import preset_for
+    from mmcl.cli.train import fitting_workers, preset_for
     from mmcl.config import resolve_config
     from mmcl.corpus.readers import read_corpus
     from mmcl.runs.tuning import tune
@@ -83,7 +83,7 @@ def tune_command(
             settings,
             out=out,
             trials=trials,
-            workers=workers,
+            workers=workers if engine == "ray" else fitting_workers(workers, settings),
             engine=engine,
             seeds=seeds,
             fixed=[override.partition("=")[0].strip() for override in overrides or []],

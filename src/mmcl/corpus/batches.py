@@ -17,6 +17,7 @@ __all__ = [
     "batch_rows",
     "collate",
     "drop_modalities",
+    "drop_steps",
     "epoch_order",
     "labelled_rows",
     "move_batch",
@@ -112,6 +113,23 @@ def drop_modalities(masks: Mapping[Modality, Tensor], rate: float) -> dict[Modal
     spared = draws.masked_fill(~present, -1.0).argmax(dim=0)
     drop = drop.scatter(0, spared.unsqueeze(0), False)
     return {m: mask & ~drop[i].unsqueeze(1) for i, (m, mask) in enumerate(masks.items())}
+
+
+def drop_steps(masks: Mapping[Modality, Tensor], rate: float) -> dict[Modality, Tensor]:
+    """Mask steps of some clips at random: of each a share between 0 and 1, drawn anew.
+
+    Args:
+        masks: Real steps, bool ``[b, n_m]`` per modality; not changed.
+        rate: Probability that a clip loses steps. One that would lose all keeps them.
+    """
+    first = next(iter(masks.values()))
+    draw = torch.rand(2, len(first), 1, device=first.device)
+    share = draw[0] * (draw[1] < rate)  # [b, 1]
+    left = {
+        m: mask & (torch.rand(mask.shape, device=mask.device) >= share) for m, mask in masks.items()
+    }
+    has_some = torch.stack([mask.any(dim=1) for mask in left.values()]).any(dim=0)  # [b]
+    return {m: torch.where(has_some.unsqueeze(1), left[m], mask) for m, mask in masks.items()}
 
 
 def labelled_rows(split: Split) -> np.ndarray:

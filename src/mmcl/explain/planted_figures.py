@@ -48,6 +48,9 @@ SHOWN: tuple[Metric, ...] = (
     Metric("acc7", "Acc-7", "right after rounding to −3, −2, … 3"),
     Metric("common_auroc", "common AUROC", "commonality finds the common steps; 0.5 is chance"),
     Metric("action_auroc", "action AUROC", "actions find the complementary steps; 0.5 is chance"),
+    Metric("kept", "kept", "share of the steps that the policies keep"),
+    Metric("kept_precision", "precision", "share of the kept steps that are complementary"),
+    Metric("kept_recall", "recall", "share of the complementary steps that are kept"),
     Metric("train_clips_per_second", "clips/s", "trained on per second, on this machine", 0),
 )
 

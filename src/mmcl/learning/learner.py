@@ -257,10 +257,11 @@ class PolicyLearner(Learner):
     ) -> Tensor | float:
         """Return the weighted policy loss of RLOO, or the price that a soft gate pays."""
         policy = self.config.policy
-        # A soft gate learns from the task loss through its actions: only the price is added here.
-        # With DDPG the critic teaches it, too (learning/ddpg.py).
-        if policy.kind in ("task", "ddpg"):
-            return policy.sparsity * mean_action(outputs[0]).mean()
+        # A gate learns from the task loss through its actions: only the price is added here, of
+        # the probabilities, since dropped steps have no gradient. With DDPG the critic teaches
+        # it, too (learning/ddpg.py).
+        if policy.kind in ("gate", "task", "ddpg"):
+            return policy.sparsity * _mean_keep_probability(outputs[0])
         if policy.kind != "rloo":
             return 0.0
         policy_rewards = torch.stack(
@@ -328,6 +329,12 @@ def mean_action(output: Output) -> Tensor:
     """Return the mean action over the real steps of every clip, ``[b]``."""
     real = output.encoded.step_mask.sum(dim=(0, 2)).clamp(min=1)
     return output.decision.actions.sum(dim=(0, 2)) / real
+
+
+def _mean_keep_probability(output: Output) -> Tensor:
+    """Return the mean keep probability over the real steps of every clip, and over the clips."""
+    real = output.encoded.step_mask.sum(dim=(0, 2)).clamp(min=1)
+    return (output.decision.keep_probability.sum(dim=(0, 2)) / real).mean()
 
 
 def make_optimizer(

@@ -30,6 +30,7 @@ from mmcl.corpus.batches import (
     Batch,
     batch_rows,
     drop_modalities,
+    drop_steps,
     epoch_order,
     of_like_length,
     share_of_process,
@@ -403,6 +404,10 @@ class _Training:
         rate = self.config.learning.modality_dropout
         if rate and len(batch.masks) > 1:
             batch = batch._replace(masks=drop_modalities(batch.masks, rate))
+        if self.config.learning.step_dropout:
+            left = drop_steps(batch.masks, self.config.learning.step_dropout)
+            missing = {m: mask & ~left[m] for m, mask in batch.masks.items()}
+            batch = self.model.take_away(batch, missing)
         return batch
 
     def _check_finite(self, name: str, loss: float, when: str) -> None:

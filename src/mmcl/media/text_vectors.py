@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable, Iterator
 from itertools import islice
 
@@ -14,6 +15,8 @@ __all__ = ["PACKAGED", "with_text_vectors"]
 
 PACKAGED = "packaged"  # the model of the extra media-offline
 CLIPS_AT_ONCE = 256
+_UNSPACED = "\u3040-\u30ff\u3400-\u4dbf\u4e00-\u9fff\uf900-\ufaff"  # kana, Chinese characters
+_WORD = re.compile(rf"[{_UNSPACED}]|[^\s{_UNSPACED}]+")
 
 
 def with_text_vectors(card: Card, clips: Iterable[Clip], model: str) -> tuple[Card, Iterator[Clip]]:
@@ -63,7 +66,11 @@ def _encoded(clips: Iterable[Clip], encoder: TextEncoder) -> Iterator[Clip]:
 
 
 def _words(clip: Clip) -> tuple[Word, ...]:
-    """Return the words of a clip: its own, or those of its text between spaces."""
+    """Return the words of a clip: its own, or those of its text.
+
+    Words of a text stand between spaces; Chinese and Japanese, which have none, are taken
+    character by character.
+    """
     if clip.words and any(word.text for word in clip.words):
         return clip.words
-    return tuple(Word(text=word) for word in (clip.text or "").split())
+    return tuple(Word(text=word) for word in _WORD.findall(clip.text or ""))

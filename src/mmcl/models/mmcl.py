@@ -29,7 +29,7 @@ from mmcl.models.layers import (
     weighted_mean,
 )
 from mmcl.models.network import Network
-from mmcl.models.policy import Decision, PolicyModels, gather_kept
+from mmcl.models.policy import Acts, Decision, PolicyModels, gather_kept
 from mmcl.models.projection import Projection, Standardiser
 from mmcl.types import Modality
 
@@ -119,15 +119,24 @@ class MMCL(Network):
         self.attention = (
             IntraModalAttention(count, width, settings.heads) if settings.attention else None
         )
+        acts: Mapping[str, Acts] = {"gate": "gated", "rloo": "by draws"}
         self.policy = PolicyModels(
-            count, width, refinement_steps=policy.refinement_steps, hard=policy.kind == "rloo"
+            count,
+            width,
+            refinement_steps=policy.refinement_steps,
+            acts=acts.get(policy.kind, "softly"),
+            keep=policy.keep,
         )
-        # Actions of exactly 0 or 1: dropped steps need no computing.
-        self.hard_actions = policy.kind in ("rloo", "ones", "random")
+        # Dropped steps need no computing.
+        self.drops_steps = policy.kind in ("gate", "rloo", "ones", "random")
         self.block = ModalityBlock(count, width, settings.heads, self.inner_width, settings.dropout)
         self.fusion = GatedFusion(count, width)
         head: type[nn.Module] = ReleasedHead if self.released else CalibratedHead
         self.head = head(width, self.task.output_dim, settings.head_dropout)
+
+    def start_epoch(self, epoch: int, epochs: int) -> None:
+        """Set the threshold of the policies in an epoch of training, counted from 0."""
+        self.policy.start_epoch(epoch, epochs)
 
     def forward(
         self,
@@ -219,7 +228,7 @@ class MMCL(Network):
         """
         steps = self._add_positions(actions.unsqueeze(-1) * encoded.parts.specific)
         weight = actions if not self.released else encoded.step_mask.to(steps.dtype)
-        if self.hard_actions and not self.released and not traced():
+        if self.drops_steps and not self.released and not traced():
             # Dropped steps have no influence, so they are not computed.
             steps, weight = gather_kept(steps, weight)
         # e_m: transformer block, then the weighted mean over time.

@@ -2,25 +2,34 @@
 
 from __future__ import annotations
 
-from typing import NamedTuple
+from typing import Literal, NamedTuple
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-__all__ = ["Decision", "PolicyModels", "bernoulli_log_probability", "gather_kept"]
+__all__ = ["Acts", "Decision", "PolicyModels", "bernoulli_log_probability", "gather_kept"]
+
+Acts = Literal["softly", "gated", "by draws"]
+"""How a policy acts: it weights every step; it weights some and drops the others; or it keeps or
+drops each, by a draw in training."""
 
 FIRST_KEEP_LOGIT = 2.0
-"""First bias of a hard policy. It keeps nearly nine steps of ten at the start and learns to drop.
-From a bias of 0 the predictor would learn with half of the steps withheld, and end worse."""
+"""First bias of a policy that draws. It keeps nearly nine steps of ten at the start and learns to
+drop. From a bias of 0 the predictor would learn with half of the steps withheld, and end worse."""
+HALF = 0.5
+"""Keep probability up to which a gated policy drops a step."""
+RISE = 0.5
+"""Part of training during which that threshold rises from 0. Until then hardly a step is dropped,
+so that the policies learn from all of them."""
 
 
 class Decision(NamedTuple):
     """Actions of the policies after all refinement steps.
 
     Attributes:
-        actions: Weight of every step, ``[m, b, n]``, in 0..1; exactly 0 or 1 where the
-            policy is hard; 0 where padded.
+        actions: Weight of every step, ``[m, b, n]``, in 0..1; exactly 0 where a step is
+            dropped or padded.
         keep_probability: Probability that the policy gave to keeping each step, ``[m, b, n]``.
         log_probability: Log-probability of a sampled decision, per modality and clip
             ``[m, b]``; 0 for a soft one.
@@ -47,45 +56,63 @@ def gather_kept(steps: Tensor, actions: Tensor) -> tuple[Tensor, Tensor]:
 
     Args:
         steps: ``[m, b, n, d]``.
-        actions: Hard actions, 0 or 1, ``[m, b, n]``.
+        actions: Actions, 0 for a dropped step, ``[m, b, n]``.
 
     Returns:
         Steps ``[m, b, k, d]`` and actions ``[m, b, k]``, k the largest number kept, at least 1.
     """
-    # Counted as whole numbers: a sum of bfloat16 actions is exact up to 256 only.
-    longest = max(int((actions > 0).sum(dim=-1).amax()), 1) if actions.numel() else 1
+    kept = actions > 0
+    longest = max(int(kept.sum(dim=-1).amax()), 1) if actions.numel() else 1
     if longest >= actions.shape[-1]:
         return steps, actions
-    # A stable sort of 1s before 0s keeps the order of time.
-    order = actions.argsort(dim=-1, descending=True, stable=True)[..., :longest]
+    # A stable sort of kept steps before dropped ones keeps the order of time.
+    order = kept.to(torch.uint8).argsort(dim=-1, descending=True, stable=True)[..., :longest]
     rows = order.unsqueeze(-1).expand(*order.shape, steps.shape[-1])
     return steps.gather(2, rows), actions.gather(2, order)
 
 
 class PolicyModels(nn.Module):
-    """``a_m[i] = sigmoid(w_m . S_m[i] + b_m)``: a scalar per step, one policy per modality.
+    """Keep probabilities ``p_m[i] = sigmoid(w_m . S_m[i] + b_m)``, and actions made of them.
+
+    A policy that acts softly takes the probability as action. A gated one drops the steps up to
+    a threshold t, and takes ``(p - t) / (1 - t)`` of the others; t is one half. In training it
+    rises from 0 to that.
 
     Args:
         num_modalities: Modalities m.
         width: Width d of the specific parts.
         refinement_steps: Decisions K per clip. Each sees the specific features under the
             actions so far. Actions multiply, so a later decision can only take more away.
-        hard: Keep or drop a step, instead of weighting it.
+        acts: How a policy acts, see :data:`Acts`.
+        keep: Greatest share of a clip's steps that a gated policy keeps, all modalities
+            together, 0..1; where more have a probability above one half, the threshold is
+            higher. None: no limit.
 
     Source:
-        docs/method.md, policy. Hard actions and refinement are ours.
+        docs/method.md, policy. Gates, draws and refinement are ours.
     """
 
     def __init__(
-        self, num_modalities: int, width: int, *, refinement_steps: int = 1, hard: bool = False
+        self,
+        num_modalities: int,
+        width: int,
+        *,
+        refinement_steps: int = 1,
+        acts: Acts = "softly",
+        keep: float | None = None,
     ) -> None:
         super().__init__()
         self.weight = nn.Parameter(torch.empty(num_modalities, width))
-        start = FIRST_KEEP_LOGIT if hard else 0.0
+        start = FIRST_KEEP_LOGIT if acts == "by draws" else 0.0
         self.bias = nn.Parameter(torch.full((num_modalities,), start))
         nn.init.uniform_(self.weight, -(width**-0.5), width**-0.5)
         self.refinement_steps = refinement_steps
-        self.hard = hard
+        self.acts, self.keep = acts, keep
+        self.risen = 1.0  # part of its height that the threshold has in training
+
+    def start_epoch(self, epoch: int, epochs: int) -> None:
+        """Set the threshold of an epoch of training, counted from 0."""
+        self.risen = min(1.0, epoch / (RISE * epochs))
 
     def keep_logits(self, state: Tensor) -> Tensor:
         """Return ``w_m . s + b_m`` of every step s: ``[m, ..., n, d]`` in, ``[m, ..., n]`` out."""
@@ -101,8 +128,8 @@ class PolicyModels(nn.Module):
         Args:
             specific: ``[m, b, n, d]``.
             step_mask: Real steps, bool ``[m, b, n]``.
-            sample: Draw hard actions at random, as training does. Otherwise a step is kept
-                if its probability is above one half. Soft actions are never drawn.
+            sample: Draw actions at random, as training by draws does. Otherwise a step is
+                kept if its probability is above one half. Other actions are never drawn.
         """
         # Before the first decision every real step counts fully.
         actions = probability = step_mask.to(specific.dtype)
@@ -113,9 +140,11 @@ class PolicyModels(nn.Module):
             state = actions.unsqueeze(-1) * specific
             keep_logits = self.keep_logits(state)
             keep = keep_logits.sigmoid()
-            # Choice: the probability itself, a draw from it, or the likelier of the two.
-            if not self.hard:
+            # Choice: the probability or what is above the threshold, a draw, or the likelier.
+            if self.acts == "softly":
                 chosen = keep
+            elif self.acts == "gated":
+                chosen = self._gate(keep, actions, step_mask)
             elif sample:
                 # bernoulli refuses NaN. Such a step is dropped; the NaN loss ends the training.
                 chosen = torch.bernoulli(keep.detach().nan_to_num(0.0))
@@ -127,3 +156,21 @@ class PolicyModels(nn.Module):
             actions = actions * chosen
             moves.append((state, chosen))
         return Decision(actions, probability, log_probability, tuple(moves))
+
+    def _gate(self, keep: Tensor, actions: Tensor, step_mask: Tensor) -> Tensor:
+        """Return the actions of a gate on keep probabilities, ``[m, b, n]``."""
+        threshold = keep.new_full((), HALF)
+        if self.keep is not None:
+            left = torch.where(actions > 0, keep.detach(), 0.0)
+            threshold = self._share_threshold(left, step_mask).clamp(min=HALF)
+        if self.training:
+            threshold = threshold * self.risen
+        return (keep - threshold).clamp(min=0.0) / (1.0 - threshold)
+
+    def _share_threshold(self, left: Tensor, step_mask: Tensor) -> Tensor:
+        """Return per clip the probability of the best step that must go, ``[1, b, 1]``."""
+        assert self.keep is not None
+        own = left.transpose(0, 1).flatten(1)  # [b, m n]
+        ranked = F.pad(own.sort(dim=1, descending=True).values, (0, 1))
+        count = (self.keep * step_mask.sum(dim=(0, 2))).ceil().long()  # [b]
+        return ranked.gather(1, count.unsqueeze(1)).view(1, -1, 1)

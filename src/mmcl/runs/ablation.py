@@ -109,5 +109,7 @@ def _without_in_training(config: Config, card: Card) -> list[Ablation]:
 
 def _removable(config: Config, card: Card) -> list[Modality]:
     """Return the modalities in use, or none if there is only one."""
-    used = [m for m in MODALITIES if m in card.dims and m in config.model.modalities]
+    has_words = config.text.encoder is not None
+    given = [m for m in MODALITIES if m in card.dims or (m == "text" and has_words)]
+    used = [m for m in given if m in config.model.modalities]
     return used if len(used) > 1 else []

@@ -34,7 +34,9 @@ RUN = "run.json"  # configuration, seeds, versions, commit, corpus and its check
 _LARGEST_SEED = 2**63 - 1  # torch takes no more than 64 bits; a process adds its rank
 # Settings and sections that earlier versions did not have. Without them a run is read with their
 # defaults, which do what those versions did. Any other setting that is missing is refused.
-_ADDED_LATER = ("runtime.strategy", "text", "learning.accumulate")
+_ADDED_LATER = (
+    *("runtime.strategy", "text", "learning.accumulate", "learning.step_dropout", "policy.keep"),
+)
 # Keys that must not change when a run or search continues, in words for the message.
 _DIFFERENCES = {
     "corpus_checksum": "another corpus",

@@ -8,9 +8,11 @@ from mmcl.corpus import batches, store
 from mmcl.corpus.batches import (
     batch_rows,
     collate,
+    drop_steps,
     epoch_order,
     labelled_rows,
     move_batch,
+    of_like_length,
     shuffle_window,
 )
 from mmcl.corpus.schema import Card, Clip, Task
@@ -286,3 +288,51 @@ def test_step_of_zeros_is_a_step_where_the_card_does_not_say_so():
     card = corpus.card.model_copy(update={"missing_as_zero": False})
     batch = collate(Split("train", card, table), [0], ("vision",))
     assert batch.masks["vision"].tolist() == [[True, True, True]]
+
+
+def test_batches_of_like_length_hold_every_row_once():
+    lengths = np.random.default_rng(0).integers(1, 60, 1000)
+    rows = epoch_order(np.arange(3, 1000), seed=1, epoch=0)  # 31 batches of 32, and 5 clips
+    order = of_like_length(rows, lengths, 32, seed=1, epoch=0)
+    assert sorted(order) == sorted(rows)
+    assert order[-5:].tolist() == rows[-5:].tolist()
+    blocks = list(batch_rows(order[:-5], 32))
+    spread = [np.ptp(lengths[block]) for block in blocks]
+    assert np.mean(spread) < 10  # 57 in the order of the epoch
+    # Batches do not come by length.
+    means = [lengths[block].mean() for block in blocks]
+    assert abs(np.corrcoef(means, np.arange(31))[0, 1]) < 0.5
+
+
+def test_batches_of_like_length_change_with_the_epoch():
+    lengths = np.arange(100)
+    orders = {
+        epoch: of_like_length(np.arange(100), lengths, 10, seed=1, epoch=epoch).tolist()
+        for epoch in (0, 1)
+    }
+    assert orders[0] != orders[1]
+    assert orders[0] == of_like_length(np.arange(100), lengths, 10, seed=1, epoch=0).tolist()
+
+
+def test_fewer_rows_than_a_batch_stay_as_they_are():
+    assert of_like_length(np.array([2, 0]), np.arange(3), 8, seed=1, epoch=0).tolist() == [2, 0]
+
+
+def test_steps_are_dropped_of_some_clips_only():
+    torch.manual_seed(1)
+    masks = {"text": torch.ones(400, 30, dtype=torch.bool), "vision": torch.zeros(400, 5).bool()}
+    left = drop_steps(masks, 0.5)
+    assert left["text"][:, 0].dtype == torch.bool
+    share = left["text"].float().mean(dim=1)
+    assert 0.4 < (share < 1).float().mean() < 0.6
+    assert share.min() > 0  # a clip keeps a step
+    # Half of the clips lose half of their steps in the mean: four standard errors are .06.
+    assert share.mean() == pytest.approx(0.75, abs=0.06)
+    assert not left["vision"].any()
+    assert masks["text"].all()
+
+
+def test_clip_that_would_lose_every_step_keeps_them():
+    torch.manual_seed(1)
+    masks = {"text": torch.ones(500, 1, dtype=torch.bool)}
+    assert drop_steps(masks, 0.99)["text"].all()

@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from mmcl.corpus.plant import ROLE_COMMON, ROLE_COMPLEMENTARY
+from mmcl.corpus.plant import ROLE_COMMON, ROLE_COMPLEMENTARY, ROLE_DISTRACTOR
 from mmcl.corpus.schema import Card, Clip, Planted, Task
 from mmcl.corpus.store import pack_corpus
 from mmcl.evaluation.planted import role_metrics
@@ -60,13 +60,18 @@ def _scored(commonality, keep):
     return Scored(np.zeros(2), actions, commonality, keep)
 
 
+def _aurocs(split, scored):
+    found = role_metrics(split, scored, MODALITIES)
+    return {key: value for key, value in found.items() if key.endswith("auroc")}
+
+
 @pytest.mark.parametrize("padding", [-9.0, 9.0])
 def test_steps_all_found_and_padding_not_counted(split, padding):
     scored = _scored(
         _padded(padding, lambda role: float(role == ROLE_COMMON)),
         _padded(padding, lambda role: float(role == ROLE_COMPLEMENTARY)),
     )
-    assert role_metrics(split, scored, MODALITIES) == {"common_auroc": 1.0, "action_auroc": 1.0}
+    assert _aurocs(split, scored) == {"common_auroc": 1.0, "action_auroc": 1.0}
 
 
 def test_steps_all_taken_for_their_opposite(split):
@@ -74,12 +79,12 @@ def test_steps_all_taken_for_their_opposite(split):
         _padded(0.0, lambda role: float(role != ROLE_COMMON)),
         _padded(0.0, lambda role: float(role != ROLE_COMPLEMENTARY)),
     )
-    assert role_metrics(split, scored, MODALITIES) == {"common_auroc": 0.0, "action_auroc": 0.0}
+    assert _aurocs(split, scored) == {"common_auroc": 0.0, "action_auroc": 0.0}
 
 
 def test_no_opinion_is_chance(split):
     scored = _scored(_padded(0.0, lambda role: 0.3), _padded(0.0, lambda role: 0.3))
-    assert role_metrics(split, scored, MODALITIES) == {"common_auroc": 0.5, "action_auroc": 0.5}
+    assert _aurocs(split, scored) == {"common_auroc": 0.5, "action_auroc": 0.5}
 
 
 def test_roles_worked_by_hand(split):
@@ -87,7 +92,7 @@ def test_roles_worked_by_hand(split):
     # complementary over common over distractors finds common steps against 7 below and 3
     # above: 7 / 10; and complementary ones wholly.
     scored = _scored(_padded(0.0, float), _padded(0.0, float))
-    found = role_metrics(split, scored, MODALITIES)
+    found = _aurocs(split, scored)
     assert found == {"common_auroc": pytest.approx(0.7), "action_auroc": 1.0}
 
 
@@ -121,3 +126,19 @@ def test_real_corpus_has_no_answer_key():
 
 def test_no_clip_no_metric(split):
     assert role_metrics(split.select([]), Scored(np.zeros(0), [], [], []), MODALITIES) == {}
+
+
+@pytest.mark.parametrize("padding", [0.0, 1.0])
+def test_kept_steps_are_counted_by_hand(split, padding):
+    # Common and complementary steps are kept: 4 and 3 of 14.
+    actions = _padded(padding, lambda role: 0.4 * (role != ROLE_DISTRACTOR))
+    keep = _padded(0.0, float)
+    found = role_metrics(split, Scored(np.zeros(2), actions, keep, keep), MODALITIES)
+    assert (found["kept"], found["kept_precision"], found["kept_recall"]) == (7 / 14, 3 / 7, 1.0)
+
+
+def test_precision_of_nothing_is_undefined(split):
+    nothing = _padded(0.0, lambda role: 0.0)
+    found = role_metrics(split, Scored(np.zeros(2), nothing, nothing, nothing), MODALITIES)
+    assert (found["kept"], found["kept_recall"]) == (0.0, 0.0)
+    assert np.isnan(found["kept_precision"])

@@ -53,3 +53,14 @@ def test_corpus_with_vectors_is_refused(bert):
         "reviews: has features of its text already, 3 wide.\n"
         '  To make others, leave them out first: --rename "text="'
     )
+
+
+@pytest.mark.parametrize(
+    ("text", "words"),
+    [("我很高兴 OK", "我 很 高 兴 OK"), ("it's fine, 好", "it's fine, 好"), ("すごい", "す ご い")],
+)
+def test_text_without_spaces_is_read_by_character(bert, text, words):
+    corpus = text_corpus(1)
+    clips = [clip.model_copy(update={"text": text}) for clip in corpus_clips(corpus)]
+    clip = next(with_text_vectors(corpus.card, clips, bert)[1])
+    assert [word.text for word in clip.words] == words.split()

@@ -31,10 +31,12 @@ def mask():
     return torch.arange(STEPS) < lengths.unsqueeze(-1)
 
 
-@pytest.mark.parametrize(("hard", "first"), [(False, 0.5), (True, 1 / (1 + math.exp(-2)))])
-def test_first_actions(hard, first):
-    # A hard policy starts from keeping nearly all, a soft one in the middle.
-    policy = PolicyModels(3, WIDTH, hard=hard)
+@pytest.mark.parametrize(
+    ("acts", "first"), [("softly", 0.5), ("gated", 0.5), ("by draws", 1 / (1 + math.exp(-2)))]
+)
+def test_first_actions(acts, first):
+    # A policy that draws starts from keeping nearly all, the others in the middle.
+    policy = PolicyModels(3, WIDTH, acts=acts)
     keep = policy.keep_logits(torch.zeros(3, 1, 1, WIDTH)).sigmoid()
     torch.testing.assert_close(keep, torch.full_like(keep, first), rtol=0.0, atol=1e-6)  # float32
 
@@ -74,7 +76,7 @@ def test_soft_actions_are_probabilities_of_real_steps(make_policy, specific, mas
 
 
 def test_hard_actions_follow_the_likelier_side(make_policy, specific, mask):
-    policy = make_policy(hard=True)
+    policy = make_policy(acts="by draws")
     decision = policy(specific, mask)
     expected = (policy.keep_logits(specific).sigmoid() > 0.5) & mask
     assert torch.equal(decision.actions.bool(), expected)
@@ -87,7 +89,7 @@ def test_hard_actions_follow_the_likelier_side(make_policy, specific, mask):
 
 
 def test_sampled_decision_and_its_log_probability(make_policy, specific, mask):
-    policy = make_policy(hard=True)
+    policy = make_policy(acts="by draws")
     torch.manual_seed(20)
     decision = policy(specific, mask, sample=True)
     keep = policy.keep_logits(specific).sigmoid()
@@ -104,7 +106,7 @@ def test_sampled_decision_and_its_log_probability(make_policy, specific, mask):
 
 
 def test_samples_come_as_often_as_their_probability(make_policy, specific, mask):
-    policy = make_policy(hard=True)
+    policy = make_policy(acts="by draws")
     torch.manual_seed(20)
     drawn = torch.stack([policy(specific, mask, sample=True).actions for _ in range(2000)])
     expected = policy(specific, mask, sample=True).keep_probability
@@ -112,9 +114,9 @@ def test_samples_come_as_often_as_their_probability(make_policy, specific, mask)
     assert (drawn.mean(dim=0) - expected).abs().max() < 0.045
 
 
-@pytest.mark.parametrize("hard", [False, True])
-def test_refinement_multiplies_and_only_removes(make_policy, specific, mask, hard):
-    policy = make_policy(hard=hard, refinement_steps=3)
+@pytest.mark.parametrize("acts", ["softly", "gated", "by draws"])
+def test_refinement_multiplies_and_only_removes(make_policy, specific, mask, acts):
+    policy = make_policy(acts=acts, refinement_steps=3)
     torch.manual_seed(20)
     decision = policy(specific, mask, sample=True)
 
@@ -132,7 +134,7 @@ def test_refinement_multiplies_and_only_removes(make_policy, specific, mask, har
 
 
 def test_dropped_step_has_no_further_say(make_policy, specific, mask):
-    policy = make_policy(hard=True, refinement_steps=2)
+    policy = make_policy(acts="by draws", refinement_steps=2)
     torch.manual_seed(20)
     decision = policy(specific, mask, sample=True)
     (_, first), (state, second) = decision.moves
@@ -147,7 +149,7 @@ def test_dropped_step_has_no_further_say(make_policy, specific, mask):
 
 
 def test_policy_gradient_reaches_the_policy_not_the_draw(make_policy, specific, mask):
-    policy = make_policy(hard=True)
+    policy = make_policy(acts="by draws")
     torch.manual_seed(20)
     decision = policy(specific, mask, sample=True)
     assert not decision.actions.requires_grad
@@ -160,7 +162,71 @@ def test_policy_gradient_reaches_the_policy_not_the_draw(make_policy, specific, 
     torch.testing.assert_close(policy.bias.grad, surprise.sum(dim=(1, 2)), **TOLERANCE)
 
 
+# Gates
+
+
+def test_gate_drops_up_to_one_half_and_weights_the_rest(make_policy, specific, mask):
+    policy = make_policy(acts="gated").eval()
+    decision = policy(specific, mask, sample=True)  # nothing is drawn
+    keep = policy.keep_logits(specific).sigmoid() * mask
+    expected = torch.where(keep > 0.5, 2 * keep - 1, 0.0)
+    torch.testing.assert_close(decision.actions, expected, **TOLERANCE)
+    torch.testing.assert_close(decision.keep_probability, keep, **TOLERANCE)
+    assert (expected > 0).any()
+    assert ((expected == 0) & mask).any()
+    assert not decision.log_probability.any()
+
+
+@pytest.mark.parametrize(("epoch", "threshold"), [(0, 0.0), (2, 0.2), (5, 0.5), (9, 0.5)])
+def test_threshold_rises_over_the_first_half_of_training(
+    make_policy, specific, mask, epoch, threshold
+):
+    policy = make_policy(acts="gated").train()
+    policy.start_epoch(epoch, 10)
+    keep = policy.keep_logits(specific).sigmoid() * mask
+    expected = ((keep - threshold) / (1 - threshold)).clamp(min=0)
+    torch.testing.assert_close(policy(specific, mask).actions, expected, **TOLERANCE)
+    policy.eval()  # the threshold of prediction does not change
+    torch.testing.assert_close(
+        policy(specific, mask).actions, (2 * keep - 1).clamp(min=0), **TOLERANCE
+    )
+
+
+@pytest.mark.parametrize("share", [0.1, 0.4, 1.0])
+def test_share_of_kept_steps_is_limited_clip_by_clip(make_policy, specific, mask, share):
+    policy = make_policy(acts="gated", keep=share).eval()
+    with torch.no_grad():
+        policy.bias += 1.0
+    actions = policy(specific, mask).actions
+    keep = policy.keep_logits(specific).sigmoid() * mask
+    for clip in range(CLIPS):
+        own = sorted(keep[:, clip].flatten().tolist(), reverse=True)
+        count = math.ceil(share * int(mask[:, clip].sum()))
+        threshold = max(0.5, own[count] if count < len(own) else 0.0)
+        expected = sum(value > threshold for value in own)
+        assert int((actions[:, clip] > 0).sum()) == expected <= count
+        # What is kept is what has the highest probability.
+        kept = keep[:, clip][actions[:, clip] > 0]
+        assert sorted(kept.tolist(), reverse=True) == own[:expected]
+
+
+def test_kept_steps_teach_the_gate_and_dropped_ones_do_not(make_policy, specific, mask):
+    policy = make_policy(acts="gated").eval()
+    specific.requires_grad_()
+    actions = policy(specific, mask).actions
+    actions.sum().backward()
+    is_taught = specific.grad.abs().sum(dim=-1) > 0
+    assert torch.equal(is_taught, actions > 0)
+
+
 # Kept steps, gathered to the front
+
+
+def test_weighted_steps_stay_in_their_order():
+    steps = torch.arange(6.0).view(1, 1, 3, 2)
+    gathered, weight = gather_kept(steps, torch.tensor([[[0.2, 0.0, 0.9]]]))
+    assert weight.flatten().tolist() == pytest.approx([0.2, 0.9])
+    assert gathered[0, 0].tolist() == [[0.0, 1.0], [4.0, 5.0]]
 
 
 def test_kept_steps_are_gathered_in_their_order():

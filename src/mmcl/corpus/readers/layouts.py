@@ -12,6 +12,7 @@ from mmcl.corpus.readers.npz import read_npz
 from mmcl.corpus.readers.options import ReadOptions
 from mmcl.corpus.readers.source_file import SourceFile
 from mmcl.corpus.readers.table import read_table
+from mmcl.corpus.readers.table_per_split import read_tables
 from mmcl.corpus.unpickle import load_pickle
 from mmcl.errors import DatasetError
 
@@ -19,17 +20,22 @@ __all__ = ["read_source_file", "read_source_files"]
 
 
 def read_source_files(sources: Sequence[CsdSource], options: ReadOptions) -> SourceFile:
-    """Read a foreign file, or the ``.csd`` files of one corpus; nothing is checked yet.
+    """Read a foreign file, or those of one corpus: ``.csd`` files, or a table per split.
+
+    Nothing is checked yet.
 
     Raises:
         DatasetError: As :func:`read_source_file` does, or if one of several is no HDF5 file.
     """
     if len(sources) == 1 and sources[0].role is None:
         return read_source_file(sources[0].path, options)
+    if all(s.role is None and file_type(s.path) == "text table" for s in sources):
+        return read_tables([source.path for source in sources], options)
     for source in sources:
         if file_type(source.path) != "hdf5":
             raise DatasetError(
-                f"{source.path}: no .csd file (HDF5), and only those are read together.\n"
+                f"{source.path}: no .csd file (HDF5). Read together are only those, or a csv "
+                "table per split.\n"
                 "  Expected one file, or the .csd files of CMU-MultimodalSDK of one corpus:\n"
                 "  mmcl corpus convert text.csd audio.csd vision.csd labels.csd --out DST"
             )

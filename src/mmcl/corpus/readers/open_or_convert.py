@@ -18,6 +18,7 @@ from mmcl.corpus.readers.layouts import read_source_files
 from mmcl.corpus.readers.options import ReadOptions
 from mmcl.corpus.readers.source_file import LAYOUTS
 from mmcl.corpus.readers.table import is_foreign_arrow
+from mmcl.corpus.readers.table_per_split import tables_of_splits
 from mmcl.corpus.schema import Card, Clip
 from mmcl.corpus.store import Corpus, is_corpus_file, open_corpus, pack_corpus, write_corpus
 from mmcl.errors import DatasetError, did_you_mean
@@ -135,7 +136,7 @@ def convert_corpus(
 
 
 def _sources(source: PathLike | Sequence[PathLike]) -> list[CsdSource]:
-    """Return the files of a source: one, several that were given, or the .csd files of a folder."""
+    """Return the files of a source: those given, or the tables or .csd files of a folder."""
     parts = [source] if isinstance(source, str | os.PathLike) else source
     if not isinstance(parts, list | tuple):
         raise DatasetError(
@@ -144,7 +145,8 @@ def _sources(source: PathLike | Sequence[PathLike]) -> list[CsdSource]:
         )
     sources = [parse_source(os.fspath(part)) for part in parts]
     if len(sources) == 1 and sources[0].path.is_dir():
-        sources = [CsdSource(path) for path in csd_files(sources[0].path)]
+        folder = sources[0].path
+        sources = [CsdSource(path) for path in tables_of_splits(folder) or csd_files(folder)]
     return [part._replace(path=_checked_path(part.path)) for part in sources]
 
 

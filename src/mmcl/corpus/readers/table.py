@@ -35,7 +35,7 @@ from mmcl.corpus.store import CARD_KEY
 from mmcl.errors import DatasetError
 from mmcl.types import MODALITIES
 
-__all__ = ["Columns", "is_foreign_arrow", "read_columns", "read_table"]
+__all__ = ["Columns", "is_foreign_arrow", "read_columns", "read_table", "text_columns"]
 
 Columns = dict[str, Any]
 """Columns by name: arrays, lists of strings or numbers, or lists of arrays."""
@@ -86,14 +86,19 @@ def read_table(
     """
     notes: list[str] = []
     if kind == "text table":
-        texts = {
-            name for name in (*_TEXTS, *options.rename) if options.rename.get(name, name) in _TEXTS
-        }
-        columns: Columns = dict(read_text_table(path, texts, notes))
+        columns = text_columns(path, options, notes)
     else:
         arrow = _read_arrow(path, kind)
         columns = {name: _plain(arrow.column(name), name) for name in arrow.column_names}
     return read_columns(columns, _KIND_NAMES[kind], options, notes)
+
+
+def text_columns(path: Path, options: ReadOptions, notes: list[str]) -> Columns:
+    """Read the columns of a csv or tsv; ``notes`` takes what a user should know."""
+    texts = {
+        name for name in (*_TEXTS, *options.rename) if options.rename.get(name, name) in _TEXTS
+    }
+    return dict(read_text_table(path, texts, notes))
 
 
 def read_columns(
