@@ -54,7 +54,8 @@ class Moments(NamedTuple):
             probability of what is predicted; signed, and 0 where it is absent.
         present: Those of them the clip has.
         commonality: By modality of the clip, float32 ``[n]`` in 0..1, mean over seeds.
-        action: Share of the seeds that keep the specific part of a step, ``[n]``.
+        action: Weight of the specific part of a step, 0 where it is dropped, ``[n]``, mean
+            over seeds.
         keep_probability: Probability from which the actions were decided, ``[n]``.
         found: Whether a step was measured, bool ``[n]``.
         word_share: As ``share``, of each step of text, ``[n]``.

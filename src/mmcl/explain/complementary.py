@@ -264,7 +264,8 @@ def action_distribution(
         By group (see :func:`label_groups`; empty ones left out) and modality: ``steps``, the
         number of real ones; ``histogram``, the share of their keep probabilities in each of ten
         equal bins of 0..1, the last with its upper end; ``mean_keep_probability``; and
-        ``kept_share``, the mean action. A modality without a step is left out.
+        ``kept_share``, the share of the steps with an action above 0 and a keep probability
+        above one half. A modality without a step is left out.
     """
     real = real_steps(models[0], split)
     distribution: dict[str, dict[Modality, dict[str, Any]]] = {}
@@ -285,7 +286,7 @@ def action_distribution(
                 "steps": count,
                 "histogram": (counts / len(keep)).tolist(),
                 "mean_keep_probability": float(keep.mean()),
-                "kept_share": float(actions.mean(dtype=np.float64)),
+                "kept_share": float(((actions > 0) & (keep > 0.5)).mean()),
             }
     return distribution
 

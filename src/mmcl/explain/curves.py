@@ -32,6 +32,7 @@ __all__ = [
     "areas",
     "curves_along",
     "importance_of",
+    "keep_curve",
     "paired_bootstrap",
     "policy_errors",
     "rank_steps",
@@ -227,6 +228,46 @@ def policy_errors(
                 losses = [_errors(model, out.scores, truth) for out in outputs]
                 errors.setdefault(name, []).append(np.mean(losses, axis=0))
     return {name: np.concatenate(parts) for name, parts in errors.items()}
+
+
+def keep_curve(
+    model: MMCL, split: Split, *, batch_size: int = 256
+) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+    """Measure the error while the policies keep ever more steps, those of large actions first.
+
+    The common parts stay complete: only specific parts are taken away.
+
+    Returns:
+        Both ``[clips, 11]``: the share of a clip's steps that is kept, from none to all that the
+        policies keep, and the loss of the task.
+    """
+    targets = targets_of(split)
+    shares, errors = [], []
+    with model.evaluating():
+        for rows in batch_rows(np.arange(len(split)), batch_size):
+            batch, truth = model.collate(split, rows), targets[torch.from_numpy(rows)]
+            encoded = model.encode(batch.features, batch.masks)
+            decision = model.decide(encoded)
+            actions = decision.actions
+            # Rank of every step among those of its clip, all modalities together.
+            flat = actions.transpose(0, 1).flatten(1)  # [b, m n]
+            rank = flat.argsort(dim=1, descending=True, stable=True).argsort(dim=1)
+            rank = rank.view(len(rows), len(actions), -1).transpose(0, 1)  # [m, b, n]
+            kept = (actions > 0).sum(dim=(0, 2))  # [b]
+            steps = encoded.step_mask.sum(dim=(0, 2)).clamp(min=1)
+            for tenth in range(TENTHS + 1):
+                count = (kept * tenth + TENTHS // 2) // TENTHS
+                left = torch.where(rank < count.view(1, -1, 1), actions, 0.0)
+                output = model.conclude(encoded, decision._replace(actions=left))
+                shares.append((count / steps).double().cpu().numpy())
+                errors.append(_errors(model, output.scores, truth))
+    return _by_clip(shares), _by_clip(errors)
+
+
+def _by_clip(values: list[NDArray[np.float64]]) -> NDArray[np.float64]:
+    """Join values of all tenths of each batch, one batch after the other, to ``[clips, 11]``."""
+    batches = [values[start : start + TENTHS + 1] for start in range(0, len(values), TENTHS + 1)]
+    return np.concatenate([np.stack(tenths, axis=1) for tenths in batches])
 
 
 def shuffle_actions(actions: Tensor, step_mask: Tensor, generator: torch.Generator) -> Tensor:

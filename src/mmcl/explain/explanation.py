@@ -16,6 +16,8 @@ null::
                       comparisons: curve, score, against, area, other_area,
                           gain (above 0: the score ranks better), low, high, p
     policies          errors        by actions: learned, ones, random, none
+                      keep_curve    kept [11], shares of the steps from none to all that are
+                          kept, and error [11], while the others are dropped
                       comparisons: against, gain (above 0: learned errs less), low, high, p
     probes            null where no training clip has a label, else score (R² or accuracy),
                       clips, and modalities: without, increment, low, high, p
@@ -62,6 +64,7 @@ from mmcl.explain.curves import (
     areas,
     curves_along,
     importance_of,
+    keep_curve,
     paired_bootstrap,
     policy_errors,
     rank_steps,
@@ -74,6 +77,7 @@ from mmcl.learning.inference import Scored, score_split
 from mmcl.models.mmcl import MMCL
 from mmcl.runs.run import Run
 from mmcl.runtime import environment
+from mmcl.types import Modality
 
 __all__ = ["CLIPS", "EXPLANATION", "NUM_CLIPS", "explain", "write_explanation"]
 
@@ -86,7 +90,7 @@ NUM_ORDERS = 5
 """Random orders that a ranking is compared with."""
 
 KEPT = 0.5
-"""Mean action over seeds from which on a step counts as kept in ``clips.jsonl``."""
+"""Keep probability, mean over seeds, above which a step counts as kept in ``clips.jsonl``."""
 
 _SCORES = ("actions", "moments", "integrated_gradients", "random")
 _DIRECTIONS = ("deletion", "insertion")
@@ -294,14 +298,17 @@ def _comparison(direction: str, score: str, rival: str, errors: _Errors) -> dict
 
 def _policies(assessed: _Assessed, tell: Callable[[str], None]) -> dict[str, Any]:
     """Errors under the learned and under other actions, and the comparisons between them."""
-    seeds = []
+    seeds, curves = [], []
     for index, model in enumerate(assessed.models):
         tell("policies")
         size = assessed.batch_size
         seeds.append(policy_errors(model, assessed.chosen, seed=index, batch_size=size))
+        curves.append(keep_curve(model, assessed.chosen, batch_size=size))
+    kept, along = np.mean(curves, axis=(0, 2))  # over seeds and clips
     errors = {name: np.mean([seed[name] for seed in seeds], axis=0) for name in seeds[0]}
     return {
         "errors": {name: float(values.mean()) for name, values in errors.items()},
+        "keep_curve": {"kept": kept.tolist(), "error": along.tolist()},
         "comparisons": [
             {"against": rival} | paired_bootstrap(errors[rival] - errors["learned"]).as_row("gain")
             for rival in ("ones", "random", "none")
@@ -349,7 +356,7 @@ def _clip_rows(split: Split, moments: list[Moments]) -> list[dict[str, Any]]:
             "spread": clip.spread,
             "probability": clip.probability,
             "steps": {m: len(values) for m, values in clip.action.items()},
-            "kept": {m: _kept(values) for m, values in clip.action.items()},
+            "kept": {m: _kept(clip, m) for m in clip.action},
             "share": dict(clip.share),
             "words_kept": _words_kept(words[row], clip),
             "word_share": clip.word_share.tolist(),
@@ -358,15 +365,16 @@ def _clip_rows(split: Split, moments: list[Moments]) -> list[dict[str, Any]]:
     ]
 
 
-def _kept(action: NDArray[np.float32]) -> list[int]:
-    return list(np.flatnonzero(action >= KEPT).tolist())
+def _kept(clip: Moments, modality: Modality) -> list[int]:
+    is_kept = (clip.keep_probability[modality] > KEPT) & (clip.action[modality] > 0)
+    return list(np.flatnonzero(is_kept).tolist())
 
 
 def _words_kept(words: list[dict[str, Any]] | None, moments: Moments) -> list[str] | None:
     action = moments.action.get("text")
     if words is None or action is None or len(words) != len(action):
         return None
-    return [words[index]["text"] for index in _kept(action)]
+    return [words[index]["text"] for index in _kept(moments, "text")]
 
 
 def _notes(run: Run, corpus: Corpus, assessed: _Assessed, *, probed: bool) -> list[str]:

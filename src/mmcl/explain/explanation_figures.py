@@ -23,6 +23,7 @@ __all__ = [
     "error_figure",
     "explanation_section",
     "histogram_figure",
+    "keep_figure",
     "probe_figure",
     "redundancy_figure",
 ]
@@ -76,6 +77,34 @@ def error_figure(curves: Mapping[str, Any], direction: str) -> go.Figure:
     x_title = f"% of the steps {'deleted' if direction == 'deletion' else 'inserted'}"
     finish_figure(figure, height=_CURVE_HEIGHT, x_title=x_title, y_title=curves["unit"])
     figure.update_xaxes(nticks=6)
+    figure.update_layout(margin=_MARGIN)
+    return figure
+
+
+def keep_figure(policies: Mapping[str, Any], unit: str) -> go.Figure:
+    """Draw the error against the share of the steps that is kept, to the policies' own choice."""
+    curve, errors = policies["keep_curve"], policies["errors"]
+    shares = [100 * share for share in curve["kept"]]
+    figure = go.Figure()
+    figure.add_scatter(
+        x=shares,
+        y=curve["error"],
+        mode="lines+markers",
+        name="steps of large actions first",
+        line={"color": COLOURS["complementary"], "width": 2},
+        marker={"size": [4] * (len(shares) - 1) + [9]},
+        hovertemplate="%{x:.1f}% kept: %{y:.3f}<extra></extra>",
+    )
+    figure.add_scatter(
+        x=[100],
+        y=[errors["ones"]],
+        mode="markers",
+        name="every step",
+        marker={"color": NEUTRAL, "size": 9, "symbol": "diamond"},
+        hovertemplate="every step kept: %{y:.3f}<extra></extra>",
+    )
+    finish_figure(figure, height=_BAR_HEIGHT, x_title="% of the steps kept", y_title=unit)
+    figure.update_xaxes(range=[-3, 103])
     figure.update_layout(margin=_MARGIN)
     return figure
 
@@ -152,6 +181,11 @@ def explanation_section(content: Mapping[str, Any], *, name: str = "explanation"
             for direction in ("deletion", "insertion")
         },
         rankings=RANKINGS,
+        # Explanations of earlier versions have no such curve.
+        keep="keep_curve" in content["policies"]
+        and figure_html(
+            keep_figure(content["policies"], curves["unit"]), name=f"{name}-keep-curve"
+        ),
         probes=probes and figure_html(probe_figure(probes), name=f"{name}-probes"),
         redundancy=redundancy
         and figure_html(redundancy_figure(redundancy), name=f"{name}-redundancy"),

@@ -38,7 +38,7 @@ def conclusions(content: Mapping[str, Any]) -> list[str]:
     """Say what an explanation found, a sentence per question.
 
     Args:
-        content: Curves, policies, probes and redundancy, in the layout of
+        content: Curves, policies, probes, redundancy and planted, in the layout of
             :mod:`mmcl.explain.explanation`.
     """
     curves, policies, probes = (content[key] for key in ("curves", "policies", "probes"))
@@ -47,7 +47,7 @@ def conclusions(content: Mapping[str, Any]) -> list[str]:
     sentences += [_policy(policies["errors"], row) for row in policies["comparisons"]]
     if probes is not None:
         sentences += [_probe(m, row, probes["score"]) for m, row in probes["modalities"].items()]
-    return sentences + _redundancy(content["redundancy"])
+    return sentences + _redundancy(content["redundancy"]) + _found(content["planted"])
 
 
 def _verdict(row: Mapping[str, Any], value: str = "gain") -> int:
@@ -107,4 +107,17 @@ def _redundancy(pairs: list[dict[str, Any]]) -> list[str]:
     return [
         f"The common parts of the modalities {verb} than the complementary ones: "
         f"CKA {common:.3f} against {complementary:.3f}, mean over pairs."
+    ]
+
+
+def _found(planted: Mapping[str, Any] | None) -> list[str]:
+    """Say how many of the planted steps are kept, where they are known."""
+    if planted is None or planted["kept_precision"]["mean"] is None:
+        return []
+    kept, precision, recall = (
+        planted[key]["mean"] for key in ("kept", "kept_precision", "kept_recall")
+    )
+    return [
+        f"The policies keep {kept:.0%} of the steps. Of these {precision:.0%} are planted "
+        f"complementary steps, and {recall:.0%} of the planted ones are kept."
     ]

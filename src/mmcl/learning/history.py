@@ -5,12 +5,14 @@ from __future__ import annotations
 import csv
 import io
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
+from mmcl.config import Config
 from mmcl.errors import RunError
+from mmcl.extras import load
 from mmcl.files import write_text
 
-__all__ = ["HISTORY", "EpochRow", "read_history", "write_history"]
+__all__ = ["HISTORY", "EpochRow", "read_history", "tensorboard_loggers", "write_history"]
 
 HISTORY = "history.csv"
 
@@ -59,3 +61,13 @@ def write_history(folder: Path, history: list[EpochRow]) -> None:
     writer.writerow(EpochRow._fields)
     writer.writerows(history)
     write_text(folder / HISTORY, text.getvalue())
+
+
+def tensorboard_loggers(config: Config, folder: Path) -> list[Any]:
+    """Return the writers of TensorBoard files, if they are asked for."""
+    if not config.runtime.tensorboard:
+        return []
+    load("tensorboard", "writing TensorBoard files", extra="track")
+    from lightning_fabric.loggers.tensorboard import TensorBoardLogger
+
+    return [TensorBoardLogger(folder, name="tensorboard", version="")]

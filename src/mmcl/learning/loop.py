@@ -38,11 +38,10 @@ from mmcl.corpus.batches import (
 )
 from mmcl.corpus.store import Corpus, Split
 from mmcl.errors import ConfigError, DatasetError, DiskError, RunError, TrainingError
-from mmcl.extras import load
 from mmcl.files import disk_errors, remove_unfinished, write_json
 from mmcl.learning.checkpoints import load_state, save_state
 from mmcl.learning.ddpg import DdpgLearner
-from mmcl.learning.history import EpochRow, read_history, write_history
+from mmcl.learning.history import EpochRow, read_history, tensorboard_loggers, write_history
 from mmcl.learning.inference import validation_loss
 from mmcl.learning.labelled_clips import (
     check_clips,
@@ -304,7 +303,7 @@ class _Training:
         self.window = shuffle_window(self.train.split)
         self.processes = fabric.world_size
         check_clips(self.processes, config.learning.batch_size, len(self.train.rows))
-        self.loggers = _loggers(config, folder) if fabric.is_global_zero else []
+        self.loggers = tensorboard_loggers(config, folder) if fabric.is_global_zero else []
         # The order matters for the random numbers: first the weights, then the learner's own.
         self.model = build_model(corpus, config, words)
         self.model.prepare_training(self.train.targets)
@@ -494,13 +493,3 @@ def read_fitted(folder: Path) -> Fitted:
     # Every epoch has the same number of clips.
     seconds = sum(done["clips"] / row.clips_per_second for row in rows)
     return Fitted(model, rows, done["best_epoch"], speed, seconds, tuple(done["never_seen"]))
-
-
-def _loggers(config: Config, folder: Path) -> list[Any]:
-    """Return the writers of TensorBoard files, if they are asked for."""
-    if not config.runtime.tensorboard:
-        return []
-    load("tensorboard", "writing TensorBoard files", extra="track")
-    from lightning_fabric.loggers.tensorboard import TensorBoardLogger
-
-    return [TensorBoardLogger(folder, name="tensorboard", version="")]
