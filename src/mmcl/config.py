@@ -155,7 +155,8 @@ class PolicySettings(_Settings):
             ``rloo`` (keep or drop, by REINFORCE on the joint reward with a leave-one-out
             baseline), ``ddpg`` (weights every step; also learns from a joint critic), or an
             ablation: ``ones``, ``random``.
-        keep: Greatest share of a clip's steps that are kept, ``gate`` only; None: no limit.
+        keep: Greatest share of a clip's steps that are kept in prediction, ``gate`` only; None:
+            no limit.
         refinement_steps: Decisions K per clip; each acts on the result of the one before.
         samples: Action samples per clip, ``rloo`` only.
         reward: ``joint``, one scalar for all policies; ``separate``, each policy is paid for

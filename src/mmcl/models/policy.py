@@ -85,8 +85,8 @@ class PolicyModels(nn.Module):
             actions so far. Actions multiply, so a later decision can only take more away.
         acts: How a policy acts, see :data:`Acts`.
         keep: Greatest share of a clip's steps that a gated policy keeps, all modalities
-            together, 0..1; where more have a probability above one half, the threshold is
-            higher. None: no limit.
+            together, 0..1 (but one step at least): those with the largest actions. None: no
+            limit. Training has none.
 
     Source:
         docs/method.md, policy. Gates, draws and refinement are ours.
@@ -159,18 +159,19 @@ class PolicyModels(nn.Module):
 
     def _gate(self, keep: Tensor, actions: Tensor, step_mask: Tensor) -> Tensor:
         """Return the actions of a gate on keep probabilities, ``[m, b, n]``."""
-        threshold = keep.new_full((), HALF)
-        if self.keep is not None:
-            left = torch.where(actions > 0, keep.detach(), 0.0)
-            threshold = self._share_threshold(left, step_mask).clamp(min=HALF)
-        if self.training:
-            threshold = threshold * self.risen
-        return (keep - threshold).clamp(min=0.0) / (1.0 - threshold)
+        threshold = HALF * (self.risen if self.training else 1.0)
+        gated = (keep - threshold).clamp(min=0.0) / (1.0 - threshold)
+        if self.keep is None or self.training:
+            return gated
+        return gated * _among_largest(gated * actions, self.keep, step_mask)
 
-    def _share_threshold(self, left: Tensor, step_mask: Tensor) -> Tensor:
-        """Return per clip the probability of the best step that must go, ``[1, b, 1]``."""
-        assert self.keep is not None
-        own = left.transpose(0, 1).flatten(1)  # [b, m n]
-        ranked = F.pad(own.sort(dim=1, descending=True).values, (0, 1))
-        count = (self.keep * step_mask.sum(dim=(0, 2))).ceil().long()  # [b]
-        return ranked.gather(1, count.unsqueeze(1)).view(1, -1, 1)
+
+def _among_largest(actions: Tensor, share: float, step_mask: Tensor) -> Tensor:
+    """Say which actions are among the largest of a clip, its modalities together.
+
+    Those that equal the smallest of them count, too. Shapes: ``[m, b, n]`` in and out.
+    """
+    count = (share * step_mask.sum(dim=(0, 2))).floor().long().clamp(min=1)  # [b]
+    ranked = actions.detach().transpose(0, 1).flatten(1).sort(dim=1, descending=True).values
+    smallest = ranked.gather(1, count.unsqueeze(1) - 1)  # [b, 1]
+    return actions >= smallest

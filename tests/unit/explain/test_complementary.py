@@ -9,6 +9,7 @@ from mmcl.corpus.plant import plant_card, plant_clips
 from mmcl.corpus.schema import Card, Clip, Task
 from mmcl.corpus.store import pack_corpus
 from mmcl.errors import ShapeError
+from mmcl.evaluation.planted import ROLE_METRICS
 from mmcl.explain.complementary import (
     Pooled,
     action_distribution,
@@ -270,7 +271,7 @@ def test_planted_shares(tiny_corpus, tiny_config, change, correlation, right):
     moments = _moments_of(split, change)
     moments.pop(split.ids[2])  # not every clip needs to be shown
     found = planted_answers([model, model], [scored, scored], split, moments)
-    assert sorted(found) == ["action_auroc", "common_auroc", "share"]
+    assert sorted(found) == sorted([*ROLE_METRICS, "share"])
     assert found["common_auroc"]["num_valid"] == 2
     for row in found["share"].values():
         if correlation is None:

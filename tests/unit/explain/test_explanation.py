@@ -124,6 +124,14 @@ def test_the_rest_is_there(content):
     assert [len(row["histogram"]) for row in content["actions"]["all"].values()] == [10] * 3
     assert content["actions"]["all"]["text"]["steps"] == 8 * 20
     assert list(content["planted"]["share"]) == MODALITIES
+    curve = content["policies"]["keep_curve"]
+    assert len(curve["kept"]) == len(curve["error"]) == 11
+    assert curve["kept"][0] == 0.0
+    assert curve["kept"] == sorted(curve["kept"])
+    # Its ends are policies that are measured otherwise, too.
+    errors = content["policies"]["errors"]
+    assert curve["error"][0] == pytest.approx(errors["none"], abs=1e-6)
+    assert curve["error"][-1] == pytest.approx(errors["learned"], abs=1e-6)
     assert len(content["conclusions"]) >= 8 + 3 + 3
 
 
@@ -138,7 +146,8 @@ def test_clips_are_told_one_by_one(content, run, tiny_corpus):
         assert row["prediction"] == pytest.approx(moment.prediction, abs=1e-5)
         assert row["share"] == pytest.approx(moment.share, abs=1e-5)
         assert row["steps"] == dict.fromkeys(MODALITIES, 20)
-        kept = {m: np.flatnonzero(a >= 0.5).tolist() for m, a in moment.action.items()}
+        likely = {m: p > 0.5 for m, p in moment.keep_probability.items()}
+        kept = {m: np.flatnonzero(likely[m]).tolist() for m in MODALITIES}
         assert row["kept"] == kept
         assert (row["words_kept"], len(row["word_share"])) == (None, 20)
 
@@ -155,8 +164,12 @@ def test_clips_without_a_label_are_passed_over(run, tiny_corpus):
     assert one["curves"]["deletion"] == other["curves"]["deletion"]
 
 
-def test_half_of_the_seeds_keep_a_step():
-    assert explanation._kept(np.array([0.4, 0.5, 0.0, 1.0], dtype=np.float32)) == [1, 3]
+def test_step_counts_as_kept_where_it_likely_is_and_no_limit_drops_it(run, tiny_corpus):
+    moment = run.moments(tiny_corpus)[0]._replace(
+        keep_probability={"text": np.array([0.4, 0.6, 0.5, 0.9], dtype=np.float32)},
+        action={"text": np.array([0.1, 0.2, 0.0, 0.0], dtype=np.float32)},
+    )
+    assert explanation._kept(moment, "text") == [1]
 
 
 def test_words_that_were_kept_are_named(run, tiny_corpus):

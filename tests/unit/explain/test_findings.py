@@ -29,6 +29,7 @@ def content():
                 "comparisons": [{"against": "ones", "gain": gain, "p": p}],
             },
             "probes": {"score": "R²", "modalities": {"audio": probe}} if probes else None,
+            "planted": None,
             "redundancy": [
                 {"common": {"value": 0.5}, "complementary": {"value": 0.1}},
                 {"common": {"value": 0.7}, "complementary": {"value": 0.2}},
@@ -94,3 +95,21 @@ def test_like_common_parts_are_not_claimed(content):
     changed["redundancy"][0]["complementary"]["value"] = 5.0
     assert "are not more alike" in conclusions(changed)[-1]
     assert "CKA" not in conclusions({**changed, "redundancy": []})[-1]
+
+
+def test_planted_steps_that_were_kept_are_counted(content):
+    planted = {
+        "kept": {"mean": 0.14},
+        "kept_precision": {"mean": 0.61},
+        "kept_recall": {"mean": 0.893},
+    }
+    assert conclusions({**content(0.05, 0.0005), "planted": planted})[-1] == (
+        "The policies keep 14% of the steps. Of these 61% are planted complementary steps, and "
+        "89% of the planted ones are kept."
+    )
+
+
+def test_nothing_is_said_of_planted_steps_where_none_is_kept(content):
+    planted = {key: {"mean": None} for key in ("kept", "kept_precision", "kept_recall")}
+    found = content(0.05, 0.0005)
+    assert conclusions({**found, "planted": planted}) == conclusions(found)

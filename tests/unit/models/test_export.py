@@ -163,7 +163,9 @@ def test_padded_steps_may_hold_anything(unaligned, run):
     ("given", "aligned", "task"),
     [
         pytest.param(("calibrated", "policy.kind=rloo"), True, "emotions", id="aligned"),
-        pytest.param(("calibrated", "policy.refinement_steps=2"), False, "regression", id="soft"),
+        pytest.param(("calibrated", "policy.refinement_steps=2"), False, "regression", id="gate"),
+        pytest.param(("calibrated", "policy.keep=0.3"), False, "regression", id="limited"),
+        pytest.param(("calibrated", "policy.kind=task"), False, "regression", id="soft"),
         pytest.param(("calibrated", "model.decoupling=softmax"), True, "classes", id="softmax"),
         pytest.param(("released",), False, "regression", id="released"),
         pytest.param(("text_only",), True, "emotions", id="text_only"),

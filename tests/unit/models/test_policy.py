@@ -192,22 +192,26 @@ def test_threshold_rises_over_the_first_half_of_training(
     )
 
 
-@pytest.mark.parametrize("share", [0.1, 0.4, 1.0])
+@pytest.mark.parametrize("share", [0.01, 0.3, 1.0])
 def test_share_of_kept_steps_is_limited_clip_by_clip(make_policy, specific, mask, share):
-    policy = make_policy(acts="gated", keep=share).eval()
-    with torch.no_grad():
-        policy.bias += 1.0
-    actions = policy(specific, mask).actions
-    keep = policy.keep_logits(specific).sigmoid() * mask
+    free = make_policy(acts="gated").eval()
+    limited = make_policy(acts="gated", keep=share).eval()
+    limited.load_state_dict(free.state_dict())
+    wanted, actions = free(specific, mask).actions, limited(specific, mask).actions
     for clip in range(CLIPS):
-        own = sorted(keep[:, clip].flatten().tolist(), reverse=True)
-        count = math.ceil(share * int(mask[:, clip].sum()))
-        threshold = max(0.5, own[count] if count < len(own) else 0.0)
-        expected = sum(value > threshold for value in own)
-        assert int((actions[:, clip] > 0).sum()) == expected <= count
-        # What is kept is what has the highest probability.
-        kept = keep[:, clip][actions[:, clip] > 0]
-        assert sorted(kept.tolist(), reverse=True) == own[:expected]
+        own = sorted(wanted[:, clip].flatten().tolist(), reverse=True)
+        count = max(1, math.floor(share * int(mask[:, clip].sum())))
+        expected = [value for value in own[:count] if value > 0]
+        found = actions[:, clip]
+        assert sorted(found[found > 0].tolist(), reverse=True) == pytest.approx(expected)
+    assert (wanted > 0).sum() > mask.shape[1]  # there was something to limit
+
+
+def test_training_has_no_limit(make_policy, specific, mask):
+    limited = make_policy(acts="gated", keep=0.01).train()
+    free = make_policy(acts="gated").train()
+    free.load_state_dict(limited.state_dict())
+    assert torch.equal(limited(specific, mask).actions, free(specific, mask).actions)
 
 
 def test_kept_steps_teach_the_gate_and_dropped_ones_do_not(make_policy, specific, mask):
