@@ -145,6 +145,37 @@ def test_recording_as_subtitles_page_and_picture(folder, run):
     assert "\n\n2\n00:01:02,000 --> 00:01:03,000\n[" in captions
 
 
+def test_means_of_minutes_and_speakers(folder, run, monkeypatch):
+    extract = FakeExtractor.extract
+
+    def by_two(self, path, *, transcript=None):
+        extracted = extract(self, path, transcript=transcript)
+        for at, name in enumerate(("[b]Anna[/]", "Ben")):
+            extracted.clips[at] = extracted.clips[at].model_copy(update={"speaker": name})
+        return extracted
+
+    monkeypatch.setattr(FakeExtractor, "extract", by_two)
+    files = ("--out", "new.csv", "--means", "new-means.csv")
+    code, out, _ = run("predict", "extracted", "film.MP4", *files)
+    assert (code, out.splitlines()[-2:]) == (0, ["new.csv", "new-means.csv"])
+    rows = list(csv.DictReader((folder / "new.csv").read_text().splitlines()))
+    scores = [float(row["prediction"]) for row in rows]
+    assert [row["speaker"] for row in rows] == ["[b]Anna[/]", "Ben"]
+    means = list(csv.DictReader((folder / "new-means.csv").read_text().splitlines()))
+    assert [(row["of"], row["name"]) for row in means] == [
+        ("recording", "film.MP4"),
+        ("minute", "0:00"),
+        ("minute", "1:00"),
+        ("speaker", "[b]Anna[/]"),
+        ("speaker", "Ben"),
+    ]
+    expected = [sum(scores) / 2, *scores, *scores]
+    assert [float(row["mean"]) for row in means] == pytest.approx(expected)
+    flat = " ".join(out.split())
+    assert "│ [b]Anna[/] │ what a" in flat
+    assert "[b]Anna[/]: 1 utterance: " in flat
+
+
 def test_predictions_do_not_depend_on_the_output(folder, run):
     run("predict", "extracted", "film.MP4", "--out", "new.csv")
     run("predict", "extracted", "film.MP4", "--out", "new.jsonl")
@@ -169,6 +200,18 @@ def test_predictions_do_not_depend_on_the_output(folder, run):
             2,
             'UsageError: --plot must end in .png, got "new.jpg"\n',
             id="plot",
+        ),
+        pytest.param(
+            ["extracted", "film.MP4", "--means", "new.html"],
+            2,
+            'UsageError: --means must end in .csv, .jsonl, .parquet, got "new.html"\n',
+            id="means",
+        ),
+        pytest.param(
+            ["extracted", "planted.arrow", "--out", "new.csv", "--means", "new-means.csv"],
+            2,
+            'UsageError: --means is only for recordings, and "planted.arrow" is not one\n',
+            id="corpus-means",
         ),
         pytest.param(
             ["extracted", "planted.arrow"],

@@ -23,6 +23,9 @@ SAID = (
 PREDICTIONS = {"alpha": (2.1, 1.4, -1.6), "beta": (1.9, -0.8, -1.8)}
 WEIGHTS = {"wonderful.": 1.1, "love": 0.9, "bad.": -1.2, "But": -0.3}
 LATER = 0.3  # seconds a word lasts
+DURATION = 7.5  # seconds
+SPEAKERS = (None,)  # who take turns
+SHARE_OF_VOICE = 0.2
 
 
 def timeline_of(name, model):
@@ -33,7 +36,14 @@ def timeline_of(name, model):
             Word(text=text, start=i * LATER, end=(i + 1) * LATER) for i, text in enumerate(said)
         )
         clips.append(
-            Clip(id=f"c/{at}", split="test", features={}, text=" ".join(said), words=words)
+            Clip(
+                id=f"c/{at}",
+                split="test",
+                features={},
+                text=" ".join(said),
+                words=words,
+                speaker=SPEAKERS[at % len(SPEAKERS)],
+            )
         )
         spans.append((start, start + len(said) * LATER))
         moments.append(_moments(at, said, PREDICTIONS[model][at]))
@@ -59,7 +69,11 @@ def _moments(at, said, prediction):
         spread=0.3,
         probability=None,
         probabilities={},
-        share={"text": 0.6 * prediction, "audio": 0.2, "vision": -0.1 if at < 2 else 0.0},
+        share={
+            "text": 0.6 * prediction,
+            "audio": SHARE_OF_VOICE,
+            "vision": -0.1 if at < 2 else 0.0,
+        },
         present=seen,
         commonality={m: each[0] for m, each in values.items()},
         action={m: each[1].round() for m, each in values.items()},
@@ -183,7 +197,7 @@ class Stub:
         def result(identifier: str):
             job = self.jobs[identifier]
             timeline = timeline_of(job["name"], job["model"])
-            return result_of(timeline, model=job["model"], duration=7.5)
+            return result_of(timeline, model=job["model"], duration=DURATION)
 
         return app
 

@@ -2,8 +2,9 @@
 
 import pytest
 
+from mmcl.explain.timeline_page import timeline_page
 from page.browsing import until
-from page.stub import PREDICTIONS, SAID, STAGES
+from page.stub import PREDICTIONS, SAID, STAGES, timeline_of
 
 RESULT = "#panel-one article"
 NAMES_OF_CONTROLS = """
@@ -164,7 +165,7 @@ def test_click_plays(shown):
 
 def test_downloads_have_the_recordings_name(stub, shown):
     page = shown()
-    for kind in ("json", "csv", "srt", "html"):
+    for kind in ("json", "csv", "means.csv", "srt", "html"):
         with page.expect_download() as download:
             page.click(f".save >> text={kind}")
         assert download.value.suggested_filename == f"example.{kind}"
@@ -183,7 +184,7 @@ def test_result_that_was_not_deleted_is_said(stub, shown):
     page.route("**/v1/jobs/job0", lambda route: route.abort())
     page.click("text=Delete on the service")
     page.wait_for_selector("text=Not deleted: Is it still running?")
-    assert page.locator(".save a").count() == 4
+    assert page.locator(".save a").count() == 5
 
 
 def test_words_of_a_recording_are_never_markup(stub, open_page, clip, monkeypatch):
@@ -200,6 +201,148 @@ def test_words_of_a_recording_are_never_markup(stub, open_page, clip, monkeypatc
     assert page.locator("article h2").text_content() == "<b>film</b>.mp4"
     assert page.locator(".word").first.inner_text() == hostile
     assert page.locator("article img, article b").count() == 0
+
+
+# ---------------------------------------------------------------- a recording of many utterances
+
+
+@pytest.fixture
+def long_talk(monkeypatch):
+    """Twelve utterances in 120 s, of which the first nine are good and the last one is bad."""
+    said = tuple((10.0 * at, ("number", str(at))) for at in range(12))
+    scores = (1.0, 1.1, 1.2, 1.3, 1.4, 1.5, 1.6, 1.7, 2.4, 0.0, 0.0, -2.0)
+    monkeypatch.setattr("page.stub.SAID", said)
+    monkeypatch.setitem(PREDICTIONS, "alpha", scores)
+    monkeypatch.setattr("page.stub.SPEAKERS", ("Anna", "<b>Ben</b>"))
+    monkeypatch.setattr("page.stub.DURATION", 120.0)
+
+
+def curve_of(page):
+    return page.evaluate("document.querySelector('.curve path').getAttribute('d')")
+
+
+def places_of(path):
+    """The points of a curve, x and y in percent."""
+    return [tuple(map(float, point.split(" "))) for point in path[1:].replace("M", "L").split("L")]
+
+
+def test_curve_is_the_mean_of_a_window(long_talk, shown):
+    page = shown()
+    # Ten utterances are in 100 s, but a window is at most a quarter of the recording.
+    choice = page.get_by_label("Curve: mean over")
+    assert choice.locator("option").all_text_contents() == ["off", "10 s", "30 s"]
+    assert choice.input_value() == "30"
+    levels = [
+        float(y.rstrip("%"))
+        for y in page.eval_on_selector_all(
+            ".plot .step", "steps => steps.map((each) => each.getAttribute('y1'))"
+        )
+    ]
+    points = places_of(curve_of(page))
+    assert [x for x, _ in points] == pytest.approx(
+        [100 * (10 * at + 0.3) / 120 for at in range(12)], abs=0.001
+    )
+    assert points[4][1] == pytest.approx(sum(levels[3:6]) / 3, abs=0.01)
+    assert points[0][1] == pytest.approx(sum(levels[0:2]) / 2, abs=0.01)
+    choice.select_option("10 s")  # each utterance alone
+    assert [y for _, y in places_of(curve_of(page))] == pytest.approx(levels, abs=0.01)
+    choice.select_option("off")
+    assert curve_of(page) == ""
+    assert page.locator(".plot .step").count() == 12
+
+
+def test_curve_has_a_gap_in_a_long_silence(long_talk, shown, monkeypatch):
+    said = tuple((10.0 * at + 60 * (at > 5), ("number", str(at))) for at in range(12))
+    monkeypatch.setattr("page.stub.SAID", said)
+    monkeypatch.setattr("page.stub.DURATION", 180.0)
+    assert [len(places_of(f"M{part}")) for part in curve_of(shown()).split("M")[1:]] == [6, 6]
+
+
+def test_few_utterances_have_no_curve_and_no_list(shown):
+    page = shown()
+    assert curve_of(page) is None
+    assert not page.locator(".smooth").is_visible()
+    assert page.locator(".extremes, .speakers, .speaker").count() == 0
+
+
+def test_what_stands_out_is_a_list_to_jump_from(long_talk, shown):
+    page = shown(height=600)
+    hold_still(page)
+    lists = page.locator(".extremes ol")
+    assert lists.nth(0).locator("li").all_inner_texts()[0].split() == [
+        "1:20",
+        "+2.4",
+        "number",
+        "8",
+    ]
+    assert lists.nth(0).locator("li").count() == 5
+    assert lists.nth(1).locator("li").all_inner_texts() == ["1:50\n−2.0\nnumber 11"]
+    page.evaluate(
+        "() => { window.sought = []; Object.defineProperty(document.querySelector('article video'),"
+        "'currentTime', { get: () => 0, set: (at) => sought.push(at) }); }"
+    )
+    lists.nth(1).locator("a").click()
+    assert page.evaluate("window.sought") == [110]
+    until(
+        page,
+        "(() => { const place = document.querySelector('#u12').getBoundingClientRect();"
+        " return place.top >= 0 && place.bottom <= innerHeight; })()",
+    )
+
+
+def test_speakers_are_named_and_told_apart(long_talk, shown):
+    page = shown()
+    assert page.locator(".speakers dt").all_text_contents() == ["Anna", "<b>Ben</b>"]
+    assert page.locator(".speakers dd").first.text_content() == (
+        "6 utterances: on average rather positive (+1.3 of −3…3), from 0.0 to +2.4."
+    )
+    assert page.locator(".speaker").all_text_contents()[:3] == ["Anna", "<b>Ben</b>", "Anna"]
+    assert page.locator("article b b, dl b").count() == 0
+
+
+def test_two_runs_share_the_choice_of_a_curve(long_talk, stub, open_page, clip, monkeypatch):
+    monkeypatch.setitem(PREDICTIONS, "beta", tuple(-score for score in PREDICTIONS["alpha"]))
+    page = open_page(stub.address)
+    page.click("[role=tab] >> text=Two runs")
+    page.set_input_files("#picker input[type=file]", clip)
+    page.click("#ask-two [type=submit]")
+    page.wait_for_selector("#panel-two article")
+    path = "document.querySelectorAll('#panel-two .curve path')[{}].getAttribute('d')"
+    curves = [page.evaluate(path.format(at)) for at in range(2)]
+    ys = [[y for _, y in places_of(each)] for each in curves]
+    assert [one + other for one, other in zip(*ys, strict=True)] == pytest.approx(
+        [100] * 12, abs=0.02
+    )
+    page.get_by_label("Curve: mean over").select_option("off")
+    assert [page.evaluate(path.format(at)) for at in range(2)] == ["", ""]
+
+
+def test_bar_of_what_shows_nothing_has_no_colour(shown, monkeypatch):
+    monkeypatch.setattr("page.stub.SHARE_OF_VOICE", 0.04)
+    page = shown()
+    voice = page.locator(".utterance").first.locator(".bars .track span").nth(1)
+    assert (voice.get_attribute("class"), voice.bounding_box()["width"]) == ("neutral", 0)
+    assert page.locator(".bars .number").nth(1).text_content() == "0.0"
+
+
+def test_times_of_an_hour_and_of_three_seconds(shown, monkeypatch):
+    for duration, expected in (
+        (3.0, ["0:00", "0:01", "0:02"]),
+        (3660.0, ["0:00", "15:00", "30:00", "45:00", "1:00:00"]),
+    ):
+        monkeypatch.setattr("page.stub.DURATION", duration)
+        monkeypatch.setattr("page.stub.SAID", ((0.3, ("This", "is", "short.")),))
+        monkeypatch.setitem(PREDICTIONS, "alpha", (1.0,))
+        assert shown().locator(".times span").all_text_contents() == expected
+
+
+def test_page_of_a_file_has_the_curve_and_jumps(long_talk, open_page, tmp_path):
+    (tmp_path / "talk.html").write_text(timeline_page(timeline_of("talk.mp4", "alpha")))
+    page = open_page((tmp_path / "talk.html").as_uri(), height=600)
+    assert page.get_by_label("Curve: mean over").input_value() == "10"
+    assert len(places_of(curve_of(page))) == 12
+    page.locator(".extremes a >> text=number 11").click()
+    until(page, "document.querySelector('#u12').getBoundingClientRect().bottom <= innerHeight")
 
 
 # ---------------------------------------------------------------- what goes wrong

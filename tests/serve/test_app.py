@@ -257,7 +257,19 @@ def test_result_in_every_form(send, client):
         "wonderful" in page.text
     )
     assert "data:video" not in page.text  # nothing uploaded outlives its job
-    for form, kind in (("csv", "text/csv"), ("srt", "application/x-subrip"), ("html", "text/html")):
+    means = client.get(place, params={"as": "means.csv"}).text.splitlines()
+    assert means[0].startswith('"of","name","start","end","utterances"')
+    assert [line.split(",")[0] for line in means[1:]] == ['"recording"', '"minute"']
+    result = client.get(place).json()
+    assert (result["speakers"], result["extremes"]) == ([], {"positive": [], "negative": []})
+    assert [each["speaker"] for each in result["utterances"]] == [None, None]
+    kinds = {
+        "csv": "text/csv",
+        "means.csv": "text/csv",
+        "srt": "application/x-subrip",
+        "html": "text/html",
+    }
+    for form, kind in kinds.items():
         headers = client.get(place, params={"as": form}).headers
         assert headers["content-type"].startswith(kind)
         assert headers["content-disposition"] == (

@@ -40,6 +40,13 @@ def predict_command(
     plot: Annotated[
         Path | None, typer.Option(help="Only for recordings: picture to draw, .png.")
     ] = None,
+    means: Annotated[
+        Path | None,
+        typer.Option(
+            help="Only for recordings: file with the means of every minute and speaker, "
+            ".csv, .jsonl, .parquet."
+        ),
+    ] = None,
     transcript: Annotated[
         Path | None,
         typer.Option(
@@ -78,6 +85,8 @@ def predict_command(
 
       mmcl predict runs/talks talk.mp4 --transcript talk.srt --out talk.html --plot talk.png
 
+      mmcl predict runs/talks talk.mp4 --out talk.csv --means talk-means.csv
+
       mmcl predict runs/planted planted.arrow --out predictions.csv
     """
     from mmcl.media.folders.raw_files import MEDIA_ENDINGS
@@ -87,9 +96,14 @@ def predict_command(
         if engine == "ray" or workers is not None:
             option = "--engine ray" if engine == "ray" else "--workers"
             raise UsageError(f'{option} is only for a corpus, and "{source.name}" is a recording')
-        _predict_media(run, source, out, plot, transcript, language)
+        _predict_media(run, source, out, plot, means, transcript, language)
         return
-    recording_options = {"--plot": plot, "--transcript": transcript, "--language": language}
+    recording_options = {
+        "--plot": plot,
+        "--means": means,
+        "--transcript": transcript,
+        "--language": language,
+    }
     for option, value in recording_options.items():
         if value is not None:
             raise UsageError(f'{option} is only for recordings, and "{source.name}" is not one')
@@ -140,13 +154,17 @@ def _predict_media(
     media: Path,
     out: Path | None,
     plot: Path | None,
+    means: Path | None,
     transcript: Path | None,
     language: str | None,
 ) -> None:
     _check_ending("--out", out, OUTPUTS)
     _check_ending("--plot", plot, (".png",))
+    _check_ending("--means", means, ENDINGS)
     from mmcl.cli.show import console
+    from mmcl.evaluation.tables import write_table
     from mmcl.explain.timeline import draw_timeline
+    from mmcl.explain.timeline_means import means_table, speaker_sentences
     from mmcl.runs.recordings import predict_media
     from mmcl.runs.run import Run
 
@@ -159,13 +177,17 @@ def _predict_media(
         if out is not None:
             stage(f"writing {out}")
             _write_timeline(timeline, out, media)
+        if means is not None:
+            write_table(means_table(timeline), means)
         if plot is not None:
             stage(f"drawing {plot}")
             draw_timeline(timeline, plot)
     console.print(_utterance_table(timeline))
+    for name, said in speaker_sentences(timeline):
+        console.print(f"{name}: {said}", markup=False, highlight=False)
     for note in timeline.notes:
         console.print(f"note: {note}", markup=False, highlight=False)
-    for path in (out, plot):
+    for path in (out, means, plot):
         if path is not None:
             typer.echo(str(path))
 
@@ -208,14 +230,18 @@ def _utterance_table(timeline: Timeline) -> Table:
 
     from mmcl.explain.sentences import brief, headline, label
     from mmcl.explain.timeline import clock
+    from mmcl.explain.timeline_means import speaker_sentences
 
     task = timeline.task
+    speakers = speaker_sentences(timeline)
     spread = any(m.spread is not None for m in timeline.moments)
     table = Table(
         title=escape(f"{timeline.name}: {headline(task, timeline.moments)}"),
         caption=_caption(timeline, spread=spread),
     )
     table.add_column("time", justify="right", no_wrap=True)
+    if speakers:
+        table.add_column("speaker", ratio=1)
     table.add_column("text", ratio=3)
     table.add_column("prediction", no_wrap=True)
     if spread:
@@ -224,8 +250,9 @@ def _utterance_table(timeline: Timeline) -> Table:
     rows = zip(timeline.clips, timeline.spans, timeline.moments, strict=True)
     for clip, (start, _), moments in rows:
         spread_cell = [] if moments.spread is None else [f"{moments.spread:.2f}"]
+        said = [*([clip.speaker or ""] if speakers else []), _shorten(clip.text or "")]
         cells = (label(task, moments), *spread_cell, brief(task, clip, moments))
-        table.add_row(clock(start), *(escape(c) for c in (_shorten(clip.text or ""), *cells)))
+        table.add_row(clock(start), *(escape(cell) for cell in (*said, *cells)))
     return table
 
 

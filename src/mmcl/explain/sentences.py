@@ -15,6 +15,7 @@ __all__ = [
     "brief",
     "certainty",
     "decimals_of",
+    "direction",
     "ends",
     "hardly",
     "headline",
@@ -159,6 +160,11 @@ def shared(task: Task, share: float) -> str:
     if task.kind == "regression":
         return signed(share, decimals_of(task))
     return signed(100 * share, 0)
+
+
+def direction(task: Task, share: float) -> str:
+    """Return the kind of colour of a share; ``neutral`` where :func:`shared` shows 0."""
+    return {"+": "positive", "−": "negative"}.get(shared(task, share)[0], "neutral")
 
 
 def level(moments: Moments) -> float:

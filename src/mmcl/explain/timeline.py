@@ -5,6 +5,7 @@
 
 from __future__ import annotations
 
+import math
 from pathlib import Path
 from typing import Any
 
@@ -19,7 +20,8 @@ from mmcl.files import complete_file
 from mmcl.runs.recordings import Timeline
 from mmcl.types import MODALITIES
 
-__all__ = ["LEAST_STRONG", "TINTS", "clock", "draw_timeline", "subtitles", "timeline_table"]
+__all__ = ["LEAST_STRONG", "TINTS", "clock", "draw_timeline", "subtitles", "tick_times"]
+__all__ += ["timeline_table"]
 
 TINTS = {"positive": COLOURS["calibrated"], "negative": COLOURS["released"], "neutral": NEUTRAL}
 """Green and purple: told apart with every kind of colour vision."""
@@ -29,7 +31,10 @@ LEAST_STRONG = 3
 
 NUM_STRONGEST_WORDS = 3
 MOST_LABELLED = 24
-"""With more utterances than this, the numbers of a picture would overlap."""
+"""With more utterances than this, the numbers and caps of a picture would overlap."""
+
+_MOST_TICKS = 6
+_TICK_SECONDS = (1, 2, 5, 10, 15, 30, 60, 120, 300, 600, 900, 1800, 3600)
 
 
 def timeline_table(timeline: Timeline) -> pa.Table:
@@ -41,6 +46,7 @@ def timeline_table(timeline: Timeline) -> pa.Table:
         "start": [round(start, 3) for start, _ in timeline.spans],
         "end": [round(end, 3) for _, end in timeline.spans],
         "text": pa.array([clip.text for clip in timeline.clips], pa.string()),
+        "speaker": pa.array([clip.speaker for clip in timeline.clips], pa.string()),
         "prediction": [m.prediction for m in moments],
         "spread": pa.array([m.spread for m in moments], pa.float64()),
         "probability": pa.array([m.probability for m in moments], pa.float64()),
@@ -66,7 +72,8 @@ def subtitles(timeline: Timeline) -> str:
     for number, (clip, (start, end), moments) in enumerate(rows, start=1):
         # An arrow or an empty line inside the text would end the caption.
         text = " ".join((clip.text or "").split()).replace("-->", "→")
-        line = f"[{sentences.label(timeline.task, moments)}] {text}".strip()
+        speaker = f"{' '.join(clip.speaker.split())}: " if clip.speaker else ""
+        line = f"[{sentences.label(timeline.task, moments)}] {speaker}{text}".strip()
         captions.append(f"{number}\n{_timestamp(start)} --> {_timestamp(end)}\n{line}\n")
     return "\n".join(captions)
 
@@ -81,6 +88,17 @@ def clock(seconds: float) -> str:
     minutes, rest = divmod(int(seconds), 60)
     hours, minutes = divmod(minutes, 60)
     return f"{hours}:{minutes:02}:{rest:02}" if hours else f"{minutes}:{rest:02}"
+
+
+def tick_times(total: float) -> list[int]:
+    """Return round times along an axis of ``total`` seconds, no two of which read alike.
+
+    Example:
+        >>> tick_times(3.0), tick_times(3600.0)
+        ([0, 1, 2], [0, 600, 1200, 1800, 2400, 3000])
+    """
+    step = next((s for s in _TICK_SECONDS if total / s <= _MOST_TICKS), _TICK_SECONDS[-1])
+    return list(range(0, math.ceil(total), step))
 
 
 def draw_timeline(timeline: Timeline, path: Path) -> None:
@@ -117,6 +135,7 @@ def _timestamp(seconds: float) -> str:
 def _draw_predictions(axes: Any, timeline: Timeline) -> None:
     task, error = timeline.task, timeline.error or 0.0
     low, high = sentences.ends(task)
+    is_labelled = len(timeline.clips) <= MOST_LABELLED
     for (start, end), moments in zip(timeline.spans, timeline.moments, strict=True):
         value, spread = sentences.level(moments), moments.spread or 0.0
         colour = _as_floats(TINTS[sentences.tint(task, moments.prediction)])
@@ -125,8 +144,8 @@ def _draw_predictions(axes: Any, timeline: Timeline) -> None:
         axes.plot([start, end], [value, value], color=colour, linewidth=4, solid_capstyle="butt")
         middle = (start + end) / 2
         if spread:
-            axes.errorbar(middle, value, yerr=spread, color=colour, capsize=3)
-        if len(timeline.clips) <= MOST_LABELLED:
+            axes.errorbar(middle, value, yerr=spread, color=colour, capsize=3 * is_labelled)
+        if is_labelled:
             text = sentences.label(task, moments)
             if task.kind == "regression":  # the colour says the rest
                 text = sentences.score_text(task, value)
@@ -150,8 +169,9 @@ def _draw_shares(axes: Any, timeline: Timeline) -> None:
     for (start, end), moments in zip(timeline.spans, timeline.moments, strict=True):
         for row, modality in enumerate(used):
             share = moments.share.get(modality, 0.0)
-            kind = "positive" if share > 0 else "negative" if share < 0 else "neutral"
-            alpha = 0.08 + 0.7 * abs(share) / largest
+            kind = sentences.direction(timeline.task, share)
+            strength = 0.0 if kind == "neutral" else abs(share) / largest
+            alpha = 0.08 + 0.7 * strength
             cell, rows = [(start, end - start)], (row - 0.42, 0.84)
             axes.broken_barh(cell, rows, color=_as_floats(TINTS[kind]), alpha=alpha, linewidth=0)
             if len(timeline.clips) <= MOST_LABELLED:
@@ -163,8 +183,10 @@ def _draw_shares(axes: Any, timeline: Timeline) -> None:
     axes.set_ylim(len(used) - 0.5, -0.5)
     axes.set_xlabel("time")
     axes.set_title("effect of each modality", loc="left", fontsize=9, color="0.4")
-    axes.xaxis.set_major_formatter(lambda seconds, _: clock(seconds) if seconds >= 0 else "")
-    axes.set_xlim(0, max(end for _, end in timeline.spans))
+    total = max(end for _, end in timeline.spans)
+    ticks = tick_times(total)
+    axes.set_xticks(ticks, [clock(seconds) for seconds in ticks])
+    axes.set_xlim(0, total)
 
 
 def _as_floats(colour: str) -> tuple[float, ...]:

@@ -24,7 +24,8 @@ from mmcl.evaluation.moments import Moments
 from mmcl.explain import sentences
 from mmcl.explain.figures import COLOURS
 from mmcl.explain.page import render_page
-from mmcl.explain.timeline import LEAST_STRONG, TINTS, clock
+from mmcl.explain.timeline import LEAST_STRONG, TINTS, clock, tick_times
+from mmcl.explain.timeline_means import extremes, speaker_sentences
 from mmcl.runs.recordings import Timeline
 from mmcl.types import MODALITIES, Modality
 
@@ -34,9 +35,6 @@ MOST_EMBEDDED = 25 * 2**20
 """Size in bytes from which a recording is linked to and not embedded."""
 
 _TOP, _BOTTOM = 6.0, 94.0  # ends of the scale, in percent of the plot's height
-_MOST_TICKS = 6
-_TICK_SECONDS = (1, 2, 5, 10, 15, 30, 60, 120, 300, 600, 900, 1800, 3600)
-
 
 _Span = tuple[float, float]  # start and end in seconds
 _Cell = tuple[float | None, float | None]  # commonality and action; None: not measured
@@ -54,13 +52,19 @@ def timeline_page(
             recording's own.
     """
     used = [m for m in MODALITIES if any(m in moments.share for moments in timeline.moments)]
+    utterances = _utterances(timeline, used)
     return render_page(
         "timeline.html.j2",
         timeline=timeline,
         player=None if media is None else _player(media, beside or media.parent),
         lead=sentences.headline(timeline.task, timeline.moments),
         rows=[sentences.NAMES[m] for m in used],
-        utterances=_utterances(timeline, used),
+        utterances=utterances,
+        extremes={
+            kind: [utterances[index] for index in indices]
+            for kind, indices in extremes(timeline)._asdict().items()
+        },
+        speakers=speaker_sentences(timeline),
         colours=COLOURS,
         tints=TINTS,
         scored=timeline.task.kind == "regression",
@@ -99,6 +103,8 @@ def _utterances(timeline: Timeline, used: Sequence[Modality]) -> list[dict[str, 
                 "start": start,
                 "end": end,
                 "clock": clock(start),
+                "speaker": clip.speaker,
+                "text": clip.text,
                 "label": sentences.label(task, moments),
                 "tint": sentences.tint(task, moments.prediction),
                 "certainty": sentences.certainty(task, moments, timeline.error),
@@ -123,8 +129,9 @@ def _bars(
     for modality in used:
         share = moments.share.get(modality, 0.0)
         text = sentences.shared(task, share) if modality in moments.present else "none"
-        bar = {"name": sentences.NAMES[modality], "share": share, "text": text}
-        bars.append({**bar, "width": 100 * abs(share) / strongest})
+        tint = sentences.direction(task, share)
+        width = 0.0 if tint == "neutral" else 100 * abs(share) / strongest
+        bars.append({"name": sentences.NAMES[modality], "tint": tint, "text": text, "width": width})
     return bars
 
 
@@ -238,6 +245,4 @@ def _level_name(task: Task, value: float) -> str:
 def _times(timeline: Timeline) -> list[dict[str, Any]]:
     """Return round times along the plot."""
     total = _duration(timeline)
-    step = next((s for s in _TICK_SECONDS if total / s <= _MOST_TICKS), _TICK_SECONDS[-1])
-    times = range(0, math.ceil(total), step)
-    return [{"at": 100 * time / total, "text": clock(time)} for time in times]
+    return [{"at": 100 * time / total, "text": clock(time)} for time in tick_times(total)]

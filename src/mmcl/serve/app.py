@@ -366,7 +366,7 @@ def _add_jobs(app: FastAPI, service: Service) -> None:
     async def result(
         id: _JobId,
         form: Annotated[
-            Literal["json", "csv", "srt", "html"],
+            Literal["json", "csv", "means.csv", "srt", "html"],
             Query(alias="as", description="Form of the result."),
         ] = "json",
     ) -> Response:

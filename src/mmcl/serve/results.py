@@ -17,6 +17,7 @@ from mmcl.evaluation.moments import Moments
 from mmcl.evaluation.tables import write_table
 from mmcl.explain.sentences import certainty, headline, label, sentence, tint
 from mmcl.explain.timeline import subtitles, timeline_table
+from mmcl.explain.timeline_means import extremes, means_table, speaker_sentences
 from mmcl.explain.timeline_page import timeline_page
 from mmcl.files import write_text
 from mmcl.runs.recordings import Timeline
@@ -27,6 +28,7 @@ __all__ = ["FORMATS", "result_of", "task_of", "write_results"]
 FORMATS = {
     "json": "application/json",
     "csv": "text/csv; charset=utf-8",
+    "means.csv": "text/csv; charset=utf-8",
     "srt": "application/x-subrip; charset=utf-8",
     "html": "text/html; charset=utf-8",
 }
@@ -49,7 +51,7 @@ def result_of(timeline: Timeline, *, model: str, duration: float) -> dict[str, A
 
     All times are in seconds of the recording, as is its ``duration``. ``rows`` has lists with an
     entry per step of a modality. ``effect`` is how far a step of the text moves the prediction,
-    as ``contribution`` is for a word.
+    as ``contribution`` is for a word. ``extremes`` has places in ``utterances``.
     """
     rows = zip(timeline.clips, timeline.spans, timeline.moments, strict=True)
     return {
@@ -60,6 +62,10 @@ def result_of(timeline: Timeline, *, model: str, duration: float) -> dict[str, A
         "error": timeline.error,
         "headline": headline(timeline.task, timeline.moments),
         "notes": list(timeline.notes),
+        "speakers": [
+            {"name": name, "sentence": said} for name, said in speaker_sentences(timeline)
+        ],
+        "extremes": extremes(timeline)._asdict(),
         "utterances": [_utterance(timeline, *row) for row in rows],
     }
 
@@ -79,6 +85,7 @@ def write_results(timeline: Timeline, folder: Path, *, model: str, duration: flo
         text = json.dumps(content, ensure_ascii=False, allow_nan=False)
         write_text(unfinished / "result.json", text)
         write_table(timeline_table(timeline), unfinished / "result.csv")
+        write_table(means_table(timeline), unfinished / "result.means.csv")
         write_text(unfinished / "result.srt", subtitles(timeline))
         write_text(unfinished / "result.html", timeline_page(timeline))
         shutil.rmtree(folder, ignore_errors=True)
@@ -95,6 +102,7 @@ def _utterance(
         "start": span[0],
         "end": span[1],
         "text": clip.text,
+        "speaker": clip.speaker,
         "prediction": moments.prediction,
         "spread": moments.spread,
         "probability": moments.probability,

@@ -4,7 +4,7 @@
 
     STATE/jobs.sqlite         a row per job
     STATE/uploads/<id>/       a recording and its transcript, until the job ends
-    STATE/results/<id>/       result.json, .csv, .srt and .html, until they are too old
+    STATE/results/<id>/       result.json, .csv, .means.csv, .srt and .html, until they are too old
     STATE/lock                held while a service uses the folder
 
 A row is written when its upload is complete, and a job is done when its results are in their

@@ -172,6 +172,55 @@ def test_timeline_lies_where_the_utterances_are(timeline):
     assert [b["height"] for b in bands] == ["17.95%", "17.95%"]
 
 
+def test_page_names_speakers(timeline):
+    clips = [
+        clip.model_copy(update={"speaker": name})
+        for clip, name in zip(timeline.clips, ("Anna", "<b>Ben</b>"), strict=True)
+    ]
+    page = _Page(timeline_page(timeline._replace(clips=tuple(clips))))
+    assert "Anna 1 utterance: rather positive (+1.3 of −3…3)." in page.text
+    assert "<b>Ben</b> 1 utterance: negative (−2.0 of −3…3)." in page.text
+    assert "0:00 Anna +1.3 rather positive" in page.text
+    assert len(page.of("speaker")) == 2
+    assert not _Page(timeline_page(timeline)).of("speakers")
+
+
+def test_page_lists_what_stands_out(timeline, clip_like, moments_like):
+    scores = [0.0, 2.0, 0.1, 1.0, 2.5, 0.2, -0.3, 0.3]
+    long = timeline._replace(
+        clips=tuple(clip_like(f"number {at}") for at in range(8)),
+        spans=tuple((10.0 * at, 10.0 * at + 5) for at in range(8)),
+        moments=tuple(moments_like(score, {"text": 0.1}, [0.1, 0.1]) for score in scores),
+    )
+    page = _Page(timeline_page(long))
+    links = [a for tag, a in page.elements if tag == "a"][8:]  # after those of the plot
+    assert [(a["href"], a["data-at"], a["class"]) for a in links] == [
+        ("#u5", "40.0", "positive"),
+        ("#u2", "10.0", "positive"),
+        ("#u4", "30.0", "positive"),
+    ]
+    assert "Most positive 0:40 +2.5 number 4 0:10 +2.0 number 1" in page.text
+    assert "Most negative No utterance is negative." in page.text
+    assert not _Page(timeline_page(timeline)).of("extremes")
+
+
+@pytest.mark.parametrize(
+    ("share", "text", "drawn"),
+    [
+        (0.06, "+0.1", ("positive", "width: 3.0%")),
+        (0.04, "0.0", ("neutral", "width: 0.0%")),
+        (-0.04, "0.0", ("neutral", "width: 0.0%")),
+        (-0.06, "−0.1", ("negative", "width: 3.0%")),
+    ],
+)
+def test_bar_of_what_shows_nothing_has_no_colour(timeline, moments_like, share, text, drawn):
+    moments = moments_like(1.0, {"text": 0.9, "audio": share}, [])
+    page = timeline_page(timeline._replace(moments=(moments, timeline.moments[1])))
+    track = page.split("<dt>voice</dt>")[1].split("</dl>")[0]
+    assert f'<span class="{drawn[0]}" style="{drawn[1]}"></span>' in track
+    assert f'<dd class="number">{text}</dd>' in track
+
+
 def test_page_of_classes(timeline, moments_like):
     page = _Page(timeline_page(_as_classes(timeline, moments_like)))
     assert "2 utterances: 1 × calm, 1 × cross." in page.text
@@ -204,13 +253,22 @@ def test_subtitles(timeline):
     )
 
 
+def test_subtitles_name_speakers(timeline):
+    clip = timeline.clips[0].model_copy(update={"speaker": "Anna\n\nLee"})
+    captions = subtitles(timeline._replace(clips=(clip, timeline.clips[1])))
+    assert "\n[+1.3 rather positive] Anna Lee: a wonderful mess\n" in captions
+
+
 def test_table_has_a_row_per_utterance(timeline):
-    assert timeline_table(timeline).to_pylist() == [
+    named = timeline.clips[0].model_copy(update={"speaker": "Anna"})
+    shown = timeline._replace(clips=(named, timeline.clips[1]))
+    assert timeline_table(shown).to_pylist() == [
         {
             "utterance": 1,
             "start": 0.5,
             "end": 2.0,
             "text": "a wonderful mess",
+            "speaker": "Anna",
             "prediction": 1.26,
             "spread": 0.25,
             "probability": None,
@@ -225,6 +283,7 @@ def test_table_has_a_row_per_utterance(timeline):
             "start": 75.25,
             "end": 75.75,
             "text": "<script>alert(1)</script>",
+            "speaker": None,
             "prediction": -2.0,
             "spread": 0.5,
             "probability": None,
@@ -289,6 +348,40 @@ def test_picture_needs_matplotlib(timeline, tmp_path, monkeypatch):
         "drawing a timeline needs matplotlib, which is not installed.\n"
         '  Install it: pip install "mmcl[media]"'
     )
+
+
+@pytest.mark.parametrize(
+    ("total", "labels"),
+    [
+        (0.4, ["0:00"]),
+        (3.0, ["0:00", "0:01", "0:02"]),
+        (7.5, ["0:00", "0:02", "0:04", "0:06"]),
+        (3660.0, ["0:00", "15:00", "30:00", "45:00", "1:00:00"]),
+    ],
+)
+def test_times_are_round_and_do_not_repeat(timeline, tmp_path, monkeypatch, total, labels):
+    drawn = []
+    axes = pytest.importorskip("matplotlib.axes").Axes
+    monkeypatch.setattr(axes, "set_xticks", lambda self, _, texts: drawn.append(texts))
+    alone = timeline._replace(
+        clips=timeline.clips[:1], spans=((0.0, total),), moments=timeline.moments[:1]
+    )
+    draw_timeline(alone, tmp_path / "short.png")
+    assert drawn == [labels]
+    page = timeline_page(alone).split('class="times"')[1].split("</div>")[0]
+    assert [part.split("</span>")[0] for part in page.split('%">')[1:]] == labels
+
+
+def test_picture_is_grey_where_a_share_shows_nothing(timeline, moments_like, tmp_path, monkeypatch):
+    colours = []
+    axes = pytest.importorskip("matplotlib.axes").Axes
+    monkeypatch.setattr(
+        axes, "broken_barh", lambda self, *_, color, alpha, **__: colours.append((color, alpha))
+    )
+    moments = moments_like(1.0, {"text": 0.9, "audio": 0.04, "vision": -0.04}, [])
+    draw_timeline(timeline._replace(moments=(moments,) * 2), tmp_path / "grey.png")
+    grey = tuple(value / 255 for value in (128, 136, 148))
+    assert [colour == (grey, 0.08) for colour in colours] == [False, True, True] * 2
 
 
 @pytest.mark.parametrize(

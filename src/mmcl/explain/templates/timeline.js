@@ -2,7 +2,7 @@
 // or an arrow key leads to others. Written into the page of a recording, and part of the service's.
 function followTimeline(root, player) {
   function all(selector) { return Array.prototype.slice.call(root.querySelectorAll(selector)); }
-  var utterances = all(".utterance"), words = all(".word [data-at]"), steps = all(".plot a");
+  var utterances = all(".utterance"), steps = all(".plot a");
   var heads = all(".head"), ends = steps.map(function (s) { return +s.dataset.end; });
   var total = +root.dataset.total || Math.max.apply(null, ends);
   function holds(element, start, time) { return start <= time && time < +element.dataset.end; }
@@ -15,10 +15,14 @@ function followTimeline(root, player) {
     });
     utterances.forEach(function (u) {
       var now = holds(u, +u.dataset.from, time), was = u.classList.contains("now");
+      if (!now && !was) return; // an hour has thousands of words: only those of now are looked at
       u.classList.toggle("now", now);
+      u.querySelectorAll(".word [data-at]").forEach(function (w) {
+        w.classList.toggle("now", now && holds(w, +w.dataset.at, time));
+      });
       if (now && !was && !player.paused) u.scrollIntoView({ block: "nearest" });
     });
-    words.concat(steps).forEach(function (w) { w.classList.toggle("now", holds(w, +w.dataset.at, time)); });
+    steps.forEach(function (s) { s.classList.toggle("now", holds(s, +s.dataset.at, time)); });
   }
   function run() {
     show();
@@ -57,4 +61,50 @@ function sayWhatPlays(root, player) {
   player.addEventListener("loadedmetadata", function () {
     if (blind) blind.hidden = player.videoWidth > 0;
   });
+}
+// Draws the curve of a timeline: around every utterance the mean of those within a window, whose
+// length the reader chooses. Short timelines have no curve.
+function smoothTimeline(root) {
+  var SECONDS = [10, 30, 60, 120, 300, 600, 1200], FEWEST = 8;
+  var plots = Array.prototype.slice.call(root.querySelectorAll(".plot")).filter(function (plot) {
+    return plot.querySelector(".curve") && plot.querySelectorAll(".step").length >= FEWEST;
+  });
+  var place = root.querySelector(".smooth");
+  var total = +root.dataset.total || Math.max.apply(null,
+    Array.prototype.map.call(root.querySelectorAll(".plot a"), function (a) { return +a.dataset.end; }));
+  var windows = SECONDS.filter(function (seconds) { return seconds <= total / 4; });
+  if (!place || !plots.length || !windows.length) return;
+  function points(plot) {
+    return Array.prototype.map.call(plot.querySelectorAll(".step"), function (step) {
+      function at(name) { return parseFloat(step.getAttribute(name)); }
+      return { x: (at("x1") + at("x2")) / 2, y: at("y1") };
+    }).sort(function (a, b) { return a.x - b.x; });
+  }
+  function curve(all, width) { // in percent of the plot; a silence longer than the window is a gap
+    var first = 0, stop = 0, sum = 0;
+    return all.map(function (point, index) {
+      while (stop < all.length && all[stop].x <= point.x + width / 2) sum += all[stop++].y;
+      while (all[first].x < point.x - width / 2) sum -= all[first++].y;
+      var joined = index && point.x - all[index - 1].x <= width;
+      return (joined ? "L" : "M") + point.x.toFixed(3) + " " + (sum / (stop - first)).toFixed(2);
+    }).join("");
+  }
+  var choice = document.createElement("select"), label = document.createElement("label");
+  [0].concat(windows).forEach(function (seconds) {
+    choice.add(new Option(!seconds ? "off" : seconds < 60 ? seconds + " s" : seconds / 60 + " min", seconds));
+  });
+  function draw() {
+    plots.forEach(function (plot) {
+      var width = 100 * choice.value / total;
+      plot.querySelector(".curve path").setAttribute("d", width ? curve(points(plot), width) : "");
+    });
+  }
+  // At first at least a fortieth of the recording, and about ten utterances.
+  var least = total * Math.max(1 / 40, 10 / plots[0].querySelectorAll(".step").length);
+  choice.value = windows.filter(function (seconds) { return seconds >= least; })[0] || windows[windows.length - 1];
+  choice.addEventListener("change", draw);
+  label.append("Curve: mean over ", choice);
+  place.replaceChildren(label);
+  place.hidden = false;
+  draw();
 }

@@ -1,7 +1,7 @@
 // Comparison of two runs on one recording: plots on the same axes, and differences in words.
 
 import { clock, el } from "./elements.js";
-import { NAMES, decimalsOf, drawNotes, drawPlot, drawStrips, drawTimes, ends, lengthOf, levelOf, shared, unplayable } from "./draw.js";
+import { NAMES, decimalsOf, drawNotes, drawPlot, drawSmooth, drawStrips, drawTimes, ends, lengthOf, levelOf, shared, unplayable } from "./draw.js";
 import { makePlayer } from "./picker.js";
 
 const HARDLY = 1 / 60; // of the range: smallest difference that is mentioned
@@ -18,9 +18,10 @@ export function drawComparison(first, second, file) {
     el("ul", { class: "said" }, ...words.map((text) => el("li", {}, text))));
   const seen = el("div", { class: "seen" },
     el("section", { "aria-label": "Player" }, player, ...unplayable(player)), said);
-  const root = el("div", { "data-total": total }, seen,
+  const root = el("div", { "data-total": total }, seen, drawSmooth(),
     el("div", { class: "pair" }, drawSide(first, total, "a"), drawSide(second, total, "b")),
     drawTable(first, second, pairs));
+  window.smoothTimeline(root);
   window.sayWhatPlays(root, player);
   window.followTimeline(root, player);
   return { article: el("article", {}, heading, root), heading };

@@ -32,13 +32,15 @@ export function drawResult(result, file, save) {
   const total = lengthOf(result);
   const stage = el("section", { class: "stage", "aria-label": "Player and timeline" },
     player, ...unplayable(player),
-    drawPlot(result, total, "u"), drawTimes(total), drawStrips(result, total),
+    drawPlot(result, total, "u"), drawTimes(total), drawSmooth(), drawExtremes(result), drawStrips(result, total),
     ...captions(result), drawNotes(result.notes), drawLegend(result));
   const words = el("ol", { class: "utterances", "aria-label": "Utterances" },
     ...result.utterances.map((each, at) => drawUtterance(result, each, at)));
   const root = el("div", { class: "sides", "data-total": total }, stage, words);
   const heading = el("h2", { tabindex: "-1" }, result.name);
-  const article = el("article", {}, heading, el("p", { class: "lead" }, result.headline), save, root);
+  const article = el("article", {}, heading, el("p", { class: "lead" }, result.headline),
+    drawSpeakers(result), save, root);
+  window.smoothTimeline(root);
   window.sayWhatPlays(root, player);
   window.followTimeline(root, player);
   return { article, heading };
@@ -87,9 +89,40 @@ export function drawPlot(result, total, prefix) {
     svg.append(step);
   });
   svg.append(line("head", 0, 0, 0, 100));
+  if (task.kind === "regression") {
+    svg.append(el("svg", { class: "curve", viewBox: "0 0 100 100", preserveAspectRatio: "none", "aria-hidden": "true" }, el("path")));
+  }
   const names = levels.map(([value, text]) =>
     el("span", { class: "name", style: { top: `${y(value)}%` } }, text));
   return el("div", { class: "plot" }, ...names, svg);
+}
+
+/** Make the place for the choice of a curve; timeline.js fills it. */
+export function drawSmooth() {
+  return el("p", { class: "smooth", hidden: true });
+}
+
+/** List the utterances that stand out; the service names none of few. */
+function drawExtremes({ extremes, utterances }) {
+  if (!extremes.positive.length && !extremes.negative.length) return null;
+  const list = (kind) => el("div", {}, el("h3", {}, `Most ${kind}`), el("ol", {},
+    ...extremes[kind].map((at) => drawExtreme(utterances[at], at)),
+    extremes[kind].length ? null : el("li", { class: "soft" }, `No utterance is ${kind}.`)));
+  return el("nav", { class: "extremes", "aria-label": "Most positive and most negative" },
+    list("positive"), list("negative"));
+}
+
+function drawExtreme(each, at) {
+  return el("li", {}, el("a", { class: each.tint, href: `#u${at + 1}`, "data-at": each.start },
+    el("span", { class: "clock" }, clock(each.start)), el("b", {}, each.label.split(" ")[0]),
+    el("span", {}, each.text || "no words")));
+}
+
+/** Say of every speaker what the headline says of all. */
+function drawSpeakers({ speakers }) {
+  if (!speakers.length) return null;
+  return el("section", { "aria-label": "Speakers" }, el("dl", { class: "speakers" },
+    ...speakers.flatMap(({ name, sentence }) => [el("dt", {}, name), el("dd", {}, sentence)])));
 }
 
 /** Label about six round times along the plot. */
@@ -146,6 +179,7 @@ function drawUtterance(result, each, at) {
   const time = clock(each.start);
   const header = el("header", {},
     el("button", { type: "button", class: "clock", "data-at": each.start, "aria-label": `Play from ${time}` }, time),
+    each.speaker ? el("span", { class: "speaker" }, each.speaker) : null,
     el("span", { class: "badge" }, each.label),
     each.certainty ? el("span", { class: "certainty" }, each.certainty) : null);
   const driven = el("div", { class: "driven" },
@@ -188,12 +222,14 @@ function drawBars(result, each) {
   const bars = el("dl", { class: "bars" });
   for (const modality of modalitiesOf(result)) {
     const share = each.shares[modality] ?? null;
-    const width = `${Math.round((50 * Math.abs(share || 0)) / most)}%`;
+    const text = share === null ? "none" : shared(result.task, share);
+    const tint = { "+": "positive", "−": "negative" }[text[0]]; // none where it shows 0
+    const width = tint ? `${Math.round((50 * Math.abs(share)) / most)}%` : "0";
     bars.append(
       el("dt", {}, NAMES[modality]),
       el("dd", { class: "track", "aria-hidden": "true" },
-        el("span", { class: share > 0 ? "positive" : "negative", style: { width } })),
-      el("dd", { class: "number" }, share === null ? "none" : shared(result.task, share)));
+        el("span", { class: tint || "neutral", style: { width } })),
+      el("dd", { class: "number" }, text));
   }
   return bars;
 }

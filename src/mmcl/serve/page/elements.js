@@ -1,7 +1,7 @@
 // Helpers that make elements. Text is inserted as text, never as markup: it comes from recordings.
 
 const SVG = "http://www.w3.org/2000/svg";
-const DRAWN = new Set(["svg", "line", "rect", "g"]);
+const DRAWN = new Set(["svg", "line", "rect", "g", "path"]);
 
 /**
  * Make an element: `el("p", { class: "soft" }, "text", other)`.
@@ -32,10 +32,12 @@ export function showProblem(place, problem) {
   );
 }
 
-/** Return seconds as on a clock: 0:07, 12:30. */
+/** Return seconds as on a clock: 0:07, 12:30, 1:00:00. */
 export function clock(seconds) {
   const whole = Math.floor(seconds);
-  return `${Math.floor(whole / 60)}:${String(whole % 60).padStart(2, "0")}`;
+  const hours = Math.floor(whole / 3600);
+  const minutes = String(Math.floor(whole / 60) % 60).padStart(hours ? 2 : 1, "0");
+  return `${hours ? `${hours}:` : ""}${minutes}:${String(whole % 60).padStart(2, "0")}`;
 }
 
 /** Return a number with its sign, without one where it rounds to 0. */

@@ -163,7 +163,7 @@ async function predictOne(recording, name, shown, signal) {
 
 function drawSave(id, name) {
   const base = name.replace(/\.[^.]*$/, "");
-  const links = ["json", "csv", "srt", "html"].map((kind) =>
+  const links = ["json", "csv", "means.csv", "srt", "html"].map((kind) =>
     el("a", { class: "button small", href: `v1/jobs/${id}/result?as=${kind}`, download: `${base}.${kind}`,
       "aria-label": `Save as ${kind}` }, kind));
   const gone = el("button", { type: "button", class: "button small", onclick: () => remove(id, save) },
