@@ -23,10 +23,7 @@ def small(monkeypatch):
     def make_plan(*, quick):
         asked.append(quick)
         overrides = ("learning.epochs=2", "learning.batch_size=16", "model.inner_width=32")
-        return demo.Plan(
-            PlantSettings(train=64, valid=24, test=24),
-            {"released": overrides, "calibrated": overrides},
-        )
+        return demo.Plan(PlantSettings(train=64, valid=24, test=24), overrides)
 
     monkeypatch.setattr(demo, "make_plan", make_plan)
     return asked
@@ -150,7 +147,7 @@ def test_demo_says_what_cannot_be_written(tmp_path, capsys):
 def test_plan_keeps_the_architectures_of_the_preset(quick):
     plan = demo.make_plan(quick=quick)
     for variant in demo.VARIANTS:
-        planned = resolve_config(model=variant, source="planted", overrides=plan.overrides[variant])
+        planned = resolve_config(model=variant, source="planted", overrides=plan.overrides)
         assert planned.model == resolve_config(model=variant, source="planted").model
 
 

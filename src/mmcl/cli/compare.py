@@ -104,7 +104,7 @@ def ablate_command(
 
       mmcl ablate planted.arrow --out runs/ablate
 
-      mmcl ablate planted.arrow --only "DDPG,task loss only" --seeds 5 --out runs/policies
+      mmcl ablate planted.arrow --only "DDPG,RLOO" --seeds 5 --out runs/policies
     """
     from mmcl.runs.ablation import ablation_entries, modalities_left_out
     from mmcl.runs.comparison import prepare_corpus

@@ -135,10 +135,10 @@ def importance_of(scored: Scored) -> dict[str, list[NDArray[np.float32]]]:
     Returns:
         ``actions``: the keep probability. It is high where a step's *specific* part tells
         something, so deletion by it leaves the common steps in place. ``moments``: the
-        importance of either part, ``keep * (1 - commonality) + commonality``.
+        importance of either part, ``action * (1 - commonality) + commonality``.
     """
-    pairs = zip(scored.keep_probability, scored.commonality, strict=True)
-    moments = [keep * (1 - common) + common for keep, common in pairs]
+    pairs = zip(scored.actions, scored.commonality, strict=True)
+    moments = [action * (1 - common) + common for action, common in pairs]
     return {"actions": scored.keep_probability, "moments": moments}
 
 

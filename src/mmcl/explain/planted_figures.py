@@ -169,9 +169,8 @@ def _figure(clip: Clip, moments: dict[str, Moments]) -> go.Figure:
     complementary = {m: steps == ROLE_COMPLEMENTARY for m, steps in roles.items()}
     strips = [role_strip("planted roles", roles)]
     for name, seen in reversed(moments.items()):  # calibrated stands next to the answer
-        keep = seen.keep_probability
         strips += [
             value_strip(f"{name}: commonality", seen.commonality, common, "common"),
-            value_strip(f"{name}: keep probability", keep, complementary, "complementary"),
+            value_strip(f"{name}: action", seen.action, complementary, "complementary"),
         ]
     return steps_figure(strips)

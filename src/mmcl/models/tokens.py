@@ -31,6 +31,7 @@ class _Pieces(NamedTuple):
     steps: list[int]
     num_steps: int
     is_cut: bool
+    names: list[str] | None = None  # the word of every step, where the corpus has none
 
 
 def _has_words(corpus: Corpus) -> bool:
@@ -80,7 +81,10 @@ def tokenised(corpus: Corpus, tokenizer: Any, settings: TextSettings) -> Corpus:
             "and were cut (for longer ones: --set text.max_tokens=N)",
         )
     card = corpus.card.model_copy(update={"dims": dims, "notes": notes})
-    return corpus.with_column("features_text", column, card)
+    tokens = corpus.with_column("features_text", column, card)
+    if all(piece.names is None for piece in pieces):
+        return tokens
+    return tokens.with_column("words", _named_words(clips, pieces), card)
 
 
 def _pieces(clips: Split, start: int, tokenizer: Any, settings: TextSettings) -> Iterator[_Pieces]:
@@ -100,7 +104,10 @@ def _pieces(clips: Split, start: int, tokenizer: Any, settings: TextSettings) ->
             max_length=settings.max_tokens,
             return_overflowing_tokens=True,
         )
-        yield _clip_pieces(encoding, None if spoken is None else len(spoken), settings.pool)
+        found = _clip_pieces(encoding, None if spoken is None else len(spoken), settings.pool)
+        if spoken is None and settings.pool == "words":
+            found = found._replace(names=_word_names(encoding, text, found.num_steps))
+        yield found
 
 
 def _texts_of(words: list[dict[str, Any]] | None) -> list[str] | None:
@@ -118,6 +125,22 @@ def _clip_pieces(encoding: Any, num_words: int | None, pool: str) -> _Pieces:
     if num_words is None:
         num_words = 1 + max((word for _, word in pairs), default=-1)
     return _Pieces([n for n, _ in pairs], [w for _, w in pairs], num_words, is_cut)
+
+
+def _word_names(encoding: Any, text: str, num_steps: int) -> list[str]:
+    """Return the words that the tokenizer finds in a text."""
+    spans = [encoding.word_to_chars(0, word) for word in range(num_steps)]
+    return ["" if span is None else text[span.start : span.end] for span in spans]
+
+
+def _named_words(clips: Split, pieces: list[_Pieces]) -> pa.Array:
+    """Return the column of words: those of the corpus, else those that the tokenizer found."""
+    column = clips.table.column("words")
+    rows = [
+        own if piece.names is None else [{"text": name} for name in piece.names]
+        for own, piece in zip(column.to_pylist(), pieces, strict=True)
+    ]
+    return pa.array(rows, column.type)
 
 
 def _check_aligned(clips: Split, pieces: list[_Pieces], settings: TextSettings) -> None:

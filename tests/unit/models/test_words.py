@@ -8,6 +8,7 @@ import transformers
 from fakes.tiny_bert import DIM, SCORES, spoken_corpus, text_corpus, tiny_bert
 from mmcl.config import ModelSettings, PolicySettings, TextSettings
 from mmcl.corpus.plant import PlantSettings, plant_corpus
+from mmcl.corpus.store import pack_corpus
 from mmcl.errors import ConfigError, DatasetError, RunError, ShapeError
 from mmcl.models.registry import build_network, load_network
 from mmcl.models.words import WordEncoder
@@ -67,6 +68,21 @@ def test_words_of_plain_text_are_found_by_the_tokenizer(bert, words):
     assert mask.sum(dim=1).tolist() == [4, 6]  # the film was good; the film was bad the film
     hidden = by_hand(bert, [2, 4, 5, 6, 7, 3])
     torch.testing.assert_close(encoder(pieces, mask)[0, :4], hidden[1:5], **TOLERANCE)
+
+
+def test_words_of_plain_text_are_named(words):
+    corpus = text_corpus(2)
+    clips = [next(corpus.split("train").clips()).model_copy(update={"text": "the film, playing!"})]
+    named = words().corpus(pack_corpus(corpus.card.model_copy(update={"counts": {}}), clips))
+    (row,) = named.split("train").table.column("words").to_pylist()
+    assert [word["text"] for word in row] == ["the", "film", ",", "playing", "!"]
+    assert named.split("train").lengths("text").tolist() == [5]
+
+
+def test_words_of_the_corpus_keep_their_names_and_times(words):
+    spoken = spoken_corpus([(["the", "playing"], np.ones((2, 2), np.float32))])
+    before = spoken.split("train").table.column("words").to_pylist()
+    assert words().corpus(spoken).split("train").table.column("words").to_pylist() == before
 
 
 def test_company_and_padding_change_nothing(words):
