@@ -26,6 +26,7 @@ from mmcl.corpus.schema import Card, Clip, Planted, Word
 from mmcl.errors import DatasetError, SealedSplitError
 from mmcl.extras import load
 from mmcl.files import complete_file
+from mmcl.limits import check_regular
 from mmcl.other_version import does_not_fit, misfits
 from mmcl.types import MODALITIES, SPLITS, Modality, SplitName, TaskKind
 
@@ -375,6 +376,7 @@ def open_corpus(path: str | os.PathLike[str]) -> Corpus:
     path = Path(path)
     again = f"convert the file it came from again: mmcl corpus convert SRC {path}"
     advice = f"  C{again[1:]}"
+    check_regular(path, DatasetError)
     try:
         mapped = MappedFile(path)
         table = pa.ipc.open_file(pa.BufferReader(mapped.buffer)).read_all()
