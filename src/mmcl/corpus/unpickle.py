@@ -272,7 +272,7 @@ class _CountedOpcodes:
         try:
             return self._table[opcode]
         except KeyError:
-            raise pickle.UnpicklingError(f"invalid load key, {ascii(chr(opcode))}") from None
+            raise pickle.UnpicklingError(f"invalid load key, {chr(opcode)!a}") from None
 
 
 class _Unpickler(pickle._Unpickler):  # type: ignore[name-defined, misc]
