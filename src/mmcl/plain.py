@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import re
 
-__all__ = ["plain"]
+__all__ = ["plain", "without_controls"]
 
 MOST_SHOWN = 200  # characters of one value
 _KEPT = 150  # of a value that is longer
@@ -26,19 +26,26 @@ _LONG_VALUE = re.compile(
 )
 
 
+def without_controls(text: str) -> str:
+    """Return text with control characters written out, as JSON writes them; new lines stay.
+
+    Example:
+        >>> print(without_controls("id \\x1b[31mred"))
+        id \\u001b[31mred
+    """
+    if text.isascii() and text.isprintable():
+        return text
+    return _CONTROLS.sub(lambda match: f"\\u{ord(match[0]):04x}", text)
+
+
 def plain(text: str) -> str:
     """Return text with control characters written out and long values shortened.
 
-    New lines and tabs stay.
-
     Example:
-        >>> plain("id \\x1b[31mred")
-        'id \\\\x1b[31mred'
         >>> plain(f'id "{"a" * 1000}"').endswith('aaa... (1,000 characters)"')
         True
     """
-    if not text.isascii() or not text.isprintable():
-        text = _CONTROLS.sub(lambda match: ascii(match[0])[1:-1], text)
+    text = without_controls(text)
     if len(text) <= MOST_SHOWN:
         return text
     text = _LONG_VALUE.sub(_shortened, text)

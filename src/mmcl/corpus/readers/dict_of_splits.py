@@ -73,7 +73,8 @@ def layout_of(splits: Mapping[SplitName, Mapping[str, Any]]) -> DictLayout:
     for fields in splits.values():
         ids = fields.get("id")
         is_listed = isinstance(ids, list | tuple) or (isinstance(ids, np.ndarray) and ids.ndim)
-        has_mmsa_ids = is_listed and len(ids) and ID_SEPARATOR in str(ids[0])
+        first = next(iter(ids), "") if ids is not None and is_listed else ""
+        has_mmsa_ids = ID_SEPARATOR in str(first)
         if has_mmsa_ids or any(key in fields for key in ("text_bert", *MODALITY_LABELS)):
             return "mmsa"
     return "mult" if any("labels" in fields for fields in splits.values()) else "plain"
@@ -200,7 +201,7 @@ def _text_mask(tokens: Any, where: str) -> NDArray[np.bool_]:
         tokens = np.zeros(0)
     if tokens.ndim != 3 or tokens.shape[1] != TOKEN_ROWS or tokens.dtype.kind not in "fiub":
         raise DatasetError(
-            f"{where}: text_bert is {tokens.dtype} of shape {list(tokens.shape)}.\n"
+            f"{where}: text_bert has shape {list(tokens.shape)}.\n"
             f"  Expected [clips, {TOKEN_ROWS}, steps]: token ids, mask and segments.\n  {LAYOUTS}"
         )
     mask: NDArray[np.bool_] = tokens[:, MASK_ROW] != 0
@@ -215,7 +216,8 @@ def split_ids(ids: Any, part: str) -> tuple[list[str], list[str] | None, list[st
     """
     listed = ids.tolist() if isinstance(ids, np.ndarray) else ids
     is_list = isinstance(listed, list | tuple)
-    rows = [row.tolist() if isinstance(row, np.ndarray) else row for row in listed if is_list]
+    listed = listed if is_list else ()
+    rows = [row.tolist() if isinstance(row, np.ndarray) else row for row in listed]
     if rows and all(isinstance(row, list | tuple) and row for row in rows):
         parts = [as_texts(row, part) for row in rows]
         if all(len(names) == 1 for names in parts):  # [clips, 1]
