@@ -167,15 +167,16 @@ def _container(kind: type[Any]) -> Callable[..., Any]:
     """Return a stand-in for a type of containers, which takes the items of another one."""
 
     def make(*values: Any) -> Any:
-        items = values[0] if values else ()
+        items: Any = values[0] if values else ()
         if isinstance(items, dict):
             items = list(items.items() if issubclass(kind, dict) else items)
         if len(values) > 1 or not isinstance(items, list | tuple | set | frozenset | str | bytes):
             raise RefusedError(f"{kind.__name__} of {type(items).__name__}")
         if issubclass(kind, dict):
-            items = [tuple(pair) for pair in items]
-            check_keys(pair[0] for pair in items)
-        elif kind in (set, frozenset):
+            pairs: Any = items
+            check_keys(key for key, _ in pairs)
+            return kind(pairs)
+        if kind in (set, frozenset):
             check_keys(items)
         return kind(items)
 

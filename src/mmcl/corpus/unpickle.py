@@ -143,35 +143,21 @@ def _load_build(unpickler: _Unpickler) -> None:
     _BUILD(unpickler)
 
 
-def _load_setitem(unpickler: _Unpickler) -> None:
-    _check_setting(unpickler.stack[-3], unpickler.stack[-2:-1])
-    pickle._Unpickler.load_setitem(unpickler)
+def _with_check(name: str, check: Callable[[_Unpickler], None]) -> Callable[[_Unpickler], None]:
+    """Return an opcode that puts keys into a dict or set, after a look at them."""
+    original = getattr(pickle._Unpickler, name)
 
+    def load(unpickler: _Unpickler) -> None:
+        check(unpickler)
+        original(unpickler)
 
-def _load_setitems(unpickler: _Unpickler) -> None:
-    _check_setting(unpickler.metastack[-1][-1], unpickler.stack[::2])
-    pickle._Unpickler.load_setitems(unpickler)
+    return load
 
 
 def _check_setting(target: Any, keys: list[Any]) -> None:
     if not isinstance(target, dict):
         raise ValueError(f"items for {type(target).__name__}")
     check_keys(keys)
-
-
-def _load_dict(unpickler: _Unpickler) -> None:
-    check_keys(unpickler.stack[::2])
-    pickle._Unpickler.load_dict(unpickler)
-
-
-def _load_additems(unpickler: _Unpickler) -> None:
-    check_keys(unpickler.stack)
-    pickle._Unpickler.load_additems(unpickler)
-
-
-def _load_frozenset(unpickler: _Unpickler) -> None:
-    check_keys(unpickler.stack)
-    pickle._Unpickler.load_frozenset(unpickler)
 
 
 def _load_bytearray(unpickler: _Unpickler) -> None:
@@ -185,11 +171,15 @@ _OPCODES: dict[int, Any] = {
     **pickle._Unpickler.dispatch,
     pickle.REDUCE[0]: _with_count("load_reduce"),
     pickle.BUILD[0]: _load_build,
-    pickle.SETITEM[0]: _load_setitem,
-    pickle.SETITEMS[0]: _load_setitems,
-    pickle.DICT[0]: _load_dict,
-    pickle.ADDITEMS[0]: _load_additems,
-    pickle.FROZENSET[0]: _load_frozenset,
+    pickle.SETITEM[0]: _with_check(
+        "load_setitem", lambda u: _check_setting(u.stack[-3], u.stack[-2:-1])
+    ),
+    pickle.SETITEMS[0]: _with_check(
+        "load_setitems", lambda u: _check_setting(u.metastack[-1][-1], u.stack[::2])
+    ),
+    pickle.DICT[0]: _with_check("load_dict", lambda u: check_keys(u.stack[::2])),
+    pickle.ADDITEMS[0]: _with_check("load_additems", lambda u: check_keys(u.stack)),
+    pickle.FROZENSET[0]: _with_check("load_frozenset", lambda u: check_keys(u.stack)),
     pickle.BYTEARRAY8[0]: _load_bytearray,
 }
 # Other ways to make objects, which no pickle of plain data needs.
