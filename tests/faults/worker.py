@@ -8,6 +8,7 @@ import io
 import json
 import math
 import os
+import platform
 import re
 import shutil
 import sys
@@ -15,7 +16,7 @@ import tempfile
 import traceback
 from pathlib import Path
 
-from faults.inputs import EARLIER_RUN, make_input
+from faults.inputs import EARLIER_RUN, RECORDING, make_input
 
 # What no input may make the process do.
 _FORBIDDEN = ("os.system", "os.exec", "os.posix_spawn", "os.fork", "subprocess.Popen", "socket.")
@@ -26,7 +27,7 @@ _done: list[str] = []  # forbidden things that were done
 
 def _watch(event: str, arguments: object) -> None:
     if event.startswith(_FORBIDDEN):
-        _done.append(event)
+        _done.append(f"{event} {arguments!r:.200}\n{''.join(traceback.format_stack(limit=8))}")
 
 
 def _check_corpus(path: Path, folder: Path) -> str:
@@ -120,6 +121,18 @@ def _outcome(kind: str, path: Path, folder: Path) -> tuple[str, str]:
     return ("unforeseen" if "does not foresee" in text else "refused"), text[-1500:]
 
 
+def _warm_up() -> None:
+    """Use every part once, so that the time of an input is not that of imports."""
+    platform.processor()  # starts a process, once
+    with tempfile.TemporaryDirectory() as name, contextlib.redirect_stdout(io.StringIO()):
+        folder = Path(name)
+        assert _check_corpus(EARLIER_RUN / "planted.arrow", folder) == "exit 0"
+        assert _predict(EARLIER_RUN / "run", folder) == "exit 0"
+        (folder / "a.txt").write_text("It is good.")
+        assert _read_transcript(folder / "a.txt", folder) == "exit 0"
+        assert _decode(RECORDING, folder) == "exit 0"
+
+
 def main() -> None:
     """Answer numbers until stdin ends."""
     seed, canary = int(sys.argv[1]), Path(sys.argv[2])
@@ -133,7 +146,7 @@ def main() -> None:
         _done.clear()
         outcome, text = _outcome(kind, path, folder)
         if _done or canary.exists():
-            outcome, text = "executed", f"{_done}"
+            outcome, text = "executed", "\n".join(_done)
         print(json.dumps({"outcome": outcome, "text": text}), file=answers, flush=True)
         shutil.rmtree(folder, ignore_errors=True)
 

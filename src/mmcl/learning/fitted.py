@@ -43,10 +43,12 @@ def read_fitted(folder: Path) -> Fitted:
     with reading(folder / DONE):
         done = read_json(folder / DONE)
         clips, best_epoch, never_seen = (
-            done["clips"] + 0,
-            done["best_epoch"] + 0,
+            int(done["clips"]),
+            int(done["best_epoch"]),
             done["never_seen"],
         )
+        if not isinstance(never_seen, list):
+            raise ValueError("never_seen is no list")
     with reading(folder / HISTORY):
         rows = read_history(folder)
         if not rows:
