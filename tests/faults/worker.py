@@ -137,6 +137,7 @@ def main() -> None:
     """Answer numbers until stdin ends."""
     seed, canary = int(sys.argv[1]), Path(sys.argv[2])
     answers = os.fdopen(os.dup(1), "w")
+    _warm_up()
 
     sys.addaudithook(lambda event, arguments: _watch(event, arguments))
     for line in sys.stdin:

@@ -161,6 +161,17 @@ def test_a_class_number_makes_no_names(dump):
     assert _named_classes(("a", "b"), 10**9).names == ("a", "b")
 
 
+@pytest.mark.timeout(20)
+def test_names_without_end(dump):
+    many = {f"field {number}": [1] for number in range(100_000)}
+    with pytest.raises(DatasetError, match="a split with 100,003 fields"):
+        check_file(dump({"train": {**FIELDS, **many}}))
+    with pytest.raises(DatasetError) as caught:
+        check_file(dump({"a_" * 500_000: [1]}))
+    assert "unknown layout" in str(caught.value)
+    assert len(str(caught.value)) < 1500
+
+
 def test_unforeseen_content_is_said_to_be_so(dump, monkeypatch):
     def fail(*_):
         raise KeyError("x")

@@ -54,6 +54,7 @@ __all__ = ["read_content"]
 _VALUES = (np.ndarray, str, bytes, int, float)
 SEPARATORS = "/_.-"  # between split and field in one name
 NAMES_SHOWN = 3  # in a message
+LONGEST_NAME = 200  # letters
 
 
 def read_content(
@@ -149,7 +150,8 @@ def _split_and_field(key: str) -> tuple[str, str]:
         >>> _split_and_field("train_set_id"), _split_and_field("eval/labels")
         (('train_set', 'id'), ('eval', 'labels'))
     """
-    places = [place for place, letter in enumerate(key) if letter in SEPARATORS]
+    # In a name of a million letters there would be a million places to divide it at.
+    places = [place for place, letter in enumerate(key[:LONGEST_NAME]) if letter in SEPARATORS]
     pairs = [(key[:place], key[place + 1 :]) for place in places]
     pairs += [(end, start) for start, end in pairs]
     ranked = sorted(pairs, key=lambda pair: (pair[1] not in FIELDS, not split_of(pair[0])))
