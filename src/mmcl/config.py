@@ -81,9 +81,9 @@ class ModelSettings(_Settings):
     name: str = "calibrated"
     options: dict[str, bool | int | float | str] = Field(default_factory=dict)
     modalities: tuple[Modality, ...] = MODALITIES
-    width: int = Field(64, ge=4)
+    width: int = Field(64, ge=4, le=65_536)
     heads: int = Field(4, ge=1)
-    inner_width: int | None = Field(None, ge=1)
+    inner_width: int | None = Field(None, ge=1, le=1_000_000)
     dropout: float = Field(0.1, ge=0, lt=1)
     head_dropout: float = Field(0.1, ge=0, lt=1)
     input_dropout: float = Field(0.0, ge=0, lt=1)
@@ -98,7 +98,7 @@ class ModelSettings(_Settings):
     threshold: float = Field(0.6, gt=-1, lt=1)
     temperature: float = Field(0.1, gt=0)
     attention: bool = True
-    steps: int = Field(20, ge=1)
+    steps: int = Field(20, ge=1, le=1_000_000)
 
     @field_validator("name")
     @classmethod

@@ -23,6 +23,8 @@ from __future__ import annotations
 from collections.abc import Iterable
 from difflib import get_close_matches
 
+from mmcl.plain import plain
+
 __all__ = [
     "ConfigError",
     "DatasetError",
@@ -41,10 +43,16 @@ __all__ = [
 
 
 class MMCLError(Exception):
-    """Base class of all errors that a user can cause."""
+    """Base class of all errors that a user can cause.
+
+    Its text is fit to be shown, whatever the file it is about holds: see :mod:`mmcl.plain`.
+    """
 
     exit_code = 1
     is_said_elsewhere = False  # another process of the same training has raised it and says it
+
+    def __str__(self) -> str:
+        return plain(super().__str__())
 
 
 class UsageError(MMCLError):
@@ -102,7 +110,7 @@ class DiskError(MMCLError):
         self.kept = "Nothing was left behind of this file; all others are kept."
 
     def __str__(self) -> str:
-        return f"{self.problem}.\n  {self.kept}\n  {self.advice}"
+        return plain(f"{self.problem}.\n  {self.kept}\n  {self.advice}")
 
 
 class MissingExtraError(MMCLError, ImportError):

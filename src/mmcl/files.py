@@ -9,15 +9,18 @@ import tempfile
 from collections.abc import Collection, Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import Any, NoReturn
 
-from mmcl.errors import DiskError, MMCLError
+from mmcl.errors import DiskError, MMCLError, RunError
+from mmcl.limits import check_regular
 
 __all__ = [
     "NO_ROOM",
     "complete_file",
     "disk_error",
     "disk_errors",
+    "read_json",
+    "reading",
     "remove_unfinished",
     "write_json",
     "write_text",
@@ -38,6 +41,12 @@ _DISK_FAULTS = {
     errno.EACCES: ("access is refused", "Get the right to write there"),
     errno.EPERM: ("access is refused", "Get the right to write there"),
 }
+# What reading damaged content raises, in this package and in those that it uses.
+_DAMAGE = (
+    *(OSError, ValueError, LookupError, TypeError, AttributeError, ArithmeticError),
+    *(RecursionError, MemoryError, EOFError),
+)
+_TRAIN_AGAIN = "train again: mmcl train CORPUS --out NEW"
 _SOMEWHERE = "a file that was being written, or the output"  # a failed write names no file
 NO_ROOM = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 """Numbers of the system's errors that only writing can have: nothing more fits."""
@@ -145,6 +154,49 @@ def complete_file(path: Path) -> Iterator[Path]:
             unfinished.replace(path)
         finally:
             unfinished.unlink(missing_ok=True)
+
+
+@contextmanager
+def reading(path: Path, *, otherwise: str = _TRAIN_AGAIN) -> Iterator[None]:
+    """Context that reads a file of a run or result, which may be damaged in any way.
+
+    Args:
+        path: The file or folder that the block reads.
+        otherwise: What to do if there is no copy of it, a sentence without its stop.
+
+    Raises:
+        RunError: In place of what the block raised because of the content. It names the file.
+    """
+    try:
+        yield
+    except MMCLError:
+        raise
+    except _DAMAGE as fault:
+        reason = getattr(fault, "strerror", None) or str(fault) or "no reason given"
+        raise RunError(
+            f"{path}: damaged or cut short ({type(fault).__name__}: {reason.splitlines()[0]}).\n"
+            f"  Copy it again from where it was made, or {otherwise}"
+        ) from fault
+
+
+def read_json(path: Path, *, otherwise: str = _TRAIN_AGAIN) -> dict[str, Any]:
+    """Read a JSON object that :func:`write_json` wrote.
+
+    Raises:
+        FileNotFoundError: If there is no such file.
+        RunError: If it is a pipe, or not a JSON object without NaN.
+    """
+    check_regular(path, RunError)
+    content = path.read_bytes()  # a file that is missing is the caller's to explain
+    with reading(path, otherwise=otherwise):
+        read: Any = json.loads(content, parse_constant=_refuse_constant)
+        if not isinstance(read, dict):
+            raise ValueError(f"expected a JSON object, found a {type(read).__name__}")
+    return dict(read)
+
+
+def _refuse_constant(name: str) -> NoReturn:
+    raise ValueError(f"{name} is no number of JSON")
 
 
 def remove_unfinished(folder: Path) -> None:

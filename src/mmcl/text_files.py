@@ -7,6 +7,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from mmcl.errors import MMCLError
+from mmcl.limits import check_regular
 
 __all__ = ["decode_text", "read_text_file"]
 
@@ -37,6 +38,7 @@ def read_text_file(path: Path, error: type[MMCLError]) -> str:
         MMCLError: Of the class ``error``, if the file is missing, cannot be read, is no text,
             or its encoding is not certain.
     """
+    check_regular(path, error)
     try:
         content = path.read_bytes()
     except FileNotFoundError:

@@ -15,7 +15,8 @@ from mmcl.cli.main import main
 from mmcl.corpus.plant import PlantSettings, plant_card, plant_clips
 from mmcl.corpus.store import open_corpus, write_corpus
 from mmcl.errors import DatasetError, RunError, TrainingError
-from mmcl.learning.loop import DONE, build_model
+from mmcl.learning.fitted import DONE
+from mmcl.learning.loop import build_model
 from mmcl.runs import comparison
 from mmcl.runs.ablation import ABLATIONS, ablation_entries
 from mmcl.runs.comparison import Entry, compare, model_entries, prepare_corpus

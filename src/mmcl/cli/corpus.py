@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Annotated, Literal
 import typer
 
 from mmcl.errors import UsageError
+from mmcl.plain import without_controls
 from mmcl.types import TaskKind
 
 if TYPE_CHECKING:
@@ -202,7 +203,7 @@ def check(path: _Path) -> None:
       mmcl corpus check mosi.arrow
       mmcl corpus check unaligned_50.pkl
     """
-    from mmcl.cli.show import print_notes
+    from mmcl.cli.show import print_notes, say
     from mmcl.corpus.readers import check_file
 
     # A file of another project is read as convert would read it.
@@ -210,13 +211,13 @@ def check(path: _Path) -> None:
         card, faults = check_file(path)
     print_notes(card)
     if not faults:
-        typer.echo(f"{path}: no faults in {sum(card.counts.values())} clips")
+        say(f"{path}: no faults in {sum(card.counts.values())} clips")
         return
     for fault in faults:
-        typer.echo(f"{fault}\n  {fault.expected}")
+        say(f"{fault}\n  {fault.expected}")
         if fault.first:
-            typer.echo(f"  {fault.first}")
-    typer.echo(f"{path}: {len(faults)} fault{'s' if len(faults) > 1 else ''}")
+            say(f"  {fault.first}")
+    say(f"{path}: {len(faults)} fault{'s' if len(faults) > 1 else ''}")
     raise typer.Exit(1)
 
 
@@ -233,8 +234,7 @@ def describe(
       mmcl corpus describe mosi.arrow
       mmcl corpus describe mosi.arrow --json
     """
-    from rich.console import Console
-
+    from mmcl.cli.show import PlainConsole
     from mmcl.corpus.describe import describe as summarise
     from mmcl.corpus.describe import render
     from mmcl.corpus.readers import read_corpus
@@ -242,9 +242,9 @@ def describe(
     with _progress(f"reading {path}"):
         summary = summarise(read_corpus(path))
     if as_json:
-        typer.echo(json.dumps(summary, indent=2, ensure_ascii=False))
+        typer.echo(without_controls(json.dumps(summary, indent=2, ensure_ascii=False)))
     else:
-        Console(highlight=False, markup=False, soft_wrap=True).print(render(summary))
+        PlainConsole(highlight=False, markup=False, soft_wrap=True).print(render(summary))
 
 
 @app.command()

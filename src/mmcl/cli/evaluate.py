@@ -31,7 +31,8 @@ def evaluate_command(
 
     from mmcl.cli.show import console, metrics_table
     from mmcl.corpus.readers import read_corpus
-    from mmcl.runs.run import Run
+    from mmcl.files import reading
+    from mmcl.runs.run import METRICS, Run
 
     opened = Run.load(run)
     # Training has saved the scores on its own corpus.
@@ -39,6 +40,8 @@ def evaluate_command(
     if as_json:
         typer.echo(json.dumps(report, indent=2))
         return
-    console.print(metrics_table(report))
-    for note in report["notes"]:
-        console.print(f"note: {note}", markup=False)
+    with reading(run / METRICS):
+        table, notes = metrics_table(report), [f"note: {note}" for note in report["notes"]]
+    console.print(table)
+    for note in notes:
+        console.print(note, markup=False)

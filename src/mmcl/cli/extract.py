@@ -140,12 +140,12 @@ def _checked_range(label_range: tuple[float, float] | None) -> tuple[float, floa
 
 
 def _print_outcome(outcome: Outcome, out: Path) -> None:
-    from mmcl.cli.show import print_card, print_notes
+    from mmcl.cli.show import print_card, print_notes, say
     from mmcl.media.folders.leftovers import ERRORS
 
     print_notes(outcome.card)
     for failure in outcome.failures[:SHOWN]:
-        typer.echo(f"failed: {failure.item}: {failure.cause.splitlines()[0]}", err=True)
+        say(f"failed: {failure.item}: {failure.cause.splitlines()[0]}", err=True)
     if outcome.failures:
         number = len(outcome.failures)
         count = "the failure in full" if number == 1 else f"all {number} failures"

@@ -46,9 +46,10 @@ def lint_table_command(
     """
     import json
 
-    from mmcl.cli.show import console
+    from mmcl.cli.show import console, say
     from mmcl.evaluation.table_linter import lint_row
     from mmcl.evaluation.table_reader import read_published
+    from mmcl.plain import without_controls
 
     published = read_published(file)
     # A row's own number of runs goes before --runs.
@@ -62,13 +63,14 @@ def lint_table_command(
     if as_json:
         summary = {"rows": len(judged), "infeasible": num_infeasible, **left_out}
         rows = [_as_json(row, finding, row.runs or runs) for row, finding in judged]
-        typer.echo(json.dumps({**summary, "findings": rows}, indent=2, ensure_ascii=False))
+        content = json.dumps({**summary, "findings": rows}, indent=2, ensure_ascii=False)
+        typer.echo(without_controls(content))
     else:
         if judged:
             console.print(_table(file.name, judged))
         for row, finding in judged:
             if finding.hint:
-                typer.echo(f"line {row.line}, {row.model}: {finding.hint}")
+                say(f"line {row.line}, {row.model}: {finding.hint}")
         typer.echo(_summary(file, len(judged), num_infeasible, **left_out))
     if num_infeasible:
         raise typer.Exit(1)

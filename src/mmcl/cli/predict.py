@@ -119,7 +119,7 @@ def _predict_corpus(
         raise UsageError(f"predictions of a corpus need a file: --out with {', '.join(ENDINGS)}")
     # Endings are checked before torch is imported, so that a mistake shows at once.
     _check_ending("--out", out, ENDINGS)
-    from mmcl.cli.show import training_progress
+    from mmcl.cli.show import say, training_progress
     from mmcl.corpus.readers import read_corpus
     from mmcl.evaluation.tables import write_table
     from mmcl.runs.prediction_blocks import predict_in_blocks
@@ -145,7 +145,7 @@ def _predict_corpus(
             )
     write_table(table, out)
     for note in opened.notes(loaded):
-        typer.echo(f"note: {note}", err=True)
+        say(f"note: {note}", err=True)
     typer.echo(f"{table.num_rows} predictions in {out}")
 
 

@@ -9,10 +9,12 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import typer
-from rich.console import Console
+from rich.console import Console, ConsoleOptions, RenderableType
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+from rich.segment import Segment
 from rich.table import Table
 
+from mmcl.plain import plain
 from mmcl.types import SPLITS
 
 if TYPE_CHECKING:
@@ -20,15 +22,34 @@ if TYPE_CHECKING:
     from mmcl.learning.loop import Progress as Tell
 
 __all__ = [
+    "PlainConsole",
     "console",
     "format_summary",
     "metrics_table",
     "print_card",
     "print_notes",
+    "say",
     "training_progress",
 ]
 
-console = Console()
+
+class PlainConsole(Console):
+    """A console on which the content of a file can neither move the cursor nor fill the screen."""
+
+    def render(
+        self, renderable: RenderableType, options: ConsoleOptions | None = None
+    ) -> Iterator[Segment]:
+        """Render as rich does; every text of it passes through :func:`mmcl.plain.plain`."""
+        for segment in super().render(renderable, options):
+            yield segment if segment.control else segment._replace(text=plain(segment.text))
+
+
+def say(text: str, *, err: bool = False) -> None:
+    """Print text that may hold parts of a file."""
+    typer.echo(plain(text), err=err)
+
+
+console = PlainConsole()
 _SHOWN = ("loss", "reward", "mean_action", "valid_loss", "clips_per_second")
 _SHORT = {"mean_action": "action", "valid_loss": "valid", "clips_per_second": "clips/s"}
 
@@ -73,18 +94,18 @@ def format_summary(summary: Mapping[str, Any] | None) -> str:
 def print_notes(card: Card) -> None:
     """Print the notes of a corpus as messages."""
     for note in card.notes:
-        typer.echo(f"note: {note}", err=True)
+        say(f"note: {note}", err=True)
 
 
 def print_card(card: Card, path: Path) -> None:
     """Print what was written: file, name, task, clips per split, widths, and the account."""
     counts = "/".join(str(card.counts.get(split, 0)) for split in SPLITS)
     dims = ", ".join(f"{modality} {width}" for modality, width in card.dims.items())
-    typer.echo(f"{path}: {card.name}, {card.task.kind}, {counts} clips, {dims or 'text alone'}")
+    say(f"{path}: {card.name}, {card.task.kind}, {counts} clips, {dims or 'text alone'}")
     if card.account is not None:
-        typer.echo(f"in the source: {'; '.join(card.account.source)}")
+        say(f"in the source: {'; '.join(card.account.source)}")
         for part in card.account.left_out or ("nothing",):
-            typer.echo(f"left out: {part}")
+            say(f"left out: {part}")
 
 
 def metrics_table(report: Mapping[str, Any]) -> Table:

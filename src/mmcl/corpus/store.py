@@ -20,12 +20,14 @@ import pyarrow as pa
 from numpy.typing import NDArray
 from pydantic import ValidationError
 
+from mmcl.corpus.arrow_checks import check_batches, check_columns
 from mmcl.corpus.arrow_columns import RaggedColumn, corpus_schema, record_batch, view_ragged
 from mmcl.corpus.memory_mapped import MappedFile
 from mmcl.corpus.schema import Card, Clip, Planted, Word
 from mmcl.errors import DatasetError, SealedSplitError
 from mmcl.extras import load
 from mmcl.files import complete_file
+from mmcl.limits import check_regular
 from mmcl.other_version import does_not_fit, misfits
 from mmcl.types import MODALITIES, SPLITS, Modality, SplitName, TaskKind
 
@@ -35,6 +37,8 @@ CARD_KEY = b"mmcl.card"
 VERSION_KEY = b"mmcl.version"  # of mmcl that wrote the file; earlier ones did not write it
 CLIPS_PER_BATCH = 4096
 _ARROW_MAGIC = b"ARROW1"
+# pyarrow's errors are ValueErrors or KeyErrors, or of one class of their own.
+_DAMAGED = (ValueError, OSError, KeyError, OverflowError, MemoryError, pa.ArrowException)
 
 
 class Split:
@@ -83,6 +87,13 @@ class Split:
         is_class = task.kind == "classes"
         unknown = -1 if is_class else [-1] * len(task.names)
         labels = np.array([unknown if v is None else v for v in column], dtype=np.int64)
+        most = len(task.names) if is_class else 2
+        if ((labels < -1) | (labels >= most)).any():
+            raise DatasetError(
+                f"corpus {self.card.name!r}: a label is none of the {most} numbers from 0 to "
+                f"{most - 1} (-1: unknown).\n"
+                "  Look for it: mmcl corpus check CORPUS"
+            )
         return labels if is_class else labels.reshape(len(self), len(task.names))
 
     def lengths(self, modality: Modality) -> NDArray[np.int64]:
@@ -367,25 +378,35 @@ def is_corpus_file(path: Path) -> bool:
 
 
 def open_corpus(path: str | os.PathLike[str]) -> Corpus:
-    """Map a corpus file into memory.
+    """Map a corpus file into memory, and look for damage in all but the numbers of features.
+
+    Looking takes about 0.2 ms for a thousand clips: less than a checksum that would say that
+    the file is the one that was looked at before.
 
     Raises:
-        DatasetError: If the file is missing, empty, cut short, or holds no corpus card.
+        DatasetError: If the file is missing, empty, cut short or damaged, or holds no corpus
+            card.
     """
     path = Path(path)
     again = f"convert the file it came from again: mmcl corpus convert SRC {path}"
     advice = f"  C{again[1:]}"
+    check_regular(path, DatasetError)
+
+    def damaged(error: Exception) -> DatasetError:
+        reason = str(error).splitlines()[0] if str(error) else type(error).__name__
+        return DatasetError(
+            f"{path}: not a readable corpus file ({reason}).\n"
+            f"  Expected an Arrow IPC file written by mmcl.\n{advice}"
+        )
+
     try:
         mapped = MappedFile(path)
-        table = pa.ipc.open_file(pa.BufferReader(mapped.buffer)).read_all()
+        reader = pa.ipc.open_file(pa.BufferReader(mapped.buffer))
+        recorded = reader.schema.metadata or {}
     except FileNotFoundError:
         raise DatasetError(f"{path}: no such file.\n  Make one: mmcl corpus plant {path}") from None
-    except (ValueError, OSError) as error:  # pyarrow's errors are ValueErrors
-        raise DatasetError(
-            f"{path}: not a readable corpus file ({str(error).splitlines()[0]}).\n"
-            f"  Expected an Arrow IPC file written by mmcl.\n{advice}"
-        ) from None
-    recorded = table.schema.metadata or {}
+    except _DAMAGED as error:
+        raise damaged(error) from None
     text = recorded.get(CARD_KEY)
     if text is None:
         problem = "an Arrow file without a corpus card, so not written by mmcl"
@@ -398,7 +419,12 @@ def open_corpus(path: str | os.PathLike[str]) -> Corpus:
         written_by = None if version is None else version.decode(errors="replace")
         fault = does_not_fit(where, misfits(error), written_by, again)
         raise DatasetError(fault) from None
-    return Corpus(card, table, mapped)
+    try:
+        check_columns(reader.schema, card)
+        check_batches(reader, card, mapped)
+        return Corpus(card, reader.read_all(), mapped)
+    except _DAMAGED as error:
+        raise damaged(error) from None
 
 
 def _map_again(path: Path, card: Card) -> Corpus:

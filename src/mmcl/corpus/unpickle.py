@@ -1,188 +1,191 @@
 """Safe reading of pickles: arrays, containers, text and numbers come out, and nothing runs.
 
-A pickle is a program that calls functions by name. Here every name is answered by a
-stand-in that can only build plain data, and an unknown name is refused. The stand-ins never
-call numpy's own reconstruction functions: a dtype with forged flags, or a list that is too
-short, makes those read memory that is not theirs.
+A pickle is a program that calls functions by name. Here every name is answered by a stand-in
+(:mod:`~mmcl.corpus.plain_data`) that can only build plain data, and an unknown name is refused.
 """
 
 from __future__ import annotations
 
 import gzip
+import io
 import pickle
+import struct
 import zlib
-from collections import OrderedDict
-from collections.abc import Callable
-from math import prod
+from collections.abc import Callable, Mapping, Sized
 from pathlib import Path
-from typing import IO, Any, Literal, NoReturn
+from typing import IO, Any, NoReturn
 
 import numpy as np
-from numpy.typing import NDArray
 
+from mmcl.corpus.plain_data import (
+    STAND_INS,
+    ArrayParts,
+    DtypeParts,
+    RefusedError,
+    StandIn,
+    check_keys,
+)
+from mmcl.corpus.written_out import BYTES_OF_ITEM, Finisher
 from mmcl.errors import DatasetError, UnsafePickleError
+from mmcl.limits import Budget
 
 __all__ = ["load_pickle"]
 
 GZIP_MAGIC = b"\x1f\x8b"
 _DRAIN_BYTES = 1 << 20
-_Order = Literal["C", "F"]
-_PLAIN_KINDS = frozenset("biufcSUO")
 
 
-class _Refused(Exception):  # noqa: N818 - caught in this module, never seen by a caller
-    """Carries the refused name out of the unpickler."""
+class _CountedFile:
+    """A file that counts what is read of it: a gzip'd file may unpack to anything."""
+
+    def __init__(self, file: IO[bytes], budget: Budget) -> None:
+        self._file, self._budget = file, budget
+        self._bytes_left = budget.most_bytes
+
+    def read(self, size: int) -> bytes:
+        # Before reading, since memory is reserved for a length that the file only declares.
+        if size > self._bytes_left:
+            self._budget.refuse_bytes()
+        content = self._file.read(size)
+        self._bytes_left -= size
+        if len(content) < size:
+            raise pickle.UnpicklingError("pickle data was truncated") if content else EOFError(_END)
+        return content
+
+    def readline(self) -> bytes:
+        line = self._file.readline(self._bytes_left + 1)
+        self._bytes_left -= len(line)
+        if self._bytes_left < 0:
+            self._budget.refuse_bytes()
+        return line
+
+    def rest(self) -> bytes:
+        """Read to the end, where gzip keeps its checksum; return the first part."""
+        first = part = self._file.read(_DRAIN_BYTES)
+        while part:
+            self._bytes_left -= len(part)
+            if self._bytes_left < 0:
+                self._budget.refuse_bytes()
+            part = self._file.read(_DRAIN_BYTES)
+        return first
 
 
-class _StandIn:
-    """A function in the place of one that the pickle names.
+class _CountedOpcodes:
+    """The unpickler's table of opcodes, which counts them: every object takes one at least."""
 
-    It has no attributes that a pickle's BUILD could overwrite, and refuses a state.
+    def __init__(self, table: Mapping[int, Any], budget: Budget) -> None:
+        self._table, self._budget = table, budget
+        self._left = budget.most_objects
+
+    def __getitem__(self, opcode: int) -> Any:
+        self._left -= 1
+        if self._left < 0:
+            self._budget.refuse_objects()
+        try:
+            return self._table[opcode]
+        except KeyError:
+            raise pickle.UnpicklingError(f"invalid load key, {chr(opcode)!a}") from None
+
+
+class _Unpickler(pickle._Unpickler):
+    """The unpickler of the standard library in Python, whose every step can be looked at.
+
+    The one in C is two to ten times faster where a pickle has many small objects, but computes
+    hashes of nested keys, copies and tables of any size before anything here is asked.
     """
 
-    __slots__ = ("_function",)
-    _function: Callable[..., Any]
+    stack: list[Any]
+    metastack: list[Any]
+    read: Callable[[int], bytes]
+    append: Callable[[Any], None]
 
-    def __init__(self, function: Callable[..., Any]) -> None:
-        object.__setattr__(self, "_function", function)
+    def __init__(self, file: _CountedFile, budget: Budget) -> None:
+        super().__init__(file, encoding="latin1")
+        self._budget = budget
+        self._bytes_made = 0
+        self.dispatch = _CountedOpcodes(_OPCODES, budget)  # type: ignore[assignment, misc]
 
-    def __call__(self, *values: Any) -> Any:
-        return self._function(*values)
-
-    def __setattr__(self, name: str, value: object) -> NoReturn:
-        raise _Refused(f"change of {name}")
-
-    def __setstate__(self, state: object) -> NoReturn:
-        raise _Refused("change of a function")
-
-
-class _Dtype:
-    """A dtype under construction; only the byte order of its pickled state is used."""
-
-    __slots__ = ("dtype",)
-
-    def __init__(self, code: Any, *_: Any) -> None:
-        dtype = np.dtype(_as_text(code)) if isinstance(code, str | bytes) else None
-        if dtype is None or dtype.kind not in _PLAIN_KINDS or dtype.fields or dtype.subdtype:
-            raise _Refused(f"numpy.dtype of {code!r}")
-        self.dtype: np.dtype[Any] = dtype
-
-    def __setstate__(self, state: tuple[Any, ...]) -> None:
-        order = _as_text(state[1])
-        if any(part is not None for part in state[2:5]):
-            raise _Refused("numpy.dtype with fields")
-        if order in ("<", ">"):
-            self.dtype = self.dtype.newbyteorder("<" if order == "<" else ">")
-
-
-class _Array:
-    """An array under construction; :func:`_finish` puts the array in its place."""
-
-    __slots__ = ("array",)
-
-    def __init__(self, *_: Any) -> None:
-        self.array: NDArray[Any] | None = None
-
-    def __setstate__(self, state: Any) -> None:
-        _, shape, dtype, is_fortran, raw = state
-        order: _Order = "F" if is_fortran else "C"
-        if _checked_dtype(dtype).hasobject:
-            self.array = _object_array(raw, _checked_shape(shape), order)
-        else:
-            self.array = _plain_array(raw, dtype, shape, order)
-
-
-def _object_array(raw: Any, shape: tuple[int, ...], order: _Order) -> NDArray[Any]:
-    if not isinstance(raw, list) or len(raw) != prod(shape):
-        raise ValueError("an object array without a list of its objects")
-    flat = np.empty(len(raw), dtype=object)
-    for index, item in enumerate(raw):
-        flat[index] = item
-    return flat.reshape(shape, order=order)
-
-
-def _plain_array(raw: Any, dtype: Any, shape: Any, order: _Order) -> NDArray[Any]:
-    """Build an array of numbers or strings from its bytes."""
-    # Python 2 wrote the bytes as text, which was read as latin-1.
-    content = raw.encode("latin1") if isinstance(raw, str) else bytes(raw)
-    kind, shape = _checked_dtype(dtype), _checked_shape(shape)
-    if kind.itemsize * prod(shape) != len(content) or kind.itemsize == 0:
-        raise ValueError(f"an array of shape {list(shape)} in {len(content)} bytes")
-    if not content:
-        return np.zeros(shape, dtype=kind)
-    if kind.kind == "b":
-        truth: NDArray[Any] = np.frombuffer(content, dtype=np.uint8) != 0
-        return truth.reshape(shape, order=order)
-    array: NDArray[Any] = np.frombuffer(content, dtype=kind).reshape(shape, order=order)
-    if kind.kind == "U":
-        array.tolist()  # fails here, not later, if it holds an invalid character
-    return array
-
-
-def _checked_dtype(dtype: Any) -> np.dtype[Any]:
-    if not isinstance(dtype, _Dtype):
-        raise ValueError("an array without a dtype")
-    return dtype.dtype
-
-
-def _checked_shape(shape: Any) -> tuple[int, ...]:
-    sizes = tuple(int(size) for size in shape)
-    if any(size < 0 for size in sizes):
-        raise ValueError(f"an array of shape {list(sizes)}")
-    return sizes
-
-
-def _as_text(value: Any) -> str:
-    return value.decode("ascii") if isinstance(value, bytes) else str(value)
-
-
-def _from_buffer(raw: Any, dtype: Any, shape: Any, order: Any = "C") -> NDArray[Any]:
-    if _checked_dtype(dtype).hasobject:
-        raise _Refused("numpy object array from raw bytes")
-    return _plain_array(raw, dtype, shape, "F" if order == "F" else "C")
-
-
-def _scalar(dtype: Any, raw: Any = b"") -> Any:
-    if _checked_dtype(dtype).hasobject:
-        raise _Refused("numpy scalar of an object")
-    return _plain_array(raw, dtype, (1,), "C")[0]
-
-
-def _encode(text: Any, encoding: Any = "latin1") -> bytes:
-    if _as_text(encoding).replace("-", "").lower() not in ("latin1", "ascii", "utf8"):
-        raise _Refused(f"_codecs.encode to {encoding!r}")
-    return str(text).encode(_as_text(encoding))
-
-
-def _not_callable(*_: Any) -> NoReturn:
-    raise _Refused("numpy.ndarray")
-
-
-_PLAIN_TYPES = (dict, list, tuple, set, frozenset, str, bytes, bytearray, bool, int, float, complex)
-_KNOWN: dict[tuple[str, str], Any] = {
-    ("numpy", "dtype"): _StandIn(_Dtype),
-    ("numpy", "ndarray"): _StandIn(_not_callable),
-    ("_codecs", "encode"): _StandIn(_encode),
-    ("collections", "OrderedDict"): OrderedDict,
-    ("__builtin__", "unicode"): str,
-    ("__builtin__", "long"): int,
-}
-for _module in ("builtins", "__builtin__"):  # Python 3 and 2
-    _KNOWN.update({(_module, kind.__name__): kind for kind in _PLAIN_TYPES})
-for _module in ("numpy.core", "numpy._core"):  # before and since numpy 2
-    _KNOWN[f"{_module}.multiarray", "_reconstruct"] = _StandIn(_Array)
-    _KNOWN[f"{_module}.multiarray", "scalar"] = _StandIn(_scalar)
-    _KNOWN[f"{_module}.numeric", "_frombuffer"] = _StandIn(_from_buffer)
-
-
-class _Unpickler(pickle.Unpickler):
-    def find_class(self, module: str, name: str) -> Any:
-        if (module, name) not in _KNOWN:
-            raise _Refused(f"{module}.{name}")
-        return _KNOWN[module, name]
+    def find_class(self, module: str, name: str) -> StandIn:
+        if (module, name) not in STAND_INS:
+            raise RefusedError(f"{module}.{name}")
+        return STAND_INS[module, name]
 
     def persistent_load(self, pid: Any) -> NoReturn:
-        raise _Refused("a persistent id")
+        raise RefusedError("a persistent id")
+
+    def count_copy(self, value: Any) -> None:
+        """Count what a call has made: a few bytes can copy a large value again and again."""
+        value = value.array if isinstance(value, ArrayParts) else value
+        size = value.nbytes if isinstance(value, np.ndarray) else BYTES_OF_ITEM * _length(value)
+        self._bytes_made += size
+        self._budget.check(num_bytes=self._bytes_made)
+
+
+def _length(value: Any) -> int:
+    return len(value) if isinstance(value, Sized) else 1
+
+
+def _with_count(name: str) -> Callable[[_Unpickler], None]:
+    """Return an opcode that calls or builds something, and counts the result."""
+    original = getattr(pickle._Unpickler, name)
+
+    def load(unpickler: _Unpickler) -> None:
+        original(unpickler)
+        unpickler.count_copy(unpickler.stack[-1])
+
+    return load
+
+
+def _load_build(unpickler: _Unpickler) -> None:
+    """Set the state of an array or dtype; other values of a pickle have no state."""
+    if not isinstance(unpickler.stack[-2], ArrayParts | DtypeParts | StandIn):
+        raise RefusedError(f"state of {type(unpickler.stack[-2]).__name__}")
+    _BUILD(unpickler)
+
+
+def _with_check(name: str, check: Callable[[_Unpickler], None]) -> Callable[[_Unpickler], None]:
+    """Return an opcode that puts keys into a dict or set, after a look at them."""
+    original = getattr(pickle._Unpickler, name)
+
+    def load(unpickler: _Unpickler) -> None:
+        check(unpickler)
+        original(unpickler)
+
+    return load
+
+
+def _check_setting(target: Any, keys: list[Any]) -> None:
+    if not isinstance(target, dict):
+        raise ValueError(f"items for {type(target).__name__}")
+    check_keys(keys)
+
+
+def _load_bytearray(unpickler: _Unpickler) -> None:
+    (size,) = struct.unpack("<Q", unpickler.read(8))
+    unpickler.append(bytearray(unpickler.read(size)))
+
+
+_END = "Ran out of input"
+_BUILD = _with_count("load_build")
+_OPCODES: dict[int, Any] = {
+    **pickle._Unpickler.dispatch,
+    pickle.REDUCE[0]: _with_count("load_reduce"),
+    pickle.BUILD[0]: _load_build,
+    pickle.SETITEM[0]: _with_check(
+        "load_setitem", lambda u: _check_setting(u.stack[-3], u.stack[-2:-1])
+    ),
+    pickle.SETITEMS[0]: _with_check(
+        "load_setitems", lambda u: _check_setting(u.metastack[-1][-1], u.stack[::2])
+    ),
+    pickle.DICT[0]: _with_check("load_dict", lambda u: check_keys(u.stack[::2])),
+    pickle.ADDITEMS[0]: _with_check("load_additems", lambda u: check_keys(u.stack)),
+    pickle.FROZENSET[0]: _with_check("load_frozenset", lambda u: check_keys(u.stack)),
+    pickle.BYTEARRAY8[0]: _load_bytearray,
+}
+# Other ways to make objects, which no pickle of plain data needs.
+_MAKERS = (pickle.NEWOBJ, pickle.NEWOBJ_EX, pickle.OBJ, pickle.INST)
+for _opcode in (*_MAKERS, pickle.EXT1, pickle.EXT2, pickle.EXT4):
+    del _OPCODES[_opcode[0]]
 
 
 def load_pickle(path: Path) -> Any:
@@ -193,26 +196,27 @@ def load_pickle(path: Path) -> Any:
     Raises:
         UnsafePickleError: If it asks for anything that is not plain data; the message
             names it, and it was not run.
-        DatasetError: If the file is empty, cut short or no pickle.
+        DatasetError: If the file is empty, cut short or no pickle, or unpacks to more than
+            the limits allow (:mod:`mmcl.limits`).
     """
+    budget = Budget(path)
     with path.open("rb") as file:
         is_gzip = file.read(len(GZIP_MAGIC)) == GZIP_MAGIC
-    with gzip.open(path) if is_gzip else path.open("rb") as content:
-        return _load(path, content)
+    # GzipFile itself is slow at reading single bytes.
+    with io.BufferedReader(gzip.open(path)) if is_gzip else path.open("rb") as content:
+        return _load(path, content, budget, is_gzip=is_gzip)
 
 
-def _load(path: Path, file: IO[bytes] | gzip.GzipFile) -> Any:
+def _load(path: Path, file: IO[bytes], budget: Budget, *, is_gzip: bool) -> Any:
+    counted = _CountedFile(file, budget)
     try:
-        content = _Unpickler(file, encoding="latin1").load()
-        rest = file.read(_DRAIN_BYTES)
-        while file.read(_DRAIN_BYTES):  # to the end, where gzip keeps its checksum
-            pass
-        if rest.strip(b"\x00\r\n "):
+        content = _Unpickler(counted, budget).load()
+        if counted.rest().strip(b"\x00\r\n "):
             raise DatasetError(_second_object(path))
-        return _finish(content, {})
+        return Finisher(budget).finish(content)
     except DatasetError:
         raise
-    except _Refused as refused:
+    except RefusedError as refused:
         raise UnsafePickleError(
             f'{path}: this pickle asks for "{refused}", which is not plain data; '
             "nothing of it was run.\n"
@@ -222,7 +226,7 @@ def _load(path: Path, file: IO[bytes] | gzip.GzipFile) -> Any:
         ) from None
     except Exception as error:  # a broken pickle can fail in any way
         reason = str(error).rstrip(".").splitlines()[0] if str(error) else type(error).__name__
-        if isinstance(file, gzip.GzipFile) and isinstance(error, OSError | EOFError | zlib.error):
+        if is_gzip and isinstance(error, OSError | EOFError | zlib.error):
             raise DatasetError(
                 f"{path}: the gzip stream is cut short or damaged ({reason}).\n"
                 "  Expected a whole gzip'd pickle. Fetch or copy the file again.\n"
@@ -258,31 +262,3 @@ def _advice(refused: str) -> str:
             "them as npz: tensor.numpy()"
         )
     return "If you trust its maker, load it where it was made and save its arrays as npz."
-
-
-def _finish(value: Any, finished: dict[int, Any]) -> Any:
-    """Replace arrays under construction by their arrays, at every depth, in place.
-
-    ``finished`` holds results by the identity of their values: a value may contain itself.
-    """
-    if not isinstance(value, _Array | dict | list | tuple | np.ndarray):
-        return value
-    if id(value) in finished:
-        return finished[id(value)]
-    finished[id(value)] = value
-    if isinstance(value, dict):
-        value.update({key: _finish(item, finished) for key, item in value.items()})
-    elif isinstance(value, list):
-        value[:] = [_finish(item, finished) for item in value]
-    elif isinstance(value, tuple):
-        finished[id(value)] = tuple(_finish(item, finished) for item in value)
-    elif isinstance(value, np.ndarray):
-        if value.dtype == object:
-            for index, item in enumerate(value.reshape(-1)):
-                value.flat[index] = _finish(item, finished)
-    else:
-        if value.array is None:
-            raise ValueError("an array without content")
-        finished[id(value)] = value.array
-        _finish(value.array, finished)
-    return finished[id(value)]

@@ -16,6 +16,7 @@ from typing import NamedTuple
 from mmcl.corpus.known_corpora import KNOWN, find_known
 from mmcl.errors import ConfigError, DatasetError, UsageError, did_you_mean
 from mmcl.evaluation.table_linter import TEST_COUNTS, Counts, Printed
+from mmcl.limits import check_regular
 
 __all__ = ["COLUMNS", "PublishedRow", "PublishedRows", "read_published"]
 
@@ -113,6 +114,7 @@ def read_published(path: Path) -> PublishedRows:
 
 
 def _text(path: Path) -> str:
+    check_regular(path, DatasetError)
     try:
         return path.read_text(encoding="utf-8-sig")
     except FileNotFoundError:

@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import json
+import math
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 import pyarrow as pa
+import pyarrow.compute as pc
 from pyarrow import csv, parquet
 
 from mmcl.errors import DatasetError
@@ -30,10 +33,11 @@ def write_table(table: pa.Table, path: Path) -> None:
         if path.suffix == ".parquet":
             parquet.write_table(table, unfinished)
         elif path.suffix == ".jsonl":
-            lines = (json.dumps(row, ensure_ascii=False) for row in table.to_pylist())
+            rows = _known(table.to_pylist())
+            lines = (json.dumps(row, ensure_ascii=False, allow_nan=False) for row in rows)
             unfinished.write_text("".join(f"{line}\n" for line in lines), encoding="utf-8")
         else:
-            csv.write_csv(_without_lists(table), unfinished)
+            csv.write_csv(_without_nan(_without_lists(table)), unfinished)
 
 
 def write_result(path: Path, text: str) -> None:
@@ -51,10 +55,29 @@ def _complete_result(path: Path) -> Iterator[Path]:
         raise DatasetError(f"{path}: cannot be written ({fault.strerror or fault}).") from None
 
 
+def _known(value: Any) -> Any:
+    """Return rows with None in place of what is no finite number, for which JSON has no word."""
+    if isinstance(value, dict):
+        return {key: _known(item) for key, item in value.items()}
+    if isinstance(value, list):
+        return [_known(item) for item in value]
+    return None if isinstance(value, float) and not math.isfinite(value) else value
+
+
+def _without_nan(table: pa.Table) -> pa.Table:
+    """Leave cells empty that hold no finite number."""
+    for index, field in enumerate(table.schema):
+        if pa.types.is_floating(field.type):
+            column = table.column(index)
+            known = pc.if_else(pc.is_finite(column), column, pa.scalar(None, field.type))
+            table = table.set_column(index, field.name, known)
+    return table
+
+
 def _without_lists(table: pa.Table) -> pa.Table:
     for index, field in enumerate(table.schema):
         if pa.types.is_list(field.type):
-            lists = table.column(index).to_pylist()
+            lists = _known(table.column(index).to_pylist())
             words = [None if items is None else " ".join(map(str, items)) for items in lists]
             table = table.set_column(index, field.name, pa.array(words, pa.string()))
     return table

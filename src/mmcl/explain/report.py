@@ -158,7 +158,7 @@ def _section(result: Result, folder: Path, index: int) -> dict[str, Any]:
         # Two sections of one kind would otherwise give their figures the same ids.
         with names_under(f"{anchor}-"):
             body = part.section(content)
-    except (OSError, ValueError, LookupError, TypeError, AttributeError) as fault:
+    except (OSError, ValueError, LookupError, TypeError, AttributeError, RecursionError) as fault:
         what, again = f"{type(fault).__name__}: {fault}", f"mmcl {part.maker} --out DIR"
         written_by = version_of(content)
         if written_by not in (None, metadata.version("mmcl")):

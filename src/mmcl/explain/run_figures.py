@@ -7,7 +7,6 @@ and nothing is predicted again.
 from __future__ import annotations
 
 import csv
-import json
 import math
 from collections.abc import Mapping, Sequence
 from itertools import cycle
@@ -22,6 +21,7 @@ from mmcl.evaluation.metrics import metric_name
 from mmcl.explain.comparison_words import arrow, number
 from mmcl.explain.figures import COLOURS, Curve, curve_figure, figure_html, scatter_figure
 from mmcl.explain.page import environment_facts, render_section
+from mmcl.files import read_json
 from mmcl.learning.history import HISTORY
 from mmcl.runs.run import METRICS, PREDICTIONS
 from mmcl.runs.run_folder import RUN
@@ -64,13 +64,13 @@ def read_run(path: Path) -> dict[str, Any]:
         the test split (of validation where the corpus has no test).
     """
     folder = path.parent
-    metrics = json.loads((folder / METRICS).read_text())
+    metrics = read_json(folder / METRICS)
     split = "test" if metrics["test"] else "valid"
     columns = ["seed", "id", "split", "truth", "prediction"]
     rows = parquet.read_table(folder / PREDICTIONS, columns=columns).to_pylist()
     return {
         "metrics": metrics,
-        "run": json.loads((folder / RUN).read_text()),
+        "run": read_json(folder / RUN),
         "history": {seed: read_history(folder, seed) for seed in metrics["seeds"]},
         "predictions": [r for r in rows if r["split"] == split and r["truth"] is not None],
     }

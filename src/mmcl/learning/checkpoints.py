@@ -45,12 +45,12 @@ def load_state(path: Path) -> dict[str, Any]:
         with safe_open(path, framework="pt") as file:
             tree = json.loads((file.metadata() or {})[_TREE_KEY])
             tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
-    except (SafetensorError, KeyError, OSError, ValueError) as fault:
+        state: dict[str, Any] = _unflatten(tree, tensors)
+    except (SafetensorError, LookupError, TypeError, OSError, ValueError, RecursionError) as fault:
         raise RunError(
             f"{path}: not a readable checkpoint ({fault}).\n"
             "  Remove it and start again without --resume."
         ) from None
-    state: dict[str, Any] = _unflatten(tree, tensors)
     return state
 
 

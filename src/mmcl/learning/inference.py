@@ -12,6 +12,7 @@ from torch import Tensor
 
 from mmcl.corpus.batches import batch_rows
 from mmcl.corpus.store import Split
+from mmcl.errors import RunError
 from mmcl.learning.objectives import item_losses
 from mmcl.models.mmcl import Output
 from mmcl.models.network import Network, Scoring
@@ -73,7 +74,7 @@ def score_split(
     # Actions, commonality and keep probability, clip by clip.
     per_clip: tuple[list[NDArray[np.float32]], ...] = ([], [], [])
     for _, output in _outputs(model, split, np.arange(len(split)), batch_size):
-        scores.append(output.scores.double().cpu().numpy())
+        scores.append(_finite(output.scores.double().cpu().numpy(), split))
         if per_step and isinstance(output, Output):
             decision, parts = output.decision, output.encoded.parts
             kinds = (decision.actions, parts.commonality, decision.keep_probability)
@@ -84,6 +85,21 @@ def score_split(
     if per_step and model.released and not model.aligned:
         per_clip = tuple(_original_steps(values, model, split) for values in per_clip)
     return Scored(np.concatenate(scores) if scores else np.zeros(0), *per_clip)
+
+
+def _finite(scores: NDArray[np.float64], split: Split) -> NDArray[np.float64]:
+    """Return scores of a batch, which must be numbers.
+
+    Raises:
+        RunError: If one is not: the weights are damaged, or features are far too large.
+    """
+    if np.isfinite(scores).all():
+        return scores
+    raise RunError(
+        f"a prediction of corpus {split.card.name!r} is not a finite number.\n"
+        "  Its features are too large for the network, or the network is damaged. Look at the "
+        "features: mmcl corpus describe CORPUS; or copy the run folder again"
+    )
 
 
 def _original_steps(

@@ -10,7 +10,6 @@ One loop serves every learner. It takes a corpus without test clips and writes a
 
 from __future__ import annotations
 
-import json
 import math
 import re
 import shutil
@@ -19,7 +18,7 @@ from collections.abc import Callable
 from functools import partial
 from importlib import metadata
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
@@ -41,7 +40,8 @@ from mmcl.errors import ConfigError, DatasetError, DiskError, RunError, Training
 from mmcl.files import disk_errors, remove_unfinished, write_json
 from mmcl.learning.checkpoints import load_state, save_state
 from mmcl.learning.ddpg import DdpgLearner
-from mmcl.learning.history import EpochRow, read_history, tensorboard_loggers, write_history
+from mmcl.learning.fitted import DONE, MODEL, Fitted, read_fitted
+from mmcl.learning.history import EpochRow, tensorboard_loggers, write_history
 from mmcl.learning.inference import validation_loss
 from mmcl.learning.labelled_clips import (
     check_clips,
@@ -52,7 +52,7 @@ from mmcl.learning.learner import BaselineLearner, Learner, PolicyLearner, StepR
 from mmcl.learning.schedule import Schedule
 from mmcl.models.mmcl import MMCL
 from mmcl.models.network import Network
-from mmcl.models.registry import build_network, load_network
+from mmcl.models.registry import build_network
 from mmcl.models.words import WordEncoder
 from mmcl.runtime import (
     gather_from_processes,
@@ -67,16 +67,13 @@ if TYPE_CHECKING:
     from lightning_fabric import Fabric
 
 __all__ = [
-    "DONE",
-    "Fitted",
     "Progress",
     "build_model",
     "fit",
     "make_learner",
-    "read_fitted",
 ]
 
-CHECKPOINT, MODEL, DONE = "checkpoint.safetensors", "model", "done.json"
+CHECKPOINT = "checkpoint.safetensors"
 MOST_STEPS_FOR_STATISTICS = 200_000
 _OWN_STATE = ("network", "replay", "target_critic")
 """Parts of a learner's state in which several processes differ: memories of their own clips, and
@@ -88,26 +85,6 @@ _OUT_OF_MEMORY = re.compile(
 
 Progress = Callable[[str, int, int, dict[str, float]], None]
 """Called as ``progress(stage, done, total, numbers)`` after steps and epochs."""
-
-
-class Fitted(NamedTuple):
-    """Result of a training.
-
-    Attributes:
-        model: The network of the best validation loss, in evaluation mode.
-        history: A row per epoch.
-        best_epoch: Epoch of that network, from 0.
-        clips_per_second: Clips trained on per second, median over epochs.
-        seconds: Time of all epochs together, without validation.
-        never_seen: Modalities that no training clip had.
-    """
-
-    model: Network
-    history: list[EpochRow]
-    best_epoch: int
-    clips_per_second: float
-    seconds: float
-    never_seen: tuple[Modality, ...]
 
 
 def fit(
@@ -482,14 +459,3 @@ class _Training:
             # Once more: a training may have been killed between its last checkpoint and history.
             write_history(self.folder, self.history)
             write_json(self.folder / DONE, done)
-
-
-def read_fitted(folder: Path) -> Fitted:
-    """Read the folder of a finished training."""
-    done = json.loads((folder / DONE).read_text())
-    rows = read_history(folder)
-    speed = float(np.median([row.clips_per_second for row in rows]))
-    model = load_network(folder / MODEL)
-    # Every epoch has the same number of clips.
-    seconds = sum(done["clips"] / row.clips_per_second for row in rows)
-    return Fitted(model, rows, done["best_epoch"], speed, seconds, tuple(done["never_seen"]))

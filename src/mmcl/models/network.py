@@ -41,6 +41,7 @@ _CODERS: dict[type, Any] = {
 }
 
 
+MIB = 2**20
 _RANGE = "score_range"
 """Buffer with the range of the scores; absent where the range is one of the field's."""
 
@@ -201,6 +202,7 @@ class Network(nn.Module, PyTorchModelHubMixin):
         file = Path(model_id) / SAFETENSORS_SINGLE_FILE
         if not Path(model_id).is_dir():
             file = Path(hf_hub_download(model_id, SAFETENSORS_SINGLE_FILE, **options))
+        _check_size(cls, given, file)
         model = cls(**given)
         if hasattr(model, _RANGE):
             _check_saved_range(file, model.task)
@@ -208,6 +210,7 @@ class Network(nn.Module, PyTorchModelHubMixin):
             model.attach_words(WordEncoder.from_folder(Path(model_id) / FOLDER))
         # Saving keeps a tensor that has two names once; load_state_dict would miss the other.
         load_model(model, file, strict=strict, device=map_location)
+        _check_weights(model, file)
         return model.eval()
 
     def _save_pretrained(self, save_directory: Path) -> None:
@@ -343,6 +346,35 @@ class Network(nn.Module, PyTorchModelHubMixin):
                 yield
         finally:
             self.train(was_training)
+
+
+def _check_size(network: type[Network], settings: dict[str, Any], file: Path) -> None:
+    """Refuse settings of a network much larger than its file, before memory is taken for it."""
+    try:
+        with torch.device("meta"):  # shapes alone
+            skeleton = network(**settings)
+    except NotImplementedError:  # a model that looks at its values as it is built
+        return
+    needed = sum(tensor.nbytes for tensor in skeleton.state_dict().values())
+    held = file.stat().st_size
+    if needed > 2 * held + MIB:
+        raise RunError(
+            f"{file}: holds {held:,} bytes, and the settings in config.json beside it ask for "
+            f"{needed:,}.\n"
+            "  One of the two is damaged. Copy the folder again, or train it again: "
+            "mmcl train CORPUS --out NEW"
+        )
+
+
+def _check_weights(model: Network, file: Path) -> None:
+    """Refuse weights that are not finite: every prediction would be NaN."""
+    for name, weight in model.named_parameters():
+        if not torch.isfinite(weight).all():
+            raise RunError(
+                f"{file}: its weights {name} hold NaN or infinity.\n"
+                "  The file is damaged. Copy it again, or train it again: "
+                "mmcl train CORPUS --out NEW"
+            )
 
 
 def _check_saved_range(file: Path | str, task: Task) -> None:

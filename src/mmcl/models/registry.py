@@ -11,16 +11,15 @@ The class is a :class:`~mmcl.models.network.Network`, most easily a
 
 from __future__ import annotations
 
-import json
 from importlib import import_module, metadata
 from pathlib import Path
 
 from pydantic import ValidationError
-from safetensors import SafetensorError
 
 from mmcl.config import ENTRY_POINTS, ModelSettings, PolicySettings, model_names
 from mmcl.corpus.schema import Task
-from mmcl.errors import ConfigError, RunError, did_you_mean
+from mmcl.errors import ConfigError, MMCLError, RunError, did_you_mean
+from mmcl.files import read_json, reading
 from mmcl.models.mmcl import MMCL
 from mmcl.models.network import Network
 from mmcl.models.words import WordEncoder
@@ -119,18 +118,23 @@ def load_network(folder: str | Path) -> Network:
     path = Path(folder) / CONFIG
     try:
         # Networks that were saved before models had names are calibrated ones.
-        name = json.loads(path.read_text()).get("model", {}).get("name", "calibrated")
-    except (OSError, ValueError) as fault:
+        settings = read_json(path)
+    except OSError as fault:
         raise RunError(f"{path}: not the settings of a saved model ({fault}).") from None
+    with reading(path):
+        name = str(settings.get("model", {}).get("name", "calibrated"))
     try:
         return network_class(name).from_pretrained(folder).eval()
     except ValidationError as fault:
         again = "train it again: mmcl train CORPUS --out NEW"
         raise RunError(does_not_fit(str(path), misfits(fault), None, again)) from None
     # Weights of other shapes or names, and files that are absent or cut short.
-    except (RuntimeError, TypeError, SafetensorError, OSError) as fault:
+    except (MMCLError, NotImplementedError):
+        raise
+    except Exception as fault:
+        reason = str(fault).splitlines()[0] if str(fault) else type(fault).__name__
         raise RunError(
-            f"{Path(folder)}: the network cannot be loaded ({str(fault).splitlines()[0]}).\n"
-            "  It is damaged, or another version wrote it. Train it again: "
-            "mmcl train CORPUS --out NEW"
+            f"{Path(folder)}: the network cannot be loaded ({reason}).\n"
+            "  It is damaged, or another version wrote it. Copy the run folder again, or train it "
+            "again: mmcl train CORPUS --out NEW"
         ) from fault

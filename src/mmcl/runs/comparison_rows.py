@@ -6,7 +6,6 @@ test split to a dictionary, for the tests of significance.
 
 from __future__ import annotations
 
-import json
 import re
 from collections.abc import Sequence
 from pathlib import Path
@@ -23,9 +22,10 @@ from mmcl.evaluation.metrics import task_metrics
 from mmcl.evaluation.moments import without_modality
 from mmcl.evaluation.protocol import JUDGED, judged_split, reference_metrics, reference_predictions
 from mmcl.evaluation.significance import Predictions
+from mmcl.files import read_json, reading
 from mmcl.learning.inference import score_split
 from mmcl.runs.jobs import COST, DIVERGED
-from mmcl.runs.run import METRICS, PREDICTIONS, Run, finish_run, summaries
+from mmcl.runs.run import METRICS, PREDICTIONS, Run, finish_run, message_of, summaries
 from mmcl.types import Modality
 
 __all__ = [
@@ -106,7 +106,7 @@ def trained_row(
         "settings": list(entry.settings),
     }
     diverged = {
-        str(seed): json.loads(path.read_text())["message"]
+        str(seed): message_of(path)
         for seed in seeds
         if (path := folder / f"seed-{seed}" / DIVERGED).exists()
     }
@@ -132,6 +132,11 @@ def _scored_run(folder: Path, corpus: Corpus) -> Run:
 
 def _test_predictions(run: Run, corpus: Corpus) -> Predictions:
     """Read the per-item results of the test split from the run's own file."""
+    with reading(run.folder / PREDICTIONS):
+        return _read_predictions(run, corpus)
+
+
+def _read_predictions(run: Run, corpus: Corpus) -> Predictions:
     split = judged_split(corpus, "test")
     columns = ["seed", "id", "split", "scores"]
     table = parquet.read_table(run.folder / PREDICTIONS, columns=columns)
@@ -182,7 +187,7 @@ def _cost(run: Run) -> dict[str, Any]:
     report = run.metrics
     # A run that mmcl train made has no such files: then only size and time are known.
     costs = [
-        json.loads(path.read_text())
+        read_json(path)
         for seed in run.seeds
         if (path := run.folder / f"seed-{seed}" / COST).exists()
     ]

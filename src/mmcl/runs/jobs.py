@@ -18,9 +18,10 @@ from mmcl.config import Config
 from mmcl.corpus.store import Corpus, open_corpus, write_corpus
 from mmcl.errors import ConfigError, DiskError, TrainingError
 from mmcl.files import disk_errors, remove_unfinished, write_json
+from mmcl.learning.fitted import DONE
 from mmcl.learning.history import read_history
 from mmcl.learning.inference import score_split
-from mmcl.learning.loop import DONE, fit
+from mmcl.learning.loop import fit
 from mmcl.models.network import Network
 from mmcl.pool import Died, Engine, run_tasks
 from mmcl.pool_ray import await_shared, check_shared

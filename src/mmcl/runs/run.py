@@ -10,7 +10,6 @@
 
 from __future__ import annotations
 
-import json
 import math
 import shlex
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -42,10 +41,11 @@ from mmcl.evaluation.protocol import (
 )
 from mmcl.evaluation.summary import summarise, summarise_seeds
 from mmcl.evaluation.tables import write_table
-from mmcl.files import NO_ROOM, disk_errors, write_json
+from mmcl.files import NO_ROOM, disk_errors, read_json, reading, write_json
+from mmcl.learning.fitted import DONE, Fitted, read_fitted
 from mmcl.learning.inference import Scored, score_split
 from mmcl.learning.labelled_clips import check_features
-from mmcl.learning.loop import DONE, Fitted, Progress, fit, read_fitted
+from mmcl.learning.loop import Progress, fit
 from mmcl.models.mmcl import MMCL
 from mmcl.models.network import Network
 from mmcl.models.registry import load_network
@@ -53,7 +53,7 @@ from mmcl.runs.jobs import DIVERGED, Job, Tell, corpus_file, train_jobs
 from mmcl.runs.run_folder import free_folder, open_run, read_description, read_settings
 from mmcl.runtime import in_first_process, launch
 
-__all__ = ["METRICS", "PREDICTIONS", "Run", "finish_run", "summaries", "train"]
+__all__ = ["METRICS", "PREDICTIONS", "Run", "finish_run", "message_of", "summaries", "train"]
 
 METRICS, PREDICTIONS = "metrics.json", "predictions.parquet"
 
@@ -188,7 +188,7 @@ class Run:
         self.description = description
         self.config, self.card = read_settings(folder, description)
         self.diverged: dict[int, str] = {
-            seed: json.loads(path.read_text())["message"]
+            seed: message_of(path)
             for seed in description["seeds"]
             if (path := folder / f"seed-{seed}" / DIVERGED).exists()
         }
@@ -234,7 +234,14 @@ class Run:
                 f"{self.folder}: trained, but not scored yet (no {METRICS} in it).\n"
                 "  Continue it: the same mmcl train command with --resume"
             )
-        report: dict[str, Any] = json.loads(path.read_text())
+        report = read_json(path)
+        with reading(path):
+            # What everything that reads the results relies on.
+            for part in ("valid", "test", "references", "training"):
+                if not isinstance(report[part], dict):
+                    raise ValueError(f"{part} is no table")
+            if not isinstance(report["seeds"], list):
+                raise ValueError("seeds is no list")
         return report
 
     def model(self, seed: int | None = None) -> Network:
@@ -445,6 +452,13 @@ class Run:
             "seconds": summarise([f.seconds for f in fitted]).as_dict(),
             "parameters": sum(p.numel() for p in self.model().parameters()),
         }
+
+
+def message_of(path: Path) -> str:
+    """Return why a training diverged, from the file that says so."""
+    content = read_json(path)
+    with reading(path):
+        return str(content["message"])
 
 
 def _task_name(task: Task) -> str:

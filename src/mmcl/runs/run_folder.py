@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from itertools import count
@@ -15,7 +14,7 @@ from mmcl.config import Config, model_names
 from mmcl.corpus.schema import Card
 from mmcl.corpus.store import Corpus
 from mmcl.errors import RunError, UsageError
-from mmcl.files import write_json
+from mmcl.files import read_json, reading, write_json
 from mmcl.other_version import absent_keys, does_not_fit, misfits, version_of
 from mmcl.runtime import environment
 
@@ -121,21 +120,20 @@ def read_description(folder: Path) -> dict[str, Any]:
         RunError: If there is none, or another version of mmcl wrote it.
     """
     try:
-        description: dict[str, Any] = json.loads((folder / RUN).read_text())
-    except FileNotFoundError:
+        description = read_json(folder / RUN)
+    except (FileNotFoundError, NotADirectoryError):
         raise RunError(
             f"{folder}: not a run folder (no {RUN} in it).\n"
             f"  Make one: mmcl train CORPUS --out {folder}"
         ) from None
-    except (OSError, ValueError) as fault:
-        raise RunError(f"{folder / RUN}: not readable ({fault}).") from None
-    if not isinstance(description, dict):
-        raise RunError(f"{folder / RUN}: not the description of a run; expected a JSON object.")
+    except OSError as fault:
+        raise RunError(f"{folder / RUN}: not readable ({fault.strerror or fault}).") from None
     # Everything that opens a run reads these.
     lines = [f"{key}: missing" for key in ("config", "seeds", "corpus") if key not in description]
     seeds = description.get("seeds", [])
-    if not isinstance(seeds, list) or not all(type(seed) is int for seed in seeds):
-        lines.append(f"seeds: must be whole numbers, got {seeds!r}")
+    is_list = isinstance(seeds, list) and all(type(seed) is int and seed >= 0 for seed in seeds)
+    if "seeds" in description and (not is_list or not seeds or len(set(seeds)) < len(seeds)):
+        lines.append(f"seeds: must be different whole numbers, one at least, got {seeds!r}")
     if lines:
         raise _other_version(folder / RUN, description, lines)
     return description
@@ -149,15 +147,16 @@ def read_settings(folder: Path, description: dict[str, Any]) -> tuple[Config, Ca
             the version to install. Or if the run's model is not installed.
     """
     path = folder / RUN
-    _refuse_unknown_model(path, description["config"])
-    lines = _misfits_of_config(description["config"])
-    try:
-        card = Card.model_validate(description["corpus"])
-    except ValidationError as fault:
-        lines += [f"corpus.{line}" for line in misfits(fault)]
-    if lines:
-        raise _other_version(path, description, lines)
-    return _read_config(description["config"]), card
+    with reading(path):
+        _refuse_unknown_model(path, description["config"])
+        lines = _misfits_of_config(description["config"])
+        try:
+            card = Card.model_validate(description["corpus"])
+        except ValidationError as fault:
+            lines += [f"corpus.{line}" for line in misfits(fault)]
+        if lines:
+            raise _other_version(path, description, lines)
+        return _read_config(description["config"]), card
 
 
 def refuse_other_version(path: Path, description: Mapping[str, Any]) -> None:

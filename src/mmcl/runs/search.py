@@ -25,8 +25,9 @@ from mmcl.config import Config
 from mmcl.corpus.store import Corpus, open_corpus
 from mmcl.errors import DiskError, RunError, TrainingError
 from mmcl.extras import load
-from mmcl.files import NO_ROOM, complete_file, disk_errors, write_json
-from mmcl.learning.loop import CHECKPOINT, MODEL, Progress, fit
+from mmcl.files import NO_ROOM, complete_file, disk_errors, read_json, write_json
+from mmcl.learning.fitted import MODEL
+from mmcl.learning.loop import CHECKPOINT, Progress, fit
 from mmcl.pool import Died, Engine, run_tasks
 from mmcl.pool_ray import check_shared
 from mmcl.runs.jobs import corpus_file, refuse_several_devices, with_threads
@@ -275,7 +276,7 @@ def _open_folder(
     try:
         # A search continues only with the same settings and the same corpus.
         if (folder / SEARCH).exists():
-            before = json.loads((folder / SEARCH).read_text())
+            before = read_json(folder / SEARCH, otherwise="give a new folder: --out DIR")
             refuse_other_version(folder / SEARCH, before)
             refuse_other(before, description, folder, f"What it searches: {folder / SEARCH}")
             return

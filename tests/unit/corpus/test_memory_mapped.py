@@ -72,8 +72,8 @@ def test_pages_are_given_back_and_come_again(path):
 
 def test_a_clip_counts_with_its_neighbours(path, monkeypatch):
     counted = []
-    monkeypatch.setattr(MappedFile, "count", lambda self, n, places: counted.append((n, places)))
     split = open_corpus(path).split("train")
+    monkeypatch.setattr(MappedFile, "count", lambda self, n, places: counted.append((n, places)))
     lengths = split.lengths("audio")
     split.padded("audio", [5, 9, 2])
     split.steps("audio", 5)
@@ -106,8 +106,8 @@ def test_only_linux_tells_what_is_resident(path, tmp_path, monkeypatch):
 
 def test_every_view_of_a_corpus_counts(path, monkeypatch):
     counted = []
-    monkeypatch.setattr(MappedFile, "count", lambda self, _, **__: counted.append(self))
     corpus = open_corpus(path)
+    monkeypatch.setattr(MappedFile, "count", lambda self, _, **__: counted.append(self))
     splits = (
         corpus.split("train"),
         corpus.open_test_split(),

@@ -20,9 +20,10 @@ from mmcl.corpus.store import pack_corpus
 from mmcl.errors import ConfigError, DatasetError, RunError, TrainingError
 from mmcl.learning import loop
 from mmcl.learning.checkpoints import load_state, save_state
+from mmcl.learning.fitted import read_fitted
 from mmcl.learning.history import EpochRow, read_history
 from mmcl.learning.inference import score_split, targets_of, validation_loss
-from mmcl.learning.loop import build_model, fit, read_fitted
+from mmcl.learning.loop import build_model, fit
 from mmcl.learning.schedule import Schedule
 
 KINDS = ("task", "rloo", "ddpg", "ones", "random")

@@ -126,7 +126,7 @@ def test_folder_that_holds_no_model_is_refused(tmp_path):
         f"([Errno 2] No such file or directory: '{tmp_path}/config.json')."
     )
     (tmp_path / registry.CONFIG).write_text("{")
-    with pytest.raises(RunError, match=r"not the settings of a saved model \(Expecting "):
+    with pytest.raises(RunError, match=r"damaged or cut short \(JSONDecodeError: Expecting "):
         load_network(tmp_path)
 
 

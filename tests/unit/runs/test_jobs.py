@@ -14,8 +14,9 @@ from safetensors.torch import load_file
 
 from mmcl.corpus.store import open_corpus, write_corpus
 from mmcl.errors import ConfigError, DatasetError, TrainingError
+from mmcl.learning.fitted import DONE
 from mmcl.learning.history import read_history
-from mmcl.learning.loop import DONE, fit
+from mmcl.learning.loop import fit
 from mmcl.pool import Died
 from mmcl.pool_ray import await_shared
 from mmcl.runs import jobs as home

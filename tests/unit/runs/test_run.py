@@ -163,8 +163,9 @@ def test_evaluate_on_its_own_corpus_is_metrics_json(run, tiny_corpus):
         ),
         pytest.param(
             lambda folder: (folder / "run.json").write_text("{"),
-            "{0}/run.json: not readable (Expecting property name enclosed in double quotes: "
-            "line 1 column 2 (char 1)).",
+            "{0}/run.json: damaged or cut short (JSONDecodeError: Expecting property name enclosed "
+            "in double quotes: line 1 column 2 (char 1)).\n"
+            "  Copy it again from where it was made, or train again: mmcl train CORPUS --out NEW",
             id="damaged",
         ),
         pytest.param(

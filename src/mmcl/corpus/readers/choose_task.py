@@ -15,6 +15,7 @@ from mmcl.corpus.readers.source_file import LAYOUTS, SourceFile
 from mmcl.corpus.schema import Task
 from mmcl.corpus.score_range import FIELD_RANGE
 from mmcl.errors import DatasetError
+from mmcl.limits import limit
 from mmcl.types import SplitName, TaskKind
 
 __all__ = ["Chosen", "choose_task"]
@@ -26,7 +27,6 @@ FROM_ZERO = (1.0, 2.0, 3.0, 4.0, 5.0, 7.0, 10.0, 100.0)
 # Three classes beside a score are its sign (MMSA); more are a task of their own.
 FEWEST_CLASSES_OF_THEIR_OWN = 4
 ENOUGH = 20  # training labels of which one would be negative in a corpus with negative labels
-MOST_NUMBERED = 100  # classes that are counted from 0 where none is named
 
 _Labels = dict[SplitName, NDArray[np.float64]]
 
@@ -109,6 +109,7 @@ def choose_task(
             notes = (*notes, f"{field}: the classes are the numbers {numbers}{hint}")
     else:
         task, labels = _emotions(column, names)
+    _check_number(task, names, field, path)
     return Chosen(task, labels, unlabelled, field, notes)
 
 
@@ -166,7 +167,8 @@ def _num_classes(column: LabelColumn) -> int:
         return int(joined.shape[1])
     if joined.dtype.kind == "U":
         return len(set(joined.tolist()) - {""})
-    return int(np.nanmax(joined.astype(np.float64), initial=0)) + 1
+    numbers = joined.astype(np.float64)
+    return int(numbers[np.isfinite(numbers)].max(initial=0)) + 1
 
 
 def _column_of(kind: TaskKind, columns: list[LabelColumn], path: Path) -> LabelColumn:
@@ -274,11 +276,14 @@ def _classes(column: LabelColumn, names: tuple[str, ...], path: Path) -> tuple[T
         labels = {name: values.astype(np.float64) for name, values in column.values.items()}
         return _named_classes(names, int(found.max(initial=0)) + 1), labels
     order = [value if _is_text(joined) else f"{value:g}" for value in found.tolist()]
-    if not 2 <= len(order) <= MOST_NUMBERED:
+    most = limit("MMCL_MAX_CLASSES")
+    if not 2 <= len(order) <= most:
         raise DatasetError(
             f'{path}, field "{column.field}" holds {len(order)} different classes, '
-            f'"{order[0]}" for example.\n  Expected 2 to {MOST_NUMBERED}.\n'
+            f'"{order[0]}" for example.\n  Expected 2 to {most}.\n'
             "  Look at the labels: mmcl corpus convert --help says which kinds there are"
+            + f"\n  If there are so many: export MMCL_MAX_CLASSES={len(order)}"
+            * (len(order) > most)
         )
     order = list(names) if set(order) <= set(names) else order
     numbers = {name: float(number) for number, name in enumerate(order)}
@@ -289,6 +294,17 @@ def _classes(column: LabelColumn, names: tuple[str, ...], path: Path) -> tuple[T
         for split, values in column.values.items()
     }
     return Task(kind="classes", names=tuple(order)), labels
+
+
+def _check_number(task: Task, names: tuple[str, ...], field: str, path: Path) -> None:
+    """Refuse more classes or emotions than the limit, unless the file names each of them."""
+    most, count = limit("MMCL_MAX_CLASSES"), len(task.names)
+    if count > most and not names:
+        raise DatasetError(
+            f'{path}, field "{field}" holds {count:,} classes or emotions without names.\n'
+            f'  Expected at most {most}, or a field "names" with a name for each.\n'
+            f"  If there are so many: export MMCL_MAX_CLASSES={count}"
+        )
 
 
 def _is_text(labels: NDArray[np.generic]) -> bool:
@@ -303,13 +319,15 @@ def _counts_from_zero(found: NDArray[np.generic], names: tuple[str, ...]) -> boo
     has_fractions = bool((found != np.floor(found)).any())
     if names:
         return True
-    return ((lowest == 0 and 0 in found) or has_fractions) and 0 <= highest <= MOST_NUMBERED
+    return ((lowest == 0 and 0 in found) or has_fractions) and 0 <= highest <= limit(
+        "MMCL_MAX_CLASSES"
+    )
 
 
 def _named_classes(names: tuple[str, ...], count: int) -> Task:
     """Return the task of so many classes; without names they are numbered."""
-    numbered = tuple(f"class_{index}" for index in range(max(2, count)))
-    return Task(kind="classes", names=names or numbered)
+    names = names or tuple(f"class_{index}" for index in range(max(2, count)))
+    return Task(kind="classes", names=names)
 
 
 def _of_one_hot(rows: NDArray[np.generic]) -> NDArray[np.float64]:

@@ -54,6 +54,7 @@ __all__ = ["read_content"]
 _VALUES = (np.ndarray, str, bytes, int, float)
 SEPARATORS = "/_.-"  # between split and field in one name
 NAMES_SHOWN = 3  # in a message
+LONGEST_NAME = 200  # letters
 
 
 def read_content(
@@ -149,7 +150,8 @@ def _split_and_field(key: str) -> tuple[str, str]:
         >>> _split_and_field("train_set_id"), _split_and_field("eval/labels")
         (('train_set', 'id'), ('eval', 'labels'))
     """
-    places = [place for place, letter in enumerate(key) if letter in SEPARATORS]
+    # In a name of a million letters there would be a million places to divide it at.
+    places = [place for place, letter in enumerate(key[:LONGEST_NAME]) if letter in SEPARATORS]
     pairs = [(key[:place], key[place + 1 :]) for place in places]
     pairs += [(end, start) for start, end in pairs]
     ranked = sorted(pairs, key=lambda pair: (pair[1] not in FIELDS, not split_of(pair[0])))
@@ -163,7 +165,8 @@ def _renamed_content(content: dict[str, Any], names: Mapping[str, str]) -> dict[
     divided = _divided(renamed(content, names))
     inner = [key for value in divided.values() if isinstance(value, Mapping) for key in value]
     column = next((content[key] for key in SPLIT_FIELDS if key in content), ())
-    check_renaming(names, [*content, *divided, *inner, *as_texts(column)])
+    of_clips = as_texts(column, f'field "{"/".join(SPLIT_FIELDS)}"') if names else ()
+    check_renaming(names, [*content, *divided, *inner, *of_clips])
     return in_our_spelling(
         {
             key: in_our_spelling(renamed(value, names)) if isinstance(value, Mapping) else value
@@ -187,7 +190,8 @@ def _splits_first(
     column = next((name for name in SPLIT_FIELDS if name in content), None)
     if has_fields and column is not None:
         fields = {key: values for key, values in content.items() if key != column}
-        return _splits_of_rows(fields, column, as_texts(content[column]), names)
+        names_of_rows = as_texts(content[column], f'field "{column}"')
+        return _splits_of_rows(fields, column, names_of_rows, names)
     return content, []
 
 
@@ -200,9 +204,10 @@ def _splits_of_rows(
         DatasetError: If a field lists another number of clips, or no clip is of a split.
     """
     for field, values in fields.items():
-        if len(values) != len(split_of_row):
+        if not _is_listed(values) or len(values) != len(split_of_row):
+            count = len(values) if _is_listed(values) else "no list of"
             raise DatasetError(
-                f'field "{field}" has {len(values)} clips, the names of the splits '
+                f'field "{field}" has {count} clips, the names of the splits '
                 f"{len(split_of_row)}.\n  Every field must list the same clips."
             )
     rows_of: dict[str, list[int]] = {}
@@ -222,6 +227,11 @@ def _splits_of_rows(
             what = f'clips of split "{name}"'
             left_out.append(_no_split(what, name, len(rows), next(free, "train")))
     return splits, left_out
+
+
+def _is_listed(values: Any) -> bool:
+    """Tell whether values are a list or array with an item per clip."""
+    return isinstance(values, list | tuple) or (isinstance(values, np.ndarray) and values.ndim > 0)
 
 
 def _no_split_named(column: str, names: Sequence[str]) -> str:
@@ -271,7 +281,7 @@ def _other_key(key: str, value: Any, free: Iterator[SplitName]) -> LeftOut:
     clips = 0
     if isinstance(value, Mapping):
         listed = (values for field, values in value.items() if str(field) in FIELDS)
-        clips = max((len(v) for v in listed if isinstance(v, np.ndarray | list)), default=0)
+        clips = max((len(v) for v in listed if _is_listed(v)), default=0)
     elif isinstance(value, list | tuple) and value and _is_magbert_split(value):
         clips = len(value)
     if clips:

@@ -72,7 +72,9 @@ def layout_of(splits: Mapping[SplitName, Mapping[str, Any]]) -> DictLayout:
     """Return the layout of a pickled dict of splits, by its fields."""
     for fields in splits.values():
         ids = fields.get("id")
-        has_mmsa_ids = ids is not None and len(ids) and ID_SEPARATOR in str(ids[0])
+        is_listed = isinstance(ids, list | tuple) or (isinstance(ids, np.ndarray) and ids.ndim)
+        first = next(iter(ids), "") if ids is not None and is_listed else ""
+        has_mmsa_ids = ID_SEPARATOR in str(first)
         if has_mmsa_ids or any(key in fields for key in ("text_bert", *MODALITY_LABELS)):
             return "mmsa"
     return "mult" if any("labels" in fields for fields in splits.values()) else "plain"
@@ -148,6 +150,9 @@ def _read_split(name: SplitName, all_fields: Mapping[str, Any]) -> SourceSplit:
     def numbers(key: str) -> NDArray[np.float64]:
         return as_numbers(fields[key], f"{where}: {key}")
 
+    def texts(key: str) -> list[str]:
+        return as_texts(fields[key], f"{where}: {key}")
+
     split.labels = {
         key: as_label_array(fields[key], f"{where}: {key}") for key in LABEL_FIELDS if key in fields
     }
@@ -163,15 +168,15 @@ def _read_split(name: SplitName, all_fields: Mapping[str, Any]) -> SourceSplit:
         split.step_masks["text"] = _text_mask(fields["text_bert"], where)
     ids = fields.get("id", fields.get("ids"))
     if ids is not None:
-        split.ids, split.video_ids, split.clip_ids = split_ids(ids)
+        split.ids, split.video_ids, split.clip_ids = split_ids(ids, f"{where}: id")
     if "video_id" in fields:
-        split.video_ids = as_texts(fields["video_id"])
+        split.video_ids = texts("video_id")
     if "clip_id" in fields:
-        split.clip_ids = as_texts(fields["clip_id"])
+        split.clip_ids = texts("clip_id")
     if "raw_text" in fields:
-        split.texts = [text or None for text in as_texts(fields["raw_text"])]
+        split.texts = [text or None for text in texts("raw_text")]
     if "speaker" in fields:
-        split.speakers = [text or None for text in as_texts(fields["speaker"])]
+        split.speakers = [text or None for text in texts("speaker")]
     return split
 
 
@@ -190,8 +195,11 @@ def _whole(lengths: NDArray[np.float64], part: str) -> NDArray[np.int64]:
 
 
 def _text_mask(tokens: Any, where: str) -> NDArray[np.bool_]:
-    tokens = np.asarray(tokens)
-    if tokens.ndim != 3 or tokens.shape[1] != TOKEN_ROWS:
+    try:
+        tokens = np.asarray(tokens)
+    except (ValueError, OverflowError):  # rows of different lengths
+        tokens = np.zeros(0)
+    if tokens.ndim != 3 or tokens.shape[1] != TOKEN_ROWS or tokens.dtype.kind not in "fiub":
         raise DatasetError(
             f"{where}: text_bert has shape {list(tokens.shape)}.\n"
             f"  Expected [clips, {TOKEN_ROWS}, steps]: token ids, mask and segments.\n  {LAYOUTS}"
@@ -200,22 +208,25 @@ def _text_mask(tokens: Any, where: str) -> NDArray[np.bool_]:
     return mask
 
 
-def split_ids(ids: Any) -> tuple[list[str], list[str] | None, list[str] | None]:
+def split_ids(ids: Any, part: str) -> tuple[list[str], list[str] | None, list[str] | None]:
     """Return ids, recordings and clips; the latter two are None where an id does not name them.
 
     The ids are ``video$_$clip``, or an array ``[clips, parts]`` whose first part is the recording.
+    ``part`` names them in an error.
     """
-    listed = ids.tolist() if isinstance(ids, np.ndarray) else list(ids)
+    listed = ids.tolist() if isinstance(ids, np.ndarray) else ids
+    is_list = isinstance(listed, list | tuple)
+    listed = listed if is_list else ()
     rows = [row.tolist() if isinstance(row, np.ndarray) else row for row in listed]
-    if rows and all(isinstance(row, list | tuple) for row in rows):
-        parts = [as_texts(row) for row in rows]
-        if all(len(part) == 1 for part in parts):  # [clips, 1]
-            return split_ids([part[0] for part in parts])
-        videos = [part[0] for part in parts]
-        names = ["_".join(part[1:]) for part in parts]
+    if rows and all(isinstance(row, list | tuple) and row for row in rows):
+        parts = [as_texts(row, part) for row in rows]
+        if all(len(names) == 1 for names in parts):  # [clips, 1]
+            return split_ids([names[0] for names in parts], part)
+        videos = [names[0] for names in parts]
+        names = ["_".join(names[1:]) for names in parts]
         joined = [f"{v}{ID_SEPARATOR}{n}" if n else v for v, n in zip(videos, names, strict=True)]
         return joined, videos, names
-    texts = as_texts(rows)
+    texts = as_texts(rows if is_list else ids, part)
     if not texts or not all(ID_SEPARATOR in text for text in texts):
         return texts, None, None
     halves = [text.split(ID_SEPARATOR, 1) for text in texts]

@@ -35,6 +35,7 @@ _FEATURES_OF = re.compile(r"^(features?|feats?|embeddings?)_|_(features?|feats?|
 _ENDINGS = ("", "_lengths", "_present")
 _DECISIVE = {f"{modality}{ending}" for modality in MODALITIES for ending in _ENDINGS}
 _DECISIVE |= set(LABEL_FIELDS)
+MOST_FIELDS = 1000
 NEAR = 0.8  # similarity, 0..1, of names that are taken for misspelt
 
 
@@ -105,6 +106,11 @@ def check_field_names(fields: Mapping[str, Any]) -> list[LeftOut]:
     Raises:
         DatasetError: If the features, lengths or labels of an unknown field would be lost.
     """
+    if len(fields) > MOST_FIELDS:  # each would be compared with every name that is known
+        raise DatasetError(
+            f"a split with {len(fields):,} fields, {str(next(iter(fields)))!r} for example.\n"
+            f"  Expected at most {MOST_FIELDS:,}: text, audio, vision, labels, id, ...\n  {LAYOUTS}"
+        )
     questions, named = [], []
     has_labels = any(field in fields for field in LABEL_FIELDS)
     for key in sorted(fields.keys() - FIELDS):

@@ -62,5 +62,5 @@ def read_source_file(path: Path, options: ReadOptions) -> SourceFile:
         # A reader of one layout names a part of the file; only here the path is known.
         if str(error).startswith(str(path)):
             raise
-        names_a_part = str(error).startswith(("split ", "field ", "key ", "column "))
+        names_a_part = str(error).startswith(("split ", "field ", "key ", "column ", "array "))
         raise type(error)(f"{path}{', ' if names_a_part else ': '}{error}") from None

@@ -11,13 +11,12 @@ import re
 from collections.abc import Mapping
 from typing import Any
 
-import numpy as np
-
 from mmcl.corpus.readers.source_file import (
     LAYOUTS,
     SourceFile,
     SourceSplit,
     as_features,
+    as_label_array,
     as_numbers,
     as_texts,
 )
@@ -53,9 +52,9 @@ def _read_split(name: SplitName, clips: Any) -> SourceSplit:
             "  Expected these parts of every clip of a MAG-BERT pickle.\n"
             f"  {LAYOUTS}"
         ) from None
-    ids = as_texts(list(segments))
-    texts = [as_texts(spoken) for spoken in words]
-    scores = [np.asarray(label).reshape(-1) for label in labels]
+    ids = as_texts(list(segments), f"{where}: segment")
+    texts = [as_texts(spoken, f"{where}: words") for spoken in words]
+    scores = [as_label_array([label], f"{where}: label").reshape(-1) for label in labels]
     split = SourceSplit(
         name=name,
         features={

@@ -19,18 +19,22 @@ Every array must be of numbers or strings: an array of objects is a pickle and i
 
 from __future__ import annotations
 
+import struct
+import tokenize
 import zipfile
 import zlib
+from math import prod
 from pathlib import Path
 from typing import Any
 
-import numpy as np
+from numpy.lib import format as npy
 from numpy.typing import NDArray
 
 from mmcl.corpus.readers.content import read_content
 from mmcl.corpus.readers.options import ReadOptions
 from mmcl.corpus.readers.source_file import SourceFile, as_texts
 from mmcl.errors import DatasetError, UnsafePickleError
+from mmcl.limits import Budget, num_places
 from mmcl.types import MODALITIES
 
 __all__ = ["read_npz"]
@@ -55,18 +59,22 @@ def read_npz(path: Path, options: ReadOptions) -> SourceFile:
             content[key] = array
     source = read_content(content, options, layout="npz")
     if "names" in arrays:
-        source.names = tuple(as_texts(arrays["names"]))
+        source.names = tuple(as_texts(arrays["names"], 'array "names"'))
         source.fields = (*source.fields, "names")
     return source
 
 
 def _load_arrays(path: Path) -> dict[str, NDArray[Any]]:
     key, arrays = "", {}
+    budget = Budget(path)
     try:
-        with path.open("rb") as file, np.load(file, allow_pickle=False) as archive:
-            for key in archive.files:
-                arrays[key] = archive[key]
-    except (ValueError, OSError, EOFError, zipfile.BadZipFile, zlib.error, KeyError) as error:
+        with zipfile.ZipFile(path) as archive:
+            # All sizes are looked at before anything is unpacked.
+            budget.check(num_bytes=sum(entry.file_size for entry in archive.infolist()))
+            for entry in archive.infolist():
+                key = entry.filename.removesuffix(".npy")
+                arrays[key] = _read_array(archive, entry, budget)
+    except _DAMAGED as error:
         if isinstance(error, ValueError) and "allow_pickle" in str(error):
             raise UnsafePickleError(
                 f'{path}: array "{key}" is a pickle of objects; nothing of it was run.\n'
@@ -79,6 +87,35 @@ def _load_arrays(path: Path) -> dict[str, NDArray[Any]]:
             f"  Test the copy: unzip -t {path}"
         ) from None
     return arrays
+
+
+def _read_array(archive: zipfile.ZipFile, entry: zipfile.ZipInfo, budget: Budget) -> NDArray[Any]:
+    """Read an array, unless its header declares more than the archive holds of it.
+
+    Raises:
+        ValueError: If it does, or is no array of numbers or strings.
+    """
+    with archive.open(entry) as file:
+        read_header = _HEADERS.get(npy.read_magic(file))
+        if read_header is None:
+            raise ValueError(f"{entry.filename} is of an unknown version")
+        shape, _, dtype = read_header(file)
+        held = entry.file_size - file.tell()
+    if not dtype.hasobject and dtype.itemsize * prod(shape) > held:
+        raise ValueError(
+            f"{entry.filename} declares {dtype.itemsize * prod(shape):,} bytes and holds {held:,}"
+        )
+    budget.check(num_objects=num_places(shape))
+    with archive.open(entry) as file:
+        array: NDArray[Any] = npy.read_array(file, allow_pickle=False)
+    return array
+
+
+_HEADERS = {(1, 0): npy.read_array_header_1_0, (2, 0): npy.read_array_header_2_0}
+_DAMAGED = (
+    *(ValueError, OSError, EOFError, KeyError, RuntimeError, NotImplementedError, TypeError),
+    *(zipfile.BadZipFile, zlib.error, struct.error, tokenize.TokenError, SyntaxError, MemoryError),
+)
 
 
 def _advice(field: str) -> str:

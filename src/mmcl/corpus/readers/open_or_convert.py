@@ -21,7 +21,8 @@ from mmcl.corpus.readers.table import is_foreign_arrow
 from mmcl.corpus.readers.table_per_split import tables_of_splits
 from mmcl.corpus.schema import Card, Clip
 from mmcl.corpus.store import Corpus, is_corpus_file, open_corpus, pack_corpus, write_corpus
-from mmcl.errors import DatasetError, did_you_mean
+from mmcl.errors import DatasetError, MMCLError, did_you_mean
+from mmcl.limits import check_regular
 from mmcl.types import TaskKind
 
 __all__ = ["check_file", "convert_corpus", "read_corpus"]
@@ -174,6 +175,10 @@ def _read_foreign(
         reading = build_corpus(read_source_files(sources, options), path, sha256, options)
     except OSError as error:
         raise DatasetError(_cannot_read(path, error)) from None
+    except MMCLError:
+        raise
+    except Exception as error:  # damaged content can be of any kind in any place
+        raise DatasetError(_unforeseen(path, error)) from error
     if refuse_faults and reading.faults:
         message = fault_message(path, reading.faults)
         # ``mmcl corpus check`` takes no choices, so it would read the file in another way.
@@ -193,6 +198,7 @@ def _checked_path(path: str | os.PathLike[str]) -> Path:
     try:
         if path.is_dir():
             raise DatasetError(f"{path}: a folder.\n  {_EXPECTED}.\n  {LAYOUTS}")
+        check_regular(path, DatasetError)
         with path.open("rb") as file:
             is_empty = not file.read(1)
     except (FileNotFoundError, NotADirectoryError):
@@ -214,6 +220,15 @@ def _checked_path(path: str | os.PathLike[str]) -> Path:
 def _cannot_read(path: Path, error: OSError) -> str:
     reason = os.strerror(error.errno) if error.errno else str(error)
     return f"{path}: cannot be read ({reason}).\n  {_EXPECTED}, which you may read.\n  {LAYOUTS}"
+
+
+def _unforeseen(path: Path, error: Exception) -> str:
+    reason = str(error).splitlines()[0] if str(error) else "no reason given"
+    return (
+        f"{path}: its content cannot be read as a corpus ({type(error).__name__}: {reason}).\n"
+        "  It is damaged, or has a form that mmcl does not foresee. Fetch or copy it again.\n"
+        f"  If it is as docs/data.md says, report what this shows: mmcl --debug corpus check {path}"
+    )
 
 
 def _check_float16(clips: Iterable[Clip], source: Path) -> Iterator[Clip]:

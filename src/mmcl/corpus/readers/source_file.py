@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any, NamedTuple
 
@@ -29,6 +29,7 @@ __all__ += [
 Sequences = NDArray[np.float32] | list[NDArray[np.float32]]
 """Features of one modality: one array ``[clips, steps, d_m]``, or one ``[n, d_m]`` per clip."""
 
+_CONTAINERS = (Mapping, list, tuple, set, frozenset, np.ndarray)
 LAYOUTS = "The layouts that can be read: mmcl corpus convert --help"
 _SPLIT_WORDS: Mapping[SplitName, tuple[str, ...]] = {
     "train": ("train", "training", "trn"),
@@ -157,7 +158,8 @@ def as_features(value: Any, part: str) -> Sequences:
         return array if array.ndim == 3 else array[:, np.newaxis, :]
     try:
         arrays = [_steps_of_clip(item) for item in value]
-    except (TypeError, ValueError, RuntimeError):  # RuntimeError: of torch, and of memoryviews
+    # RuntimeError: of torch, and of memoryviews.
+    except (TypeError, ValueError, OverflowError, RuntimeError):
         raise _no_features(part, value) from None
     sequences = []
     for array in arrays:
@@ -229,6 +231,8 @@ def as_label_array(value: Any, part: str) -> NDArray[Any]:
     """
     if isinstance(value, Mapping):
         raise _no_numbers(part, f"a dict with {', '.join(map(str, list(value)[:5]))}")
+    if isinstance(value, str | bytes):
+        raise _no_numbers(part, "a single value")
     items = value.tolist() if isinstance(value, np.ndarray) and value.dtype == object else value
     try:
         if not isinstance(items, np.ndarray):
@@ -239,6 +243,8 @@ def as_label_array(value: Any, part: str) -> NDArray[Any]:
         labels = np.asarray(items)
     except ValueError:  # rows of different lengths
         raise _no_numbers(part, "of a different number of values per clip") from None
+    except OverflowError:
+        raise _no_numbers(part, "larger than any number of this machine") from None
     if labels.ndim == 0:
         raise _no_numbers(part, "a single value")
     if labels.dtype.kind in "SU":
@@ -273,7 +279,7 @@ def _numbers_in_texts(labels: NDArray[Any]) -> NDArray[Any]:
 def _float64(value: Any, part: str) -> NDArray[np.float64]:
     try:
         return np.asarray(value).astype(np.float64)
-    except (TypeError, ValueError):
+    except (TypeError, ValueError, OverflowError):
         raise _no_numbers(part, "no numbers") from None
 
 
@@ -281,10 +287,30 @@ def _no_numbers(part: str, shown: str) -> DatasetError:
     return DatasetError(f"{part} is {shown}.\n  Expected one number per clip.\n  {LAYOUTS}")
 
 
-def as_texts(value: Any) -> list[str]:
-    """Return strings from a list or array of strings, bytes or numbers; None and NaN are empty."""
-    items: Sequence[Any] = value.tolist() if isinstance(value, np.ndarray) else value
-    return [text_of(item) for item in items]
+def as_texts(value: Any, part: str) -> list[str]:
+    """Return strings from a list or array of strings, bytes or numbers; None and NaN are empty.
+
+    Axes of length one are dropped. ``part`` names the value in an error.
+
+    Raises:
+        DatasetError: If it is not one string, or what can become one, for every clip.
+    """
+    if isinstance(value, np.ndarray) and value.ndim and value.size == len(value):
+        value = value.reshape(-1).tolist()
+    if not isinstance(value, list | tuple):
+        raise _no_texts(part, value)
+    wrong = [item for item in value if isinstance(item, _CONTAINERS)]
+    if wrong:
+        raise _no_texts(part, wrong[0], "a list that holds ")
+    return [text_of(item) for item in value]
+
+
+def _no_texts(part: str, value: Any, where: str = "") -> DatasetError:
+    is_array = isinstance(value, np.ndarray)
+    shown = f"an array of shape {list(value.shape)}" if is_array else f"one {type(value).__name__}"
+    return DatasetError(
+        f"{part} is {where}{shown}.\n  Expected a list of strings, one for each.\n  {LAYOUTS}"
+    )
 
 
 def text_of(item: Any) -> str:

@@ -70,7 +70,7 @@ def is_foreign_arrow(path: Path) -> bool:
     try:
         with pa.memory_map(str(path)) as file:
             metadata = pa.ipc.open_file(file).schema.metadata or {}
-    except (OSError, ValueError):  # pyarrow's errors are ValueErrors
+    except (OSError, ValueError, KeyError, pa.ArrowException):
         return False
     return CARD_KEY not in metadata
 
@@ -141,7 +141,9 @@ def _read_arrow(path: Path, kind: str) -> pa.Table:
                 table = pa.ipc.open_stream(pa.memory_map(str(path))).read_all()
             else:
                 table = pa.feather.read_table(path)
-    except (OSError, ValueError) as error:  # pyarrow's errors are ValueErrors
+        # A file is believed in what it says of its own columns unless they are looked at.
+        table.validate(full=True)
+    except (OSError, ValueError, KeyError, pa.ArrowException) as error:
         reason = str(error).splitlines()[0]
         raise DatasetError(
             f"{path}: {_KIND_NAMES[kind]} that is cut short or damaged ({reason}).\n"

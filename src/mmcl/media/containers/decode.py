@@ -18,6 +18,7 @@ from numpy.typing import NDArray
 
 from mmcl.errors import MediaError
 from mmcl.extras import load
+from mmcl.limits import check_regular
 
 if TYPE_CHECKING:
     from av.container import InputContainer
@@ -265,6 +266,7 @@ def _check_file(path: Path) -> None:
             f'"{path.name}" is a folder; expected a video or a sound.\n'
             f'  Give one of its files: ls "{path}"'
         )
+    check_regular(path, MediaError)
     if path.stat().st_size == 0:
         raise MediaError(
             f'"{path.name}" is empty (0 bytes); expected a video or a sound.\n'

@@ -14,6 +14,7 @@ from typing import NamedTuple
 
 from mmcl.corpus.readers.source_file import SPLIT_NAMES
 from mmcl.errors import MediaError, did_you_mean
+from mmcl.limits import check_regular
 from mmcl.text_files import read_text_file
 
 __all__ = ["LABELS", "OPTIONAL", "REQUIRED", "LabelTable", "Row", "read_label_table"]
@@ -108,6 +109,7 @@ def read_label_table(path: Path) -> LabelTable:
 
 
 def _check_kind(path: Path) -> None:
+    check_regular(path, MediaError)
     try:
         with path.open("rb") as file:
             start = file.read(64).removeprefix(b"\xef\xbb\xbf").lstrip()
