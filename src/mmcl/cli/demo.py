@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Annotated, NamedTuple
 
 import typer
 
+from mmcl.cli.options import hold_output
 from mmcl.cli.report import REPORT, write_report
 from mmcl.errors import DatasetError, DiskError, RunError
 from mmcl.types import VARIANTS
@@ -52,6 +53,7 @@ def demo_command(
 
       mmcl demo --quick --out /tmp/demo
     """
+    hold_output(out, is_folder=True)
     run_demo(out, make_plan(quick=quick))
 
 

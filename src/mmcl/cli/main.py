@@ -19,6 +19,7 @@ from mmcl.cli.explain import explain_command
 from mmcl.cli.export import export_command
 from mmcl.cli.extract import extract_command
 from mmcl.cli.lint_table import lint_table_command
+from mmcl.cli.options import release_outputs
 from mmcl.cli.predict import predict_command
 from mmcl.cli.report import report_command
 from mmcl.cli.robustness import robustness_command
@@ -74,7 +75,10 @@ def _options(
 def main(argv: Sequence[str] | None = None) -> int:
     """Run a command line, by default the one of this process; return the exit code."""
     with _stop_signals() as received:
-        code = _run(list(sys.argv[1:] if argv is None else argv))
+        try:
+            code = _run(list(sys.argv[1:] if argv is None else argv))
+        finally:
+            release_outputs()
     # A shell reports a program that a signal ended by this number.
     return 128 + received[0] if received and code else code
 

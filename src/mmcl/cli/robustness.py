@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 
-from mmcl.cli.options import CorpusArgument, RunArgument
+from mmcl.cli.options import CorpusArgument, RunArgument, hold_output
 from mmcl.cli.report import write_report
 from mmcl.errors import RunError
 
@@ -54,6 +54,7 @@ def robustness_command(
 
     opened, loaded = Run.load(run), read_corpus(corpus)
     folder = run / "robustness" if out is None else out
+    hold_output(folder, is_folder=True)
     with training_progress() as tell:
         content = robustness(
             opened,
