@@ -25,6 +25,7 @@ __all__ = [
     "LOCK",
     "NO_ROOM",
     "complete_file",
+    "csv_cell",
     "disk_error",
     "disk_errors",
     "hold_output",
@@ -215,6 +216,24 @@ def remove_unfinished(folder: Path, name: str = "") -> None:
                 path.unlink(missing_ok=True)
 
 
+def csv_cell(text: str) -> str:
+    """Return the text of a csv cell so that no spreadsheet runs it as a formula.
+
+    A text that begins like a formula gets an apostrophe in front. Numbers stay as they are.
+
+    Example:
+        >>> csv_cell("=1+1"), csv_cell("-0.5 0.2"), csv_cell("well")
+        ("'=1+1", '-0.5 0.2', 'well')
+    """
+    if not text.startswith(("=", "+", "-", "@", "\t", "\r", "\n")):
+        return text
+    try:
+        numbers = [float(word) for word in text.split()]
+    except ValueError:
+        numbers = []
+    return text if numbers else f"'{text}"
+
+
 # ---------------------------------------------------------------- one command per output
 
 
@@ -248,7 +267,8 @@ def hold_output(path: Path, *, is_folder: bool = False) -> Iterator[None]:
     except OSError as fault:
         reason = disk_error(fault, path)
         raise reason or DiskError(
-            f"{path}: nothing can be written there ({fault.strerror or fault})", "Give another."
+            f"{path}: nothing can be written there ({fault.strerror or fault})",
+            "Give a place where you may write.",
         ) from None
     try:
         remove_unfinished(folder, "" if is_folder else f"{path.name}.")

@@ -95,3 +95,12 @@ def test_handlers_are_as_before_when_a_command_has_ended(capsys):
     before = signal.getsignal(signal.SIGTERM)
     assert main(["--help"]) == 0
     assert signal.getsignal(signal.SIGTERM) == before
+
+
+def test_terminal_that_lacks_a_letter_gets_another(corpus, tmp_path):
+    words = ["train", corpus, "--out", tmp_path / "out", "--set", "learning.epochs=1"]
+    ascii_only = {"LC_ALL": "C", "PYTHONUTF8": "0", "PYTHONIOENCODING": "ascii:strict"}
+    with started(*words, **ascii_only) as process:
+        out, err = process.communicate(timeout=LONGEST_WAIT)
+        assert (process.returncode, err) == (0, "")
+        assert "metrics.json" in out.replace("\n", "")

@@ -139,10 +139,6 @@ def _table(rows: Mapping[str, Mapping[str, float | None]]) -> Table:
 
 def _remove_earlier_demo(out: Path) -> None:
     """Remove the files of an earlier demo; refuse if another file is in the way."""
-    if out.exists() and not out.is_dir():
-        raise RunError(
-            f"{out}: is a file, and the demo needs a folder.\n  Give another: mmcl demo --out DIR"
-        )
     paths = [out / name for name in (METRICS, REPORT, CORPUS, *VARIANTS)]
     paths = [path for path in paths if path.exists() or path.is_symlink()]
     in_the_way = [path.name for path in paths if not _is_from_demo(path)]

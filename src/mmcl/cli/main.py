@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+import io
 import signal
 import sys
 import threading
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from types import FrameType
+from typing import Any
 
 import typer
+from typer.core import TyperGroup
 
 from mmcl.cli import corpus
 from mmcl.cli.compare import ablate_command, compare_command
@@ -34,7 +37,19 @@ __all__ = ["app", "main"]
 INTERRUPTED = 130  # exit code of typer after Ctrl-C
 STOPPED = "To continue, give the same command again; mmcl train also needs --resume."
 
+
+class _Program(TyperGroup):
+    """All commands; when one has ended, others may write its outputs."""
+
+    def invoke(self, ctx: Any) -> Any:
+        try:
+            return super().invoke(ctx)
+        finally:
+            release_outputs()
+
+
 app = typer.Typer(
+    cls=_Program,
     name="mmcl",
     help=(
         "Predict sentiment from words, voice and face, and show what led to it.\n\n"
@@ -74,11 +89,9 @@ def _options(
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run a command line, by default the one of this process; return the exit code."""
+    _replace_missing_letters()
     with _stop_signals() as received:
-        try:
-            code = _run(list(sys.argv[1:] if argv is None else argv))
-        finally:
-            release_outputs()
+        code = _run(list(sys.argv[1:] if argv is None else argv))
     # A shell reports a program that a signal ended by this number.
     return 128 + received[0] if received and code else code
 
@@ -104,6 +117,12 @@ def _run(arguments: list[str]) -> int:
             sys.stderr.write(f"{type(error).__name__}: {error}\n")
         return error.exit_code
     return 0
+
+
+def _replace_missing_letters() -> None:
+    """Print ``?`` for a letter that the terminal's encoding lacks, in place of an error."""
+    if isinstance(sys.stdout, io.TextIOWrapper) and sys.stdout.errors == "strict":
+        sys.stdout.reconfigure(errors="replace")
 
 
 @contextmanager

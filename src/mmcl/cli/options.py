@@ -22,7 +22,7 @@ EngineOption = Annotated[
 ]
 RunArgument = Annotated[Path, typer.Argument(metavar="RUN", help="A run folder.")]
 
-_outputs = ExitStack()  # of the command that runs; main closes it
+_outputs = ExitStack()  # of the command that runs; the program closes it
 
 
 def hold_output(path: Path, *, is_folder: bool = False) -> None:

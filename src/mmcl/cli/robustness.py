@@ -10,7 +10,7 @@ import typer
 
 from mmcl.cli.options import CorpusArgument, RunArgument, hold_output
 from mmcl.cli.report import write_report
-from mmcl.errors import RunError
+from mmcl.files import write_json
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -63,7 +63,7 @@ def robustness_command(
             command=_command(run, corpus, out, split),
             progress=lambda done, total: tell("predicting", done, total, {}),
         )
-    _write_result(folder, content)
+    write_json(folder / RESULT, content)
     console.print(_table(content))
     for line in [*crossing_sentences(content), *(f"note: {note}" for note in content["notes"])]:
         console.print(line, markup=False, highlight=False)
@@ -77,18 +77,6 @@ def _command(run: Path, corpus: Path, out: Path | None, split: str) -> str:
     words += [] if out is None else ["--out", str(out)]
     words += [] if split == "test" else ["--split", split]
     return shlex.join(words)
-
-
-def _write_result(folder: Path, content: Mapping[str, Any]) -> None:
-    from mmcl.files import write_json
-
-    try:
-        write_json(folder / RESULT, content)
-    except OSError as fault:
-        raise RunError(
-            f"{folder}: no result can be kept here ({fault.strerror or fault}).\n"
-            "  Give a folder you may write to: --out DIR"
-        ) from None
 
 
 def _table(content: Mapping[str, Any]) -> Table:
