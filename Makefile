@@ -50,9 +50,9 @@ format: $(INSTALLED) ## Format and mend what can be mended
 clean: ## Remove the environment and what the demo made
 	rm -rf $(VENV) demo
 
-# torch first and pinned: an open range can pull gigabytes of CUDA packages.
+# torch first, from an index of one's choice: the plain one brings gigabytes of CUDA packages on Linux.
 $(INSTALLED): pyproject.toml constraints.txt
 	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
-	$(BIN)/python -m pip install --quiet -c constraints.txt torch
+	$(BIN)/python -m pip install --quiet -c constraints.txt $(if $(TORCH_INDEX),--index-url $(TORCH_INDEX)) torch
 	$(BIN)/python -m pip install --quiet -c constraints.txt -e '.[dev]'
 	touch $@

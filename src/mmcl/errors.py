@@ -13,7 +13,9 @@ that shows more. The command line prints it without a traceback and exits with
     ├── MediaError            a media file cannot be read, or holds nothing that can be used
     ├── ShapeError            a tensor does not fit the call it was given to
     ├── TrainingError         training cannot start or go on
+    │   └── DivergedError       the loss stopped being finite
     ├── RunError              a run folder is missing, incomplete or of another kind
+    ├── BusyError             another command writes the output now
     ├── DiskError             a file cannot be written: the disk is full, for example
     └── MissingExtraError     an optional dependency is not installed
 """
@@ -26,9 +28,11 @@ from difflib import get_close_matches
 from mmcl.plain import plain
 
 __all__ = [
+    "BusyError",
     "ConfigError",
     "DatasetError",
     "DiskError",
+    "DivergedError",
     "MMCLError",
     "MediaError",
     "MissingExtraError",
@@ -88,11 +92,19 @@ class ShapeError(MMCLError, ValueError):
 
 
 class TrainingError(MMCLError):
-    """Training cannot start or go on: the loss is not finite, for example."""
+    """Training cannot start or go on: a batch does not fit into memory, for example."""
+
+
+class DivergedError(TrainingError):
+    """The loss of a training stopped being finite."""
 
 
 class RunError(MMCLError):
     """A run folder is missing, incomplete or of another kind."""
+
+
+class BusyError(MMCLError):
+    """Another command is writing the same output at this moment."""
 
 
 class DiskError(MMCLError):

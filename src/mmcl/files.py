@@ -1,27 +1,42 @@
-"""Writing of files that are complete or absent, and clear errors if a disk takes no more."""
+"""Writing of files that are complete or absent, and clear errors if a disk takes no more.
+
+A command holds its output while it works (:func:`hold_output`), writes every file under a
+temporary name (:func:`complete_file`), and forces it to the disk before it gets its name.
+"""
 
 from __future__ import annotations
 
 import errno
 import json
 import os
+import shlex
+import socket
+import sys
 import tempfile
+import time
 from collections.abc import Collection, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
-from typing import Any, NoReturn
+from typing import IO, Any, NoReturn
 
-from mmcl.errors import DiskError, MMCLError, RunError
+from mmcl.errors import BusyError, DiskError, MMCLError, RunError
 from mmcl.limits import check_regular
 
 __all__ = [
+    "LOCK",
     "NO_ROOM",
     "complete_file",
+    "csv_cell",
     "disk_error",
     "disk_errors",
+    "hold_output",
+    "make_folder",
     "read_json",
     "reading",
     "remove_unfinished",
+    "sync_folder",
+    "take_lock",
+    "unfinished_name",
     "write_json",
     "write_text",
 ]
@@ -47,6 +62,8 @@ _DAMAGE = (
     *(RecursionError, MemoryError, EOFError),
 )
 _TRAIN_AGAIN = "train again: mmcl train CORPUS --out NEW"
+LOCK = ".lock"
+"""End of the name of a lock: of a folder's own, in the folder, or of a file, beside it."""
 _SOMEWHERE = "a file that was being written, or the output"  # a failed write names no file
 NO_ROOM = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 """Numbers of the system's errors that only writing can have: nothing more fits."""
@@ -117,8 +134,8 @@ def complete_file(path: Path) -> Iterator[Path]:
     """Context that writes a file which is either complete or absent, whatever happens.
 
     The block writes to a temporary path in the same folder. If it ends without an error, the
-    content is forced to the disk and renamed to ``path``, replacing a file of that name. After
-    an error nothing is left behind.
+    content is forced to the disk and renamed to ``path``, replacing a file of that name, and
+    the new name is forced to the disk too. After an error nothing is left behind.
 
     Args:
         path: Final path of the file; its folder is made if necessary.
@@ -139,7 +156,7 @@ def complete_file(path: Path) -> Iterator[Path]:
         'whole'
     """
     with disk_errors(path, codes=NO_ROOM):
-        path.parent.mkdir(parents=True, exist_ok=True)
+        make_folder(path.parent)
         handle, name = tempfile.mkstemp(
             prefix=f".{path.name}.", suffix=f"{_UNFINISHED}{path.suffix}", dir=path.parent
         )
@@ -152,6 +169,7 @@ def complete_file(path: Path) -> Iterator[Path]:
             # mkstemp lets only the owner read; a result is an ordinary file.
             unfinished.chmod(0o644)
             unfinished.replace(path)
+            _sync(path.parent)
         finally:
             unfinished.unlink(missing_ok=True)
 
@@ -199,13 +217,171 @@ def _refuse_constant(name: str) -> NoReturn:
     raise ValueError(f"{name} is no number of JSON")
 
 
-def remove_unfinished(folder: Path) -> None:
-    """Remove the temporary files of processes that were killed while they wrote into a folder.
+def make_folder(path: Path) -> None:
+    """Make a folder and those above it, and force their names to the disk.
 
-    No other process may be writing into the folder.
+    Raises:
+        OSError: If it cannot be made.
     """
-    for path in folder.glob(f".*{_UNFINISHED}*"):
-        path.unlink(missing_ok=True)
+    new = [folder for folder in (path, *path.parents) if not folder.exists()]
+    path.mkdir(parents=True, exist_ok=True)
+    for folder in new:
+        _sync(folder.parent)
+
+
+def sync_folder(folder: Path) -> None:
+    """Force to the disk what a library wrote: all files of a folder, and its own name."""
+    for path in [*folder.rglob("*"), folder, folder.parent]:
+        _sync(path)
+
+
+def _sync(path: Path) -> None:
+    """Force a file, or the names in a folder, to the disk."""
+    try:
+        handle = os.open(path, os.O_RDONLY)
+    except PermissionError:  # Windows opens no folders
+        return
+    try:
+        os.fsync(handle)
+    except OSError as fault:
+        if fault.errno not in (errno.EINVAL, errno.ENOTSUP):  # some file systems sync no folders
+            raise
+    finally:
+        os.close(handle)
+
+
+def unfinished_name(path: Path) -> Path:
+    """Return the temporary name of a file or folder that one process at a time writes."""
+    return path.with_name(f".{path.stem}{_UNFINISHED}{path.suffix}")
+
+
+def remove_unfinished(folder: Path, name: str = "") -> None:
+    """Remove the temporary files of processes that were killed while they wrote.
+
+    Args:
+        folder: Their folder. No other process may be writing these files.
+        name: The output they belong to. Default: all in the folder.
+    """
+    with suppress(FileNotFoundError):
+        for path in [path for path in folder.iterdir() if _UNFINISHED in path.name]:
+            if path.name.startswith(f".{name}"):
+                path.unlink(missing_ok=True)
+
+
+def csv_cell(text: str) -> str:
+    """Return the text of a csv cell so that no spreadsheet runs it as a formula.
+
+    A text that begins like a formula gets an apostrophe in front. Numbers stay as they are.
+
+    Example:
+        >>> csv_cell("=1+1"), csv_cell("-0.5 0.2"), csv_cell("well")
+        ("'=1+1", '-0.5 0.2', 'well')
+    """
+    if not text.startswith(("=", "+", "-", "@", "\t", "\r", "\n")):
+        return text
+    try:
+        numbers = [float(word) for word in text.split()]
+    except ValueError:
+        numbers = []
+    return text if numbers else f"'{text}"
+
+
+# ---------------------------------------------------------------- one command per output
+
+
+@contextmanager
+def hold_output(path: Path, *, is_folder: bool = False) -> Iterator[None]:
+    """Context in which this command alone writes an output: probed first, and locked.
+
+    Before any work it is certain that the output can be written. What a killed process left of
+    it is removed. The lock is a file beside the output, or in it if it is a folder. It ends with
+    the process, however that ends.
+
+    Args:
+        path: The file or folder that the block writes.
+        is_folder: Whether it is a folder.
+
+    Raises:
+        BusyError: If another command writes it now.
+        DiskError: If nothing can be written there.
+    """
+    if _is_further_process():  # the first one holds it for all
+        yield
+        return
+    folder = path if is_folder else path.parent
+    name = folder / (LOCK if is_folder else f".{path.name}{LOCK}")
+    is_new = not folder.exists()
+    try:
+        if path.is_dir() and not is_folder:
+            raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR))
+        make_folder(folder)
+        lock = _hold(name, path)
+    except OSError as fault:
+        reason = disk_error(fault, path)
+        raise reason or DiskError(
+            f"{path}: nothing can be written there ({fault.strerror or fault})",
+            "Give a place where you may write.",
+        ) from None
+    try:
+        remove_unfinished(folder, "" if is_folder else f"{path.name}.")
+        yield
+    finally:
+        name.unlink(missing_ok=True)
+        lock.close()
+        if is_new:
+            with suppress(OSError):  # something was written into it
+                folder.rmdir()
+
+
+def _is_further_process() -> bool:
+    """True in all processes of one training but the first, which Fabric or torchrun counts."""
+    return os.environ.get("RANK", os.environ.get("LOCAL_RANK", "0")) != "0"
+
+
+def _hold(name: Path, output: Path) -> IO[bytes]:
+    """Take the lock of an output, and write into it who holds it."""
+    while True:
+        lock = name.open("a+b")
+        if not take_lock(lock):
+            lock.seek(0)
+            holder = lock.read(1000).decode(errors="replace").strip() or "another process"
+            lock.close()
+            raise BusyError(
+                f"{output}: another command is writing it: {holder}.\n"
+                "  Wait until it has ended, or give another: --out"
+            )
+        with suppress(FileNotFoundError):
+            if os.path.samestat(os.fstat(lock.fileno()), name.stat()):
+                break
+        lock.close()  # its holder removed it after we had opened it
+    lock.truncate(0)
+    lock.write(_this_process().encode(errors="replace"))
+    lock.flush()
+    return lock
+
+
+def _this_process() -> str:
+    """Return number, machine, command and start of this process, for whoever waits for it."""
+    command = shlex.join([Path(sys.argv[0]).name, *sys.argv[1:]])[:200]
+    since = time.strftime("%Y-%m-%d %H:%M:%S")
+    return f"process {os.getpid()} on {socket.gethostname()} since {since} ({command})"
+
+
+def take_lock(lock: IO[bytes]) -> bool:
+    """Take the lock of an open file until it is closed; return whether nobody else has it.
+
+    Where there are no such locks (Windows, some file systems) everybody gets it.
+    """
+    with suppress(ImportError):
+        import fcntl
+
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            return False
+        except OSError:
+            return True
+    return True
 
 
 def write_text(path: Path, text: str) -> None:

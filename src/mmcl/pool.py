@@ -32,7 +32,7 @@ Engine = Literal["local", "ray"]
 """Whose processes do the work: our own on this machine, or those of Ray."""
 
 _LOOK_AGAIN = 1.0  # seconds between two calls of ``look``
-_PATIENCE = 5.0  # seconds that a process has to end before it is killed
+_PATIENCE = 3.0  # seconds that a process has to end before it is killed
 
 _Task = TypeVar("_Task")
 _Answer = TypeVar("_Answer")
@@ -256,13 +256,25 @@ def _interrupts_held_back() -> Iterator[None]:
 
 
 def end_with_parent() -> None:
-    """End this worker process as soon as the process that started it is gone."""
-    threading.Thread(target=_exit_after_parent, daemon=True).start()
+    """End this worker process as soon as the process that started it is gone.
 
-
-def _exit_after_parent() -> None:
+    Whoever killed the parent cannot end its workers, and nobody waits for them now. A thread
+    waits for the parent's end. A library that holds the interpreter's lock stops the thread, so
+    the system is asked for a signal too; on Linux it ends a process without the lock.
+    """
     parent = parent_process()
-    if parent is not None:
+    if parent is None:
+        return
+    if hasattr(os, "O_ASYNC"):
+        import fcntl
+
+        signal.signal(signal.SIGIO, signal.SIG_DFL)
+        fcntl.fcntl(parent.sentinel, fcntl.F_SETOWN, os.getpid())
+        flags = fcntl.fcntl(parent.sentinel, fcntl.F_GETFL)
+        fcntl.fcntl(parent.sentinel, fcntl.F_SETFL, flags | os.O_ASYNC)
+
+    def watch() -> None:
         wait([parent.sentinel])
-        # Whoever killed the parent cannot end its workers, and nobody waits for them now.
         os._exit(1)
+
+    threading.Thread(target=watch, daemon=True).start()

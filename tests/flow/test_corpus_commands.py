@@ -343,9 +343,9 @@ def test_read_only_target(content, capsys, monkeypatch):
 def test_target_below_a_file(content, capsys):
     save(content)
     assert broken(capsys, "convert", "mosi.pkl", "mosi.pkl/x.arrow") == (
-        "DatasetError: mosi.pkl/x.arrow: cannot be written (File exists); "
-        "nothing was left behind.\n"
-        "  Give a file in a folder you may write to.\n"
+        "DiskError: mosi.pkl/x.arrow: nothing can be written there (File exists).\n"
+        "  Nothing was left behind of this file; all others are kept.\n"
+        "  Give a place where you may write.\n"
     )
 
 

@@ -124,8 +124,9 @@ def test_demo_refuses_a_file(tmp_path, capsys):
 
     assert main(["demo", "--out", str(out)]) == 1
     assert capsys.readouterr().err == (
-        f"RunError: {out}: is a file, and the demo needs a folder.\n"
-        "  Give another: mmcl demo --out DIR\n"
+        f"DiskError: {out}: nothing can be written there (File exists).\n"
+        "  Nothing was left behind of this file; all others are kept.\n"
+        "  Give a place where you may write.\n"
     )
     assert out.read_text() == "mine"
 
@@ -138,8 +139,9 @@ def test_demo_says_what_cannot_be_written(tmp_path, capsys):
 
     assert main(["demo", "--out", str(out)]) == 1
     assert capsys.readouterr().err == (
-        f"RunError: {out}: cannot be written (Not a directory).\n"
-        "  Give a folder you may write to: mmcl demo --out DIR\n"
+        f"DiskError: {out}: nothing can be written there (Not a directory).\n"
+        "  Nothing was left behind of this file; all others are kept.\n"
+        "  Give a place where you may write.\n"
     )
 
 

@@ -125,6 +125,8 @@ def test_a_name_that_somebody_else_gave_is_refused():
         ("http://localhost:9000", 403),
         ("http://evil.example", 403),
         ("null", 403),
+        ("http://[::1", 403),
+        ("http://[localhost:8760", 403),
     ],
 )
 def test_pages_of_others_change_nothing(origin, status):

@@ -4,7 +4,7 @@ import pytest
 
 from mmcl import errors
 from mmcl.errors import DiskError
-from mmcl.serve.problems import Problem, ServiceError, problem_of, unknown_problem
+from mmcl.serve.problems import Problem, ServiceError, problem_of, replace_names, unknown_problem
 
 
 @pytest.mark.parametrize(
@@ -38,6 +38,21 @@ def test_folders_become_names_the_longest_first():
     names = {"/srv/runs": "RUNS", "/srv/runs/talks": "talks", '"recording"': '"a.mp4"'}
     fault = errors.RunError('/srv/runs/talks: cannot read "recording" of /srv/runs/other')
     assert problem_of(fault, names).detail == 'talks: cannot read "a.mp4" of RUNS/other'
+
+
+@pytest.mark.parametrize(
+    ("text", "read"),
+    [
+        ("/srv/a: broken", "A: broken"),
+        ("in /srv/a.", "in A."),
+        ('href="/srv/a/page.html"', 'href="A/page.html"'),
+        ("/srv/ab /srv/a-b /srv/a.b x/srv/a", "/srv/ab /srv/a-b /srv/a.b x/srv/a"),
+        ("start. st and / stay", "start. st and / stay"),
+    ],
+)
+def test_only_whole_absolute_paths_are_replaced(text, read):
+    names = {"/srv/a": "A", ".": "DOT", "st": "ST", "/": "ROOT"}
+    assert replace_names(text, names) == read
 
 
 def test_unknown_problem_says_nothing():

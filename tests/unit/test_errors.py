@@ -15,7 +15,9 @@ PARENTS = {
     "MediaError": "MMCLError",
     "ShapeError": "MMCLError",
     "TrainingError": "MMCLError",
+    "DivergedError": "TrainingError",
     "RunError": "MMCLError",
+    "BusyError": "MMCLError",
     "DiskError": "MMCLError",
     "MissingExtraError": "MMCLError",
 }

@@ -161,23 +161,23 @@ def _sleep_after_first(folder, task, threads):
 SCRIPT = """
 import signal
 import sys
-from fakes.tasks import sign_and_sleep
+from fakes.tasks import sign_and_hold_the_lock, sign_and_sleep
 from mmcl.pool import run_tasks
 
 if __name__ == "__main__":
     # A job that a shell runs in the background ignores Ctrl-C, and so would its children.
     signal.signal(signal.SIGINT, signal.default_int_handler)
     try:
-        list(run_tasks(sign_and_sleep, [sys.argv[1]] * 2, workers=2))
+        list(run_tasks(WORK, [sys.argv[1]] * 2, workers=2))
     except KeyboardInterrupt:
         print("stopped")
 """
 
 
-@pytest.fixture
-def parent(tmp_path):
-    """A process with two workers that sleep; its session is its own."""
-    (tmp_path / "script.py").write_text(SCRIPT)
+@pytest.fixture(params=["sign_and_sleep", "sign_and_hold_the_lock"])
+def parent(tmp_path, request):
+    """A process with two workers that are busy for a minute; its session is its own."""
+    (tmp_path / "script.py").write_text(SCRIPT.replace("WORK", request.param))
     signs = tmp_path / "signs"
     signs.mkdir()
     process = subprocess.Popen(
@@ -199,7 +199,9 @@ def test_workers_end_when_their_parent_is_killed(parent):
     assert all(_is_alive(pid) for pid in parent.workers)
     parent.kill()
     parent.wait()
+    killed = time.monotonic()
     _wait_for(lambda: not any(_is_alive(pid) for pid in parent.workers))
+    assert time.monotonic() - killed < 5
 
 
 def test_interrupt_from_the_keyboard_ends_all_without_a_traceback(parent):
@@ -212,7 +214,9 @@ def test_interrupt_from_the_keyboard_ends_all_without_a_traceback(parent):
 @pytest.mark.parametrize("seconds", [0.15, 0.3])
 def test_interrupt_while_workers_start_prints_no_traceback(tmp_path, seconds):
     (tmp_path / "script.py").write_text(
-        SCRIPT.replace("    try:", "    try:\n        print(1, flush=True)")
+        SCRIPT.replace("WORK", "sign_and_sleep").replace(
+            "    try:", "    try:\n        print(1, flush=True)"
+        )
     )
     process = subprocess.Popen(
         [sys.executable, str(tmp_path / "script.py"), str(tmp_path)],

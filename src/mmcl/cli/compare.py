@@ -10,7 +10,7 @@ from typing import Annotated, Any
 
 import typer
 
-from mmcl.cli.options import CorpusArgument, EngineOption
+from mmcl.cli.options import CorpusArgument, EngineOption, hold_output
 from mmcl.cli.report import write_report
 from mmcl.cli.train import fitting_workers, live_table, preset_for, read_seeds
 from mmcl.errors import UsageError
@@ -65,6 +65,7 @@ def compare_command(
     """
     from mmcl.runs.comparison import model_entries, prepare_corpus
 
+    hold_output(out, is_folder=True)
     loaded, path = prepare_corpus(corpus, out)
     source = config or preset_for(loaded.card)
     entries, notes = model_entries(
@@ -109,6 +110,7 @@ def ablate_command(
     from mmcl.runs.ablation import ablation_entries, modalities_left_out
     from mmcl.runs.comparison import prepare_corpus
 
+    hold_output(out, is_folder=True)
     loaded, path = prepare_corpus(corpus, out)
     source = config or preset_for(loaded.card)
     entries = ablation_entries(

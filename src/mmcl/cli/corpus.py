@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
+from mmcl.cli.options import hold_output
 from mmcl.errors import UsageError
 from mmcl.plain import without_controls
 from mmcl.types import TaskKind
@@ -109,6 +110,7 @@ def convert(
 
     sources, target = _sources_and_target(paths, out)
     names = _renaming(rename or ())
+    hold_output(target)
     with _progress(f"reading {' '.join(sources)}") as progress:
         card = convert_corpus(
             sources,
@@ -294,6 +296,7 @@ def plant(
         widths=widths,
     )
     card = plant_card(settings)
+    hold_output(target)
     with _progress(f"planting {target}") as progress:
         # Clips are made one at a time and written at once: few are in memory.
         clips = progress(plant_clips(settings), train + valid + test)

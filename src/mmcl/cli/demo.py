@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Annotated, NamedTuple
 
 import typer
 
+from mmcl.cli.options import hold_output
 from mmcl.cli.report import REPORT, write_report
 from mmcl.errors import DatasetError, DiskError, RunError
 from mmcl.types import VARIANTS
@@ -54,6 +55,7 @@ def demo_command(
 
       mmcl demo --quick --out /tmp/demo
     """
+    hold_output(out, is_folder=True)
     run_demo(out, make_plan(quick=quick))
 
 
@@ -139,10 +141,6 @@ def _table(rows: Mapping[str, Mapping[str, float | None]], epochs: int) -> Table
 
 def _remove_earlier_demo(out: Path) -> None:
     """Remove the files of an earlier demo; refuse if another file is in the way."""
-    if out.exists() and not out.is_dir():
-        raise RunError(
-            f"{out}: is a file, and the demo needs a folder.\n  Give another: mmcl demo --out DIR"
-        )
     paths = [out / name for name in (METRICS, REPORT, CORPUS, *VARIANTS)]
     paths = [path for path in paths if path.exists() or path.is_symlink()]
     in_the_way = [path.name for path in paths if not _is_from_demo(path)]

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 
-from mmcl.cli.options import RunArgument
+from mmcl.cli.options import RunArgument, hold_output
 from mmcl.cli.report import write_report
 
 if TYPE_CHECKING:
@@ -68,6 +68,7 @@ def explain_command(
     folder = run / "explanation" if out is None else out
     options = ["--split", split, "--clips", str(clips), "--out", str(folder)]
     opened, loaded = Run.load(run), read_corpus(corpus)
+    hold_output(folder, is_folder=True)
     with training_progress() as progress:
         content = explain(
             opened,

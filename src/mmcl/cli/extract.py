@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
-from mmcl.cli.options import EngineOption
+from mmcl.cli.options import EngineOption, hold_output
 from mmcl.errors import UsageError
 from mmcl.pool import check_workers
 
@@ -94,6 +94,7 @@ def extract_command(
     check_workers(workers, engine)
     if task == "classes" and label_range is not None:
         raise UsageError("--label-range is the range of scores; --task classes has none")
+    hold_output(out)
     gathered = gather(
         sources, kind=task, label_range=_checked_range(label_range), language=language
     )

@@ -2,10 +2,17 @@
 
 from __future__ import annotations
 
+import io
+import signal
 import sys
-from collections.abc import Sequence
+import threading
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from types import FrameType
+from typing import Any
 
 import typer
+from typer.core import TyperGroup
 
 from mmcl.cli import corpus
 from mmcl.cli.compare import ablate_command, compare_command
@@ -15,6 +22,7 @@ from mmcl.cli.explain import explain_command
 from mmcl.cli.export import export_command
 from mmcl.cli.extract import extract_command
 from mmcl.cli.lint_table import lint_table_command
+from mmcl.cli.options import release_outputs
 from mmcl.cli.predict import predict_command
 from mmcl.cli.report import report_command
 from mmcl.cli.robustness import robustness_command
@@ -29,13 +37,25 @@ __all__ = ["app", "main"]
 INTERRUPTED = 130  # exit code of typer after Ctrl-C
 STOPPED = "To continue, give the same command again; mmcl train also needs --resume."
 
+
+class _Program(TyperGroup):
+    """All commands; when one has ended, others may write its outputs."""
+
+    def invoke(self, ctx: Any) -> Any:
+        try:
+            return super().invoke(ctx)
+        finally:
+            release_outputs()
+
+
 app = typer.Typer(
+    cls=_Program,
     name="mmcl",
     help=(
         "Predict sentiment from words, voice and face, and show what led to it.\n\n"
         "Start with: mmcl demo\n\n"
-        "Exit codes: 0 done, 1 failed, 2 wrong usage. To see the traceback of an error:\n"
-        "mmcl --debug COMMAND"
+        "Exit codes: 0 done, 1 failed, 2 wrong usage, 143 stopped by SIGTERM.\n"
+        "To see the traceback of an error: mmcl --debug COMMAND"
     ),
     no_args_is_help=True,
     pretty_exceptions_enable=False,
@@ -69,7 +89,15 @@ def _options(
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run a command line, by default the one of this process; return the exit code."""
-    arguments = list(sys.argv[1:] if argv is None else argv)
+    _replace_missing_letters()
+    with _stop_signals() as received:
+        code = _run(list(sys.argv[1:] if argv is None else argv))
+    # A shell reports a program that a signal ended by this number.
+    return 128 + received[0] if received and code else code
+
+
+def _run(arguments: list[str]) -> int:
+    """Run a command line, and return its exit code; see :func:`main`."""
     # typer does not pass on --debug, and the handler below needs it.
     debug = "--debug" in arguments[:1]
     try:
@@ -89,6 +117,39 @@ def main(argv: Sequence[str] | None = None) -> int:
             sys.stderr.write(f"{type(error).__name__}: {error}\n")
         return error.exit_code
     return 0
+
+
+def _replace_missing_letters() -> None:
+    """Print ``?`` for a letter that the terminal's encoding lacks, in place of an error."""
+    if isinstance(sys.stdout, io.TextIOWrapper) and sys.stdout.errors == "strict":
+        sys.stdout.reconfigure(errors="replace")
+
+
+@contextmanager
+def _stop_signals() -> Iterator[list[int]]:
+    """Let SIGTERM and SIGHUP stop a command as Ctrl-C does; yield those that have come.
+
+    By default they would end this process at once, before it has ended its workers and removed
+    half-written files.
+    """
+    received: list[int] = []
+
+    def stop(number: int, frame: FrameType | None) -> None:
+        signal.signal(number, signal.SIG_IGN)  # a second one would disturb the clean-up
+        received.append(number)
+        raise KeyboardInterrupt
+
+    names = ("SIGTERM", "SIGHUP") if threading.current_thread() is threading.main_thread() else ()
+    numbers = [getattr(signal, name) for name in names if hasattr(signal, name)]
+    # One that is ignored (nohup) or handled by somebody else stays as it is.
+    numbers = [number for number in numbers if signal.getsignal(number) == signal.SIG_DFL]
+    for number in numbers:
+        signal.signal(number, stop)
+    try:
+        yield received
+    finally:
+        for number in numbers:
+            signal.signal(number, signal.SIG_DFL)
 
 
 if __name__ == "__main__":

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from mmcl.cli.options import RunArgument
+from mmcl.cli.options import RunArgument, hold_output
 from mmcl.errors import UsageError
 from mmcl.pool import Engine, check_workers
 
@@ -126,6 +126,7 @@ def _predict_corpus(
     from mmcl.runs.run import Run
 
     opened, loaded = Run.load(run), read_corpus(corpus)
+    hold_output(out)
     # Every seed has a network, and each of them predicts every clip.
     total = sum(loaded.card.counts.values()) * len(opened.seeds)
     with training_progress() as progress:
@@ -171,6 +172,9 @@ def _predict_media(
     # The stages take seconds to minutes and have no steps to count: a line says which one runs.
     with _show_stage() as stage:
         opened = Run.load(run)
+        for path in (out, plot):
+            if path is not None:
+                hold_output(path)
         timeline = predict_media(
             opened, media, transcript=transcript, language=language, progress=stage
         )

@@ -8,6 +8,7 @@ from typing import Annotated
 
 import typer
 
+from mmcl.cli.options import hold_output
 from mmcl.errors import RunError
 
 __all__ = ["report_command", "write_report"]
@@ -34,6 +35,8 @@ def report_command(
     """
     from mmcl.explain.report import find_results
 
+    find_results(folder)  # refuses a folder without any
+    hold_output(out or folder / REPORT)
     target = write_report(folder, out)
     # Name what is on the page, so that a missing result is noticed.
     names = ", ".join(str(result.path.relative_to(folder)) for result in find_results(folder))

@@ -8,9 +8,9 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 
-from mmcl.cli.options import CorpusArgument, RunArgument
+from mmcl.cli.options import CorpusArgument, RunArgument, hold_output
 from mmcl.cli.report import write_report
-from mmcl.errors import RunError
+from mmcl.files import write_json
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -54,6 +54,7 @@ def robustness_command(
 
     opened, loaded = Run.load(run), read_corpus(corpus)
     folder = run / "robustness" if out is None else out
+    hold_output(folder, is_folder=True)
     with training_progress() as tell:
         content = robustness(
             opened,
@@ -62,7 +63,7 @@ def robustness_command(
             command=_command(run, corpus, out, split),
             progress=lambda done, total: tell("predicting", done, total, {}),
         )
-    _write_result(folder, content)
+    write_json(folder / RESULT, content)
     console.print(_table(content))
     for line in [*crossing_sentences(content), *(f"note: {note}" for note in content["notes"])]:
         console.print(line, markup=False, highlight=False)
@@ -76,18 +77,6 @@ def _command(run: Path, corpus: Path, out: Path | None, split: str) -> str:
     words += [] if out is None else ["--out", str(out)]
     words += [] if split == "test" else ["--split", split]
     return shlex.join(words)
-
-
-def _write_result(folder: Path, content: Mapping[str, Any]) -> None:
-    from mmcl.files import write_json
-
-    try:
-        write_json(folder / RESULT, content)
-    except OSError as fault:
-        raise RunError(
-            f"{folder}: no result can be kept here ({fault.strerror or fault}).\n"
-            "  Give a folder you may write to: --out DIR"
-        ) from None
 
 
 def _table(content: Mapping[str, Any]) -> Table:

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from mmcl.cli.options import CorpusArgument
+from mmcl.cli.options import CorpusArgument, hold_output
 from mmcl.errors import UsageError
 from mmcl.pool import check_workers
 
@@ -81,6 +81,7 @@ def train_command(
     # Options are checked before the corpus is read, which may take a while.
     chosen_seeds = read_seeds(seeds)
     check_workers(workers or 1)
+    hold_output(out, is_folder=True)
     loaded = read_corpus(corpus)
     source = config or preset_for(loaded.card)
     settings = resolve_config(model=model, source=source, overrides=overrides or [])

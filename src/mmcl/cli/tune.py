@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from mmcl.cli.options import CorpusArgument, EngineOption
+from mmcl.cli.options import CorpusArgument, EngineOption, hold_output
 from mmcl.cli.report import write_report
 from mmcl.pool import check_workers
 
@@ -64,6 +64,7 @@ def tune_command(
     from mmcl.runs.tuning import tune
 
     check_workers(workers, engine)
+    hold_output(out, is_folder=True)
     loaded = read_corpus(corpus)
     settings = resolve_config(
         model=model, source=config or preset_for(loaded.card), overrides=overrides or []

@@ -14,13 +14,16 @@ import pyarrow.compute as pc
 from pyarrow import csv, parquet
 
 from mmcl.errors import DatasetError
-from mmcl.files import complete_file
+from mmcl.files import complete_file, csv_cell
 
 __all__ = ["write_result", "write_table"]
 
 
 def write_table(table: pa.Table, path: Path) -> None:
-    """Write a table of numbers, text and lists; in csv a list becomes words with spaces.
+    """Write a table of numbers, text and lists.
+
+    In csv a list becomes words with spaces, and a text that a spreadsheet would run as a formula
+    gets an apostrophe in front.
 
     Args:
         table: The table.
@@ -37,7 +40,7 @@ def write_table(table: pa.Table, path: Path) -> None:
             lines = (json.dumps(row, ensure_ascii=False, allow_nan=False) for row in rows)
             unfinished.write_text("".join(f"{line}\n" for line in lines), encoding="utf-8")
         else:
-            csv.write_csv(_without_nan(_without_lists(table)), unfinished)
+            csv.write_csv(_as_csv(_without_nan(table)), unfinished)
 
 
 def write_result(path: Path, text: str) -> None:
@@ -74,10 +77,12 @@ def _without_nan(table: pa.Table) -> pa.Table:
     return table
 
 
-def _without_lists(table: pa.Table) -> pa.Table:
+def _as_csv(table: pa.Table) -> pa.Table:
+    """Return a table without lists and formulas."""
     for index, field in enumerate(table.schema):
-        if pa.types.is_list(field.type):
-            lists = _known(table.column(index).to_pylist())
-            words = [None if items is None else " ".join(map(str, items)) for items in lists]
-            table = table.set_column(index, field.name, pa.array(words, pa.string()))
+        if pa.types.is_list(field.type) or pa.types.is_string(field.type):
+            values = _known(table.column(index).to_pylist())
+            texts = [" ".join(map(str, v)) if isinstance(v, list) else v for v in values]
+            cells = [None if text is None else csv_cell(text) for text in texts]
+            table = table.set_column(index, field.name, pa.array(cells, pa.string()))
     return table

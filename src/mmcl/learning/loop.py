@@ -36,18 +36,14 @@ from mmcl.corpus.batches import (
     shuffle_window,
 )
 from mmcl.corpus.store import Corpus, Split
-from mmcl.errors import ConfigError, DatasetError, DiskError, RunError, TrainingError
-from mmcl.files import disk_errors, remove_unfinished, write_json
+from mmcl.errors import ConfigError, DatasetError, DiskError, DivergedError, RunError, TrainingError
+from mmcl.files import disk_errors, make_folder, remove_unfinished, sync_folder, write_json
 from mmcl.learning.checkpoints import load_state, save_state
 from mmcl.learning.ddpg import DdpgLearner
 from mmcl.learning.fitted import DONE, MODEL, Fitted, read_fitted
 from mmcl.learning.history import EpochRow, tensorboard_loggers, write_history
 from mmcl.learning.inference import validation_loss
-from mmcl.learning.labelled_clips import (
-    check_clips,
-    labelled_clips,
-    too_large,
-)
+from mmcl.learning.labelled_clips import check_clips, labelled_clips, too_large
 from mmcl.learning.learner import BaselineLearner, Learner, PolicyLearner, StepReport
 from mmcl.learning.schedule import Schedule
 from mmcl.models.mmcl import MMCL
@@ -128,7 +124,7 @@ def fit(
     fabric = launch(config.runtime)
     if not (resume and (folder / DONE).exists()):
         with disk_errors(folder):
-            folder.mkdir(parents=True, exist_ok=True)
+            make_folder(folder)
             training = _Training(development, config, seed, folder, fabric, progress)
         _train(training, resume)
     fabric.barrier()
@@ -388,7 +384,7 @@ class _Training:
 
     def _check_finite(self, name: str, loss: float, when: str) -> None:
         if not math.isfinite(loss):
-            raise TrainingError(
+            raise DivergedError(
                 f"the {name} is {loss} {when}.\n"
                 "  Lower the step size: --set learning.learning_rate="
                 f"{self.config.learning.learning_rate / 10:g}\n"
@@ -452,6 +448,7 @@ class _Training:
         with disk_errors(self.folder / MODEL):
             try:
                 self.model.eval().save_pretrained(self.folder / MODEL)
+                sync_folder(self.folder / MODEL)
             except Exception:  # half a network is of no use, and the space is wanted
                 shutil.rmtree(self.folder / MODEL, ignore_errors=True)
                 raise

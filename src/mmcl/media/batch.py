@@ -21,7 +21,7 @@ from typing import Protocol
 from mmcl.corpus.schema import Card, Task
 from mmcl.corpus.store import write_corpus
 from mmcl.errors import DatasetError, DiskError, MediaError, MissingExtraError, MMCLError
-from mmcl.files import NO_ROOM, complete_file, disk_error, disk_errors, remove_unfinished
+from mmcl.files import NO_ROOM, complete_file, csv_cell, disk_error, disk_errors, remove_unfinished
 from mmcl.media.extract import Extracted, Extractor, with_versions
 from mmcl.media.folders.items import ExtractTask, Failure, Gathered, Item
 from mmcl.media.folders.leftovers import ERRORS, LISTED
@@ -265,7 +265,10 @@ def _write_errors(path: Path, failures: Sequence[Failure]) -> None:
         unfinished.open("w", newline="", encoding="utf-8", errors="backslashreplace") as file,
     ):
         file.write(f"{HEADER}\n")
-        rows = ((failure.item, " ".join(failure.cause.split())) for failure in failures)
+        rows = [
+            [csv_cell(failure.item), csv_cell(" ".join(failure.cause.split()))]
+            for failure in failures
+        ]
         csv.writer(file, lineterminator="\n").writerows(rows)
 
 

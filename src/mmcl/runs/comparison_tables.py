@@ -15,6 +15,7 @@ from typing import Any, NamedTuple
 
 from mmcl.evaluation.metrics import higher_is_better, metric_name
 from mmcl.evaluation.published_results import PublishedResult
+from mmcl.files import csv_cell
 
 __all__ = ["CSV_COLUMNS", "csv_table", "latex_table", "markdown_table"]
 
@@ -118,11 +119,14 @@ def csv_table(
     text = io.StringIO()
     writer = csv.DictWriter(text, CSV_COLUMNS, restval="", lineterminator="\n")
     writer.writeheader()
+    lines = []
     for row in content["rows"]:
         for metric in row[split]:
-            writer.writerow(_csv_line(content, row, metric, split))
-    for result in published:
-        writer.writerow(_published_line(result))
+            lines.append(_csv_line(content, row, metric, split))
+    lines += map(_published_line, published)
+    for line in lines:
+        cells = line.items()
+        writer.writerow({k: csv_cell(v) if isinstance(v, str) else v for k, v in cells})
     return text.getvalue()
 
 

@@ -16,8 +16,8 @@ from typing import Any, NamedTuple
 
 from mmcl.config import Config
 from mmcl.corpus.store import Corpus, open_corpus, write_corpus
-from mmcl.errors import ConfigError, DiskError, TrainingError
-from mmcl.files import disk_errors, remove_unfinished, write_json
+from mmcl.errors import ConfigError, DiskError, DivergedError, TrainingError
+from mmcl.files import disk_errors, remove_unfinished, unfinished_name, write_json
 from mmcl.learning.fitted import DONE
 from mmcl.learning.history import read_history
 from mmcl.learning.inference import score_split
@@ -193,7 +193,7 @@ def _train_and_measure(job: Job, development: Corpus) -> None:
         fitted = fit(development, job.config, seed=job.seed, folder=job.folder, resume=True)
         speed = _prediction_speed(fitted.model, development, job.config)
         cost["predict_clips_per_second"] = speed
-    except TrainingError as fault:
+    except DivergedError as fault:
         with disk_errors(job.folder):
             write_json(job.folder / DIVERGED, {"message": str(fault).splitlines()[0]})
     # The process has done nothing else, so its totals are those of the training.
@@ -234,7 +234,9 @@ def corpus_file(corpus: Corpus, folder: Path) -> Iterator[Path]:
     development = corpus.development()
     splits = [development.split("train"), development.split("valid")]
     clips = (clip for split in splits for clip in split.clips())
-    path = write_corpus(folder / ".development.arrow", development.card, clips)
+    # The next call removes what a killed one leaves.
+    path = unfinished_name(folder / "development.arrow")
+    write_corpus(path, development.card, clips)
     try:
         yield path.absolute()
     finally:

@@ -25,7 +25,7 @@ from mmcl.config import Config
 from mmcl.corpus.store import Corpus, open_corpus
 from mmcl.errors import DiskError, RunError, TrainingError
 from mmcl.extras import load
-from mmcl.files import NO_ROOM, complete_file, disk_errors, read_json, write_json
+from mmcl.files import LOCK, NO_ROOM, complete_file, disk_errors, read_json, write_json
 from mmcl.learning.fitted import MODEL
 from mmcl.learning.loop import CHECKPOINT, Progress, fit
 from mmcl.pool import Died, Engine, run_tasks
@@ -280,7 +280,7 @@ def _open_folder(
             refuse_other_version(folder / SEARCH, before)
             refuse_other(before, description, folder, f"What it searches: {folder / SEARCH}")
             return
-        if folder.exists() and any(folder.iterdir()):
+        if folder.exists() and any(path.name != LOCK for path in folder.iterdir()):
             raise RunError(
                 f"{folder}: holds files, and none of a search; nothing was changed.\n"
                 "  Give a new folder: --out DIR"

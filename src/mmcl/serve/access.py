@@ -113,7 +113,7 @@ class AccessControl:
                 )
         # A browser names the origin of the page that asks.
         origin = headers.get("origin")
-        is_foreign = origin is not None and urlsplit(origin).netloc != headers.get("host", "")
+        is_foreign = origin is not None and _netloc(origin) != headers.get("host", "")
         if is_foreign and scope["method"] not in ("GET", "HEAD", "OPTIONS"):
             return _refuse(
                 403,
@@ -169,6 +169,13 @@ def _hostname(url: str) -> str:
         return urlsplit(url).hostname or ""
     except ValueError:
         return ""
+
+
+def _netloc(url: str) -> str | None:
+    try:
+        return urlsplit(url).netloc
+    except ValueError:
+        return None
 
 
 def _refuse(

@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 import json
 import time
+from collections import Counter
 from collections.abc import AsyncIterator, Callable, Iterable, Sequence
 from contextlib import asynccontextmanager
 from importlib import metadata
@@ -23,7 +24,7 @@ from starlette.exceptions import HTTPException
 from starlette.requests import ClientDisconnect
 
 from mmcl.errors import MMCLError, UsageError
-from mmcl.files import disk_errors
+from mmcl.files import disk_errors, sync_folder
 from mmcl.runs.run import Run
 from mmcl.serve.access import AccessControl, as_answer
 from mmcl.serve.features import read_features
@@ -38,10 +39,16 @@ from mmcl.serve.openapi import (
     problems,
 )
 from mmcl.serve.page_files import EXAMPLE_CLIP, EXAMPLE_TRANSCRIPT, page_files
-from mmcl.serve.problems import Problem, ServiceError, problem_of, unknown_problem
+from mmcl.serve.problems import (
+    Problem,
+    ServiceError,
+    problem_of,
+    replace_names,
+    unknown_problem,
+)
 from mmcl.serve.recording_worker import Reader
 from mmcl.serve.results import FORMATS
-from mmcl.serve.service import Service, why_no_media
+from mmcl.serve.service import Service, loading, why_no_media
 from mmcl.serve.uploads import drain, read_body, receive
 
 __all__ = ["LOCAL_HOSTS", "create_app"]
@@ -123,18 +130,12 @@ def create_app(
 def _add_errors(app: FastAPI, service: Service) -> None:
     folders = [(service.store.folder, "the service's folder")]
     folders += [(run.folder, name) for name, run in service.runs.items()]
-    # Only whole paths: a relative one may be a part of any word.
-    names = {
-        str(path): name
-        for folder, name in folders
-        for path in (folder, folder.resolve())
-        if path.is_absolute()
-    }
+    names = {str(path): name for folder, name in folders for path in (folder, folder.resolve())}
 
     @app.exception_handler(MMCLError)
     async def expected_fault(request: Request, fault: MMCLError) -> Response:
         problem = problem_of(fault, names)
-        headers = {"Retry-After": "5"} if problem.status == 429 else None
+        headers = {"Retry-After": "5"} if problem.status in (429, 503) else None
         # A client that is still sending would otherwise see a broken connection, not the answer.
         if problem.status in (408, 413):
             await drain(request, service.limits)
@@ -173,11 +174,7 @@ def _add_health(app: FastAPI, service: Service) -> None:
     )
     async def readyz() -> Health:
         if not service.is_ready:
-            raise ServiceError(
-                "the models are still loading.\n  Try again in a few seconds.",
-                status=503,
-                kind="loading",
-            )
+            raise loading()
         return Health(status="ready")
 
     @app.get(
@@ -196,7 +193,7 @@ def _add_health(app: FastAPI, service: Service) -> None:
 def _add_models(app: FastAPI, service: Service) -> None:
     @app.get("/v1/models", tags=["models"], summary="The runs that are served")
     async def models() -> ModelsAnswer:
-        await service.loaded.wait()
+        await service.wait_until_loaded()
         return ModelsAnswer(models=[service.describe(name) for name in service.runs])
 
     one_report = asyncio.Lock()
@@ -220,9 +217,7 @@ def _report(name: str, run: Run) -> str:
 
     # The page names the run's folder, which clients shall not see.
     page = report_page(run.folder, command=f"mmcl report {name}")
-    for folder in {str(run.folder), str(run.folder.resolve())}:
-        page = page.replace(folder, name)
-    return page
+    return replace_names(page, {str(run.folder): name, str(run.folder.resolve()): name})
 
 
 def _add_predict(app: FastAPI, service: Service) -> None:
@@ -262,7 +257,7 @@ def _add_predict(app: FastAPI, service: Service) -> None:
 
 async def _predict_features(service: Service, name: str, request: Request) -> Response:
     expected = await service.expected(name)
-    body = await read_body(request, service.limits.max_body_bytes)
+    body = await read_body(request, service.limits)
     clips = read_features(body, expected, service.limits)
     answer = PredictAnswer(model=name, predictions=await service.batcher.predict(name, clips))
     return Response(answer.model_dump_json(), media_type="application/json")
@@ -275,14 +270,16 @@ async def _accept_recording(service: Service, name: str, request: Request) -> Jo
         hint = f"\n  Use one that does: {others}" if others else ""
         reason = why_no_media(service.runs[name])
         raise UsageError(f'"{name}" takes features only: {reason}.{hint}')
-    service.check_room()
+    client = request.client.host if request.client is not None else ""
+    service.check_room(client)
     identifier = new_id()
     folder = service.store.uploads / identifier
-    service.receiving += 1
+    service.receiving[client] += 1
     try:
         with disk_errors(folder):
             folder.mkdir()
             recording, language = await receive(request, folder, service.limits)
+            await asyncio.to_thread(sync_folder, folder)  # before the client is told of a job
         job = Job(
             id=identifier,
             model=name,
@@ -296,7 +293,8 @@ async def _accept_recording(service: Service, name: str, request: Request) -> Jo
         service.store.remove_upload(identifier)
         raise
     finally:
-        service.receiving -= 1
+        service.receiving[client] -= 1
+        service.receiving += Counter()  # forget clients who send nothing
 
 
 async def _answer_job(service: Service, job: Job, wait: float) -> Response:

@@ -107,8 +107,12 @@ def serve(
         load(package, "serving", extra="serve")
     uvicorn = load("uvicorn", "serving", extra="serve")
     from mmcl.serve.app import LOCAL_HOSTS, create_app
+    from mmcl.serve.connections import BACKLOG, OncePerMinute, guarded
 
     logging.basicConfig(format="%(asctime)s %(levelname)s %(name)s: %(message)s")
+    for handler in logging.getLogger().handlers:
+        handler.addFilter(OncePerMinute())
+    limits = limits or Limits()
     address = listening.getsockname()[0]
     app = create_app(runs, limits, state, token=token, hosts=(*LOCAL_HOSTS, address))
 
@@ -123,6 +127,8 @@ def serve(
         log_config=None,
         access_log=False,
         server_header=False,
+        http=guarded(limits),
+        backlog=BACKLOG,
         timeout_graceful_shutdown=_GRACE_SECONDS,
     )
     Server(config).run(sockets=[listening])

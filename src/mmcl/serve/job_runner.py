@@ -22,11 +22,22 @@ from mmcl.serve.recording_worker import Reader, RecordingWorker, during, out_of_
 from mmcl.serve.store import Store
 from mmcl.serve.supervisor import StageTimeoutError, Worker, WorkerError, WorkerMemoryError
 
-__all__ = ["JobRunner"]
+__all__ = ["JobRunner", "no_worker"]
 
 _IDLE_SECONDS = 1.0  # between two looks whether an idle worker is alive
-_RETRY_SECONDS = 30.0  # of rest after the worker could not be started
+_RETRY_SECONDS = 30.0  # of rest after a fault that is not of a recording
+_MOST_STARTS = 2  # that fail in a row, before the jobs that wait are failed, too
 _log = logging.getLogger("mmcl.serve")
+
+
+def no_worker() -> ServiceError:
+    """Return what clients are told while no recording can be predicted."""
+    return ServiceError(
+        "recordings cannot be read at the moment: the process for them does not start.\n"
+        "  The reason is in the service's log. Features are predicted all the same.",
+        status=503,
+        kind="no-workshop",
+    )
 
 
 class JobRunner:
@@ -48,8 +59,14 @@ class JobRunner:
             RecordingWorker, dict(folders), limits, make_reader, load_seconds=limits.load_seconds
         )
         self._queued = asyncio.Event()
+        self._faults = 0  # in a row
         self._running: Job | None = None
         counters.worker_memory.set_function(lambda: self.worker.memory)
+
+    @property
+    def is_resting(self) -> bool:
+        """True while no recording can be predicted, because of a fault in the service."""
+        return self._faults > 0
 
     def wake(self) -> None:
         """Tell the runner that a job was queued."""
@@ -65,20 +82,28 @@ class JobRunner:
         """Run jobs until this task is cancelled; a running job then goes back to the queue."""
         try:
             while True:
-                if not self.worker.is_ready and not await self._start():
-                    await asyncio.sleep(_RETRY_SECONDS)
-                elif not await self._run_next_job():
-                    with suppress(TimeoutError):
-                        await asyncio.wait_for(self._queued.wait(), _IDLE_SECONDS)
-                    self._queued.clear()
-        except Exception:
-            _log.exception("the service predicts no more recordings")
-            raise
+                await self._step()
         finally:
             if self._running is not None:
                 with suppress(DiskError):  # the next start finds it running, and queues it again
                     self._store.put_back(self._running.id)
             await self.worker.stop()
+
+    async def _step(self) -> None:
+        """Start the worker, run a job or wait for one; rest after a fault."""
+        try:
+            self._store.restore()
+            if self.worker.is_ready or await self._start():
+                self._faults = 0
+                if not await self._run_next_job():
+                    with suppress(TimeoutError):
+                        await asyncio.wait_for(self._queued.wait(), _IDLE_SECONDS)
+                    self._queued.clear()
+                return
+        except Exception:  # whatever it was, the service must not stop for good
+            _log.exception("recordings cannot be predicted; trying again in %g s", _RETRY_SECONDS)
+        self._faults += 1
+        await asyncio.sleep(_RETRY_SECONDS)
 
     async def _run_next_job(self) -> bool:
         """Run the job that has waited longest; return False where none waits.
@@ -98,20 +123,15 @@ class JobRunner:
         return True
 
     async def _start(self) -> bool:
-        """Start the worker; where it does not start, nobody shall wait for it."""
+        """Start the worker; where it fails again and again, nobody shall wait for it."""
         self._counters.worker_starts.inc()
         try:
             await self.worker.start()
         except WorkerError as fault:
             _log.error("the worker for recordings did not start (%s); trying again", fault)
-            no_worker = ServiceError(
-                "recordings cannot be read at the moment: the process for them does not start.\n"
-                "  The reason is in the service's log. Features are predicted all the same.",
-                status=503,
-                kind="no-workshop",
-            )
-            while (job := self._store.take()) is not None:
-                self._end(job, problem_of(no_worker))
+            if self._faults + 1 >= _MOST_STARTS:
+                while (job := self._store.take()) is not None:
+                    self._end(job, problem_of(no_worker()))
         return self.worker.is_ready
 
     async def _run_job(self, job: Job) -> None:

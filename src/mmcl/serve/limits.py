@@ -22,7 +22,15 @@ class Limits(BaseModel):
     max_seconds: float = Field(600.0, gt=0)
     max_transcript_bytes: int = Field(100_000, gt=0)
     upload_seconds: float = Field(600.0, gt=0)
-    # Recordings that wait or are being received; more are refused.
+    # A body of which fewer bytes come in this time is given up.
+    idle_seconds: float = Field(20.0, gt=0)
+    idle_bytes: int = Field(16 * 1024, gt=0)
+    # Time from opening a connection, or from the last answer, to the end of the next headers.
+    header_seconds: float = Field(10.0, gt=0)
+    # Open connections; fewer where the system allows fewer files. One client may have half of them.
+    max_connections: int = Field(512, gt=1)
+    # Recordings that wait or are being received; more are refused. Of those that are being
+    # received, one client may send three quarters.
     max_jobs: int = Field(32, gt=0)
     # The worker for recordings: seconds of one stage and of loading its models, and bytes.
     stage_seconds: float = Field(300.0, gt=0)

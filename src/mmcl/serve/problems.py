@@ -9,6 +9,7 @@ import logging
 import re
 from collections.abc import Mapping
 from http import HTTPStatus
+from pathlib import PurePath
 
 from pydantic import BaseModel, ConfigDict
 
@@ -21,7 +22,14 @@ from mmcl.errors import (
     UsageError,
 )
 
-__all__ = ["PROBLEM_TYPE", "Problem", "ServiceError", "problem_of", "unknown_problem"]
+__all__ = [
+    "PROBLEM_TYPE",
+    "Problem",
+    "ServiceError",
+    "problem_of",
+    "replace_names",
+    "unknown_problem",
+]
 
 _log = logging.getLogger("mmcl.serve")
 
@@ -79,7 +87,7 @@ _NO_ROOM = ServiceError(
 
 
 def problem_of(fault: MMCLError, names: Mapping[str, str] | None = None) -> Problem:
-    """Return an error as a problem; ``names`` replaces parts of its text, the longest first.
+    """Return an error as a problem; see :func:`replace_names` for ``names``.
 
     Example:
         >>> from mmcl.errors import RunError
@@ -95,12 +103,28 @@ def problem_of(fault: MMCLError, names: Mapping[str, str] | None = None) -> Prob
         status = next(number for error, number in _STATUS if isinstance(fault, error))
         # MediaError becomes media-error.
         kind = re.sub(r"(?<=[a-z])(?=[A-Z])", "-", type(fault).__name__).lower()
-    text = str(fault)
-    for old, new in sorted((names or {}).items(), key=lambda pair: len(pair[0]), reverse=True):
-        text = text.replace(old, new)
+    text = replace_names(str(fault), names or {})
     return Problem(
         type=f"urn:mmcl:{kind}", title=HTTPStatus(status).phrase, status=status, detail=text
     )
+
+
+def replace_names(text: str, names: Mapping[str, str]) -> str:
+    """Replace quoted names, and absolute paths where they stand alone or begin a longer path.
+
+    Anything else could be a part of some word: a relative path such as ``.`` or ``st``.
+
+    Example:
+        >>> replace_names("/srv/a/run.json, /srv/ab and . there", {"/srv/a": "a", ".": "here"})
+        'a/run.json, /srv/ab and . there'
+    """
+    for old, new in sorted(names.items(), key=lambda pair: len(pair[0]), reverse=True):
+        if old.startswith('"'):
+            text = text.replace(old, new)
+        elif PurePath(old).is_absolute() and PurePath(old).name:
+            whole = rf"(?<![\w./~-]){re.escape(old)}(?![\w-]|\.\w)"
+            text = re.sub(whole, lambda _, new=new: new, text)  # type: ignore[misc]
+    return text
 
 
 def unknown_problem(status: int = 500) -> Problem:

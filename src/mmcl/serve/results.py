@@ -19,7 +19,7 @@ from mmcl.explain.sentences import certainty, headline, label, sentence, tint
 from mmcl.explain.timeline import subtitles, timeline_table
 from mmcl.explain.timeline_means import extremes, means_table, speaker_sentences
 from mmcl.explain.timeline_page import timeline_page
-from mmcl.files import write_text
+from mmcl.files import sync_folder, unfinished_name, write_text
 from mmcl.runs.recordings import Timeline
 from mmcl.types import MODALITIES, Modality
 
@@ -78,7 +78,7 @@ def write_results(timeline: Timeline, folder: Path, *, model: str, duration: flo
     Raises:
         DiskError: If the disk has no room for it.
     """
-    unfinished = folder.with_name(f".{folder.name}.unfinished")
+    unfinished = unfinished_name(folder)
     shutil.rmtree(unfinished, ignore_errors=True)
     content = result_of(timeline, model=model, duration=duration)
     try:
@@ -90,6 +90,7 @@ def write_results(timeline: Timeline, folder: Path, *, model: str, duration: flo
         write_text(unfinished / "result.html", timeline_page(timeline))
         shutil.rmtree(folder, ignore_errors=True)
         unfinished.replace(folder)
+        sync_folder(folder)
     finally:
         shutil.rmtree(unfinished, ignore_errors=True)
 

@@ -5,18 +5,19 @@ from __future__ import annotations
 import asyncio
 import logging
 import time
+from collections import Counter
 from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import asynccontextmanager, suppress
 from importlib.util import find_spec
 from pathlib import Path
 
-from mmcl.errors import DiskError, UsageError, did_you_mean
+from mmcl.errors import UsageError, did_you_mean
 from mmcl.runs.run import Run
 from mmcl.serve.batching import Batcher
 from mmcl.serve.counters import Counters
 from mmcl.serve.feature_worker import FeatureWorker
 from mmcl.serve.features import Expected, Features
-from mmcl.serve.job_runner import JobRunner
+from mmcl.serve.job_runner import JobRunner, no_worker
 from mmcl.serve.jobs import Job
 from mmcl.serve.limits import MEDIA_TYPES, Limits
 from mmcl.serve.openapi import ClipAnswer, ModelAnswer, Reception, TaskAnswer
@@ -27,8 +28,10 @@ from mmcl.serve.store import Store
 from mmcl.serve.supervisor import Worker, WorkerError
 from mmcl.types import VARIANTS
 
-__all__ = ["Service", "why_no_media"]
+__all__ = ["Service", "loading", "why_no_media"]
 
+_RETRY_SECONDS = 30.0  # of rest after the networks could not be loaded
+_LONGEST_LOAD = 60.0  # seconds that a request waits for the networks
 _EXPIRY_SECONDS = 600.0  # between two looks for results that are too old
 _log = logging.getLogger("mmcl.serve")
 
@@ -52,7 +55,7 @@ class Service:
         self.counters = Counters()
         self.store = Store(state)
         self.loaded, self.closing = asyncio.Event(), asyncio.Event()
-        self.receiving = 0
+        self.receiving: Counter[str] = Counter()  # uploads under way, by the client's address
         self._job_change = asyncio.Event()
         self._expected: dict[str, Expected] = {}
         folders = {name: run.folder.resolve() for name, run in self.runs.items()}
@@ -130,21 +133,35 @@ class Service:
 
     async def expected(self, name: str) -> Expected:
         """Return the features that a run takes, once it is loaded."""
-        await self.loaded.wait()
+        await self.wait_until_loaded()
         return self._expected[name]
+
+    async def wait_until_loaded(self) -> None:
+        """Wait until the networks are loaded.
+
+        Raises:
+            ServiceError: If that takes too long.
+        """
+        try:
+            await asyncio.wait_for(self.loaded.wait(), _LONGEST_LOAD)
+        except TimeoutError:
+            raise loading() from None
 
     def takes_media(self, name: str) -> bool:
         """Return whether a run takes recordings."""
         return why_no_media(self.runs[name]) is None
 
     async def _load(self) -> None:
-        try:
-            await self.feature_worker.start()
-            self._expected = await self.feature_worker.call("expected")
-        except Exception:
-            _log.exception("the networks cannot be loaded")
-            raise
-        self.loaded.set()
+        while not self.loaded.is_set():
+            try:
+                await self.feature_worker.start()
+                self._expected = await self.feature_worker.call("expected")
+                self.loaded.set()
+            except Exception:
+                _log.exception(
+                    "the networks cannot be loaded; trying again in %g s", _RETRY_SECONDS
+                )
+                await asyncio.sleep(_RETRY_SECONDS)
 
     async def _predict(self, model: str, clips: Sequence[Features]) -> list[ClipAnswer]:
         """Predict clips in the worker, which is started again if it has died."""
@@ -162,13 +179,28 @@ class Service:
             ) from None
         return predicted
 
-    def check_room(self) -> None:
-        """Check that one more recording may come.
+    def check_room(self, client: str) -> None:
+        """Check that one more recording may come from a client.
 
         Raises:
-            ServiceError: If too many wait already.
+            ServiceError: If too many wait already, the client sends too many at once, or no
+                recording can be predicted at the moment.
         """
-        waiting = self.store.count("queued") + self.receiving
+        try:
+            self.store.restore()
+        except UsageError as fault:
+            _log.error("%s", fault)
+            raise no_worker() from fault
+        if self.job_runner is not None and self.job_runner.is_resting:
+            raise no_worker()
+        if self.receiving[client] >= max(1, self.limits.max_jobs * 3 // 4):
+            raise ServiceError(
+                f"{self.receiving[client]} recordings are being received from you already, which "
+                "is the most that may.\n  Try again when one of them is complete.",
+                status=429,
+                kind="busy",
+            )
+        waiting = self.store.count("queued") + self.receiving.total()
         if waiting >= self.limits.max_jobs:
             raise ServiceError(
                 f"{waiting} recordings wait already, which is the most that may.\n"
@@ -226,9 +258,20 @@ class Service:
     async def _expire(self) -> None:
         """Remove jobs that are older than results are kept, now and then."""
         while True:
-            with suppress(DiskError):  # they are removed the next time
+            try:
                 self.store.expire(time.time() - 3600 * self.limits.result_hours)
+            except Exception as fault:  # they are removed the next time
+                _log.error("old results were not removed: %s", fault)
             await asyncio.sleep(_EXPIRY_SECONDS)
+
+
+def loading() -> ServiceError:
+    """Return what clients are told while the networks are being loaded."""
+    return ServiceError(
+        "the models are still loading.\n  Try again in a few seconds.",
+        status=503,
+        kind="loading",
+    )
 
 
 def why_no_media(run: Run) -> str | None:

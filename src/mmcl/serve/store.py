@@ -15,20 +15,22 @@ results.
 from __future__ import annotations
 
 import json
+import logging
 import shutil
 import sqlite3
 import time
 from collections.abc import Iterable
-from contextlib import suppress
 from pathlib import Path
 from typing import IO, Any
 
 from mmcl.errors import DiskError, UsageError
-from mmcl.files import disk_errors
+from mmcl.files import disk_errors, take_lock
 from mmcl.serve.jobs import Job
 from mmcl.serve.problems import Problem, ServiceError, problem_of
 
 __all__ = ["RECORDING", "Store"]
+
+_log = logging.getLogger("mmcl.serve")
 
 RECORDING = "recording"
 """Name of an upload on the disk, whatever its own name."""
@@ -72,6 +74,10 @@ class Store:
     def __init__(self, folder: Path) -> None:
         self.folder = folder
         self.uploads, self.results = folder.absolute() / "uploads", folder.absolute() / "results"
+        self._open()
+
+    def _open(self) -> None:
+        folder = self.folder
         self._lock = _open_folder(folder, self.uploads, self.results)
         try:
             with disk_errors(folder / DATABASE):
@@ -79,7 +85,8 @@ class Store:
                 self._rows.row_factory = sqlite3.Row
                 self._rows.isolation_level = None  # every statement is its own transaction
                 self._rows.execute("pragma journal_mode = wal")
-                self._rows.execute("pragma synchronous = normal")
+                # A client that was told of a job, or of its end, shall find it after a power cut.
+                self._rows.execute("pragma synchronous = full")
                 self._rows.executescript(_SCHEMA)
         except DiskError:
             self._lock.close()
@@ -95,6 +102,19 @@ class Store:
         """Release the folder for another service."""
         self._rows.close()
         self._lock.close()
+
+    def restore(self) -> None:
+        """Make the folder again if somebody removed it; the jobs in it are lost.
+
+        Raises:
+            UsageError: If it cannot be made.
+        """
+        places = (self.folder / DATABASE, self.uploads, self.results)
+        if all(place.exists() for place in places):
+            return
+        _log.error("%s was removed while it was in use; its jobs are lost", self.folder)
+        self.close()
+        self._open()
 
     def add(self, job: Job) -> Job:
         """Queue a job whose upload is complete."""
@@ -281,21 +301,9 @@ def _open_folder(*folders: Path) -> IO[bytes]:
             f"{folder}: no jobs can be kept here ({fault.strerror or fault}).\n"
             "  Give a folder you may write to: --state DIR"
         ) from None
-    if not _locked(lock):
+    if not take_lock(lock):
         lock.close()
         raise UsageError(
             f"{folder}: another mmcl serve keeps its jobs here.\n  Give another folder: --state DIR"
         )
     return lock
-
-
-def _locked(lock: IO[bytes]) -> bool:
-    """Take the lock, which ends with this process; return whether nobody else has it."""
-    with suppress(ImportError):  # Windows has no such locks
-        import fcntl
-
-        try:
-            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except OSError:
-            return False
-    return True

@@ -79,17 +79,22 @@ class Worker:
         """Start a process, and wait until its object is made.
 
         Raises:
-            WorkerError: If the process ends meanwhile, or takes too long.
+            WorkerError: If it cannot be started, ends meanwhile, or takes too long.
         """
         self._is_loaded = False
+        _leave_removed_folder()
         context = clean_context(_PRELOADED)
         self._connection, theirs = context.Pipe()
         self._process = context.Process(
             target=_answer_calls, args=(theirs, self._make, self._arguments), daemon=True
         )
-        # Not in the event loop: the server that forks the process may still be importing.
-        await asyncio.to_thread(self._process.start)
-        theirs.close()
+        try:
+            # Not in the event loop: the server that forks the process may still be importing.
+            await asyncio.to_thread(self._process.start)
+        except (OSError, EOFError) as fault:  # that server has just ended, for example
+            raise WorkerError(f"{type(fault).__name__}: {fault}") from fault
+        finally:
+            theirs.close()
         await self._result(self._load_seconds)
         self._is_loaded = True
 
@@ -172,6 +177,14 @@ def begin_imports() -> None:
         from multiprocessing.forkserver import ensure_running
 
         ensure_running()
+
+
+def _leave_removed_folder() -> None:
+    """Leave the working folder if it was removed: no process can be started from there."""
+    try:
+        os.getcwd()
+    except FileNotFoundError:
+        os.chdir(Path(__file__).anchor)
 
 
 def _receive(connection: Connection, process: Any) -> Any:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import re
 import unicodedata
+from collections.abc import AsyncIterator
 from contextlib import suppress
 from pathlib import Path
 from typing import IO, Any
@@ -51,7 +52,7 @@ async def receive(request: Request, folder: Path, limits: Limits) -> tuple[str, 
     try:
         async with asyncio.timeout(limits.upload_seconds):
             parser = MultipartParser(_boundary(request), form.callbacks())
-            async for block in request.stream():
+            async for block in _blocks(request, limits):
                 parser.write(block)
             parser.finalize()
     except TimeoutError:
@@ -71,16 +72,41 @@ async def receive(request: Request, folder: Path, limits: Limits) -> tuple[str, 
     return form.result()
 
 
-async def read_body(request: Request, limit: int) -> bytes:
-    """Return the body of a request; more than ``limit`` bytes raise a ServiceError."""
+async def read_body(request: Request, limits: Limits) -> bytes:
+    """Return the body of a request; one that is too large or too slow raises a ServiceError."""
+    limit = limits.max_body_bytes
     _check_length(request, limit, "request")
     blocks, size = [], 0
-    async for block in request.stream():
+    async for block in _blocks(request, limits):
         size += len(block)
         if size > limit:
             raise _too_large("request", limit)
         blocks.append(block)
     return b"".join(blocks)
+
+
+async def _blocks(request: Request, limits: Limits) -> AsyncIterator[bytes]:
+    """Yield the body of a request; raise a ServiceError if it comes to a standstill."""
+    now = asyncio.get_running_loop().time
+    stream = request.stream()
+    began, size = now(), 0
+    while True:
+        try:
+            async with asyncio.timeout_at(began + limits.idle_seconds):
+                block = await anext(stream, None)
+        except TimeoutError:
+            raise ServiceError(
+                f"fewer than {limits.idle_bytes:,} bytes came in {limits.idle_seconds:g} s, so the "
+                "upload was given up.\n  Send it again over a better connection.",
+                status=408,
+                kind="too-slow",
+            ) from None
+        if block is None:
+            return
+        yield block
+        size += len(block)
+        if size >= limits.idle_bytes:
+            began, size = now(), 0
 
 
 async def drain(request: Request, limits: Limits) -> None:

@@ -1,5 +1,6 @@
 """Tables as files: what each format holds, and that a file is whole or absent."""
 
+import csv
 import json
 import os
 
@@ -93,3 +94,21 @@ def test_target_that_cannot_be_written(tmp_path, table):
     with pytest.raises(DatasetError) as caught:
         write_table(table, path)
     assert str(caught.value) == f"{path}: cannot be written (File exists)."
+
+
+def test_csv_runs_no_formula_and_numbers_stay_numbers(tmp_path):
+    texts = ["=1+1", "+cmd|' /C calc'!A0", "-2+3", "@SUM(A1)", "\t=1", "\r=1", "-0.5", "a=b", None]
+    numbers = [-1.5, *[2.0] * (len(texts) - 1)]
+    lists = [["=x", "y"], [-0.5, 0.25], *[None] * (len(texts) - 2)]
+    columns = {"text": texts, "number": numbers, "words": [v and list(map(str, v)) for v in lists]}
+    write_table(pa.table(columns), tmp_path / "t.csv")
+    with (tmp_path / "t.csv").open(newline="") as file:
+        rows = list(csv.reader(file))[1:]
+    assert [row[0] for row in rows] == [
+        *("'=1+1", "'+cmd|' /C calc'!A0", "'-2+3", "'@SUM(A1)", "'\t=1", "'\r=1"),
+        *("-0.5", "a=b", ""),
+    ]
+    assert [row[2] for row in rows[:3]] == ["'=x y", "-0.5 0.25", ""]
+    assert rows[0][1] == "-1.5"
+    write_table(pa.table(columns), tmp_path / "t.jsonl")
+    assert "'=1+1" not in (tmp_path / "t.jsonl").read_text()

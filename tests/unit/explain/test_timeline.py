@@ -408,3 +408,16 @@ def test_picture_of_stars_has_its_line_in_the_middle(timeline, tmp_path, monkeyp
     stars = timeline._replace(task=Task(kind="regression", low=1, high=5))
     draw_timeline(stars, tmp_path / "stars.png")
     assert drawn == [3]
+
+
+def test_ten_thousand_words_are_all_there(timeline):
+    repeats = 2500  # of four words
+    spans = tuple((3.0 * at, 3.0 * at + 2.0) for at in range(2 * repeats))
+    long = timeline._replace(
+        clips=timeline.clips * repeats, spans=spans, moments=timeline.moments * repeats
+    )
+    page = _Page(timeline_page(long))
+    assert len(page.of("word")) == 10_000
+    assert [page.of("utterance")[at]["id"] for at in (0, -1)] == ["u1", "u5000"]
+    assert subtitles(long).count(" --> ") == 5000
+    assert timeline_table(long).num_rows == 5000

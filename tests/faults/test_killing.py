@@ -1,0 +1,112 @@
+"""Commands killed at random moments and given again: the end is that of an undisturbed one."""
+
+import json
+import pickle
+import random
+import time
+
+import numpy as np
+import pyarrow.parquet as pq
+import pytest
+
+from fakes.commands import started
+from mmcl.corpus.plant import PlantSettings, plant_card, plant_clips
+from mmcl.corpus.store import write_corpus
+
+KILLS = 3
+EPOCHS = ["--set", "learning.epochs=6", "--set", "learning.batch_size=8"]
+MOMENT = 3.0  # seconds after the first file, at most, at which a command is killed
+
+
+@pytest.fixture(scope="module")
+def home(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("killing")
+    settings = PlantSettings(train=40, valid=10, test=10)
+    write_corpus(folder / "planted.arrow", plant_card(settings), plant_clips(settings))
+    generator = np.random.default_rng(1)
+    split = {
+        "text": generator.normal(size=(400, 20, 30)).astype(np.float32),
+        "audio": generator.normal(size=(400, 20, 20)).astype(np.float32),
+        "vision": generator.normal(size=(400, 20, 10)).astype(np.float32),
+        "id": [f"v{at}$_$0" for at in range(400)],
+        "regression_labels": generator.uniform(-3, 3, 400).astype(np.float32),
+    }
+    (folder / "foreign.pkl").write_bytes(pickle.dumps({"train": split}))
+    return folder
+
+
+def run_killed(words, out, seed, resume=()):
+    """Kill a command at random moments after its first file, then let it end."""
+    moments = random.Random(seed)
+    for _ in range(KILLS):
+        with started(*words, *(resume if out.exists() else ())) as process:
+            while process.poll() is None and not any(out.parent.rglob("*")):
+                time.sleep(0.01)
+            time.sleep(moments.uniform(0, MOMENT))
+            process.kill()
+            process.wait()
+    with started(*words, *(resume if (out / "run.json").exists() else ())) as process:
+        _, err = process.communicate(timeout=280)
+        assert process.returncode == 0, err
+
+
+def left_over(folder):
+    return [path for path in folder.rglob(".*") if path.name.startswith(".")]
+
+
+@pytest.mark.slow
+def test_killed_training_ends_bit_equal(home, tmp_path):
+    seeds = ["--seeds", "1,2", "--workers", "2"]
+    for name in ("killed", "whole"):
+        out = tmp_path / name / "run"
+        out.parent.mkdir()
+        words = ["train", home / "planted.arrow", "--out", out, *seeds, *EPOCHS]
+        if name == "killed":
+            run_killed(words, out, 1, ["--resume"])
+        else:
+            with started(*words) as process:
+                assert process.wait(280) == 0
+    killed, whole = tmp_path / "killed/run", tmp_path / "whole/run"
+    for seed in ("seed-1", "seed-2"):
+        weights = [(run / seed / "model/model.safetensors").read_bytes() for run in (killed, whole)]
+        assert weights[0] == weights[1]
+    tables = [pq.read_table(run / "predictions.parquet") for run in (killed, whole)]
+    assert tables[0].equals(tables[1])
+    assert left_over(killed) == []
+
+
+@pytest.mark.slow
+def test_killed_search_draws_the_same_trials(home, tmp_path):
+    pytest.importorskip("optuna")
+    results = {}
+    for name in ("killed", "whole"):
+        out = tmp_path / name / "search"
+        out.parent.mkdir()
+        words = ["tune", home / "planted.arrow", "--out", out, "--trials", "4", "--seeds", "1"]
+        words += ["--set", "learning.epochs=2"]
+        if name == "killed":
+            run_killed(words, out, 2)
+        else:
+            with started(*words) as process:
+                assert process.wait(280) == 0
+        content = json.loads((out / "tuning.json").read_text())
+        results[name] = [(trial["value"], trial["params"]) for trial in content["trials"]]
+        assert left_over(out) == []
+    assert results["killed"] == results["whole"]
+
+
+@pytest.mark.slow
+def test_killed_conversion_gives_the_same_file(home, tmp_path):
+    files = {}
+    for name in ("killed", "whole"):
+        out = tmp_path / name / "corpus.arrow"
+        out.parent.mkdir()
+        words = ["corpus", "convert", home / "foreign.pkl", out, "--max-lost", "1"]
+        if name == "killed":
+            run_killed(words, out, 3)
+        else:
+            with started(*words) as process:
+                assert process.wait(280) == 0
+        files[name] = out.read_bytes()
+        assert left_over(out.parent) == []
+    assert files["killed"] == files["whole"]
