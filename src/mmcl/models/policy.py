@@ -18,7 +18,7 @@ FIRST_KEEP_LOGIT = 2.0
 """First bias of a policy that draws. It keeps nearly nine steps of ten at the start and learns to
 drop. From a bias of 0 the predictor would learn with half of the steps withheld, and end worse."""
 HALF = 0.5
-"""Keep probability up to which a gated policy drops a step."""
+"""Keep probability up to which a gated policy drops a step in the end."""
 RISE = 0.5
 """Part of training during which that threshold rises from 0. Until then hardly a step is dropped,
 so that the policies learn from all of them."""
@@ -75,8 +75,8 @@ class PolicyModels(nn.Module):
     """Keep probabilities ``p_m[i] = sigmoid(w_m . S_m[i] + b_m)``, and actions made of them.
 
     A policy that acts softly takes the probability as action. A gated one drops the steps up to
-    a threshold t, and takes ``(p - t) / (1 - t)`` of the others; t is one half. In training it
-    rises from 0 to that.
+    a threshold t, and takes ``(p - t) / (1 - t)`` of the others. In training t rises from 0 to
+    one half. It is saved with the weights, so that a network predicts as it was validated.
 
     Args:
         num_modalities: Modalities m.
@@ -108,11 +108,14 @@ class PolicyModels(nn.Module):
         nn.init.uniform_(self.weight, -(width**-0.5), width**-0.5)
         self.refinement_steps = refinement_steps
         self.acts, self.keep = acts, keep
-        self.risen = 1.0  # part of its height that the threshold has in training
+        if acts == "gated":
+            self.register_buffer("threshold", torch.zeros(()))
+            self.threshold: Tensor
 
     def start_epoch(self, epoch: int, epochs: int) -> None:
         """Set the threshold of an epoch of training, counted from 0."""
-        self.risen = min(1.0, epoch / (RISE * epochs))
+        if self.acts == "gated":
+            self.threshold.fill_(HALF * min(1.0, epoch / (RISE * epochs)))
 
     def keep_logits(self, state: Tensor) -> Tensor:
         """Return ``w_m . s + b_m`` of every step s: ``[m, ..., n, d]`` in, ``[m, ..., n]`` out."""
@@ -159,8 +162,7 @@ class PolicyModels(nn.Module):
 
     def _gate(self, keep: Tensor, actions: Tensor, step_mask: Tensor) -> Tensor:
         """Return the actions of a gate on keep probabilities, ``[m, b, n]``."""
-        threshold = HALF * (self.risen if self.training else 1.0)
-        gated = (keep - threshold).clamp(min=0.0) / (1.0 - threshold)
+        gated = (keep - self.threshold).clamp(min=0.0) / (1.0 - self.threshold)
         if self.keep is None or self.training:
             return gated
         return gated * _among_largest(gated * actions, self.keep, step_mask)

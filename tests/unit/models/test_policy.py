@@ -165,8 +165,20 @@ def test_policy_gradient_reaches_the_policy_not_the_draw(make_policy, specific, 
 # Gates
 
 
-def test_gate_drops_up_to_one_half_and_weights_the_rest(make_policy, specific, mask):
-    policy = make_policy(acts="gated").eval()
+@pytest.fixture
+def make_gate(make_policy):
+    """Return a function that makes a gate at the end of training."""
+
+    def build(**options):
+        policy = make_policy(acts="gated", **options)
+        policy.start_epoch(1, 1)
+        return policy.eval()
+
+    return build
+
+
+def test_gate_drops_up_to_one_half_and_weights_the_rest(make_gate, specific, mask):
+    policy = make_gate()
     decision = policy(specific, mask, sample=True)  # nothing is drawn
     keep = policy.keep_logits(specific).sigmoid() * mask
     expected = torch.where(keep > 0.5, 2 * keep - 1, 0.0)
@@ -186,16 +198,25 @@ def test_threshold_rises_over_the_first_half_of_training(
     keep = policy.keep_logits(specific).sigmoid() * mask
     expected = ((keep - threshold) / (1 - threshold)).clamp(min=0)
     torch.testing.assert_close(policy(specific, mask).actions, expected, **TOLERANCE)
-    policy.eval()  # the threshold of prediction does not change
-    torch.testing.assert_close(
-        policy(specific, mask).actions, (2 * keep - 1).clamp(min=0), **TOLERANCE
-    )
+    # Validation and prediction have the same.
+    torch.testing.assert_close(policy.eval()(specific, mask).actions, expected, **TOLERANCE)
+
+
+def test_threshold_is_saved_with_the_weights(make_policy, specific, mask):
+    first, second = make_policy(acts="gated"), make_policy(acts="gated")
+    first.start_epoch(2, 10)
+    second.load_state_dict(first.state_dict())
+    assert torch.equal(first(specific, mask).actions, second(specific, mask).actions)
+    assert "threshold" not in make_policy().state_dict()
+
+
+def test_untrained_gate_drops_nothing(make_policy, specific, mask):
+    assert torch.equal(make_policy(acts="gated")(specific, mask).actions > 0, mask)
 
 
 @pytest.mark.parametrize("share", [0.01, 0.3, 1.0])
-def test_share_of_kept_steps_is_limited_clip_by_clip(make_policy, specific, mask, share):
-    free = make_policy(acts="gated").eval()
-    limited = make_policy(acts="gated", keep=share).eval()
+def test_share_of_kept_steps_is_limited_clip_by_clip(make_gate, specific, mask, share):
+    free, limited = make_gate(), make_gate(keep=share)
     limited.load_state_dict(free.state_dict())
     wanted, actions = free(specific, mask).actions, limited(specific, mask).actions
     for clip in range(CLIPS):
@@ -214,8 +235,8 @@ def test_training_has_no_limit(make_policy, specific, mask):
     assert torch.equal(limited(specific, mask).actions, free(specific, mask).actions)
 
 
-def test_kept_steps_teach_the_gate_and_dropped_ones_do_not(make_policy, specific, mask):
-    policy = make_policy(acts="gated").eval()
+def test_kept_steps_teach_the_gate_and_dropped_ones_do_not(make_gate, specific, mask):
+    policy = make_gate()
     specific.requires_grad_()
     actions = policy(specific, mask).actions
     actions.sum().backward()
