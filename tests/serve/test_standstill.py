@@ -111,7 +111,7 @@ def test_idle_upload_is_given_up_and_one_that_goes_on_is_not(place):
     )
     connection = place.connect(head)
     until(lambda: place.service.receiving.total() == 1)
-    answer = connection.recv(65536)
+    answer = read_all(connection)
     assert b"408 Request Timeout" in answer
     assert b"fewer than 1,000 bytes came in 1 s" in answer
     until(lambda: place.service.receiving.total() == 0)

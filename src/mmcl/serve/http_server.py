@@ -109,9 +109,10 @@ def serve(
     from mmcl.serve.app import LOCAL_HOSTS, create_app
     from mmcl.serve.connections import BACKLOG, OncePerMinute, guarded
 
-    logging.basicConfig(format="%(asctime)s %(levelname)s %(name)s: %(message)s")
-    for handler in logging.getLogger().handlers:
-        handler.addFilter(OncePerMinute())
+    handler = logging.StreamHandler()
+    handler.addFilter(OncePerMinute())
+    layout = "%(asctime)s %(levelname)s %(name)s: %(message)s"
+    logging.basicConfig(format=layout, handlers=[handler])
     limits = limits or Limits()
     address = listening.getsockname()[0]
     app = create_app(runs, limits, state, token=token, hosts=(*LOCAL_HOSTS, address))
