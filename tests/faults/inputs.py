@@ -91,8 +91,8 @@ _DAMAGES = (_flip, _flip, _overwrite, _overwrite, _cut, _doubled, _lost, _noise)
 # ---------------------------------------------------------------- wrong content
 
 
-def odd_value(random: Random) -> Any:
-    """Return a value where another one is expected."""
+def odd_value(random: Random, folds: tuple[int, ...] = (5, 30)) -> Any:
+    """Return a value where another one is expected; ``folds`` are depths of lists of lists."""
     makers = (
         lambda: None,
         lambda: random.choice((-1, 0, 10**9, 10**18, 10**400, True)),
@@ -107,8 +107,8 @@ def odd_value(random: Random) -> Any:
         lambda: np.array([None, "a", 1.5], dtype=object),
         lambda: np.full((3, 2), np.nan),
         lambda: np.array([1 + 2j, 3]),
-        lambda: _folded([1, 2], random.choice((5, 30))),
-        lambda: tuple(_folded((), random.choice((5, 30)))),
+        lambda: _folded([1, 2], random.choice(folds)),
+        lambda: _folded((), random.choice(folds)),
         lambda: np.float32(1.5),
     )
     return random.choice(makers)()
@@ -121,24 +121,28 @@ def _folded(value: Any, times: int) -> Any:
     return value
 
 
-def with_odd_parts(content: Any, random: Random) -> Any:
+def with_odd_parts(content: Any, random: Random, folds: tuple[int, ...] = (5, 30)) -> Any:
     """Return nested content with one to three of its parts replaced; it is not changed itself."""
     for _ in range(random.choice((1, 1, 2, 3))):
-        content = _replaced(content, random, depth=random.randrange(1, 5))
+        content = _replaced(content, random, random.randrange(1, 5), folds)
     return content
 
 
-def _replaced(content: Any, random: Random, depth: int) -> Any:
+def _replaced(content: Any, random: Random, depth: int, folds: tuple[int, ...]) -> Any:
     if depth == 0 or not isinstance(content, dict | list) or not content:
-        return odd_value(random)
+        return odd_value(random, folds)
     if isinstance(content, dict):
         key = random.choice(list(content))
         if depth == 1 and random.random() < 0.3:  # another name, of another type perhaps
             others = {other: value for other, value in content.items() if other != key}
             return {**others, random.choice((7, None, b"text", "x", (1, "a"), key)): content[key]}
-        return {**content, key: _replaced(content[key], random, depth - 1)}
+        return {**content, key: _replaced(content[key], random, depth - 1, folds)}
     index = random.randrange(len(content))
-    return [*content[:index], _replaced(content[index], random, depth - 1), *content[index + 1 :]]
+    return [
+        *content[:index],
+        _replaced(content[index], random, depth - 1, folds),
+        *content[index + 1 :],
+    ]
 
 
 # ---------------------------------------------------------------- pickles and npz
@@ -198,7 +202,7 @@ def _make_pickle(random: Random, folder: Path, canary: Path) -> Path:
     if random.random() < 0.03 and isinstance(content, dict):
         content = dict(content)
         content["self"] = content
-    raw = random.choice(_BOMBS)(random) if random.random() < 0.05 else _dumped(content, protocol)
+    raw = random.choice(_BOMBS)(random) if random.random() < 0.02 else _dumped(content, protocol)
     if random.random() < 0.2:
         raw = gzip.compress(raw, 1, mtime=0)
     path = folder / "input.pkl"
@@ -285,17 +289,22 @@ def _make_arrow(random: Random, folder: Path, canary: Path) -> Path:
     return path
 
 
+def _odd_json(text: str, random: Random) -> str:
+    """Return JSON with other parts; lists of lists are written out, so they are few."""
+    content = with_odd_parts(json.loads(text), random, folds=(2, 3))
+    return json.dumps(content, default=str, skipkeys=True)
+
+
 def _make_run(random: Random, folder: Path, canary: Path) -> Path:
     run = folder / "run"
     shutil.copytree(EARLIER_RUN / "run", run)
     files = sorted(path for path in run.rglob("*") if path.is_file() and path.suffix != ".md")
     path = random.choice(files)
     if path.suffix == ".json" and random.random() < 0.7:
-        content = with_odd_parts(json.loads(path.read_text()), random)
-        text = (
-            random.choice(("", "null", "[]", "[" * 100_000, "{}")) if random.random() < 0.3 else ""
-        )
-        path.write_text(text or json.dumps(content, default=str), errors="replace")
+        text = _odd_json(path.read_text(), random)
+        if random.random() < 0.3:
+            text = random.choice(("", "null", "[]", "[" * 100_000, "{}"))
+        path.write_text(text, errors="replace")
     elif path.suffix == ".safetensors" and random.random() < 0.3:
         raw = bytearray(path.read_bytes())
         raw[-4:] = random.choice((b"\x00\x00\xc0\x7f", b"\x00\x00\x80\x7f"))  # NaN, infinity
@@ -334,8 +343,7 @@ def _make_transcript(random: Random, folder: Path, canary: Path) -> Path:
     path = folder / f"input{suffix}"
     text = _TRANSCRIPTS[suffix]
     if suffix == ".json" and random.random() < 0.5:
-        content = with_odd_parts(json.loads(text), random)
-        path.write_text(json.dumps(content, default=str), errors="replace")
+        path.write_text(_odd_json(text, random), errors="replace")
     else:
         path.write_bytes(damaged(text.encode(random.choice(("utf-8", "utf-16"))), random))
     return path
@@ -348,7 +356,7 @@ def _make_labels(random: Random, folder: Path, canary: Path) -> Path:
     text = _LABELS.replace(",", random.choice(",,;\t"))
     if random.random() < 0.5:
         cells = text.split(",")
-        cells[random.randrange(len(cells))] = str(odd_value(random))[:1000]
+        cells[random.randrange(len(cells))] = str(odd_value(random, folds=(2, 3)))[:1000]
         text = ",".join(cells)
         (folder / "label.csv").write_text(text, encoding="utf-8", errors="replace")
     else:

@@ -537,7 +537,9 @@ def test_run_of_a_model_that_is_not_installed_is_refused(changed_run):
             id="card",
         ),
         pytest.param(
-            lambda run: run.update(seeds="1"), "seeds: must be whole numbers, got '1'", id="seeds"
+            lambda run: run.update(seeds="1"),
+            "seeds: must be different whole numbers, one at least, got '1'",
+            id="seeds",
         ),
     ],
 )
