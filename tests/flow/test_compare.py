@@ -15,6 +15,7 @@ from mmcl.cli.main import main
 from mmcl.corpus.plant import PlantSettings, plant_card, plant_clips
 from mmcl.corpus.store import open_corpus, write_corpus
 from mmcl.errors import DatasetError, RunError, TrainingError
+from mmcl.evaluation.planted import ROLE_METRICS
 from mmcl.learning.fitted import DONE
 from mmcl.learning.loop import build_model
 from mmcl.runs import comparison
@@ -65,7 +66,7 @@ def test_comparison_has_every_row_and_every_test(compared):
         "constant",
     ]
     tested = ["mae", "corr", "acc2_non0", "acc7"]
-    assert content["metrics"] == [*tested, "common_auroc", "action_auroc"]
+    assert content["metrics"] == [*tested, *ROLE_METRICS]
     assert {test["metric"] for test in content["tests"]} == set(tested)
     pairs = {(test["name"], test["metric"]) for test in content["tests"]}
     assert len(pairs) == len(content["tests"]) == 4 * 4

@@ -12,6 +12,7 @@ from mmcl.corpus.plant import PlantSettings
 from mmcl.explain.report import report_page
 
 KEYS = ["mae", "corr", "acc2_non0", "acc7", "common_auroc", "action_auroc"]
+KEYS += ["kept", "kept_precision", "kept_recall"]
 OWN = {"planted.arrow", "report.html", "metrics.json", "released", "calibrated"}
 
 

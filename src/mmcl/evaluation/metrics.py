@@ -110,7 +110,7 @@ class Metrics(NamedTuple):
 
 
 def higher_is_better(key: str) -> bool:
-    """Return False for ``mae`` and True for every other metric.
+    """Return False for ``mae`` and ``kept``, and True for every other metric.
 
     Raises:
         ConfigError: If no key of :attr:`Metrics.values` is called so.
@@ -120,9 +120,9 @@ def higher_is_better(key: str) -> bool:
         (False, True)
     """
     stem = key.split("_")[0]
-    if stem not in _NAMES and not key.endswith("_auroc"):
+    if stem not in (*_NAMES, "kept") and not key.endswith("_auroc"):
         raise ConfigError(f'unknown metric "{key}"{did_you_mean(stem, list(_NAMES))}')
-    return stem != "mae"
+    return stem != "mae" and key != "kept"
 
 
 def metric_name(key: str) -> str:

@@ -217,7 +217,7 @@ def compare(
 
 
 def _untested_metrics(rows: Sequence[Mapping[str, Any]]) -> list[str]:
-    """Return the metrics that are shown without a test: the areas of planted corpora."""
+    """Return the metrics that are shown without a test: those of planted corpora."""
     return [key for key in ROLE_METRICS if any(row["test"].get(key) for row in rows)]
 
 

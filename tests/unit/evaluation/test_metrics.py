@@ -868,6 +868,8 @@ def test_emotion_names_that_collide_are_refused(name):
 def test_areas_of_a_planted_corpus_have_a_direction():
     assert higher_is_better("common_auroc")
     assert higher_is_better("action_auroc")
+    assert higher_is_better("kept_precision")
+    assert not higher_is_better("kept")
 
 
 def test_nan_is_in_no_bin_not_even_in_that_of_minus_one():

@@ -72,6 +72,9 @@ def test_metrics_layout(run):
         "f1_non0",
         "common_auroc",
         "action_auroc",
+        "kept",
+        "kept_precision",
+        "kept_recall",
     ]
     for name in ("valid", "test"):
         assert list(report[name]) == metrics
@@ -81,7 +84,7 @@ def test_metrics_layout(run):
     assert list(report["references"]) == ["constant", "majority", "ridge"]
     for row in report["references"].values():
         assert list(row) == ["valid", "test"]
-        assert list(row["test"]) == metrics[:-2]
+        assert list(row["test"]) == metrics[:-5]
     assert report["references"]["constant"]["test"]["corr"] is None
     assert (report["preset"], report["model"]) == ("mmsa", "calibrated")
     assert (report["corpus"], report["seeds"], report["notes"]) == ("planted", [3, 1], [])
