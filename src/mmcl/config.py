@@ -155,8 +155,7 @@ class PolicySettings(_Settings):
             ``rloo`` (keep or drop, by REINFORCE on the joint reward with a leave-one-out
             baseline), ``ddpg`` (weights every step; also learns from a joint critic), or an
             ablation: ``ones``, ``random``.
-        keep: Greatest share of a clip's steps that are kept in prediction, ``gate`` only; None:
-            no limit.
+        keep: Greatest share of a clip's steps that are kept in prediction, ``gate`` only.
         refinement_steps: Decisions K per clip; each acts on the result of the one before.
         samples: Action samples per clip, ``rloo`` only.
         reward: ``joint``, one scalar for all policies; ``separate``, each policy is paid for
@@ -175,7 +174,7 @@ class PolicySettings(_Settings):
     """
 
     kind: Literal["gate", "task", "rloo", "ddpg", "ones", "random"] = "gate"
-    keep: float | None = Field(None, gt=0, le=1)
+    keep: float = Field(1.0, gt=0, le=1)
     refinement_steps: int = Field(1, ge=1, le=8)
     samples: int = Field(2, ge=2, le=64)
     reward: Literal["joint", "separate", "as-released"] = "joint"

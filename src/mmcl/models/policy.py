@@ -85,8 +85,8 @@ class PolicyModels(nn.Module):
             actions so far. Actions multiply, so a later decision can only take more away.
         acts: How a policy acts, see :data:`Acts`.
         keep: Greatest share of a clip's steps that a gated policy keeps, all modalities
-            together, 0..1 (but one step at least): those with the largest actions. None: no
-            limit. Training has none.
+            together, 0..1 (but one step at least): those with the largest actions. Training
+            has no limit.
 
     Source:
         docs/method.md, policy. Gates, draws and refinement are ours.
@@ -99,7 +99,7 @@ class PolicyModels(nn.Module):
         *,
         refinement_steps: int = 1,
         acts: Acts = "softly",
-        keep: float | None = None,
+        keep: float = 1.0,
     ) -> None:
         super().__init__()
         self.weight = nn.Parameter(torch.empty(num_modalities, width))
@@ -163,7 +163,7 @@ class PolicyModels(nn.Module):
     def _gate(self, keep: Tensor, actions: Tensor, step_mask: Tensor) -> Tensor:
         """Return the actions of a gate on keep probabilities, ``[m, b, n]``."""
         gated = (keep - self.threshold).clamp(min=0.0) / (1.0 - self.threshold)
-        if self.keep is None or self.training:
+        if self.keep == 1.0 or self.training:
             return gated
         return gated * _among_largest(gated * actions, self.keep, step_mask)
 

@@ -123,10 +123,11 @@ def test_real_steps_leave_out_what_is_missing_absent_or_never_seen(small):
 
 def test_importance_joins_both_parts():
     keep, common = np.array([[0.5, 1.0, 0.0]]), np.array([[0.5, 0.0, 0.25]])
-    scored = SimpleNamespace(keep_probability=[keep], commonality=[common])
+    actions = np.array([[0.0, 1.0, 0.0]])
+    scored = SimpleNamespace(keep_probability=[keep], actions=[actions], commonality=[common])
     importance = importance_of(scored)
     assert importance["actions"][0].tolist() == keep.tolist()
-    assert importance["moments"][0].tolist() == [[0.75, 1.0, 0.25]]
+    assert importance["moments"][0].tolist() == [[0.5, 1.0, 0.25]]
 
 
 # ---------------------------------------------------------------- curves

@@ -102,11 +102,11 @@ def test_clips_are_drawn_as_the_networks_saw_them(content):
     assert f"calibrated {moments.prediction:+.2f}".replace("-", "−") in section
     figure = re.search(rf'newPlot\(\s*"clip-{len(rows)}",(.*?)</script>', section, re.S).group(1)
     data = json.JSONDecoder().raw_decode(figure[figure.index("[") :])[0]
-    roles, commonality, keep = (np.array(trace["z"], dtype=float) for trace in data[:3])
+    roles, commonality, action = (np.array(trace["z"], dtype=float) for trace in data[:3])
     expected = [split.roles(m, row) for m in ("text", "audio", "vision")]
     np.testing.assert_array_equal(np.floor(roles * 3), np.stack(expected))
     # Drawn to four decimals; predicted with few other clips beside it.
-    for drawn, seen in ((commonality, moments.commonality), (keep, moments.keep_probability)):
+    for drawn, seen in ((commonality, moments.commonality), (action, moments.action)):
         np.testing.assert_allclose(drawn, np.stack(list(seen.values())), atol=2e-4)
 
 
