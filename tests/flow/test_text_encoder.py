@@ -4,12 +4,16 @@ import json
 
 import numpy as np
 import pytest
+import torch
 
 import mmcl
 from fakes.tiny_bert import text_corpus, tiny_bert
 from mmcl.cli.main import main
+from mmcl.config import model_names
 from mmcl.corpus.check import corpus_clips
+from mmcl.corpus.schema import Word
 from mmcl.corpus.store import write_corpus
+from mmcl.models.words import WordEncoder
 
 
 @pytest.fixture(scope="module")
@@ -130,3 +134,33 @@ def test_reviews_of_a_table_are_learned_with_and_without_an_encoder(place, tmp_p
     frozen = tmp_path / "frozen.arrow"
     assert main(["corpus", "convert", str(table), str(frozen), "--text-model", str(place[1])]) == 0
     assert main(["train", str(frozen), "--out", str(tmp_path / "frozen"), *learning]) == 0
+
+
+@pytest.fixture(scope="module")
+def spoken_place(place, tmp_path_factory):
+    """Return a folder with an aligned corpus of words, voice and face, and the tiny encoder."""
+    folder, rng = tmp_path_factory.mktemp("spoken"), np.random.default_rng(0)
+    reviews = text_corpus(24)
+    clips = []
+    for clip in corpus_clips(reviews):
+        words = tuple(Word(text=word) for word in clip.text.split())
+        steps = {
+            m: rng.normal(size=(len(words), 3)).astype(np.float32) for m in ("audio", "vision")
+        }
+        clips.append(clip.model_copy(update={"features": steps, "words": words}))
+    card = reviews.card.model_copy(update={"dims": {"audio": 3, "vision": 3}, "aligned": True})
+    write_corpus(folder / "reviews.arrow", card, clips)
+    return folder, place[1]
+
+
+@pytest.mark.parametrize(
+    "model", [n for n in model_names() if n not in ("audio_only", "vision_only")]
+)
+def test_every_model_reads_words_and_its_encoder_learns(spoken_place, tmp_path, model):
+    run = train(spoken_place, tmp_path / "run", "--set", "learning.epochs=1", model=model)
+    learned = run.model().words.encoder.state_dict()
+    settings = run.config.text
+    published = WordEncoder.published(settings).encoder.state_dict()
+    changed = [key for key in learned if not torch.equal(learned[key], published[key])]
+    assert any("layer.0" in key for key in changed)
+    assert any("word_embeddings" in key for key in changed)
