@@ -151,7 +151,7 @@ def in_this_process(work, tasks, **_):
 
 def test_results_of_a_recording_are_on_the_disk_before_its_job_is_done(tmp_path, monkeypatch):
     monkeypatch.setattr("mmcl.serve.results.result_of", lambda *_, **__: {})
-    for name in ("timeline_table", "timeline_page", "subtitles", "write_table"):
+    for name in ("timeline_table", "timeline_page", "subtitles", "means_table", "write_table"):
         monkeypatch.setattr(f"mmcl.serve.results.{name}", lambda *_: "")
     with recorded(monkeypatch) as steps:
         write_results(None, tmp_path / "id", model="m", duration=1.0)
