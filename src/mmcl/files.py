@@ -310,7 +310,7 @@ def hold_output(path: Path, *, is_folder: bool = False) -> Iterator[None]:
         return
     folder = path if is_folder else path.parent
     name = folder / (LOCK if is_folder else f".{path.name}{LOCK}")
-    is_new = not folder.exists()
+    new = [place for place in (folder, *folder.parents) if not place.exists()]
     try:
         if path.is_dir() and not is_folder:
             raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR))
@@ -328,9 +328,9 @@ def hold_output(path: Path, *, is_folder: bool = False) -> Iterator[None]:
     finally:
         name.unlink(missing_ok=True)
         lock.close()
-        if is_new:
-            with suppress(OSError):  # something was written into it
-                folder.rmdir()
+        with suppress(OSError):  # something was written into it
+            for place in new:
+                place.rmdir()
 
 
 def _is_further_process() -> bool:

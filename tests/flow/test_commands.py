@@ -277,7 +277,7 @@ def test_commands_scripts_rely_on_are_there():
 def test_help_of_all(run):
     code, out, _ = run("--help")
     assert code == 0
-    assert "Exit codes: 0 done, 1 failed, 2 wrong usage." in out
+    assert "Exit codes: 0 done, 1 failed, 2 wrong usage, 143 stopped by SIGTERM." in out
 
 
 def test_debug_shows_the_traceback(folder):

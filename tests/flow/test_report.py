@@ -4,6 +4,7 @@ import pytest
 import typer
 from typer.testing import CliRunner
 
+from mmcl.cli.options import release_outputs
 from mmcl.cli.report import report_command
 from mmcl.errors import RunError
 from mmcl.explain.report import is_report
@@ -24,7 +25,10 @@ def call():
     app.command()(report_command)
 
     def run(*words):
-        return CliRunner().invoke(app, list(map(str, words)), catch_exceptions=False)
+        try:
+            return CliRunner().invoke(app, list(map(str, words)), catch_exceptions=False)
+        finally:
+            release_outputs()  # as the program does
 
     return run
 

@@ -355,7 +355,7 @@ def test_other_files_among_them(data, tmp_path):
     other = tmp_path / "x.csv"
     other.write_text("a,b\n1,2\n")
     assert refusal([*paths, other], tmp_path) == (
-        f"{other}: no .csd file (HDF5), and only those are read together.\n"
+        f"{other}: no .csd file (HDF5). Read together are only those, or a csv table per split.\n"
         "  Expected one file, or the .csd files of CMU-MultimodalSDK of one corpus:\n"
         f"{COMMAND}"
     )
