@@ -56,10 +56,12 @@ def test_every_preset_loads_and_says_something(name, variant):
     tree = tomllib.loads(text)
     special = tree.pop("calibrated", {}) if variant == "calibrated" else {}
     tree.pop("calibrated", None)
-    for layer in (tree, special):
+    of_encoder = tree.pop("encoder", {})
+    reads = resolve_config(source=name, model=variant, overrides=["text.encoder=packaged"])
+    for layer, found in ((tree, config), (special, config), (of_encoder, reads)):
         for section, settings in layer.items():
             for key, value in settings.items():
-                assert getattr(getattr(config, section), key) == value
+                assert getattr(getattr(found, section), key) == value
 
 
 @pytest.mark.parametrize("name", PRESETS)

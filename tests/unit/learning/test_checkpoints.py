@@ -167,4 +167,4 @@ def test_file_is_on_the_disk_before_it_has_its_name(path, monkeypatch):
     monkeypatch.setattr(os, "fsync", lambda number: (seen.append("sync"), sync(number)))
     monkeypatch.setattr(Path, "replace", lambda s, to: (seen.append("rename"), rename(s, to)))
     save_state(path, {"epoch": 1})
-    assert seen == ["sync", "rename"]
+    assert seen == ["sync", "rename", "sync"]  # the last is its new name, in the folder
