@@ -83,6 +83,15 @@ def test_a_second_sigterm_does_not_disturb_the_first(corpus, tmp_path):
         assert "Traceback" not in process.stderr.read()
 
 
+@pytest.fixture
+def hang_up_counts():
+    """Let children notice SIGHUP, which these tests themselves may ignore (nohup)."""
+    before = signal.signal(signal.SIGHUP, signal.SIG_DFL)
+    yield
+    signal.signal(signal.SIGHUP, before)
+
+
+@pytest.mark.usefixtures("hang_up_counts")
 def test_a_terminal_that_hangs_up_stops_a_command(corpus, tmp_path):
     words, begun = commands(corpus, tmp_path / "out")["train"]
     with started(*words) as process:
