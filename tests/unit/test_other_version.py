@@ -29,7 +29,7 @@ def test_every_misfit_has_a_line_sorted_by_key():
         "got 'many'",
         "learning.warmup: not known here",
         "model: heads must divide width 64, got 3",
-        "policy.kind: must be 'task', 'rloo', 'ddpg', 'ones' or 'random', got 'ppo'",
+        "policy.kind: must be 'gate', 'task', 'rloo', 'ddpg', 'ones' or 'random', got 'ppo'",
         "tracking: not known here",
     ]
 
