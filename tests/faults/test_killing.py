@@ -13,7 +13,7 @@ from fakes.commands import started
 from mmcl.corpus.plant import PlantSettings, plant_card, plant_clips
 from mmcl.corpus.store import write_corpus
 
-KILLS = 3
+KILLS = 2
 EPOCHS = ["--set", "learning.epochs=6", "--set", "learning.batch_size=8"]
 MOMENT = 3.0  # seconds after the first file, at most, at which a command is killed
 

@@ -61,8 +61,13 @@ def test_sigterm_ends_a_command_and_its_children_like_ctrl_c(corpus, tmp_path, n
     assert list((tmp_path / "out").rglob("*history.csv"))
 
 
-@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGKILL])
-@pytest.mark.parametrize("name", ["seeds", "together", "tune", "compare"])
+@pytest.mark.parametrize(
+    ("name", "number"),
+    [
+        ("together", signal.SIGTERM),  # the others are above
+        *((name, signal.SIGKILL) for name in ("seeds", "together", "tune", "compare")),
+    ],
+)
 def test_no_child_outlives_its_command(corpus, tmp_path, name, number):
     words, begun = commands(corpus, tmp_path / "out")[name]
     with started(*words) as process:
