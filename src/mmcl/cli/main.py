@@ -39,7 +39,7 @@ STOPPED = "To continue, give the same command again; mmcl train also needs --res
 
 
 class _Program(TyperGroup):
-    """All commands; when one has ended, others may write its outputs."""
+    """Group of all commands; it releases the outputs of a command that has ended."""
 
     def invoke(self, ctx: Any) -> Any:
         try:

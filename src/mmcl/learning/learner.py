@@ -261,7 +261,8 @@ class PolicyLearner(Learner):
         # the probabilities, since dropped steps have no gradient. With DDPG the critic teaches
         # it, too (learning/ddpg.py).
         if policy.kind in ("gate", "task", "ddpg"):
-            return policy.sparsity * _mean_keep_probability(outputs[0])
+            keep = outputs[0].decision.keep_probability
+            return policy.sparsity * _mean_over_steps(keep, outputs[0]).mean()
         if policy.kind != "rloo":
             return 0.0
         policy_rewards = torch.stack(
@@ -327,14 +328,13 @@ def batch_parts(batch: Batch, count: int) -> list[Batch]:
 
 def mean_action(output: Output) -> Tensor:
     """Return the mean action over the real steps of every clip, ``[b]``."""
-    real = output.encoded.step_mask.sum(dim=(0, 2)).clamp(min=1)
-    return output.decision.actions.sum(dim=(0, 2)) / real
+    return _mean_over_steps(output.decision.actions, output)
 
 
-def _mean_keep_probability(output: Output) -> Tensor:
-    """Return the mean keep probability over the real steps of every clip, and over the clips."""
+def _mean_over_steps(values: Tensor, output: Output) -> Tensor:
+    """Return the mean of values ``[m, b, n]`` over the real steps of every clip, ``[b]``."""
     real = output.encoded.step_mask.sum(dim=(0, 2)).clamp(min=1)
-    return (output.decision.keep_probability.sum(dim=(0, 2)) / real).mean()
+    return values.sum(dim=(0, 2)) / real
 
 
 def make_optimizer(

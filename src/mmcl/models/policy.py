@@ -11,8 +11,8 @@ from torch.nn import functional as F
 __all__ = ["Acts", "Decision", "PolicyModels", "bernoulli_log_probability", "gather_kept"]
 
 Acts = Literal["softly", "gated", "by draws"]
-"""How a policy acts: it weights every step; it weights some and drops the others; or it keeps or
-drops each, by a draw in training."""
+"""Ways in which a policy acts: it weights every step; it drops some and weights the others; or it
+keeps or drops each, in training by a draw."""
 
 FIRST_KEEP_LOGIT = 2.0
 """First bias of a policy that draws. It keeps nearly nine steps of ten at the start and learns to

@@ -1,4 +1,4 @@
-"""How many trainings with a language model fit into memory side by side."""
+"""Estimate of how many trainings with a language model fit into memory side by side."""
 
 from __future__ import annotations
 
