@@ -66,6 +66,16 @@ class Place:
         self.store.close()
 
 
+class Idle:
+    """A worker that is ready and has nothing to do."""
+
+    is_ready = True
+    memory = 0
+
+    async def stop(self):
+        pass
+
+
 @pytest.fixture(scope="module")
 def place(runs, tmp_path_factory):
     """A runner whose jobs may take five seconds a stage and some memory; it is shared."""
@@ -189,6 +199,28 @@ def test_stopping_puts_the_job_back_and_ends_the_process(runs, tmp_path):
     ]
     assert (place.worker.memory, place.worker.is_ready) == (0, False)
     place.store.close()
+
+
+@pytest.mark.parametrize("steps", range(6))
+def test_stopping_is_heard_at_whatever_step_of_the_loop(runs, tmp_path, steps):
+    """A job was queued while the worker was busy, so the runner need not wait for the next."""
+
+    async def stop_after(steps):
+        runner = JobRunner(
+            {}, store, Limits(), Counters(), lambda: None, make_reader=FakeReader
+        )
+        runner.worker = Idle()
+        runner.wake()
+        running = asyncio.create_task(runner.run())
+        for _ in range(steps):
+            await asyncio.sleep(0)
+        running.cancel()
+        await asyncio.wait({running}, timeout=0.5)
+        return running.cancelled()
+
+    store = Store(tmp_path / "jobs")
+    assert asyncio.run(stop_after(steps))
+    store.close()
 
 
 def test_worker_that_does_not_start_fails_the_jobs_that_wait(runs, tmp_path, monkeypatch):

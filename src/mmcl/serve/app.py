@@ -413,7 +413,8 @@ async def _events(service: Service, identifier: str) -> AsyncIterator[str]:
         if job.is_over:
             return
         try:
-            await asyncio.wait_for(change.wait(), _PING_SECONDS)
+            async with asyncio.timeout(_PING_SECONDS):
+                await change.wait()
         except TimeoutError:
             yield ": still here\n\n"
 

@@ -97,7 +97,9 @@ class JobRunner:
                 self._faults = 0
                 if not await self._run_next_job():
                     with suppress(TimeoutError):
-                        await asyncio.wait_for(self._queued.wait(), _IDLE_SECONDS)
+                        # Not wait_for: in Python 3.11 it may swallow the end of the service.
+                        async with asyncio.timeout(_IDLE_SECONDS):
+                            await self._queued.wait()
                     self._queued.clear()
                 return
         except Exception:  # whatever it was, the service must not stop for good

@@ -143,7 +143,8 @@ class Service:
             ServiceError: If that takes too long.
         """
         try:
-            await asyncio.wait_for(self.loaded.wait(), _LONGEST_LOAD)
+            async with asyncio.timeout(_LONGEST_LOAD):
+                await self.loaded.wait()
         except TimeoutError:
             raise loading() from None
 
@@ -227,7 +228,8 @@ class Service:
             if job.is_over or left <= 0:
                 return job
             with suppress(TimeoutError):
-                await asyncio.wait_for(change.wait(), left)
+                async with asyncio.timeout(left):
+                    await change.wait()
 
     def cancel(self, identifier: str) -> Job:
         """Cancel a job, or remove one that has ended; return it as it then is."""
