@@ -264,8 +264,8 @@ def action_distribution(
         By group (see :func:`label_groups`; empty ones left out) and modality: ``steps``, the
         number of real ones; ``histogram``, the share of their keep probabilities in each of ten
         equal bins of 0..1, the last with its upper end; ``mean_keep_probability``; and
-        ``kept_share``, the share of the steps with an action above 0 and a keep probability
-        above one half. A modality without a step is left out.
+        ``kept_share``, the share of the steps that the policies keep (soft ones drop none: those
+        above one half). A modality without a step is left out.
     """
     real = real_steps(models[0], split)
     distribution: dict[str, dict[Modality, dict[str, Any]]] = {}
@@ -281,12 +281,13 @@ def action_distribution(
                 for seeds in ([s.keep_probability for s in scored], [s.actions for s in scored])
             )
             keep = keep.astype(np.float64)
+            least = float(np.mean([model.policy.least_kept for model in models]))
             counts, _ = np.histogram(keep, bins=BINS, range=(0.0, 1.0))
             distribution.setdefault(name, {})[modality] = {
                 "steps": count,
                 "histogram": (counts / len(keep)).tolist(),
                 "mean_keep_probability": float(keep.mean()),
-                "kept_share": float(((actions > 0) & (keep > 0.5)).mean()),
+                "kept_share": float(((actions > 0) & (keep > least)).mean()),
             }
     return distribution
 

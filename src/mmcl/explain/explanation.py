@@ -89,9 +89,6 @@ NUM_CLIPS = 200
 NUM_ORDERS = 5
 """Random orders that a ranking is compared with."""
 
-KEPT = 0.5
-"""Keep probability, mean over seeds, above which a step counts as kept in ``clips.jsonl``."""
-
 _SCORES = ("actions", "moments", "integrated_gradients", "random")
 _DIRECTIONS = ("deletion", "insertion")
 
@@ -171,7 +168,7 @@ def explain(
         "actions": action_distribution(models, assessed.scored, assessed.split),
         "planted": planted_answers(models, assessed.scored, assessed.split, by_id),
         "notes": _notes(run, corpus, assessed, probed=probed is not None),
-        "clips": _clip_rows(assessed.chosen, moments),
+        "clips": _clip_rows(assessed, moments),
     }
     tell("conclusions")
     finite: dict[str, Any] = _finite(content)
@@ -345,7 +342,10 @@ def _probes(assessed: _Assessed, corpus: Corpus, pooled: list[Pooled]) -> dict[s
     }
 
 
-def _clip_rows(split: Split, moments: list[Moments]) -> list[dict[str, Any]]:
+def _clip_rows(assessed: _Assessed, moments: list[Moments]) -> list[dict[str, Any]]:
+    split = assessed.chosen
+    # Action and keep probability are means over seeds, so this is one, too.
+    least = float(np.mean([model.policy.least_kept for model in assessed.models]))
     truth = in_words(split.card.task, split.labels().tolist())
     words = split.table.column("words").to_pylist()
     return [
@@ -356,25 +356,27 @@ def _clip_rows(split: Split, moments: list[Moments]) -> list[dict[str, Any]]:
             "spread": clip.spread,
             "probability": clip.probability,
             "steps": {m: len(values) for m, values in clip.action.items()},
-            "kept": {m: _kept(clip, m) for m in clip.action},
+            "kept": {m: _kept(clip, m, least) for m in clip.action},
             "share": dict(clip.share),
-            "words_kept": _words_kept(words[row], clip),
+            "words_kept": _words_kept(words[row], clip, least),
             "word_share": clip.word_share.tolist(),
         }
         for row, clip in enumerate(moments)
     ]
 
 
-def _kept(clip: Moments, modality: Modality) -> list[int]:
-    is_kept = (clip.keep_probability[modality] > KEPT) & (clip.action[modality] > 0)
+def _kept(clip: Moments, modality: Modality, least: float) -> list[int]:
+    is_kept = (clip.keep_probability[modality] > least) & (clip.action[modality] > 0)
     return list(np.flatnonzero(is_kept).tolist())
 
 
-def _words_kept(words: list[dict[str, Any]] | None, moments: Moments) -> list[str] | None:
+def _words_kept(
+    words: list[dict[str, Any]] | None, moments: Moments, least: float
+) -> list[str] | None:
     action = moments.action.get("text")
     if words is None or action is None or len(words) != len(action):
         return None
-    return [words[index]["text"] for index in _kept(moments, "text")]
+    return [words[index]["text"] for index in _kept(moments, "text", least)]
 
 
 def _notes(run: Run, corpus: Corpus, assessed: _Assessed, *, probed: bool) -> list[str]:

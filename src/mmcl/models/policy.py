@@ -117,6 +117,11 @@ class PolicyModels(nn.Module):
         if self.acts == "gated":
             self.threshold.fill_(HALF * min(1.0, epoch / (RISE * epochs)))
 
+    @property
+    def least_kept(self) -> float:
+        """Keep probability above which a step counts as kept; a soft policy drops none."""
+        return float(self.threshold) if self.acts == "gated" else HALF
+
     def keep_logits(self, state: Tensor) -> Tensor:
         """Return ``w_m . s + b_m`` of every step s: ``[m, ..., n, d]`` in, ``[m, ..., n]`` out."""
         # One product per modality: a batched product with vectors is ten times slower on a CPU.
