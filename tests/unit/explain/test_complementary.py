@@ -230,7 +230,8 @@ def test_action_distribution_worked_by_hand():
         for at, ((t, a), label) in enumerate(zip(lengths, (1.0, -1.0), strict=True))
     ]
     split = pack_corpus(card, clips).split("valid")
-    model = SimpleNamespace(modalities=("text", "audio"), never_seen=())
+    policy = SimpleNamespace(least_kept=0.5)
+    model = SimpleNamespace(modalities=("text", "audio"), never_seen=(), policy=policy)
     scored = SimpleNamespace(
         keep_probability=[np.array([[0.05, 1.0], [0.35, 0.9]]), np.array([[0.1, 0.0]] * 2)],
         actions=[np.array([[0.0, 1.0], [1.0, 1.0]]), np.array([[0.0, 0.0]] * 2)],

@@ -169,7 +169,8 @@ def test_step_counts_as_kept_where_it_likely_is_and_no_limit_drops_it(run, tiny_
         keep_probability={"text": np.array([0.4, 0.6, 0.5, 0.9], dtype=np.float32)},
         action={"text": np.array([0.1, 0.2, 0.0, 0.0], dtype=np.float32)},
     )
-    assert explanation._kept(moment, "text") == [1]
+    assert explanation._kept(moment, "text", 0.5) == [1]
+    assert explanation._kept(moment, "text", 0.3) == [0, 1]
 
 
 def test_words_that_were_kept_are_named(run, tiny_corpus):
