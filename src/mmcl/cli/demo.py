@@ -12,7 +12,7 @@ import typer
 
 from mmcl.cli.options import hold_output
 from mmcl.cli.report import REPORT, write_report
-from mmcl.errors import DatasetError, DiskError, RunError
+from mmcl.errors import DatasetError, DiskError, MissingExtraError, RunError
 from mmcl.types import VARIANTS
 
 if TYPE_CHECKING:
@@ -26,7 +26,7 @@ __all__ = ["Plan", "demo_command", "make_plan", "run_demo"]
 
 SEED = 1
 EPOCHS, QUICK_EPOCHS = 10, 6
-CORPUS, METRICS = "planted.arrow", "metrics.json"
+CORPUS, METRICS, TIMELINE = "planted.arrow", "metrics.json", "timeline.html"
 
 
 class Plan(NamedTuple):
@@ -46,8 +46,9 @@ def demo_command(
 
     Both variants get the same number of epochs. This takes up to three minutes on two cores. DIR
     gets report.html (open it in a browser), metrics.json, the corpus planted.arrow, and the run
-    folders released and calibrated. Files of an earlier demo are replaced. mmcl report DIR writes
-    the same report again.
+    folders released and calibrated. mmcl report DIR writes the same report again. timeline.html
+    shows what the starter, a model that comes with mmcl, says of a small recording; it needs the
+    extra media-offline. Files of an earlier demo are replaced.
 
     Examples:
 
@@ -86,6 +87,7 @@ def run_demo(out: Path, plan: Plan) -> None:
         rows = metric_rows(runs)
         write_json(out / METRICS, {variant: rows[variant] for variant in VARIANTS})
         report = write_report(out)
+        timeline = _show_starter(out / TIMELINE)
     except DiskError as fault:
         # The next demo trains again, so nothing of this one is continued.
         fault.kept = "The demo is not complete; the next one starts afresh."
@@ -98,6 +100,7 @@ def run_demo(out: Path, plan: Plan) -> None:
         ) from None
     console.print(_table(rows, runs["calibrated"].config.learning.epochs))
     console.print(f"The report: {report}", markup=False, highlight=False, soft_wrap=True)
+    console.print(timeline, markup=False, highlight=False, soft_wrap=True)
 
 
 def _plant(path: Path, plan: Plan) -> Corpus:
@@ -123,6 +126,24 @@ def _train(corpus: Corpus, variant: str, folder: Path, plan: Plan) -> Run:
         return train(corpus, config, out=folder, seeds=[SEED], progress=tell_variant)
 
 
+def _show_starter(path: Path) -> str:
+    """Write the timeline of the example recording by the starter, and return a line about it."""
+    from mmcl.evaluation.tables import write_result
+    from mmcl.explain.timeline_page import timeline_page
+    from mmcl.runs.recordings import predict_media
+    from mmcl.runs.starter import load_starter
+    from mmcl.serve.page_files import EXAMPLE_CLIP, EXAMPLE_TRANSCRIPT
+
+    try:
+        timeline = predict_media(load_starter(), EXAMPLE_CLIP, transcript=EXAMPLE_TRANSCRIPT)
+    except MissingExtraError:
+        return (
+            f'{path.name} is left out: reading a recording needs pip install "mmcl[media-offline]"'
+        )
+    write_result(path, timeline_page(timeline, media=EXAMPLE_CLIP))
+    return f"What the starter says of a small recording: {path}"
+
+
 def _table(rows: Mapping[str, Mapping[str, float | None]], epochs: int) -> Table:
     from rich.table import Table
 
@@ -141,7 +162,7 @@ def _table(rows: Mapping[str, Mapping[str, float | None]], epochs: int) -> Table
 
 def _remove_earlier_demo(out: Path) -> None:
     """Remove the files of an earlier demo; refuse if another file is in the way."""
-    paths = [out / name for name in (METRICS, REPORT, CORPUS, *VARIANTS)]
+    paths = [out / name for name in (METRICS, REPORT, TIMELINE, CORPUS, *VARIANTS)]
     paths = [path for path in paths if path.exists() or path.is_symlink()]
     in_the_way = [path.name for path in paths if not _is_from_demo(path)]
     if (out / "run.json").exists():  # then metrics.json belongs to a run, too
@@ -169,7 +190,7 @@ def _is_from_demo(path: Path) -> bool:
         # Each file is known by its content.
         if path.name == METRICS:
             return set(json.loads(path.read_text())) == set(VARIANTS)
-        if path.name == REPORT:  # the pages of earlier versions have no other mark
+        if path.name in (REPORT, TIMELINE):  # the pages of earlier versions have no other mark
             return '<meta name="generator" content="mmcl">' in path.read_text("utf-8")[:1000]
         if path.name == CORPUS:
             return "planted" in open_corpus(path).card.recipe
