@@ -72,7 +72,7 @@ WORDS = (
 )
 NETWORK = (
     *('model.modalities=["text","vision"]', "model.positions=true", "model.dropout=0.1"),
-    *("learning.epochs=12", "learning.patience=4", "learning.batch_size=64"),
+    *("learning.epochs=8", "learning.patience=4", "learning.batch_size=64"),
 )
 
 

@@ -27,16 +27,17 @@ It is MMCL (`calibrated`) over words and face, behind all-MiniLM-L6-v2 (Apache-2
 
 ## What it learnt from
 
-- Words: {sentences} English sentences of VADER's ground truth (Hutto and Gilbert, 2014; MIT): tweets,
-  reviews of products and films, newspaper editorials, each rated by some 20 people from -4 to 4
-  (here times 3/4). Documents are split 80/10/10; the starter never saw a sentence of the last part.
+- Words: {sentences} English sentences of VADER's ground truth (Hutto and Gilbert, 2014; MIT):
+  tweets, reviews of products and films, newspaper editorials, each rated by some 20 people from
+  -4 to 4 (here times 3/4). Documents are split 80/10/10; the starter never saw a sentence of the
+  last part.
   Three in five are written as recognisers write: small letters, no punctuation. The texts are not
   part of the package.
 - Face: 52 blendshapes of 13,349 photographs (muxspace/facial_expressions, Apache-2.0), measured by
   MediaPipe's landmarker. The people of one split are in no other. Mouth, head and eyes were moved
   at random, so that speaking says nothing.
-- Words with a face are made pairs. A neutral face changes nothing. A smile adds {smile:g} to a neutral
-  sentence, and less the closer the words are to an end. A negative face adds {grief:g}.
+- Words with a face are made pairs. A neutral face changes nothing. A smile adds {smile:g} to a
+  neutral sentence, and less the closer the words are to an end. A negative face adds {grief:g}.
 
 No clip of CMU-MOSI, CMU-MOSEI or any other corpus of the field was used.
 
