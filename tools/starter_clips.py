@@ -20,7 +20,7 @@ from mmcl.types import Modality, SplitName
 
 SPLITS: tuple[SplitName, ...] = ("train", "valid", "test")
 LOW, HIGH = -3.0, 3.0  # range of the scores; the sentences are rated -4..4
-SMILE = 0.8  # score of a smile alone; the closer words are to an end, the less it adds
+SMILE = 1.0  # score of a smile alone; the closer words are to an end, the less it adds
 GRIEF = -0.15  # of a negative face alone, which photographs hardly tell from a neutral one
 NEGATIVE = ("anger", "sadness", "disgust", "fear", "contempt")
 FACES_ALONE = {"train": 4000, "valid": 400, "test": 400}  # clips without words
