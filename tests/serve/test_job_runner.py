@@ -206,9 +206,7 @@ def test_stopping_is_heard_at_whatever_step_of_the_loop(runs, tmp_path, steps):
     """A job was queued while the worker was busy, so the runner need not wait for the next."""
 
     async def stop_after(steps):
-        runner = JobRunner(
-            {}, store, Limits(), Counters(), lambda: None, make_reader=FakeReader
-        )
+        runner = JobRunner({}, store, Limits(), Counters(), lambda: None, make_reader=FakeReader)
         runner.worker = Idle()
         runner.wake()
         running = asyncio.create_task(runner.run())
