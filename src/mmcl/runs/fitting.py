@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from pathlib import Path
-
 from mmcl.corpus.schema import Card, Task
 from mmcl.corpus.store import Corpus
 from mmcl.errors import RunError
@@ -18,11 +16,11 @@ ENGLISH = "en"
 TEXTS = 500  # clips whose text tells the language of a corpus
 
 
-def fitting_corpus(folder: Path, card: Card, model: Network, corpus: Corpus) -> Corpus:
+def fitting_corpus(where: str, card: Card, model: Network, corpus: Corpus) -> Corpus:
     """Return a corpus as the networks of a run read it; see :meth:`Run.prepared`.
 
     Args:
-        folder: The run's folder, for messages.
+        where: The run's folder or name, for messages.
         card: The card of the run's own corpus.
         model: A network of the run.
         corpus: Any corpus.
@@ -35,32 +33,32 @@ def fitting_corpus(folder: Path, card: Card, model: Network, corpus: Corpus) -> 
         if model.words is not None:
             corpus = model.words.corpus(corpus)
         else:
-            corpus = _with_text_vectors(folder, card, corpus)
-            _check_text_model(folder, card, corpus)
-    _check_fits(folder, card, model, corpus)
+            corpus = _with_text_vectors(where, card, corpus)
+            _check_text_model(where, card, corpus)
+    _check_fits(where, card, model, corpus)
     return corpus
 
 
-def _with_text_vectors(folder: Path, card: Card, corpus: Corpus) -> Corpus:
+def _with_text_vectors(where: str, card: Card, corpus: Corpus) -> Corpus:
     """Return a corpus with vectors of its words, if it has none and their model is known."""
     text_model = recorded_text_model(card).name
     if text_model is None:
         return corpus
     if corpus.card.language != card.language:
-        check_language(folder, text_model, corpus.card.language, corpus.card.name)
+        check_language(where, text_model, corpus.card.language, corpus.card.name)
     if "text" in corpus.card.dims or not has_words(corpus):
         return corpus
     texts = corpus.every_clip().table.column("text").slice(0, TEXTS).to_pylist()
     language = foreign_language(" ".join(filter(None, texts)))
-    check_language(folder, text_model, language, corpus.card.name)
+    check_language(where, text_model, language, corpus.card.name)
     return with_vectors_of_words(corpus, text_model)
 
 
-def check_language(folder: Path, text_model: str | None, language: str | None, source: str) -> None:
+def check_language(where: str, text_model: str | None, language: str | None, source: str) -> None:
     """Refuse words in another language than English, if the text model is the starter's.
 
     Args:
-        folder: The run's folder, for the message.
+        where: The run's folder or name, for the message.
         text_model: Name of the text model of the run.
         language: Language of the words; None if it is not known.
         source: What holds the words, for the message.
@@ -71,13 +69,13 @@ def check_language(folder: Path, text_model: str | None, language: str | None, s
     if text_model != STARTER_NAME or language in (None, ENGLISH):
         return
     raise RunError(
-        f'{folder}: the starter knows English only, and the words of "{source}" are in another '
+        f'{where}: the starter knows English only, and the words of "{source}" are in another '
         f"language ({language}): its scores of them would mean nothing.\n"
         "  Train a run on rated clips in that language: docs/your-own-video.md"
     )
 
 
-def _check_text_model(folder: Path, card: Card, corpus: Corpus) -> None:
+def _check_text_model(where: str, card: Card, corpus: Corpus) -> None:
     """Refuse text vectors that are known to be by another model than those of the run."""
     own, given = recorded_text_model(card), recorded_text_model(corpus.card)
     if "text" not in corpus.card.dims or own.label is None or given.label is None:
@@ -89,7 +87,7 @@ def _check_text_model(folder: Path, card: Card, corpus: Corpus) -> None:
     if "extraction" in corpus.card.recipe:
         again = f"Extract the recordings again: mmcl extract SRC {option}"
     raise RunError(
-        f"{folder}: the text of {corpus.card.name!r} does not fit.\n"
+        f"{where}: the text of {corpus.card.name!r} does not fit.\n"
         f"  {given.label} made its vectors, {own.label} made those that the run was trained on: "
         f"their numbers mean different things.\n  {again}"
     )
@@ -108,7 +106,7 @@ def text_model_notes(own_card: Card, card: Card) -> list[str]:
     return [f"text: the vectors of the corpus are by {given}, those of the run by {own}"]
 
 
-def _check_fits(folder: Path, card: Card, model: Network, corpus: Corpus) -> None:
+def _check_fits(where: str, card: Card, model: Network, corpus: Corpus) -> None:
     """Raise a RunError unless a corpus has the run's task and feature widths."""
     # All faults are reported together.
     given, used = corpus.card, model.modalities
@@ -128,7 +126,7 @@ def _check_fits(folder: Path, card: Card, model: Network, corpus: Corpus) -> Non
         faults.append("its task is {}, the run's is {}".format(*tasks))
     if faults:
         raise RunError(
-            "\n  ".join([f"{folder}: the corpus {given.name!r} does not fit.", *faults])
+            "\n  ".join([f"{where}: the corpus {given.name!r} does not fit.", *faults])
             + "\n  See what the corpus holds: mmcl corpus describe CORPUS"
         )
 

@@ -77,11 +77,11 @@ def predict_media(
         from mmcl.media.extract import Extractor
 
         extractor = Extractor(recipe)
-    check_language(run.folder, recipe.text_model, extractor.recipe.language, path.name)
+    check_language(run.where, recipe.text_model, extractor.recipe.language, path.name)
     tell("extracting words, voice and face")
     extracted = extractor.extract(path, transcript=transcript)
     text = " ".join(clip.text or "" for clip in extracted.clips)
-    check_language(run.folder, recipe.text_model, foreign_language(text), path.name)
+    check_language(run.where, recipe.text_model, foreign_language(text), path.name)
     clips, spans, doubts = _judgeable(run, path, extracted.clips, extracted.spans)
     tell("predicting")
     corpus = _pack_clips(run, path, clips)
@@ -143,7 +143,7 @@ def recipe_of(run: Run, path: Path) -> Recipe:
     """
     if "extraction" not in run.card.recipe:
         raise RunError(
-            f"{run.folder}: was trained on features that mmcl did not extract, so it cannot "
+            f"{run.where}: was trained on features that mmcl did not extract, so it cannot "
             f'read "{path.name}".\n'
             "  Train on a corpus made by mmcl extract, or give a corpus with features like its own"
         )
@@ -155,13 +155,13 @@ def recipe_of(run: Run, path: Path) -> Recipe:
         versions = recorded.get("versions") if isinstance(recorded, dict) else None
         written_by = versions.get("mmcl") if isinstance(versions, dict) else None
         again = "make its corpus again with mmcl extract, and train again"
-        where = f"{run.folder}: its recipe of extraction"
+        where = f"{run.where}: its recipe of extraction"
         raise RunError(does_not_fit(where, misfits(fault), written_by, again)) from None
 
 
 def _pack_clips(run: Run, path: Path, clips: Sequence[Clip]) -> Corpus:
     """Pack the clips as a corpus with the task and settings of the run's corpus."""
-    # Widths are taken from the clips, so that Run.check_fits finds differences.
+    # Widths are taken from the clips, so that Run.prepared finds differences.
     widths = {m: steps.shape[1] for clip in clips for m, steps in clip.features.items()}
     changes = {
         "name": path.name,

