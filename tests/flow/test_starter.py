@@ -82,6 +82,7 @@ def test_reviews_without_a_run(folder, run):
     assert (code, out) == (0, "2 predictions in scores.csv\n")
     assert err.splitlines()[0] == starter_notice(load_starter())
     assert "the corpus has no text: predicted without it" not in err
+    assert "it has text and no features" not in err
     rows = list(csv.DictReader((folder / "scores.csv").read_text().splitlines()))
     assert [row["split"] for row in rows] == ["test", "test"]
     assert rows[0]["prediction"] != rows[1]["prediction"]

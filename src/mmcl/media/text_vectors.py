@@ -11,6 +11,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from mmcl.corpus.arrow_columns import corpus_schema, record_batch
+from mmcl.corpus.readers.build_corpus import TEXT_ALONE
 from mmcl.corpus.schema import Card, Clip, Word
 from mmcl.corpus.store import Corpus
 from mmcl.errors import DatasetError
@@ -135,9 +136,14 @@ def with_text_vectors(card: Card, clips: Iterable[Clip], model: str) -> tuple[Ca
         "aligned": card.aligned and bool(card.source and card.source.layout == "magbert"),
         "columns": {"text": text_columns(encoder.dim), **card.columns},
         "recipe": {**card.recipe, "text_model": version},
-        "notes": (*card.notes, f"text: a vector per word by {version}"),
+        "notes": (*_without_advice(card.notes), f"text: a vector per word by {version}"),
     }
     return card.model_copy(update=changes), _encoded(clips, encoder)
+
+
+def _without_advice(notes: Iterable[str]) -> tuple[str, ...]:
+    """Return notes without the one that says how to make vectors."""
+    return tuple(note for note in notes if note != TEXT_ALONE)
 
 
 def _encoded(clips: Iterable[Clip], encoder: TextEncoder) -> Iterator[Clip]:
