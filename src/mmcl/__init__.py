@@ -6,6 +6,7 @@ The names below load on first use, so that ``import mmcl`` stays light::
     train         train, choose on validation, score once, save everything
     Corpus        an opened corpus; Corpus.from_arrays makes one of arrays or a DataFrame
     Run           a finished run: predict, evaluate
+    load_starter  the run that comes with the package: English words and face
     MMCL          the network alone, a torch module
     Config        every setting; resolve_config builds one from presets and overrides
     metrics       the field's metrics, exactly
@@ -24,6 +25,7 @@ if TYPE_CHECKING:
     from mmcl.evaluation import metrics
     from mmcl.models.mmcl import MMCL
     from mmcl.runs.run import Run, train
+    from mmcl.runs.starter import load_starter
 
 __all__ = [
     "MMCL",
@@ -31,6 +33,7 @@ __all__ = [
     "Corpus",
     "Run",
     "load_corpus",
+    "load_starter",
     "metrics",
     "plant_corpus",
     "resolve_config",
@@ -43,6 +46,7 @@ _HOMES = {
     "Corpus": ("mmcl.corpus.store", "Corpus"),
     "Run": ("mmcl.runs.run", "Run"),
     "load_corpus": ("mmcl.corpus.readers", "read_corpus"),
+    "load_starter": ("mmcl.runs.starter", "load_starter"),
     "metrics": ("mmcl.evaluation.metrics", None),
     "plant_corpus": ("mmcl.corpus.plant", "plant_corpus"),
     "resolve_config": ("mmcl.config", "resolve_config"),

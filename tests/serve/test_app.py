@@ -312,7 +312,8 @@ def test_result_in_every_form(send, client):
         pytest.param(
             "hm",
             422,
-            '"a.mp4": no utterance was found in it, so there is none to predict.',
+            '"a.mp4": no words were heard, no voice was heard and no face was seen, so there is '
+            "nothing to judge.\n  Expected a recording of someone who speaks.",
             id="nothing-said",
         ),
     ],

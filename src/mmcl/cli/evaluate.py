@@ -32,15 +32,16 @@ def evaluate_command(
     from mmcl.cli.show import console, metrics_table
     from mmcl.corpus.readers import read_corpus
     from mmcl.files import reading
-    from mmcl.runs.run import METRICS, Run
+    from mmcl.runs.run import METRICS
+    from mmcl.runs.starter import run_or_starter
 
-    opened = Run.load(run)
+    opened = run_or_starter(run)
     # Training has saved the scores on its own corpus.
     report = opened.metrics if corpus is None else opened.evaluate(read_corpus(corpus))
     if as_json:
         typer.echo(json.dumps(report, indent=2))
         return
-    with reading(run / METRICS):
+    with reading(opened.folder / METRICS):
         table, notes = metrics_table(report), [f"note: {note}" for note in report["notes"]]
     console.print(table)
     for note in notes:

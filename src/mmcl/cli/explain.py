@@ -62,12 +62,12 @@ def explain_command(
     from mmcl.cli.show import console, training_progress
     from mmcl.corpus.readers import read_corpus
     from mmcl.explain.explanation import CLIPS, EXPLANATION, explain, write_explanation
-    from mmcl.runs.run import Run
+    from mmcl.runs.starter import run_or_starter
 
     # The recorded command names all options, so that it can be repeated under other defaults.
     folder = run / "explanation" if out is None else out
     options = ["--split", split, "--clips", str(clips), "--out", str(folder)]
-    opened, loaded = Run.load(run), read_corpus(corpus)
+    opened, loaded = run_or_starter(run), read_corpus(corpus)
     hold_output(folder, is_folder=True)
     with training_progress() as progress:
         content = explain(

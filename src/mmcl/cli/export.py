@@ -49,9 +49,9 @@ def export_command(
     if out is not None and out.suffix != ".onnx":
         raise UsageError(f'--out must end with .onnx, got "{out.name}"')
     from mmcl.models.export import BATCHES, export_onnx
-    from mmcl.runs.run import Run
+    from mmcl.runs.starter import run_or_starter
 
-    opened = Run.load(run)
+    opened = run_or_starter(run)
     chosen = opened.seeds[0] if seed is None else seed
     if chosen not in opened.seeds:
         raise UsageError(f"--seed must be one of {list(opened.seeds)}, those of {run}, got {seed}")

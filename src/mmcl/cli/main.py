@@ -27,6 +27,7 @@ from mmcl.cli.predict import predict_command
 from mmcl.cli.report import report_command
 from mmcl.cli.robustness import robustness_command
 from mmcl.cli.serve import serve_command
+from mmcl.cli.starter import starter_command
 from mmcl.cli.train import train_command
 from mmcl.cli.tune import tune_command
 from mmcl.errors import MMCLError
@@ -53,7 +54,7 @@ app = typer.Typer(
     name="mmcl",
     help=(
         "Predict sentiment from words, voice and face, and show what led to it.\n\n"
-        "Start with: mmcl demo\n\n"
+        "Start with: mmcl predict talk.mp4, or mmcl demo\n\n"
         "Exit codes: 0 done, 1 failed, 2 wrong usage, 143 stopped by SIGTERM.\n"
         "To see the traceback of an error: mmcl --debug COMMAND"
     ),
@@ -64,9 +65,10 @@ app = typer.Typer(
 )
 # In the order in which mmcl --help lists them.
 app.command("demo")(demo_command)
+app.command("predict")(predict_command)
+app.command("starter")(starter_command)
 app.command("train")(train_command)
 app.command("evaluate")(evaluate_command)
-app.command("predict")(predict_command)
 app.command("extract")(extract_command)
 app.command("compare")(compare_command)
 app.command("ablate")(ablate_command)

@@ -20,7 +20,7 @@ EngineOption = Annotated[
     Engine,
     typer.Option(help="Run the processes here (local), or on Ray, also over several machines."),
 ]
-RunArgument = Annotated[Path, typer.Argument(metavar="RUN", help="A run folder.")]
+RunArgument = Annotated[Path, typer.Argument(metavar="RUN", help="A run folder, or starter.")]
 
 _outputs = ExitStack()  # of the command that runs; the program closes it
 

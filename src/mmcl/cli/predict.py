@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from mmcl.cli.options import RunArgument, hold_output
+from mmcl.cli.options import hold_output
 from mmcl.errors import UsageError
 from mmcl.pool import Engine, check_workers
 
@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from rich.table import Table
 
     from mmcl.runs.recordings import Timeline
+    from mmcl.runs.run import Run
 
 __all__ = ["predict_command"]
 
@@ -28,11 +29,15 @@ SHOWN = 40  # characters of an utterance in the table on the terminal
 
 
 def predict_command(
-    run: RunArgument,
-    source: Annotated[
-        Path,
-        typer.Argument(metavar="SRC", help="A video or sound file, or a corpus (any layout)."),
-    ],
+    sources: Annotated[
+        list[Path] | None,
+        typer.Argument(
+            metavar="[RUN] SRC",
+            help="A run folder (default: the starter), and a video or sound file or a corpus "
+            "(any layout).",
+            show_default=False,
+        ),
+    ] = None,
     out: Annotated[
         Path | None,
         typer.Option(help="File to write: .csv, .jsonl, .parquet; recordings also .srt, .html."),
@@ -72,6 +77,8 @@ def predict_command(
 ) -> None:
     """Predict a recording, utterance by utterance, or every clip of a corpus.
 
+    Without a run the starter is used, which comes with the package: see mmcl starter.
+
     A recording is extracted with the settings of the run's corpus, so mmcl extract must have
     made that corpus. The table shows what drove each prediction: how far it moves when a
     modality or a word is masked. An .html plays the recording beside its words.
@@ -80,6 +87,10 @@ def predict_command(
     from their mean scores, and spread is the standard deviation over seeds.
 
     Examples:
+
+      mmcl predict talk.mp4
+
+      mmcl predict reviews.csv --out scores.csv
 
       mmcl predict runs/talks talk.mp4
 
@@ -91,6 +102,7 @@ def predict_command(
     """
     from mmcl.media.folders.raw_files import MEDIA_ENDINGS
 
+    run, source = _run_and_source(sources or [])
     # The ending says whether SRC is a recording; the options of the other kind are refused.
     if source.suffix.lower() in MEDIA_ENDINGS:
         if engine == "ray" or workers is not None:
@@ -112,8 +124,34 @@ def predict_command(
     _predict_corpus(run, source, out, engine, count)
 
 
+def _run_and_source(sources: list[Path]) -> tuple[Path | None, Path]:
+    """Return the run, None where the starter is to be used, and what is predicted."""
+    if len(sources) == 2:
+        return sources[0], sources[1]
+    if len(sources) != 1:
+        given = " ".join(f'"{path}"' for path in sources) or "nothing"
+        raise UsageError(
+            f"expected a recording or a corpus, with or without a run before it, got {given}.\n"
+            "  With the starter: mmcl predict SRC\n  With a run: mmcl predict RUN SRC"
+        )
+    if (sources[0] / "run.json").is_file():
+        raise UsageError(
+            f'"{sources[0]}" is a run, and a recording or a corpus is missing.\n'
+            f"  Give it after the run: mmcl predict {sources[0]} SRC"
+        )
+    return None, sources[0]
+
+
+def _open(run: Path | None) -> tuple[Run, tuple[str, ...]]:
+    """Open a run, or the starter with what the user must know of it."""
+    from mmcl.runs.starter import run_or_starter, starter_notice
+
+    opened = run_or_starter(run)
+    return opened, (starter_notice(opened),) if run is None else ()
+
+
 def _predict_corpus(
-    run: Path, corpus: Path, out: Path | None, engine: Engine, workers: int
+    run: Path | None, corpus: Path, out: Path | None, engine: Engine, workers: int
 ) -> None:
     if out is None:
         raise UsageError(f"predictions of a corpus need a file: --out with {', '.join(ENDINGS)}")
@@ -123,10 +161,12 @@ def _predict_corpus(
     from mmcl.corpus.readers import read_corpus
     from mmcl.evaluation.tables import write_table
     from mmcl.runs.prediction_blocks import predict_in_blocks
-    from mmcl.runs.run import Run
 
-    opened, loaded = Run.load(run), read_corpus(corpus)
+    (opened, notices), loaded = _open(run), read_corpus(corpus)
     hold_output(out)
+    for notice in notices:
+        say(notice, err=True)
+    loaded = opened.prepared(loaded)
     # Every seed has a network, and each of them predicts every clip.
     total = sum(loaded.card.counts.values()) * len(opened.seeds)
     with training_progress() as progress:
@@ -151,7 +191,7 @@ def _predict_corpus(
 
 
 def _predict_media(
-    run: Path,
+    run: Path | None,
     media: Path,
     out: Path | None,
     plot: Path | None,
@@ -167,17 +207,17 @@ def _predict_media(
     from mmcl.explain.timeline import draw_timeline
     from mmcl.explain.timeline_means import means_table, speaker_sentences
     from mmcl.runs.recordings import predict_media
-    from mmcl.runs.run import Run
 
     # The stages take seconds to minutes and have no steps to count: a line says which one runs.
     with _show_stage() as stage:
-        opened = Run.load(run)
+        opened, notices = _open(run)
         for path in (out, plot):
             if path is not None:
                 hold_output(path)
         timeline = predict_media(
             opened, media, transcript=transcript, language=language, progress=stage
         )
+        timeline = timeline._replace(notes=(*notices, *timeline.notes))
         if out is not None:
             stage(f"writing {out}")
             _write_timeline(timeline, out, media)

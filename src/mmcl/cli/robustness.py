@@ -50,9 +50,9 @@ def robustness_command(
     from mmcl.cli.show import console, training_progress
     from mmcl.corpus.readers import read_corpus
     from mmcl.runs.robustness import crossing_sentences, robustness
-    from mmcl.runs.run import Run
+    from mmcl.runs.starter import run_or_starter
 
-    opened, loaded = Run.load(run), read_corpus(corpus)
+    opened, loaded = run_or_starter(run), read_corpus(corpus)
     folder = run / "robustness" if out is None else out
     hold_output(folder, is_folder=True)
     with training_progress() as tell:

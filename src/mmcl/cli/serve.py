@@ -12,7 +12,10 @@ __all__ = ["serve_command"]
 
 
 def serve_command(
-    runs: Annotated[list[Path], typer.Argument(metavar="RUN...", help="Run folders.")],
+    runs: Annotated[
+        list[Path] | None,
+        typer.Argument(metavar="[RUN]...", help="Run folders. Default: the starter."),
+    ] = None,
     host: Annotated[
         str, typer.Option(help="Address to listen at. One that other machines reach needs a token.")
     ] = "127.0.0.1",
@@ -40,6 +43,8 @@ def serve_command(
 
     Examples:
 
+      mmcl serve
+
       mmcl serve runs/talks
 
       mmcl serve runs/talks runs/talks-2 --port 8000 --state jobs
@@ -56,14 +61,20 @@ def serve_command(
         # The workers import torch while this process loads the runs.
         begin_imports()
         from mmcl.runs.run import Run
+        from mmcl.runs.starter import is_starter, load_starter, starter_notice
 
         # Answers name a run, and not its path, where that is whole.
-        opened = [Run.load(run.absolute()) for run in runs]
+        opened = [
+            load_starter() if is_starter(run) else Run.load(run.absolute()) for run in runs or ()
+        ]
+        if not runs:
+            opened = [load_starter()]
+            typer.echo(starter_notice(opened[0]))
         limits = Limits(max_bytes=max_mib * MIB, max_seconds=max_seconds, result_hours=keep_hours)
         url = _url(listening.getsockname())
 
         def announce() -> None:
-            typer.echo(f"Serving {', '.join(run.folder.resolve().name for run in opened)}")
+            typer.echo(f"Serving {', '.join(run.name for run in opened)}")
             shown = url if token is None else f"{url}?token=TOKEN, with your token for TOKEN"
             typer.echo(f"Open {shown}\nStop it with Ctrl-C")
 

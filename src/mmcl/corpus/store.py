@@ -328,7 +328,7 @@ class Corpus:
                 table = table.set_column(index, field, hidden)
         return Split("all", self.card, table, self.mapped)
 
-    def with_column(self, name: str, column: pa.Array, card: Card) -> Corpus:
+    def with_column(self, name: str, column: pa.Array | pa.ChunkedArray, card: Card) -> Corpus:
         """Return a corpus with one column added or replaced, ``[clips]``, and its card."""
         table = self._table
         if name in table.column_names:

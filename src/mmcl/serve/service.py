@@ -293,7 +293,7 @@ def _by_name(runs: Sequence[Run]) -> dict[str, Run]:
         raise UsageError("no run was given.\n  Serve one: mmcl serve RUN")
     named: dict[str, Run] = {}
     for run in runs:
-        name = run.folder.resolve().name
+        name = run.name
         if name in named:
             raise UsageError(
                 f'two runs are called "{name}": {named[name].folder} and {run.folder}.\n'

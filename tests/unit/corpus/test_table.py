@@ -281,6 +281,20 @@ def test_any_parquet_is_named(tmp_path):
     )
 
 
+def test_texts_without_labels_need_no_split(tmp_path):
+    path = tmp_path / "reviews.csv"
+    path.write_text('text\nthe film was good\n"bad, bad film"\n')
+    corpus = read_corpus(path)
+    assert corpus.card.counts == {"test": 2}
+    assert corpus.every_clip().table.column("text").to_pylist() == [
+        "the film was good",
+        "bad, bad film",
+    ]
+    assert corpus.card.notes[0] == (
+        "there are no labels and no column names the split: all clips are in test"
+    )
+
+
 def test_no_split_column(frame, tmp_path):
     path = tmp_path / "x.csv"
     frame[["id", "split", "label", "audio_0"]].rename(columns={"split": "part"}).to_csv(

@@ -90,7 +90,8 @@ def test_recording_without_an_utterance_is_refused(run, media):
     with pytest.raises(MediaError) as caught:
         predict_media(run, media, extractor=_Extractor([]))
     assert str(caught.value) == (
-        '"a film.mp4": no utterance was found in it, so there is none to predict.'
+        '"a film.mp4": no words were heard, no voice was heard and no face was seen, so there is '
+        "nothing to judge.\n  Expected a recording of someone who speaks."
     )
 
 

@@ -36,7 +36,7 @@ from mmcl.corpus.schema import Card, Clip, Label, Repairs, Source
 from mmcl.errors import DatasetError
 from mmcl.types import MODALITIES, SPLITS, Modality
 
-__all__ = ["Reading", "build_corpus"]
+__all__ = ["TEXT_ALONE", "Reading", "build_corpus"]
 
 TEXT_ALONE = (
     "it has text and no features: a language model can read it (mmcl train CORPUS "

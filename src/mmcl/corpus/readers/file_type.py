@@ -199,7 +199,9 @@ def _type_of_text(path: Path, head: bytes) -> ReadableType:
             "Subtitles are read beside their recording, of the same name: mmcl extract FOLDER",
         )
     first_line = head.replace(b"\x00", b"").strip().splitlines()[0]
-    if not any(mark in first_line for mark in (b",", b";", b"\t", b"|")):
+    is_column_of_text = first_line.strip(b'\r" ').lower() in (b"text", b"raw_text")
+    has_columns = any(mark in first_line for mark in (b",", b";", b"\t", b"|"))
+    if not has_columns and not is_column_of_text:
         raise _refusal(
             path,
             "a text, not a table",

@@ -324,7 +324,9 @@ def _check_columns(fields: Columns, columns: Columns, kind_name: str) -> None:
             "  From recordings, mmcl extract FOLDER makes them: docs/your-own-video.md\n"
             f"  {LAYOUTS}"
         )
-    if not fields.keys() & {*SPLIT_FIELDS, "video_id"}:
+    # Clips without labels can only be predicted, so their splits do not matter.
+    is_labelled = any("label" in name for name in fields)
+    if is_labelled and not fields.keys() & {*SPLIT_FIELDS, "video_id"}:
         near = next((name for name, values in columns.items() if _names_splits(values)), None)
         hint = f' If "{near}" is it: --rename "{near}=split"' if near else ""
         raise DatasetError(
@@ -340,7 +342,10 @@ def _with_ids_and_splits(fields: Columns) -> tuple[Columns, list[str]]:
     if "id" not in fields and {"video_id", "clip_id"} <= fields.keys():
         pairs = zip(fields["video_id"], fields["clip_id"], strict=True)
         fields["id"] = [f"{video}/{clip}" for video, clip in pairs]
-    if not fields.keys() & set(SPLIT_FIELDS):
+    if not fields.keys() & {*SPLIT_FIELDS, "video_id"}:
+        fields["split"] = ["test"] * len(next(iter(fields.values())))
+        notes.append("there are no labels and no column names the split: all clips are in test")
+    elif not fields.keys() & set(SPLIT_FIELDS):
         fields["split"] = [split_of(str(video)) for video in fields["video_id"]]
         notes.append(
             "no column names the split: whole recordings went to train, valid and test by a hash "

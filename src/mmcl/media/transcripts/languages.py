@@ -17,10 +17,12 @@ from pathlib import Path
 from mmcl.media.transcripts.subtitles import without_markup
 from mmcl.media.utterances import Utterance, ends_sentence
 
-__all__ = ["language_in", "one_language", "preferred"]
+__all__ = ["foreign_language", "language_in", "one_language", "preferred"]
 
 MOST = 0.7  # share of the subtitles that are in two languages, where a file is
 FEWEST = 2  # subtitles in two languages that are no chance
+COMMON = 3  # different common words that show a language
+RARER = 3  # times that English words are rarer in a text of another language
 
 _SCRIPT_TO_LANGUAGES = {
     "CJK": "zh ja yue",
@@ -89,6 +91,31 @@ def preferred(paths: Sequence[Path], language: str | None) -> Path | None:
         (language,) = languages
     fitting = [path for path in paths if language and language_in(path) == language]
     return min(fitting, key=lambda path: len(path.stem), default=None)
+
+
+def foreign_language(text: str) -> str | None:
+    """Return the language of a text that is certainly not English; None for any other text.
+
+    It is found by the script, and for Latin letters by common words. Where languages share a
+    script, all of them are named.
+
+    Example:
+        >>> foreign_language("la película es muy larga, pero lo que me gusta es el final")
+        'es'
+        >>> foreign_language("what a wonderful film")
+    """
+    script = _script(text)
+    if script in _SCRIPT_TO_LANGUAGES:
+        return " or ".join(_SCRIPT_TO_LANGUAGES[script].split())
+    words = Counter(re.findall(r"[\w']+", text.lower()))
+    found = {
+        language: [words[word] for word in common.split() if words[word]]
+        for language, common in _COMMON_WORDS.items()
+    }
+    english = sum(found.pop("en"))
+    language = max(found, key=lambda language: sum(found[language]))
+    is_certain = len(found[language]) >= COMMON and sum(found[language]) > RARER * english
+    return language if is_certain else None
 
 
 def one_language(
