@@ -19,7 +19,7 @@ from mmcl.corpus.store import Corpus, Split
 from mmcl.errors import DatasetError
 from mmcl.types import Modality
 
-__all__ = ["tokenised"]
+__all__ = ["has_words", "tokenised"]
 
 CLIPS_AT_ONCE = 1024
 
@@ -34,7 +34,7 @@ class _Pieces(NamedTuple):
     names: list[str] | None = None  # the word of every step, where the corpus has none
 
 
-def _has_words(corpus: Corpus) -> bool:
+def has_words(corpus: Corpus) -> bool:
     """Tell whether any clip keeps what was said."""
     columns = corpus.every_clip().table.select(["text", "words"])
     return any(column.null_count < len(column) for column in columns.columns)
@@ -54,7 +54,7 @@ def tokenised(corpus: Corpus, tokenizer: Any, settings: TextSettings) -> Corpus:
         DatasetError: If no clip has text, or if the corpus is aligned and the words or pieces
             of a clip are not as many as its steps.
     """
-    if not _has_words(corpus):
+    if not has_words(corpus):
         raise DatasetError(
             f"{corpus.card.name}: no clip keeps its words, and text.encoder reads them.\n"
             "  Expected a corpus with words or text: mmcl extract makes one of recordings, and "

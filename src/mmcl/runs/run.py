@@ -11,9 +11,7 @@
 from __future__ import annotations
 
 import math
-import shlex
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Self
 
@@ -26,7 +24,7 @@ from mmcl.corpus.batches import labelled_rows
 from mmcl.corpus.readers.arrays import CorpusLike, any_corpus
 from mmcl.corpus.schema import Task
 from mmcl.corpus.store import Corpus, Split
-from mmcl.errors import DatasetError, DiskError, RunError
+from mmcl.errors import DatasetError, RunError
 from mmcl.evaluation.metrics import range_notes
 from mmcl.evaluation.moments import Moments, as_probability, in_words, moments_of, spread_over_seeds
 from mmcl.evaluation.protocol import (
@@ -41,7 +39,7 @@ from mmcl.evaluation.protocol import (
 )
 from mmcl.evaluation.summary import summarise, summarise_seeds
 from mmcl.evaluation.tables import write_table
-from mmcl.files import NO_ROOM, disk_errors, read_json, reading, write_json
+from mmcl.files import read_json, reading, write_json
 from mmcl.learning.fitted import DONE, Fitted, read_fitted
 from mmcl.learning.inference import Scored, score_split
 from mmcl.learning.labelled_clips import check_features
@@ -50,7 +48,13 @@ from mmcl.models.mmcl import MMCL
 from mmcl.models.network import Network
 from mmcl.models.registry import load_network
 from mmcl.runs.jobs import DIVERGED, Job, Tell, corpus_file, train_jobs
-from mmcl.runs.run_folder import free_folder, open_run, read_description, read_settings
+from mmcl.runs.run_folder import (
+    free_folder,
+    open_run,
+    read_description,
+    read_settings,
+    saying_how_to_go_on,
+)
 from mmcl.runtime import in_first_process, launch
 
 __all__ = ["METRICS", "PREDICTIONS", "Run", "finish_run", "message_of", "summaries", "train"]
@@ -98,7 +102,7 @@ def train(
     config = config or Config()
     check_features(corpus, config)
     folder = Path(out) if out is not None else free_folder(corpus, config)
-    with _saying_how_to_go_on(folder, resume):
+    with saying_how_to_go_on(folder, resume):
         return _train_seeds(
             corpus,
             config,
@@ -109,19 +113,6 @@ def train(
             progress=progress,
             tell=tell,
         )
-
-
-@contextmanager
-def _saying_how_to_go_on(folder: Path, resume: bool) -> Iterator[None]:
-    """Add the options that continue the run of a folder to the advice of a DiskError."""
-    try:
-        with disk_errors(folder, codes=NO_ROOM):
-            yield
-    except DiskError as fault:
-        if not resume:
-            words = f"; mmcl train also needs --out {shlex.quote(str(folder))} --resume."
-            fault.advice = fault.advice.removesuffix(".") + words
-        raise
 
 
 def _train_seeds(

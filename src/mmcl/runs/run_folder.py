@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from contextlib import suppress
+import shlex
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager, suppress
 from itertools import count
 from pathlib import Path
 from typing import Any
@@ -13,8 +14,8 @@ from pydantic import ValidationError
 from mmcl.config import Config, model_names
 from mmcl.corpus.schema import Card
 from mmcl.corpus.store import Corpus
-from mmcl.errors import RunError, UsageError
-from mmcl.files import read_json, reading, write_json
+from mmcl.errors import DiskError, RunError, UsageError
+from mmcl.files import NO_ROOM, disk_errors, read_json, reading, write_json
 from mmcl.other_version import absent_keys, does_not_fit, misfits, version_of
 from mmcl.runtime import environment
 
@@ -26,6 +27,7 @@ __all__ = [
     "read_settings",
     "refuse_other",
     "refuse_other_version",
+    "saying_how_to_go_on",
 ]
 
 RUN = "run.json"  # configuration, seeds, versions, commit, corpus and its checksum
@@ -85,6 +87,19 @@ def open_run(
             f"{folder}: no run can be kept here ({fault.strerror or fault}).\n"
             "  Give a new folder where you may write: --out"
         ) from None
+
+
+@contextmanager
+def saying_how_to_go_on(folder: Path, resume: bool) -> Iterator[None]:
+    """Add the options that continue the run of a folder to the advice of a DiskError."""
+    try:
+        with disk_errors(folder, codes=NO_ROOM):
+            yield
+    except DiskError as fault:
+        if not resume:
+            words = f"; mmcl train also needs --out {shlex.quote(str(folder))} --resume."
+            fault.advice = fault.advice.removesuffix(".") + words
+        raise
 
 
 def _check_resumable(folder: Path, description: dict[str, Any], resume: bool) -> None:
