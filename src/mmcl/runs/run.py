@@ -44,6 +44,7 @@ from mmcl.learning.fitted import DONE, Fitted, read_fitted
 from mmcl.learning.inference import Scored, score_split
 from mmcl.learning.labelled_clips import check_features
 from mmcl.learning.loop import Progress, fit
+from mmcl.learning.start import open_start, start_note, with_start
 from mmcl.models.mmcl import MMCL
 from mmcl.models.network import Network
 from mmcl.models.registry import load_network
@@ -68,6 +69,7 @@ def train(
     *,
     out: str | Path | None = None,
     seeds: Sequence[int] = (1,),
+    start: str | Path | None = None,
     workers: int = 1,
     resume: bool = False,
     progress: Progress | None = None,
@@ -83,6 +85,8 @@ def train(
         config: All settings. Default: those of ``calibrated``.
         out: Run folder. Default: the first free ``runs/<corpus>-<model>-<k>``.
         seeds: Every seed is a training.
+        start: Run folder or ``starter``: its weights are taken as far as they fit, and without
+            ``config`` its settings, too.
         workers: Seeds to train side by side, each in its own process with its share of the
             cores. A script that asks for several needs ``if __name__ == "__main__":``. If
             several processes train together, seeds are trained one after the other.
@@ -99,7 +103,9 @@ def train(
         TrainingError: If the loss stops being finite, or a process dies.
         DiskError: If the disk takes no more. It says what is kept and how to go on.
     """
-    config = config or Config()
+    config = (config or Config()) if start is None else with_start(config, start, corpus)
+    if config.learning.start is not None and not resume:
+        open_start(config.learning.start).check(corpus.card, config)
     check_features(corpus, config)
     folder = Path(out) if out is not None else free_folder(corpus, config)
     with saying_how_to_go_on(folder, resume):
@@ -328,7 +334,8 @@ class Run:
         settings = self.config.evaluation
         report: dict[str, Any] = {"valid": {}, "test": {}}
         results: list[tuple[int, Judged]] = []
-        notes = self.notes(prepared) + range_notes(corpus.card.task, preset=settings.preset)
+        notes = start_note(self.folder / f"seed-{self.seeds[0]}") + self.notes(prepared)
+        notes += range_notes(corpus.card.task, preset=settings.preset)
         references: dict[str, dict[str, Any]] = {}
         for name in JUDGED:
             if not corpus.card.counts.get(name):

@@ -16,6 +16,7 @@ from mmcl.corpus.schema import Card
 from mmcl.corpus.store import Corpus
 from mmcl.errors import DiskError, RunError, UsageError
 from mmcl.files import NO_ROOM, disk_errors, read_json, reading, write_json
+from mmcl.learning.start import open_start
 from mmcl.other_version import absent_keys, does_not_fit, misfits, version_of
 from mmcl.runtime import environment
 
@@ -37,11 +38,13 @@ _LARGEST_SEED = 2**63 - 1  # torch takes no more than 64 bits; a process adds it
 # defaults, which do what those versions did. Any other setting that is missing is refused.
 _ADDED_LATER = (
     *("runtime.strategy", "text", "learning.accumulate", "learning.step_dropout", "policy.keep"),
+    "learning.start",
 )
 # Keys that must not change when a run or search continues, in words for the message.
 _DIFFERENCES = {
     "corpus_checksum": "another corpus",
     "config": "other settings",
+    "start": "other weights",
     "space": "other settings to search",
     "seed": "another seed",
 }
@@ -75,6 +78,8 @@ def open_run(
         "corpus_checksum": corpus.checksum(),
         "environment": environment(),
     }
+    if config.learning.start is not None:
+        description["start"] = _start_record(folder, config.learning.start)
     if (folder / RUN).exists():
         _check_resumable(folder, description, resume)
         # Other seeds may be added to a run; then its description is written again.
@@ -87,6 +92,18 @@ def open_run(
             f"{folder}: no run can be kept here ({fault.strerror or fault}).\n"
             "  Give a new folder where you may write: --out"
         ) from None
+
+
+def _start_record(folder: Path, place: str) -> dict[str, Any]:
+    """Return which weights the trainings of a folder start from."""
+    try:
+        return open_start(place).record()
+    except RunError:
+        # A run that goes on from its checkpoints does not need its start any more.
+        with suppress(RunError):
+            record: dict[str, Any] = read_description(folder)["start"]
+            return record
+        raise
 
 
 @contextmanager
