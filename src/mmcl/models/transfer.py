@@ -129,7 +129,7 @@ def _output_names(model: Network) -> set[str]:
     more = Task(kind="classes", names=tuple(f"class {n}" for n in range(model.task.output_dim + 1)))
     with torch.random.fork_rng(devices=[]):  # a second network, only for its shapes
         twin = type(model)(
-            dict(model.dims),
+            {str(m): dim for m, dim in model.dims.items()},
             more,
             aligned=model.aligned,
             model=model.settings,
