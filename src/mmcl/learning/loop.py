@@ -6,6 +6,7 @@ One loop serves every learner. It takes a corpus without test clips and writes a
     FOLDER/history.csv              a row per epoch
     FOLDER/model/                   the network of the best validation loss, when done
     FOLDER/done.json                written last: the best epoch and its loss
+    FOLDER/start.json               weights that learning.start gave, if it names a run
 """
 
 from __future__ import annotations
@@ -46,6 +47,7 @@ from mmcl.learning.inference import validation_loss
 from mmcl.learning.labelled_clips import check_clips, labelled_clips, too_large
 from mmcl.learning.learner import BaselineLearner, Learner, PolicyLearner, StepReport
 from mmcl.learning.schedule import Schedule
+from mmcl.learning.start import START, Start, first_encoder, open_start
 from mmcl.models.mmcl import MMCL
 from mmcl.models.network import Network
 from mmcl.models.registry import build_network
@@ -123,9 +125,13 @@ def fit(
     # From here on several processes may run these lines; only the first one writes.
     fabric = launch(config.runtime)
     if not (resume and (folder / DONE).exists()):
+        resume = resume and (folder / CHECKPOINT).exists()
+        # A checkpoint holds all weights: the start is needed no more, and may be gone.
+        begins = config.learning.start is not None and not resume
+        start = open_start(str(config.learning.start)) if begins else None
         with disk_errors(folder):
             make_folder(folder)
-            training = _Training(development, config, seed, folder, fabric, progress)
+            training = _Training(development, config, seed, folder, fabric, progress, start)
         _train(training, resume)
     fabric.barrier()
     return read_fitted(folder)
@@ -134,11 +140,14 @@ def fit(
 def _train(training: _Training, resume: bool) -> None:
     """Run the remaining epochs; the first process writes."""
     folder, fabric = training.folder, training.fabric
-    if resume and (folder / CHECKPOINT).exists():
+    if resume:
         _restore(training, load_state(folder / CHECKPOINT))
     elif fabric.is_global_zero:  # one that is stopped now must not be resumed from an earlier one
-        for name in (DONE, CHECKPOINT):
+        for name in (DONE, CHECKPOINT, START):
             (folder / name).unlink(missing_ok=True)
+        if training.taken is not None:
+            with disk_errors(folder):
+                write_json(folder / START, training.taken)
     if fabric.is_global_zero:
         remove_unfinished(folder)
     kept = training.epoch
@@ -264,12 +273,13 @@ class _Training:
         folder: Path,
         fabric: Fabric,
         progress: Progress | None,
+        start: Start | None = None,
     ) -> None:
         prepare_process(config.runtime)
         seed_everything(seed)
         self.config, self.seed, self.folder = config, seed, folder
         self.fabric, self.progress = fabric, progress or (lambda *_: None)
-        words = WordEncoder.published(config.text) if config.text.encoder else None
+        words, card = first_encoder(config.text, start), corpus.card
         corpus = corpus if words is None else words.corpus(corpus)
         self.train = labelled_clips(corpus, "train")
         self.valid = labelled_clips(corpus, "valid")
@@ -279,6 +289,7 @@ class _Training:
         self.loggers = tensorboard_loggers(config, folder) if fabric.is_global_zero else []
         # The order matters for the random numbers: first the weights, then the learner's own.
         self.model = build_model(corpus, config, words)
+        self.taken = None if start is None else start.give(self.model, card, config)
         self.model.prepare_training(self.train.targets)
         self.learner = make_learner(self.model, config, fabric)
         self.schedule = Schedule(self.learner.optimizer, config.learning, warmup=config.text.warmup)

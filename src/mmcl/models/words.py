@@ -74,13 +74,27 @@ class WordEncoder(nn.Module):
 
         name = None if settings.encoder == "packaged" else settings.encoder
         tokenizer, encoder = load_encoder(text_model(name)[0])
-        limit = _positions(tokenizer, encoder)
-        if settings.max_tokens > limit:
-            raise ConfigError(
-                f"text.max_tokens is {settings.max_tokens}, and {settings.encoder} reads at most "
-                f"{limit}\n  Use: --set text.max_tokens={limit}"
-            )
+        _check_positions(tokenizer, encoder, settings)
         return cls(encoder, tokenizer, settings)
+
+    def renewed(self, settings: TextSettings) -> WordEncoder:
+        """Return an encoder with the same weights that learns by other settings.
+
+        What LoRA has learnt is added to the weights; further matrices begin afresh.
+
+        Raises:
+            ConfigError: If the encoder has fewer positions than ``max_tokens``.
+        """
+        transformers = load("transformers", "encoding text")
+        _check_positions(self.tokenizer, self.encoder, settings)
+        learnt = self.encoder
+        if self.settings.adapter == "lora":
+            learnt = learnt.merge_and_unload()
+        encoder = transformers.AutoModel.from_config(learnt.config)
+        if getattr(encoder, "pooler", None) is not None:
+            encoder.pooler = None
+        encoder.load_state_dict(learnt.state_dict())
+        return WordEncoder(encoder, self.tokenizer, settings)
 
     @classmethod
     def from_folder(cls, folder: Path) -> Self:
@@ -186,6 +200,16 @@ def _groups(counts: Tensor) -> Iterator[Tensor]:
     order = order[counts[order] > 0]
     size = CLIPS_AT_ONCE if counts.device.type == "cpu" else max(len(order), 1)
     yield from torch.split(order, size) if len(order) else ()
+
+
+def _check_positions(tokenizer: Any, encoder: Any, settings: TextSettings) -> None:
+    """Refuse texts of more pieces than the encoder has positions for."""
+    limit = _positions(tokenizer, encoder)
+    if settings.max_tokens > limit:
+        raise ConfigError(
+            f"text.max_tokens is {settings.max_tokens}, and {settings.encoder} reads at most "
+            f"{limit}\n  Use: --set text.max_tokens={limit}"
+        )
 
 
 def _positions(tokenizer: Any, encoder: Any) -> int:

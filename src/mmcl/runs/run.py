@@ -11,10 +11,8 @@
 from __future__ import annotations
 
 import math
-import shlex
 import weakref
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Self
 
@@ -26,7 +24,7 @@ from mmcl.config import Config
 from mmcl.corpus.batches import labelled_rows
 from mmcl.corpus.readers.arrays import CorpusLike, any_corpus
 from mmcl.corpus.store import Corpus, Split
-from mmcl.errors import DatasetError, DiskError, RunError
+from mmcl.errors import DatasetError, RunError
 from mmcl.evaluation.metrics import range_notes
 from mmcl.evaluation.moments import Moments, as_probability, in_words, moments_of, spread_over_seeds
 from mmcl.evaluation.protocol import (
@@ -41,17 +39,24 @@ from mmcl.evaluation.protocol import (
 )
 from mmcl.evaluation.summary import summarise, summarise_seeds
 from mmcl.evaluation.tables import write_table
-from mmcl.files import NO_ROOM, disk_errors, read_json, reading, write_json
+from mmcl.files import read_json, reading, write_json
 from mmcl.learning.fitted import DONE, Fitted, read_fitted
 from mmcl.learning.inference import Scored, score_split
 from mmcl.learning.labelled_clips import check_features
 from mmcl.learning.loop import Progress, fit
+from mmcl.learning.start import open_start, start_note, with_start
 from mmcl.models.mmcl import MMCL
 from mmcl.models.network import Network
 from mmcl.models.registry import load_network
 from mmcl.runs.fitting import fitting_corpus, text_model_notes
 from mmcl.runs.jobs import DIVERGED, Job, Tell, corpus_file, train_jobs
-from mmcl.runs.run_folder import free_folder, open_run, read_description, read_settings
+from mmcl.runs.run_folder import (
+    free_folder,
+    open_run,
+    read_description,
+    read_settings,
+    saying_how_to_go_on,
+)
 from mmcl.runtime import in_first_process, launch
 
 __all__ = ["METRICS", "PREDICTIONS", "Run", "finish_run", "message_of", "summaries", "train"]
@@ -65,6 +70,7 @@ def train(
     *,
     out: str | Path | None = None,
     seeds: Sequence[int] = (1,),
+    start: str | Path | None = None,
     workers: int = 1,
     resume: bool = False,
     progress: Progress | None = None,
@@ -80,6 +86,8 @@ def train(
         config: All settings. Default: those of ``calibrated``.
         out: Run folder. Default: the first free ``runs/<corpus>-<model>-<k>``.
         seeds: Every seed is a training.
+        start: Run folder or ``starter``: its weights are taken as far as they fit, and without
+            ``config`` its settings, too.
         workers: Seeds to train side by side, each in its own process with its share of the
             cores. A script that asks for several needs ``if __name__ == "__main__":``. If
             several processes train together, seeds are trained one after the other.
@@ -96,10 +104,12 @@ def train(
         TrainingError: If the loss stops being finite, or a process dies.
         DiskError: If the disk takes no more. It says what is kept and how to go on.
     """
-    config = config or Config()
+    config = (config or Config()) if start is None else with_start(config, start, corpus)
+    if config.learning.start is not None and not resume:
+        open_start(config.learning.start).check(corpus.card, config)
     check_features(corpus, config)
     folder = Path(out) if out is not None else free_folder(corpus, config)
-    with _saying_how_to_go_on(folder, resume):
+    with saying_how_to_go_on(folder, resume):
         return _train_seeds(
             corpus,
             config,
@@ -110,19 +120,6 @@ def train(
             progress=progress,
             tell=tell,
         )
-
-
-@contextmanager
-def _saying_how_to_go_on(folder: Path, resume: bool) -> Iterator[None]:
-    """Add the options that continue the run of a folder to the advice of a DiskError."""
-    try:
-        with disk_errors(folder, codes=NO_ROOM):
-            yield
-    except DiskError as fault:
-        if not resume:
-            words = f"; mmcl train also needs --out {shlex.quote(str(folder))} --resume."
-            fault.advice = fault.advice.removesuffix(".") + words
-        raise
 
 
 def _train_seeds(
@@ -347,7 +344,8 @@ class Run:
         settings = self.config.evaluation
         report: dict[str, Any] = {"valid": {}, "test": {}}
         results: list[tuple[int, Judged]] = []
-        notes = self.notes(prepared) + range_notes(corpus.card.task, preset=settings.preset)
+        notes = start_note(self.folder / f"seed-{self.seeds[0]}") + self.notes(prepared)
+        notes += range_notes(corpus.card.task, preset=settings.preset)
         references: dict[str, dict[str, Any]] = {}
         for name in JUDGED:
             if not corpus.card.counts.get(name):

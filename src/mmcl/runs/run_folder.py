@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from contextlib import suppress
+import shlex
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager, suppress
 from itertools import count
 from pathlib import Path
 from typing import Any
@@ -13,8 +14,9 @@ from pydantic import ValidationError
 from mmcl.config import Config, model_names
 from mmcl.corpus.schema import Card
 from mmcl.corpus.store import Corpus
-from mmcl.errors import RunError, UsageError
-from mmcl.files import read_json, reading, write_json
+from mmcl.errors import DiskError, RunError, UsageError
+from mmcl.files import NO_ROOM, disk_errors, read_json, reading, write_json
+from mmcl.learning.start import open_start
 from mmcl.other_version import absent_keys, does_not_fit, misfits, version_of
 from mmcl.runtime import environment
 
@@ -26,6 +28,7 @@ __all__ = [
     "read_settings",
     "refuse_other",
     "refuse_other_version",
+    "saying_how_to_go_on",
 ]
 
 RUN = "run.json"  # configuration, seeds, versions, commit, corpus and its checksum
@@ -35,11 +38,13 @@ _LARGEST_SEED = 2**63 - 1  # torch takes no more than 64 bits; a process adds it
 # defaults, which do what those versions did. Any other setting that is missing is refused.
 _ADDED_LATER = (
     *("runtime.strategy", "text", "learning.accumulate", "learning.step_dropout", "policy.keep"),
+    "learning.start",
 )
 # Keys that must not change when a run or search continues, in words for the message.
 _DIFFERENCES = {
     "corpus_checksum": "another corpus",
     "config": "other settings",
+    "start": "other weights",
     "space": "other settings to search",
     "seed": "another seed",
 }
@@ -73,6 +78,8 @@ def open_run(
         "corpus_checksum": corpus.checksum(),
         "environment": environment(),
     }
+    if config.learning.start is not None:
+        description["start"] = _start_record(folder, config.learning.start)
     if (folder / RUN).exists():
         _check_resumable(folder, description, resume)
         # Other seeds may be added to a run; then its description is written again.
@@ -85,6 +92,31 @@ def open_run(
             f"{folder}: no run can be kept here ({fault.strerror or fault}).\n"
             "  Give a new folder where you may write: --out"
         ) from None
+
+
+def _start_record(folder: Path, place: str) -> dict[str, Any]:
+    """Return which weights the trainings of a folder start from."""
+    try:
+        return open_start(place).record()
+    except RunError:
+        # A run that goes on from its checkpoints does not need its start any more.
+        with suppress(RunError):
+            record: dict[str, Any] = read_description(folder)["start"]
+            return record
+        raise
+
+
+@contextmanager
+def saying_how_to_go_on(folder: Path, resume: bool) -> Iterator[None]:
+    """Add the options that continue the run of a folder to the advice of a DiskError."""
+    try:
+        with disk_errors(folder, codes=NO_ROOM):
+            yield
+    except DiskError as fault:
+        if not resume:
+            words = f"; mmcl train also needs --out {shlex.quote(str(folder))} --resume."
+            fault.advice = fault.advice.removesuffix(".") + words
+        raise
 
 
 def _check_resumable(folder: Path, description: dict[str, Any], resume: bool) -> None:
