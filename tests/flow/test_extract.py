@@ -164,6 +164,16 @@ def test_range_and_recipe_are_kept(fake, corpus_of, run):
     assert (card.task.low, card.task.high, card.aligned) == (0, 10, False)
     made = card.recipe["extraction"]
     assert (made["alignment"], made["frame_rate"], made["language"]) == ("native", 5.0, "en")
+    assert made["text_model"] == "starter"
+
+
+@pytest.mark.parametrize(
+    "words", [["--language", "en", "--text-model", "packaged"], ["--language", "es"], []]
+)
+def test_text_model_that_is_packaged(fake, corpus_of, run, words):
+    corpus_of("v,1,yes,9,train")
+    assert run("src", "--out", "mine.arrow", *words)[0] == 0
+    assert open_corpus("mine.arrow").card.recipe["extraction"]["text_model"] is None
 
 
 def test_timings(fake, corpus_of, run):

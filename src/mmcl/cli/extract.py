@@ -45,7 +45,13 @@ def extract_command(
         typer.Option(help="Features of the voice; egemaps needs openSMILE (research licence)."),
     ] = "mfcc",
     language: Annotated[str | None, typer.Option(help="Language of the speech, as en.")] = None,
-    text_model: Annotated[str | None, typer.Option(help="Hub id or folder of a model.")] = None,
+    text_model: Annotated[
+        str | None,
+        typer.Option(
+            help="starter, packaged, or a hub id or folder. "
+            "Default: starter for --language en, otherwise packaged."
+        ),
+    ] = None,
     speech_model: Annotated[str | None, typer.Option(help="Hub id or folder of a model.")] = None,
     face_model: Annotated[str | None, typer.Option(help="A file face_landmarker.task.")] = None,
     workers: Annotated[int, typer.Option(min=1, help="Number of processes.")] = 1,
@@ -86,7 +92,7 @@ def extract_command(
         frame_rate=frame_rate,
         voice=voice,
         language=language,
-        text_model=text_model,
+        text_model=_text_model(text_model, language),
         speech_model=speech_model,
         face_model=face_model,
     )
@@ -117,6 +123,16 @@ def extract_command(
     _print_outcome(outcome, out)
     if timings:
         _print_timings(outcome)
+
+
+def _text_model(name: str | None, language: str | None) -> str | None:
+    """Return the text model of a recipe; None is the packaged one."""
+    from mmcl.media.text_vectors import PACKAGED
+    from mmcl.media.weights import STARTER_NAME
+
+    if name is None and language == "en":
+        return STARTER_NAME
+    return None if name == PACKAGED else name
 
 
 def _recipe(**settings: object) -> Recipe:
