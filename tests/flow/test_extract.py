@@ -171,7 +171,7 @@ def test_range_and_recipe_are_kept(fake, corpus_of, run):
     "words", [["--language", "en", "--text-model", "packaged"], ["--language", "es"], []]
 )
 def test_text_model_that_is_packaged(fake, corpus_of, run, words):
-    corpus_of("v,1,yes,9,train")
+    corpus_of("v,1,yes,1,train")
     assert run("src", "--out", "mine.arrow", *words)[0] == 0
     assert open_corpus("mine.arrow").card.recipe["extraction"]["text_model"] is None
 
