@@ -73,11 +73,7 @@ Faces of people who were held out, score or change of score:
 def write_card(results: Mapping[str, Any], path: Path) -> None:
     """Fill in the card with the results of ``tools/starter.py``."""
     rows = results["sentences"]
-    names = {
-        "starter": "the starter",
-        "ridge, starter": "ridge on the same vectors",
-        "ridge, packaged": "ridge on vectors of the encoder as it is packaged",
-    }
+    names = {"starter": "the starter", "ridge": "ridge on the same vectors"}
     hand = results["hand_written"]
     counts = results["counts"]
     card = CARD.format(

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 from sklearn.linear_model import RidgeCV
-from starter_clips import HIGH, LOW, SPLITS, Faces, Sentence, as_spoken
+from starter_clips import HIGH, LOW, SPLITS, Faces, Sentence
 
 import mmcl
 from mmcl.corpus.schema import Clip, Task, Word
@@ -31,9 +31,9 @@ _Doubles = NDArray[np.float64]
 Vectors = dict[str, tuple[tuple[Word, ...], NDArray[np.float32]]]
 
 
-def encode(texts: Sequence[str], model: str | None = "starter") -> list[NDArray[np.float32]]:
-    """Return a vector per word of every text."""
-    encoder = TextEncoder(text_model(model)[0], threads=2)
+def encode(texts: Sequence[str]) -> list[NDArray[np.float32]]:
+    """Return a vector per word of every text, by the starter's encoder."""
+    encoder = TextEncoder(text_model("starter")[0], threads=2)
     return encoder.encode([text.split() for text in texts])
 
 
@@ -60,19 +60,9 @@ def check_sentences(sentences: Sequence[Sentence], vectors: Vectors) -> dict[str
     truth = {split: np.array([each.score for each in part]) for split, part in parts.items()}
     held = [{"text": vectors[each.id][1]} for each in parts["test"]]
     rows = {"starter": _metrics(score(load_starter(), held), truth["test"])}
-    packaged = {
-        split: _means(encode([as_spoken(each) for each in part], None))
-        for split, part in parts.items()
-        if split != "valid"
-    }
-    tuned = {
-        split: _means([vectors[each.id][1] for each in part])
-        for split, part in parts.items()
-        if split != "valid"
-    }
-    for name, means in {"ridge, packaged": packaged, "ridge, starter": tuned}.items():
-        ridge = RidgeCV(PENALTIES).fit(means["train"], truth["train"])
-        rows[name] = _metrics(ridge.predict(means["test"]), truth["test"])
+    means = {split: _means([vectors[s.id][1] for s in parts[split]]) for split in ("train", "test")}
+    ridge = RidgeCV(PENALTIES).fit(means["train"], truth["train"])
+    rows["ridge"] = _metrics(ridge.predict(means["test"]), truth["test"])
     return rows
 
 
