@@ -47,8 +47,8 @@ Held-out sentences ({held} by documents that were held out):
 
 {sentence_table}
 
-Validation error of the fine-tuned encoder by seed: {word_seeds}; of the network over words and
-face: {network_seeds}. The best seed of each is the starter.
+Validation error of the fine-tuned encoder: {word_seeds}. Of the networks over words and face by
+seed, on sentences, faces and pairs: {network_seeds}. The starter is the mean of these networks.
 {reviews}
 Of {count} short sentences written for this test ("not bad at all", "it could have been better"),
 {right} come out on the right side ({share:.0%}).{wrong}

@@ -9,6 +9,7 @@ import signal
 import time
 from pathlib import Path
 
+from fakes.words import FakeModels
 from mmcl.corpus.plant import PlantSettings, plant_clips
 from mmcl.corpus.schema import Word
 from mmcl.errors import MediaError, MissingExtraError
@@ -43,6 +44,8 @@ class LameReader(FakeReader):
 
 class FakeExtractor:
     """Does what a recording says, line by line."""
+
+    models = FakeModels()
 
     def __init__(self, recipe, tell):
         self.recipe, self.tell = recipe, tell

@@ -7,6 +7,7 @@ from typing import ClassVar
 
 import pytest
 
+from fakes.words import FakeModels
 from mmcl.cli.main import main
 from mmcl.corpus.plant import PlantSettings, plant_card, plant_clips
 from mmcl.corpus.schema import Word
@@ -19,6 +20,8 @@ TEXTS = ("what a [bold]wonderful[/] film", "it was <b>long</b>")
 
 class FakeExtractor:
     """Finds two utterances in every file; the second has no face."""
+
+    models = FakeModels()
 
     asked: ClassVar = []
 

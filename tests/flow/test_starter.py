@@ -7,6 +7,7 @@ import pytest
 
 from fakes.starters import clip_of, make_starter, use_starter
 from fakes.tiny_bert import tiny_bert
+from fakes.words import FakeModels
 from mmcl.cli.main import main
 from mmcl.runs.starter import load_starter, starter_notice
 from mmcl.serve.service import _by_name
@@ -14,6 +15,8 @@ from mmcl.serve.service import _by_name
 
 class FakeExtractor:
     """Finds one utterance in every file: its content, or a face if the file is empty."""
+
+    models = FakeModels()
 
     def __init__(self, recipe):
         self.recipe = recipe

@@ -7,7 +7,7 @@ prediction, since modalities that agree can stand in for each other.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -24,6 +24,7 @@ from mmcl.models.network import Network
 from mmcl.types import Modality
 
 __all__ = [
+    "Encode",
     "Moments",
     "as_probability",
     "in_words",
@@ -37,6 +38,9 @@ MASKED_AT_ONCE = 64
 """Copies of one clip, each with another word masked, that go through a network together."""
 
 _Scores = NDArray[np.float64]
+Encode = Callable[[Sequence[Sequence[str]]], Sequence[NDArray[np.float32]]]
+"""Makes a vector per word of every sentence, ``[n_words, d]`` each."""
+
 _ByModality = dict[Modality, NDArray[np.float32]]
 
 
@@ -75,10 +79,24 @@ class Moments(NamedTuple):
     word_share: NDArray[np.float64]
 
 
-def moments_of(models: Sequence[Network], split: Split, *, batch_size: int = 256) -> list[Moments]:
+def moments_of(
+    models: Sequence[Network],
+    split: Split,
+    *,
+    batch_size: int = 256,
+    encode: Encode | None = None,
+) -> list[Moments]:
     """Predict every clip, complete and with parts masked, with the networks of one run.
 
-    Labels are not looked at. The batch size changes nothing but the speed.
+    Labels are not looked at.
+
+    Args:
+        models: Networks of the seeds.
+        split: Clips to predict.
+        batch_size: Changes nothing but the speed.
+        encode: Makes vectors of the words of sentences, as those of the clips were made. With it
+            a word is masked as if it had not been said: the vectors of the others no longer
+            know of it. Without it only the word's own vector is masked.
     """
     if not len(split):
         return []
@@ -113,7 +131,7 @@ def moments_of(models: Sequence[Network], split: Split, *, batch_size: int = 256
                     [s.keep_probability[row] for s in scored], used, lengths
                 ),
                 found=measured,
-                word_share=_word_share(models, split, row, explained, chosen),
+                word_share=_word_share(models, split, row, explained, chosen, encode),
             )
         )
     return moments
@@ -221,24 +239,51 @@ def _word_share(
     row: int,
     explained: _Scores,
     chosen: NDArray[np.int64],
+    encode: Encode | None,
 ) -> _Scores:
     """Distance by which each step of text moved a clip's prediction, ``[n]``."""
     count = int(split.lengths("text")[row])
     if "text" not in models[0].modalities or not count:
         return np.zeros(0)
     task = models[0].task
-    scores = [_scores_without_words(model, split, row, count) for model in models]
+    others = None if encode is None else _vectors_without_words(split, row, count, encode)
+    scores = [_scores_without_words(model, split, row, count, others) for model in models]
     mean = np.mean([as_probability(task, seed) for seed in scores], axis=0)
     own = np.repeat(chosen[row : row + 1], count, axis=0)
     return np.asarray(explained[row] - _explained_value(task, mean, own))
 
 
-def _scores_without_words(model: Network, split: Split, row: int, count: int) -> _Scores:
-    """Scores of a clip with each step of text masked in turn, ``[n, ...]``."""
+def _vectors_without_words(
+    split: Split, row: int, count: int, encode: Encode
+) -> NDArray[np.float32] | None:
+    """Vectors of a clip's text without each word in turn, ``[n, n, d]``, zeros for that word.
+
+    None if the clip does not say which word is which step.
+    """
+    words = [word["text"] for word in split.table.column("words")[row].as_py() or ()]
+    if len(words) != count:
+        return None
+    left = [[w for at, w in enumerate(words) if at != out] for out in range(count)]
+    vectors = np.zeros((count, count, split.card.dims["text"]), dtype=np.float32)
+    for out, steps in enumerate(encode(left)):
+        vectors[out, np.arange(count) != out] = steps
+    return vectors
+
+
+def _scores_without_words(
+    model: Network, split: Split, row: int, count: int, others: NDArray[np.float32] | None
+) -> _Scores:
+    """Scores of a clip with each step of text masked in turn, ``[n, ...]``.
+
+    ``others`` are the vectors of the remaining words, if they change: ``[n, n, d]``.
+    """
     scores = []
     with model.evaluating():
         for words in batch_rows(np.arange(count), MASKED_AT_ONCE):
             copies = model.collate(split, [row] * len(words))
+            if others is not None:
+                text = torch.from_numpy(others[words]).to(copies.features["text"])
+                copies = copies._replace(features={**copies.features, "text": text})
             missing = torch.from_numpy(words[:, None] == np.arange(count))  # one word per copy
             batch = model.take_away(copies, {"text": missing})
             scores.append(model(batch.features, batch.masks).scores.double().cpu().numpy())

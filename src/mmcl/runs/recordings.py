@@ -11,7 +11,7 @@ from pydantic import ValidationError
 from mmcl.corpus.schema import Clip, Task
 from mmcl.corpus.store import Corpus, pack_corpus
 from mmcl.errors import MediaError, RunError
-from mmcl.evaluation.moments import Moments
+from mmcl.evaluation.moments import Encode, Moments
 from mmcl.media.recipe import Recipe
 from mmcl.media.transcripts.languages import foreign_language
 from mmcl.other_version import does_not_fit, misfits
@@ -85,7 +85,7 @@ def predict_media(
     clips, spans, doubts = _judgeable(run, path, extracted.clips, extracted.spans)
     tell("predicting")
     corpus = _pack_clips(run, path, clips)
-    moments = tuple(run.moments(corpus))
+    moments = tuple(run.moments(corpus, encode=_encoder_of_words(run, extractor)))
     notes = (*doubts, *extracted.notes, *_version_notes(run, extractor), *run.notes(corpus))
     return Timeline(
         path.name,
@@ -96,6 +96,14 @@ def predict_media(
         run.validation_error,
         tuple(dict.fromkeys(notes)),
     )
+
+
+def _encoder_of_words(run: Run, extractor: Extractor) -> Encode | None:
+    """Return what encodes words for a run of frozen vectors; one that learnt masks by itself."""
+    model = run.model()
+    if "text" not in model.modalities or model.words is not None:
+        return None
+    return extractor.models.text.encode
 
 
 def _judgeable(

@@ -26,7 +26,14 @@ from mmcl.corpus.readers.arrays import CorpusLike, any_corpus
 from mmcl.corpus.store import Corpus, Split
 from mmcl.errors import DatasetError, RunError
 from mmcl.evaluation.metrics import range_notes
-from mmcl.evaluation.moments import Moments, as_probability, in_words, moments_of, spread_over_seeds
+from mmcl.evaluation.moments import (
+    Encode,
+    Moments,
+    as_probability,
+    in_words,
+    moments_of,
+    spread_over_seeds,
+)
 from mmcl.evaluation.protocol import (
     JUDGED,
     Judged,
@@ -312,10 +319,15 @@ class Run:
             }
         )
 
-    def moments(self, corpus: Corpus) -> list[Moments]:
+    def moments(self, corpus: Corpus, *, encode: Encode | None = None) -> list[Moments]:
         """Predict every clip, and how far modalities, steps and words moved the prediction.
 
         Slower than :meth:`predict`: a clip is predicted again without every modality and word.
+
+        Args:
+            corpus: A corpus that fits the run.
+            encode: Makes the vectors of words again without one of them, see
+                :func:`~mmcl.evaluation.moments.moments_of`.
 
         Raises:
             RunError: If the corpus does not fit the run, or its model has no policies.
@@ -328,7 +340,7 @@ class Run:
             )
         models = [self.model(seed) for seed in self.seeds]
         size = self.config.evaluation.batch_size
-        return moments_of(models, corpus.every_clip(), batch_size=size)
+        return moments_of(models, corpus.every_clip(), batch_size=size, encode=encode)
 
     @property
     def validation_error(self) -> float | None:

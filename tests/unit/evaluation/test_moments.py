@@ -5,6 +5,7 @@ import pytest
 
 from mmcl.corpus.check import corpus_clips
 from mmcl.corpus.plant import plant_card, plant_clips
+from mmcl.corpus.schema import Word
 from mmcl.corpus.store import pack_corpus
 from mmcl.errors import RunError
 from mmcl.evaluation.moments import moments_of
@@ -83,6 +84,41 @@ def test_word_share_is_what_a_missing_word_changes(run, few, moments):
         expected = moments[0].prediction - without
         assert moments[0].word_share[at] == pytest.approx(expected, abs=TOLERANCE)
     assert len(moments[0].word_share) == len(clip.features["text"])
+
+
+def test_word_is_masked_in_the_vectors_of_the_others_too(run, few):
+    """In vectors of whole sentences every word knows of every other one."""
+    clip = next(corpus_clips(few))
+    own = {f"w{at}": steps for at, steps in enumerate(clip.features["text"])}
+
+    def encode(sentences):
+        return [
+            np.stack([own[w] + sum(own[o] for o in words) for w in words]) for words in sentences
+        ]
+
+    names = list(own)
+    words = tuple(Word(text=name) for name in names)
+
+    def spoken(said):
+        """The clip with vectors of these words; the others are zeros, which means missing."""
+        steps = np.zeros_like(clip.features["text"])
+        steps[[names.index(name) for name in said]] = encode([said])[0]
+        features = {**clip.features, "text": steps}
+        return clip.model_copy(update={"features": features, "words": words})
+
+    (moments,) = run.moments(pack_corpus(few.card, [spoken(names)]), encode=encode)
+    without = [[name for name in names if name != out] for out in names]
+    whole, *left = _predictions(
+        run,
+        [
+            spoken(said).model_copy(update={"id": str(at)})
+            for at, said in enumerate([names, *without])
+        ],
+        few.card,
+    )
+    assert moments.word_share == pytest.approx(whole - np.array(left), abs=TOLERANCE)
+    (plain,) = run.moments(pack_corpus(few.card, [spoken(names)]))
+    assert np.abs(plain.word_share - moments.word_share).max() > 100 * TOLERANCE
 
 
 def test_arrays_have_the_steps_of_the_clip(few, moments):

@@ -7,6 +7,7 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 
+from fakes.words import FakeModels
 from mmcl.corpus.plant import plant_card, plant_clips
 from mmcl.corpus.store import pack_corpus
 from mmcl.errors import MediaError, RunError
@@ -24,6 +25,8 @@ def media(tmp_path):
 
 class _Extractor:
     """Finds the first clips of the planted corpus in every file, none of which has a face."""
+
+    models = FakeModels()
 
     def __init__(self, clips, versions=None):
         self.recipe = Recipe(versions=versions or {})

@@ -9,6 +9,7 @@ import pytest
 import mmcl
 from fakes.starters import FACE, LABEL, clip_of, make_starter, use_starter
 from fakes.tiny_bert import DIM, text_corpus, tiny_bert
+from fakes.words import FakeModels
 from mmcl.corpus.check import corpus_clips
 from mmcl.corpus.store import pack_corpus
 from mmcl.errors import MediaError, RunError
@@ -45,6 +46,8 @@ def starter(shared, monkeypatch):
 class _Extractor:
     """Finds the given clips in every file."""
 
+    models = FakeModels()
+
     def __init__(self, *clips, language="en"):
         self.recipe = Recipe(text_model="starter", language=language)
         self.clips = list(clips)
@@ -77,8 +80,8 @@ def test_starter_is_what_no_run_and_its_name_mean(starter, tmp_path, monkeypatch
 def test_notice_has_the_error_of_the_run(starter):
     assert starter.validation_error is not None
     assert starter_notice(starter) == (
-        "no run was given: the starter is used (English words and face; mean error on reviews "
-        f"it never saw: {starter.validation_error:.2f})"
+        "no run was given: the starter is used (English words and face; mean error on sentences "
+        f"and faces it never saw: {starter.validation_error:.2f})"
     )
 
 
