@@ -126,6 +126,12 @@ def test_spanish_reviews_are_refused_and_nothing_is_left(folder, run):
             "  Give it after the run: mmcl predict talks SRC",
             id="run-alone",
         ),
+        pytest.param(
+            ["starter"],
+            '"starter" is a run, and a recording or a corpus is missing.\n'
+            "  Give it after the run: mmcl predict starter SRC",
+            id="starter-alone",
+        ),
     ],
 )
 def test_other_numbers_of_sources_are_refused(folder, run, words, message):

@@ -134,7 +134,8 @@ def _run_and_source(sources: list[Path]) -> tuple[Path | None, Path]:
             f"expected a recording or a corpus, with or without a run before it, got {given}.\n"
             "  With the starter: mmcl predict SRC\n  With a run: mmcl predict RUN SRC"
         )
-    if (sources[0] / "run.json").is_file():
+    is_word = str(sources[0]) == "starter" and not sources[0].exists()
+    if is_word or (sources[0] / "run.json").is_file():
         raise UsageError(
             f'"{sources[0]}" is a run, and a recording or a corpus is missing.\n'
             f"  Give it after the run: mmcl predict {sources[0]} SRC"
