@@ -65,7 +65,7 @@ def starter_notice(run: Run) -> str:
     """Return what a user who gave no run is told."""
     error = run.validation_error
     known = (
-        "" if error is None else f"; mean error on sentences and faces it never saw: {error:.2f}"
+        "" if error is None else f"; mean error on clips it never saw: {error:.2f}"
     )
     return f"no run was given: the starter is used (English words and face{known})"
 
