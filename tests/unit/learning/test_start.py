@@ -225,9 +225,9 @@ def test_head_of_another_task_begins_afresh(begun, place, tmp_path, tiny_config,
 # ---------------------------------------------------------------- the starter and its encoder
 
 
-def test_words_are_read_as_the_starter_reads_its_vectors(starter, begun):
+def test_words_are_read_as_the_starter_reads_its_vectors(starter, begun, tiny_config):
     frozen, words = reviews("starter", vision=3), reviews(vision=3)
-    model, taken = begun(words, None, start="starter")
+    model, taken = begun(words, tiny_config(*TINY_TEXT), start="starter")
     assert taken["note"] == "started from starter: took text and vision"
     rows = np.arange(12)
     with torch.inference_mode():
