@@ -64,9 +64,7 @@ def run_or_starter(path: Path | None) -> Run:
 def starter_notice(run: Run) -> str:
     """Return what a user who gave no run is told."""
     error = run.validation_error
-    known = (
-        "" if error is None else f"; mean error on clips it never saw: {error:.2f}"
-    )
+    known = "" if error is None else f"; mean error on clips it never saw: {error:.2f}"
     return f"no run was given: the starter is used (English words and face{known})"
 
 
