@@ -9,11 +9,13 @@ from mmcl.cli import demo
 from mmcl.cli.main import main
 from mmcl.config import resolve_config
 from mmcl.corpus.plant import PlantSettings
+from mmcl.errors import MissingExtraError
 from mmcl.explain.report import report_page
+from mmcl.runs import recordings
 
 KEYS = ["mae", "corr", "acc2_non0", "acc7", "common_auroc", "action_auroc"]
 KEYS += ["kept", "kept_precision", "kept_recall"]
-OWN = {"planted.arrow", "report.html", "metrics.json", "released", "calibrated"}
+OWN = {"planted.arrow", "report.html", "timeline.html", "metrics.json", "released", "calibrated"}
 
 
 @pytest.fixture
@@ -57,6 +59,9 @@ def test_demo_writes_its_files_and_replaces_no_others(tmp_path, small, capsys):
     for word in (*KEYS, "train_clips_per_second", "released", "calibrated", "ridge"):
         assert word in printed
     assert f"The report: {out / 'report.html'}" in printed
+    assert f"What the starter says of a small recording: {out / 'timeline.html'}" in printed
+    timeline = (out / "timeline.html").read_text(encoding="utf-8")
+    assert "wonderful" in timeline
     metrics = json.loads((out / "metrics.json").read_text())
     assert list(metrics) == ["released", "calibrated"]
     for numbers in metrics.values():
@@ -158,3 +163,14 @@ def test_quick_plants_and_trains_less():
     quick, full = demo.make_plan(quick=True), demo.make_plan(quick=False)
     assert full.settings == PlantSettings()
     assert quick.settings.train < full.settings.train
+
+
+def test_timeline_is_left_out_without_what_reads_recordings(tmp_path, monkeypatch):
+    def lacking(*_, **__):
+        raise MissingExtraError("reading recordings needs av, which is not installed.")
+
+    monkeypatch.setattr(recordings, "predict_media", lacking)
+    line = demo._show_starter(tmp_path / "timeline.html")
+    assert line.startswith("timeline.html is left out")
+    assert 'pip install "mmcl[media-offline]"' in line
+    assert not list(tmp_path.iterdir())
