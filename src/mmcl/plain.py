@@ -18,6 +18,9 @@ _LONGEST_LINE = 2000
 _CONTROLS = re.compile(
     "[\x00-\x08\x0b-\x1f\x7f-\x9f\u2028\u2029\u202a-\u202e\u2066-\u2069\ud800-\udfff]"
 )
+# A quoted value that goes on over the next line: our own lines end outside of quotes. A quote in
+# brackets is one that a message speaks of.
+_BROKEN_VALUE = re.compile(r'(?<![^\s(\[{=:,])"(?!\))[^"\n]*\n[^"]*"')
 # A quoted value, or letters without a blank. Parts of a path are values of their own, so that
 # long paths stay complete.
 _LONG_VALUE = re.compile(
@@ -41,11 +44,15 @@ def without_controls(text: str) -> str:
 def plain(text: str) -> str:
     """Return text with control characters written out and long values shortened.
 
+    New lines are written out in quoted values alone: there they would look like our own lines.
+
     Example:
         >>> plain(f'id "{"a" * 1000}"').endswith('aaa... (1,000 characters)"')
         True
     """
     text = without_controls(text)
+    if "\n" in text:
+        text = _BROKEN_VALUE.sub(lambda match: match[0].replace("\n", "\\u000a"), text)
     if len(text) <= MOST_SHOWN:
         return text
     text = _LONG_VALUE.sub(_shortened, text)

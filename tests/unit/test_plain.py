@@ -36,6 +36,28 @@ def test_a_value_is_at_most_200_characters(quote):
     assert second == "  Expected another."
 
 
+def test_a_value_has_no_lines_of_its_own():
+    text = plain('the id "evil\n  Fix: rm -rf /\n" is twice in "a b".\n  Say "yes", or "no".')
+    assert text == (
+        'the id "evil\\u000a  Fix: rm -rf /\\u000a" is twice in "a b".\n  Say "yes", or "no".'
+    )
+    long = plain(f'id "{"evil line" + chr(10) * 5000}" is wrong.\n  Expected another.')
+    assert long.count("\n") == 1
+    assert len(long) < 300
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        'its quotes (") do not fit.\n  Found: "a"',
+        '5" of it\n  and "b"',
+        'id "what?" is it\nand id "c!"\n  ""\n""',
+    ],
+)
+def test_lines_outside_of_values_stay(text):
+    assert plain(text) == text
+
+
 def test_a_value_of_200_characters_and_a_long_path_stay_whole():
     text = f'id "{"a" * 200}" in /{"/".join(["folder" * 10] * 20)}/x.pkl'
     assert plain(text) == text
