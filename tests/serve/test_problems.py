@@ -55,6 +55,11 @@ def test_only_whole_absolute_paths_are_replaced(text, read):
     assert replace_names(text, names) == read
 
 
+def test_letters_that_mean_something_to_a_pattern_mean_nothing_in_a_path():
+    names = {"/srv/a+b (1)": r"run\1"}
+    assert replace_names("/srv/a+b (1)/x and /srv/aab 1", names) == r"run\1/x and /srv/aab 1"
+
+
 def test_unknown_problem_says_nothing():
     assert unknown_problem().model_dump() == {
         "type": "about:blank",

@@ -24,6 +24,7 @@ from mmcl.files import (
     make_folder,
     remove_unfinished,
     sync_folder,
+    take_lock,
     write_json,
     write_text,
 )
@@ -68,6 +69,42 @@ def test_content_is_on_the_disk_before_it_has_its_name_and_the_name_after(tmp_pa
     assert named == ("name", path)
     assert kept == ("sync", path.parent)
     assert path.read_bytes() == "ä".encode()
+
+
+def without_folders(monkeypatch, code):
+    """Let forcing the names in a folder to the disk fail."""
+    sync = os.fsync
+
+    def refuse(handle):
+        if stat.S_ISDIR(os.fstat(handle).st_mode):
+            raise OSError(code, os.strerror(code))
+        sync(handle)
+
+    monkeypatch.setattr(os, "fsync", refuse)
+
+
+@pytest.mark.parametrize("code", [errno.EINVAL, errno.ENOTSUP])
+def test_file_system_that_syncs_no_folders_is_no_fault(tmp_path, monkeypatch, code):
+    without_folders(monkeypatch, code)
+    write_text(tmp_path / "new" / "note.txt", "text")
+    sync_folder(tmp_path / "new")
+    assert (tmp_path / "new" / "note.txt").read_text() == "text"
+
+
+@pytest.mark.parametrize(("code", "error"), [(errno.ENOSPC, DiskError), (errno.EIO, OSError)])
+def test_name_that_does_not_reach_the_disk_is_an_error(tmp_path, monkeypatch, code, error):
+    without_folders(monkeypatch, code)
+    with pytest.raises(error):
+        write_text(tmp_path / "note.txt", "text")
+
+
+def test_two_writers_of_one_file_do_not_disturb_each_other(tmp_path):
+    path = tmp_path / "note.txt"
+    with complete_file(path) as one, complete_file(path) as other:
+        one.write_text("one")
+        other.write_text("other")
+    assert path.read_text() == "one"  # it ended last
+    assert os.listdir(tmp_path) == ["note.txt"]
 
 
 def test_names_of_new_folders_are_on_the_disk_too(tmp_path, monkeypatch):
@@ -232,7 +269,23 @@ def test_output_is_held_and_said_by_whom(tmp_path, monkeypatch):
 def test_lock_of_a_killed_process_holds_nobody_up(tmp_path):
     (tmp_path / ".lock").write_text("process 1 on elsewhere")
     with hold_output(tmp_path, is_folder=True):
-        assert str(os.getpid()) in (tmp_path / ".lock").read_text()
+        assert (tmp_path / ".lock").read_text().startswith(f"process {os.getpid()} on")
+
+
+def test_lock_that_its_holder_removed_meanwhile_is_taken_again(tmp_path, monkeypatch):
+    taken = []
+
+    def take(lock):
+        taken.append(lock)
+        if len(taken) == 1:  # it ended between our opening the file and our taking its lock
+            (tmp_path / ".p.csv.lock").unlink()
+        return take_lock(lock)
+
+    monkeypatch.setattr("mmcl.files.take_lock", take)
+    path, busy = tmp_path / "p.csv", pytest.raises(BusyError)
+    with hold_output(path), busy, hold_output(path):
+        raise AssertionError("the second one has it too")
+    assert len(taken) == 3
 
 
 def test_holding_removes_what_a_killed_process_left_of_this_output_alone(tmp_path):

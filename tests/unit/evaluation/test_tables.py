@@ -97,7 +97,8 @@ def test_target_that_cannot_be_written(tmp_path, table):
 
 
 def test_csv_runs_no_formula_and_numbers_stay_numbers(tmp_path):
-    texts = ["=1+1", "+cmd|' /C calc'!A0", "-2+3", "@SUM(A1)", "\t=1", "\r=1", "-0.5", "a=b", None]
+    texts = ["=1+1", "+cmd|' /C calc'!A0", "-2+3", "@SUM(A1)", "\t=1", "\r=1", "\n=1"]
+    texts += ["-0.5", "a=b", None]
     numbers = [-1.5, *[2.0] * (len(texts) - 1)]
     lists = [["=x", "y"], [-0.5, 0.25], *[None] * (len(texts) - 2)]
     columns = {"text": texts, "number": numbers, "words": [v and list(map(str, v)) for v in lists]}
@@ -105,7 +106,7 @@ def test_csv_runs_no_formula_and_numbers_stay_numbers(tmp_path):
     with (tmp_path / "t.csv").open(newline="") as file:
         rows = list(csv.reader(file))[1:]
     assert [row[0] for row in rows] == [
-        *("'=1+1", "'+cmd|' /C calc'!A0", "'-2+3", "'@SUM(A1)", "'\t=1", "'\r=1"),
+        *("'=1+1", "'+cmd|' /C calc'!A0", "'-2+3", "'@SUM(A1)", "'\t=1", "'\r=1", "'\n=1"),
         *("-0.5", "a=b", ""),
     ]
     assert [row[2] for row in rows[:3]] == ["'=x y", "-0.5 0.25", ""]
