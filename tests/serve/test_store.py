@@ -1,10 +1,12 @@
 """Jobs on the disk: an order that is kept, a last status that stays, nothing left behind."""
 
+import shutil
+import sqlite3
 import time
 
 import pytest
 
-from mmcl.errors import UsageError
+from mmcl.errors import DiskError, UsageError
 from mmcl.serve.jobs import Job, new_id
 from mmcl.serve.problems import Problem, ServiceError
 from mmcl.serve.store import RECORDING, Store
@@ -182,14 +184,61 @@ def test_old_jobs_go_and_others_stay(store):
     store.take()
     (store.results / old.id).mkdir()
     store.finish(old.id)
-    assert store.expire(store.get(old.id).ended) == 0
-    assert store.expire(store.get(old.id).ended + 1) == 1
+    assert store.expire(60) == 0
+    assert store.expire(-1) == 1
     assert not (store.results / old.id).exists()
     assert (store.get(new.id).status, store.count("queued"), store.count("done")) == (
         "queued",
         1,
         0,
     )
+
+
+@pytest.fixture
+def clock(monkeypatch):
+    """The system's clock, which is put forwards and back: ``clock[0] -= 3600``."""
+    now = [1.9e9]
+    monkeypatch.setattr(time, "time", lambda: now[0])
+    return now
+
+
+def test_clock_that_jumps_changes_neither_order_nor_status(store, clock):
+    jobs = []
+    for jump in (0, -1e6, 2e6, -3e6):
+        clock[0] += jump
+        jobs.append(queue(store))
+    assert [store.get(job.id).position for job in jobs] == [1, 2, 3, 4]
+    for job in jobs:
+        assert store.take().id == job.id
+        clock[0] -= 1000
+        store.finish(job.id)
+        clock[0] += 5000
+        now = store.get(job.id)
+        assert (now.status, now.ended - now.started) == ("done", -1000)
+    assert store.take() is None
+
+
+def test_clock_that_jumps_removes_only_jobs_that_have_ended(store, clock):
+    queued, running, cancelled = queue(store), queue(store), queue(store)
+    store.take(), store.take()
+    store.put_back(queued.id)
+    store.cancel(cancelled.id)
+    clock[0] += 1e7
+    assert store.expire(3600) == 1
+    assert [store.get(job.id).status for job in (queued, running)] == ["queued", "running"]
+
+
+def test_clock_that_is_put_back_keeps_no_result_for_years(store, clock):
+    job = queue(store)
+    store.take()
+    clock[0] += 1e8  # three years, until the right time is known
+    store.finish(job.id)
+    clock[0] -= 1e8
+    assert store.expire(3600) == 0
+    clock[0] += 3599
+    assert store.expire(3600) == 0
+    clock[0] += 2
+    assert store.expire(3600) == 1
 
 
 def test_folder_belongs_to_one_service_and_one_user(store, folder):
@@ -200,6 +249,40 @@ def test_folder_belongs_to_one_service_and_one_user(store, folder):
     )
     assert folder.stat().st_mode & 0o077 == 0
     assert store.uploads.stat().st_mode & 0o077 == 0
+
+
+class FullDisk:
+    """A database on a disk that has no room."""
+
+    def execute(self, *_):
+        raise sqlite3.OperationalError("database or disk is full")
+
+
+def test_list_of_jobs_on_a_full_disk_says_so_and_works_when_there_is_room(store, monkeypatch):
+    job = queue(store)
+    with monkeypatch.context() as patch:
+        patch.setattr(store, "_rows", FullDisk())
+        with pytest.raises(DiskError) as caught:
+            store.finish(job.id)
+    problem = f"{store.folder / 'jobs.sqlite'}: the disk is full (No space left on device)"
+    assert caught.value.problem == problem
+    assert store.take().id == job.id
+
+
+def test_job_is_on_the_disk_before_its_client_is_told_of_it(store):
+    full = 2  # what SQLite calls a commit that waits for the disk
+    assert store._rows.execute("pragma synchronous").fetchone()[0] == full
+
+
+def test_folder_that_was_removed_is_made_again_without_its_jobs(store, folder, caplog):
+    queue(store)
+    store.restore()
+    assert (store.count("queued"), caplog.messages) == (1, [])
+    shutil.rmtree(folder)
+    store.restore()
+    assert store.count("queued") == 0
+    assert store.get(queue(store).id).position == 1
+    assert caplog.messages == [f"{folder} was removed while it was in use; its jobs are lost"]
 
 
 def test_folder_that_cannot_be(tmp_path):

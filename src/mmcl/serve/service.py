@@ -261,7 +261,7 @@ class Service:
         """Remove jobs that are older than results are kept, now and then."""
         while True:
             try:
-                self.store.expire(time.time() - 3600 * self.limits.result_hours)
+                self.store.expire(3600 * self.limits.result_hours)
             except Exception as fault:  # they are removed the next time
                 _log.error("old results were not removed: %s", fault)
             await asyncio.sleep(_EXPIRY_SECONDS)

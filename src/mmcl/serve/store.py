@@ -239,9 +239,15 @@ class Store:
             return None
         return ServiceError(f'"{job.name}": {reason}.\n  {advice}', status=status, kind=kind)
 
-    def expire(self, before: float) -> int:
-        """Remove jobs that ended before a time, in seconds since 1970; return how many."""
-        rows = self._run("select id from jobs where ended < ?", (before,)).fetchall()
+    def expire(self, seconds: float) -> int:
+        """Remove jobs that ended longer ago than ``seconds``; return how many.
+
+        If the clock was put back, a job that ended later than now counts as ended now: it would
+        be kept until the clock has caught up.
+        """
+        now = time.time()
+        self._run("update jobs set ended = ? where ended > ?", (now, now))
+        rows = self._run("select id from jobs where ended < ?", (now - seconds,)).fetchall()
         for row in rows:
             self.forget(row["id"])
         return len(rows)
