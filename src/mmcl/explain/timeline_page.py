@@ -10,7 +10,7 @@ import base64
 import math
 import mimetypes
 import os
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 from urllib.parse import quote
@@ -181,18 +181,18 @@ def _cells(modality: Modality, moments: Moments, words: Sequence[Word], span: _S
     ]
 
 
-def _step_masks(num_steps: int, words: Sequence[Word], span: _Span) -> list[NDArray[np.bool_]]:
-    """Return the steps of a modality that lie in each word: bool ``[n]`` per word."""
+def _step_masks(num_steps: int, words: Sequence[Word], span: _Span) -> Iterator[NDArray[np.bool_]]:
+    """Yield the steps of a modality that lie in each word: bool ``[n]`` per word."""
     steps = np.arange(num_steps)
     if num_steps == len(words):  # a step per word
-        return [steps == index for index in steps]
+        yield from (steps == index for index in steps)
+        return
     times = (steps + 0.5) / num_steps * (span[1] - span[0])  # the middle of each step
-    return [
-        (times >= word.start) & (times < word.end)
-        if word.start is not None and word.end is not None
-        else np.zeros(num_steps, dtype=np.bool_)
-        for word in words
-    ]
+    for word in words:
+        if word.start is not None and word.end is not None:
+            yield (times >= word.start) & (times < word.end)
+        else:
+            yield np.zeros(num_steps, dtype=np.bool_)
 
 
 def _mean(values: NDArray[np.float32], mask: NDArray[np.bool_]) -> float | None:
