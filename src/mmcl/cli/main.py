@@ -8,11 +8,13 @@ import sys
 import threading
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from functools import cache
 from types import FrameType
 from typing import Any
 
 import typer
 from typer.core import TyperGroup
+from typer.main import get_command
 
 from mmcl.cli import corpus
 from mmcl.cli.compare import ablate_command, compare_command
@@ -101,7 +103,7 @@ def _run(arguments: list[str]) -> int:
     # typer does not pass on --debug, and the handler below needs it.
     debug = "--debug" in arguments[:1]
     try:
-        app(arguments, prog_name="mmcl")
+        _program()(arguments, prog_name="mmcl")
     except SystemExit as stop:  # typer always ends this way, and prints wrong usage itself
         if stop.code == INTERRUPTED:
             sys.stderr.write(f"Stopped. {STOPPED}\n")
@@ -117,6 +119,12 @@ def _run(arguments: list[str]) -> int:
             sys.stderr.write(f"{type(error).__name__}: {error}\n")
         return error.exit_code
     return 0
+
+
+@cache
+def _program() -> Any:
+    """Return the command line, made once: making it takes longer than many a command."""
+    return get_command(app)
 
 
 def _replace_missing_letters() -> None:
