@@ -84,6 +84,15 @@ def test_output_is_probed_before_the_work(home, tmp_path, name, capsys, monkeypa
     )
 
 
+def test_output_is_free_again_when_its_command_has_ended(tmp_path, capsys):
+    for _ in range(2):
+        code, err = call(capsys, f"corpus plant {tmp_path / 'out'} --train 8")
+        assert (code, err) == (0, "")
+    with hold_output(tmp_path / "out"):
+        pass
+    assert os.listdir(tmp_path) == ["out"]
+
+
 def test_two_tunes_at_once_and_the_second_goes_on_when_the_first_was_killed(home, tmp_path):
     pytest.importorskip("optuna")
     words = ["tune", home / "planted.arrow", "--out", tmp_path / "t", "--seeds", "1", *SMALL]
@@ -109,7 +118,14 @@ def test_two_tunes_at_once_and_the_second_goes_on_when_the_first_was_killed(home
 def test_training_is_on_the_disk_before_it_is_called_done(home, tmp_path, monkeypatch):
     corpus = open_corpus(home / "planted.arrow")
     run = tmp_path / "run"
-    with recorded(monkeypatch) as steps:
+    mkdir = os.mkdir
+
+    def note_folder(path, *more):
+        mkdir(path, *more)
+        steps.append(("folder", Path(path)))
+
+    with recorded(monkeypatch) as steps, monkeypatch.context() as patch:
+        patch.setattr(os, "mkdir", note_folder)
         train(corpus, resolve_config(overrides=TINY), out=run)
     seed = run / "seed-1"
     done = steps.index(("name", seed / "done.json"))
@@ -120,6 +136,11 @@ def test_training_is_on_the_disk_before_it_is_called_done(home, tmp_path, monkey
             assert before & parts, f"{path} was not forced to the disk"
     for folder in (tmp_path, run, seed, seed / "model"):
         assert ("sync", folder) in before
+    made = [step for step in steps[:done] if step[0] == "folder" and tmp_path in step[1].parents]
+    assert ("folder", seed) in made
+    for step in made:
+        names = ("sync", step[1].parent)
+        assert names in steps[steps.index(step) : done], f"the name of {step[1]} may be lost"
     assert ("sync", seed) in steps[done:]  # the name of done.json itself
     assert steps.index(("name", run / "metrics.json")) > done
 
