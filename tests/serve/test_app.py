@@ -1,6 +1,8 @@
 """Every route, from outside: what a client sends and what he gets."""
 
+import errno
 import json
+import os
 import threading
 import time
 from itertools import pairwise
@@ -14,6 +16,7 @@ from fakes.reader import SETTINGS, FakeReader
 from fakes.served import TALK, client_of
 from mmcl.corpus.plant import plant_card, plant_clips
 from mmcl.corpus.store import pack_corpus
+from mmcl.serve import app as app_module
 from mmcl.serve.app import create_app
 from mmcl.serve.limits import Limits
 from mmcl.serve.page_files import EXAMPLE_CLIP
@@ -521,6 +524,43 @@ def test_events_tell_every_change_in_order_and_end(send, client, tmp_path):
 def test_events_of_a_job_that_is_over(send, client):
     identifier = send(TALK).headers["x-job"]
     assert read_events(client, identifier) == [client.get(f"/v1/jobs/{identifier}").json()]
+
+
+def test_upload_is_on_the_disk_before_its_job_is_queued(send, service, monkeypatch):
+    steps = []
+    sync, add = app_module.sync_folder, service.store.add
+
+    def note_sync(folder):
+        sync(folder)
+        steps.append(("synced", folder.parent))
+
+    def note_add(job):
+        steps.append("queued")
+        return add(job)
+
+    monkeypatch.setattr(app_module, "sync_folder", note_sync)
+    monkeypatch.setattr(service.store, "add", note_add)
+    assert send(TALK).status_code == 200
+    assert steps == [("synced", service.store.uploads), "queued"]
+
+
+def test_upload_that_a_full_disk_cannot_take_is_answered_with_507(
+    send, service, monkeypatch, caplog
+):
+    def full(folder):
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), str(folder))
+
+    before = set(service.store.uploads.iterdir())
+    with monkeypatch.context() as patch:
+        patch.setattr(app_module, "sync_folder", full)
+        assert problem(send(TALK)) == (
+            507,
+            "the disk of the service takes no more, so this cannot be stored.\n"
+            "  Send it again later, or tell the owner of the service, whose log says more.",
+        )
+    assert "the disk is full" in caplog.text
+    assert set(service.store.uploads.iterdir()) <= before
+    assert send(TALK).status_code == 200
 
 
 def test_running_job_is_cancelled_and_the_next_one_works(send, client, service, tmp_path):

@@ -1,5 +1,7 @@
 """``mmcl serve`` as it is called: who may listen where, and what is said when it cannot be."""
 
+import asyncio
+import logging
 import os
 import re
 import signal
@@ -12,7 +14,8 @@ import pytest
 
 from mmcl.cli.main import main
 from mmcl.errors import UsageError
-from mmcl.serve.http_server import check_token, default_state, listen
+from mmcl.serve.http_server import check_token, default_state, listen, serve
+from mmcl.serve.limits import Limits
 
 MAKE_ONE = '  Make one: python -c "import secrets; print(secrets.token_urlsafe())"'
 
@@ -124,6 +127,33 @@ def test_workers_can_start_their_imports_before_ours():
 def test_free_port_is_found():
     with listen("127.0.0.1", 0) as listening:
         assert listening.getsockname()[1] > 0
+
+
+def test_connections_are_guarded_and_the_log_does_not_repeat_itself(runs, tmp_path, monkeypatch):
+    uvicorn = pytest.importorskip("uvicorn", reason="the extra serve is not installed")
+    from mmcl.serve import connections
+
+    limits, given = Limits(header_seconds=3), {}
+
+    class Guarded(asyncio.Protocol):
+        pass
+
+    def guarded(theirs):
+        assert theirs == limits
+        return Guarded
+
+    monkeypatch.setattr(connections, "guarded", guarded)
+    monkeypatch.setattr(logging, "basicConfig", lambda **options: given.update(options))
+    monkeypatch.setattr(
+        uvicorn.Server, "run", lambda self, sockets: given.update(is_run=self.config)
+    )
+    with listen("127.0.0.1", 0) as listening:
+        serve([runs["planted"]], listening, state=tmp_path / "jobs", limits=limits)
+    config = given["is_run"]
+    config.app.state.service.store.close()
+    assert (config.http, config.backlog) == (Guarded, connections.BACKLOG)
+    (handler,) = given["handlers"]
+    assert [type(each) for each in handler.filters] == [connections.OncePerMinute]
 
 
 def test_command_serves_and_stops(runs, tmp_path):

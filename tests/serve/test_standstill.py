@@ -8,6 +8,7 @@ import socket
 import threading
 import time
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 
 import httpx
 import pytest
@@ -43,8 +44,10 @@ class Serving:
         self.port = self.server.servers[0].sockets[0].getsockname()[1]
         self.url = f"http://127.0.0.1:{self.port}"
 
-    def connect(self, sent=b""):
-        connection = socket.create_connection(("127.0.0.1", self.port), timeout=10)
+    def connect(self, sent=b"", client="127.0.0.1"):
+        connection = socket.create_connection(
+            ("127.0.0.1", self.port), timeout=10, source_address=(client, 0)
+        )
         self.opened.append(connection)
         connection.sendall(sent)
         return connection
@@ -130,6 +133,21 @@ def test_idle_upload_is_given_up_and_one_that_goes_on_is_not(place):
     assert answer.status_code == 202
 
 
+def test_upload_that_trickles_is_given_up(place):
+    connection = place.connect(
+        b"POST /v1/predict HTTP/1.1\r\nHost: localhost\r\nContent-Length: 5000\r\n"
+        b"Content-Type: multipart/form-data; boundary=x\r\n\r\n--x\r\n"
+    )
+    connection.settimeout(0.2)
+    answer = b""
+    for _ in range(100):  # 1000 bytes would come in twenty seconds, one second is given
+        with suppress(TimeoutError):
+            answer = connection.recv(65536)
+            break
+        connection.sendall(b"abcdefghij")
+    assert b"408 Request Timeout" in answer
+
+
 def test_idle_json_is_given_up_too(place):
     connection = place.connect(
         b"POST /v1/predict HTTP/1.1\r\nHost: localhost\r\nContent-Length: 5000\r\n"
@@ -157,11 +175,22 @@ def test_one_client_takes_neither_all_places_nor_all_connections(place):
     until(lambda: upload(place).status_code == 200)
 
 
+def test_many_clients_take_no_more_connections_than_there_may_be(place):
+    def is_refused():  # before the others are closed, since they send no headers
+        for client in (2, 3):
+            for _ in range(LIMITS.max_connections // 2):
+                place.connect(client=f"127.0.0.{client}")
+        return b"503 Service Unavailable" in read_all(place.connect(client="127.0.0.4"))
+
+    until(is_refused)
+
+
 def test_connections_leave_files_to_others(monkeypatch):
     monkeypatch.setattr(connections.resource, "getrlimit", lambda _: (256, 256))
     assert room_for_connections(Limits()) == 64
-    monkeypatch.setattr(connections.resource, "getrlimit", lambda _: (65536, 65536))
-    assert room_for_connections(Limits()) == 512
+    for open_files in (65536, connections.resource.RLIM_INFINITY):
+        monkeypatch.setattr(connections.resource, "getrlimit", lambda _, n=open_files: (n, n))
+        assert room_for_connections(Limits()) == 512
 
 
 def test_log_does_not_repeat_itself(monkeypatch):
@@ -174,6 +203,15 @@ def test_log_does_not_repeat_itself(monkeypatch):
         if once.filter(record):
             written.append(record.getMessage())
     assert written == ["socket 1 failed", "another", "socket 9 failed (2 more like it)"]
+
+
+def test_log_of_many_kinds_fills_no_memory(monkeypatch):
+    monkeypatch.setattr(OncePerMinute, "_MOST_KINDS", 5)
+    once = OncePerMinute()
+    for letter in "abcdefghijklmn":
+        record = logging.LogRecord("asyncio", logging.ERROR, "", 0, f"host {letter}", (), None)
+        assert once.filter(record)
+        assert len(once._kinds) <= 5
 
 
 # ---------------------------------------------------------------- the supervisor
@@ -218,6 +256,19 @@ def test_uploads_are_refused_while_no_worker_starts_and_taken_when_one_does(plac
 def test_state_folder_that_is_removed_is_made_again(place):
     assert upload(place).status_code == 200
     shutil.rmtree(place.state)
+    until(lambda: upload(place).status_code == 200)
+
+
+def test_state_folder_that_cannot_be_made_again_refuses_uploads_until_it_can(place):
+    def put_a_file_there():  # the service may be faster at making it again
+        shutil.rmtree(place.state, ignore_errors=True)
+        place.state.touch()
+        return place.state.is_file()
+
+    until(put_a_file_there)
+    answer = upload(place)
+    assert (answer.status_code, answer.headers["Retry-After"]) == (503, "5")
+    place.state.unlink()
     until(lambda: upload(place).status_code == 200)
 
 
