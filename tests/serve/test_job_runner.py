@@ -213,7 +213,7 @@ def test_stopping_is_heard_at_whatever_step_of_the_loop(runs, tmp_path, steps):
         for _ in range(steps):
             await asyncio.sleep(0)
         running.cancel()
-        await asyncio.wait({running}, timeout=0.5)
+        await asyncio.wait({running}, timeout=10)
         return running.cancelled()
 
     store = Store(tmp_path / "jobs")
