@@ -38,6 +38,13 @@ COMMANDS = [
 ]
 POLARITY = {"01": 0, "03": 2, "04": -2, "05": -2}  # neutral, happy, sad, angry
 SAID = "Kids are talking by the door"
+DUBBED = (
+    "Today I want to talk about a film that I saw last week.",
+    "It is about a boy who finds out that he has superpowers.",
+    "The story is not new, but I liked how it was told.",
+    "The music was far too loud and I did not like the end.",
+    "All in all it was a good evening, so go and see it.",
+)
 CHROMIUM = shutil.which("chromium")
 QUIET = (
     *("--headless", "--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run"),
@@ -82,8 +89,10 @@ def write_corpus_folder(folder):
 
 
 def moud_lines():
+    """Times of five utterances, and something in English in place of their Spanish words."""
     lines = real("moud/101_movies.csv").read_text().splitlines()[1:]
-    return list(csv.reader(lines, delimiter=";"))
+    times = [row[:2] for row in csv.reader(lines, delimiter=";")]
+    return [(*span, text) for span, text in zip(times, DUBBED, strict=True)]
 
 
 def stamp(seconds):
@@ -91,11 +100,11 @@ def stamp(seconds):
 
 
 def write_new_recording(folder):
-    """A Spanish review with its subtitles, and a sound."""
+    """A review with subtitles, and a sound."""
     shutil.copy(real("moud/101_movies.mp4"), folder / "new.mp4")
     cues = [
         f"{number}\n{stamp(float(start))} --> {stamp(float(end))}\n{text}\n"
-        for number, (start, end, text, _) in enumerate(moud_lines(), start=1)
+        for number, (start, end, text) in enumerate(moud_lines(), start=1)
     ]
     (folder / "new.srt").write_text("\n".join(cues))
     shutil.copy(real("ravdess/03-01-03-02-01-01-01.wav"), folder / "memo.wav")
@@ -212,7 +221,7 @@ def test_page_opens_in_a_browser(workplace, tmp_path):
     )
     assert "CONSOLE" not in done.stderr, done.stderr
     assert done.stdout.count('<li class="utterance ') == 5
-    assert "superpoderes" in done.stdout
+    assert "superpowers" in done.stdout
 
     picture = tmp_path / "page.png"
     size = "--window-size=1400,1400"

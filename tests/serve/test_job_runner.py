@@ -5,6 +5,7 @@ import os
 import signal
 import threading
 import time
+from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 
@@ -217,7 +218,9 @@ def test_stopping_is_heard_at_whatever_step_of_the_loop(runs, tmp_path, steps):
         return running.cancelled()
 
     store = Store(tmp_path / "jobs")
-    assert asyncio.run(stop_after(steps))
+    # In a thread of its own, since a browser's loop may run in that of the tests.
+    with ThreadPoolExecutor(1) as thread:
+        assert thread.submit(asyncio.run, stop_after(steps)).result()
     store.close()
 
 
