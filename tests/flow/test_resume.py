@@ -107,9 +107,7 @@ def _epochs_done(run):
 
 @pytest.mark.slow
 @pytest.mark.timeout(240)
-@pytest.mark.parametrize(
-    ("variant", "kind"), [("calibrated", "task"), ("calibrated", "rloo"), ("released", "ddpg")]
-)
+@pytest.mark.parametrize(("variant", "kind"), [("calibrated", "rloo"), ("released", "ddpg")])
 def test_killed_and_resumed_ends_as_if_never_killed(folder, corpus, variant, kind):
     asked = {"policy__kind": kind, "policy__replay_capacity": 50}
     given = ("--seeds", "7", "--model", variant)
