@@ -1,6 +1,5 @@
 """Laws over whatever somebody else may send: text, tables, pickles, files of a run, requests."""
 
-import asyncio
 import csv
 import json
 import math
@@ -17,6 +16,7 @@ from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as npst
 
+from fakes.loops import run_apart
 from mmcl.corpus.schema import Card, Clip, Task, Word
 from mmcl.corpus.store import open_corpus, write_corpus
 from mmcl.corpus.unpickle import load_pickle
@@ -392,7 +392,7 @@ def test_whatever_headers_come_access_is_granted_or_refused(
         "headers": list(headers.items()),
     }
     guard = AccessControl(inside, counters=counters, token=token, hosts=("localhost",))
-    asyncio.run(guard(scope, None, send))
+    run_apart(guard(scope, None, send))
     assert statuses in ([200], [303], [401], [403])
     if token is not None and statuses == [200]:
         assert headers[b"authorization"] == RIGHT

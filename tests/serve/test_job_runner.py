@@ -5,10 +5,10 @@ import os
 import signal
 import threading
 import time
-from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 
+from fakes.loops import run_apart
 from fakes.reader import FakeReader, LameReader
 from fakes.served import TALK
 from mmcl.errors import DiskError
@@ -218,9 +218,7 @@ def test_stopping_is_heard_at_whatever_step_of_the_loop(runs, tmp_path, steps):
         return running.cancelled()
 
     store = Store(tmp_path / "jobs")
-    # In a thread of its own, since a browser's loop may run in that of the tests.
-    with ThreadPoolExecutor(1) as thread:
-        assert thread.submit(asyncio.run, stop_after(steps)).result()
+    assert run_apart(stop_after(steps))
     store.close()
 
 

@@ -1,6 +1,5 @@
 """Connections and uploads that come to a standstill, too many at once, and the service's log."""
 
-import asyncio
 import logging
 import os
 import shutil
@@ -16,6 +15,7 @@ import pytest
 pytest.importorskip("fastapi", reason="the extra serve is not installed")
 import uvicorn
 
+from fakes.loops import run_apart
 from fakes.reader import FakeReader
 from fakes.served import TALK
 from mmcl.serve import connections, job_runner
@@ -232,7 +232,7 @@ def test_process_that_cannot_be_started_is_a_fault_of_the_worker(monkeypatch):
         await worker.stop()
 
     for fault in (EOFError(), ConnectionRefusedError(111, "refused")):
-        asyncio.run(begin(fault))
+        run_apart(begin(fault))
 
 
 def test_uploads_are_refused_while_no_worker_starts_and_taken_when_one_does(place, monkeypatch):
