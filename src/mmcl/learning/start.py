@@ -20,7 +20,7 @@ from mmcl.errors import ConfigError, RunError
 from mmcl.files import read_json, reading
 from mmcl.learning.fitted import DONE, MODEL
 from mmcl.media import weights
-from mmcl.media.text_vectors import has_words
+from mmcl.media.text_vectors import PACKAGED, has_words, recorded_text_model
 from mmcl.models.network import Network
 from mmcl.models.registry import load_network
 from mmcl.models.transfer import Taken, take_weights
@@ -38,7 +38,6 @@ __all__ = [
 ]
 
 START = "start.json"  # beside a seed's checkpoint: what the training took
-PACKAGED = "packaged"
 _WEIGHTS = "model.safetensors"
 _ENCODER_KEYS = ("encoder", "max_tokens", "pool")
 """Settings of a start's encoder that its network relies on."""
@@ -85,6 +84,12 @@ class Start:
             return STARTER_NAME
         return label
 
+    @property
+    def _text_model(self) -> str | None:
+        """The same model by the name that ``text.encoder`` takes."""
+        name = recorded_text_model(self.card).name
+        return STARTER_NAME if name is None and self.place == STARTER_NAME else name
+
     def record(self) -> dict[str, Any]:
         """Return what a run that starts here says of it in run.json."""
         path = self._network_folder / _WEIGHTS
@@ -112,7 +117,7 @@ class Start:
         """Return the encoder that reads the words of a corpus as the start does, if one must."""
         if "text" in corpus.card.dims or not self._reads_text or not has_words(corpus):
             return None
-        return self.encoder or _encoder_of(self.card, self.vectors_by)
+        return self.encoder or self._text_model
 
     @property
     def _reads_text(self) -> bool:
@@ -148,7 +153,7 @@ class Start:
                 f"  Let the encoder read the words: --set text.encoder={self.encoder}"
             )
         if expected is not None and not _same_model(made, expected):
-            encoder = _encoder_of(self.card, expected)
+            encoder = self._text_model
             fix = ""
             if encoder is not None:
                 fix = (
@@ -297,27 +302,9 @@ def _model_name(encoder: str | None) -> str | None:
 
 
 def _vectors_by(card: Card) -> str | None:
-    """Return the label of the model that made a corpus's text vectors, if it is known."""
-    extraction = card.recipe.get("extraction")
-    label = card.recipe.get("text_model")
-    if isinstance(extraction, dict):
-        label = extraction.get("versions", {}).get("text_model") or extraction.get("text_model")
-    return label if isinstance(label, str) and label != "none" else None
-
-
-def _encoder_of(card: Card, label: str | None) -> str | None:
-    """Return what ``text.encoder`` calls the model that made a corpus's text vectors."""
-    if label is None:
-        return None
-    name, _, version = label.partition(" ")
-    if name == STARTER_NAME:
-        return name
-    extraction = card.recipe.get("extraction")
-    if isinstance(extraction, dict):
-        return extraction.get("text_model") or PACKAGED
-    if version.startswith("sha256:"):
-        return None  # a folder, of which only the last part is known
-    return PACKAGED if version else name  # a hub id has no version
+    """Return the label of the model that made a corpus's text vectors, else its name if known."""
+    made = recorded_text_model(card)
+    return made.label or made.name
 
 
 def _same_model(first: str, second: str) -> bool:

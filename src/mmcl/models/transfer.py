@@ -27,7 +27,7 @@ _ITS_OWN = ("seen", "score_range")
 
 
 class Taken(NamedTuple):
-    """What a network took over from another one.
+    """Parts that a network took over from another one.
 
     Attributes:
         modalities: Modalities whose layers and standardisation were taken.
