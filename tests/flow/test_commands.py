@@ -49,17 +49,6 @@ def small(tiny_overrides):
     return [word for pair in tiny_overrides for word in ("--set", pair)]
 
 
-@pytest.fixture
-def run(capsys):
-    def call(*words):
-        capsys.readouterr()
-        code = main([str(word) for word in words])
-        printed = capsys.readouterr()
-        return code, printed.out, printed.err
-
-    return call
-
-
 # ---------------------------------------------------------------- train
 
 

@@ -76,17 +76,6 @@ def folder(shared, tmp_path, monkeypatch):
     return tmp_path
 
 
-@pytest.fixture
-def run(capsys):
-    def call(*words):
-        capsys.readouterr()
-        code = main([str(word) for word in words])
-        printed = capsys.readouterr()
-        return code, printed.out, printed.err
-
-    return call
-
-
 def test_recording_is_shown_as_a_table(folder, run):
     code, out, err = run("predict", "extracted", "film.MP4")
     assert (code, err) == (0, "")

@@ -8,7 +8,6 @@ import pytest
 from fakes.starters import clip_of, make_starter, use_starter
 from fakes.tiny_bert import tiny_bert
 from fakes.words import FakeModels
-from mmcl.cli.main import main
 from mmcl.runs.starter import load_starter, starter_notice
 from mmcl.serve.service import _by_name
 
@@ -45,17 +44,6 @@ def folder(shared, tmp_path, monkeypatch):
     (tmp_path / "mute.mp4").write_text("")
     (tmp_path / "reviews.csv").write_text('text\nthe film was good\n"bad, bad film"\n')
     return tmp_path
-
-
-@pytest.fixture
-def run(capsys):
-    def call(*words):
-        capsys.readouterr()
-        code = main([str(word) for word in words])
-        printed = capsys.readouterr()
-        return code, printed.out, printed.err
-
-    return call
 
 
 def test_recording_without_a_run(folder, run):
