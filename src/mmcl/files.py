@@ -7,6 +7,7 @@ temporary name (:func:`complete_file`), and forces it to the disk before it gets
 from __future__ import annotations
 
 import errno
+import glob
 import json
 import os
 import shlex
@@ -260,12 +261,12 @@ def remove_unfinished(folder: Path, name: str = "") -> None:
 
     Args:
         folder: Their folder. No other process may be writing these files.
-        name: The output they belong to. Default: all in the folder.
+        name: The output they belong to. Default: all in the folder, and in those within it.
     """
+    pattern = f".{glob.escape(name)}*{_UNFINISHED}*"
     with suppress(FileNotFoundError):
-        for path in [path for path in folder.iterdir() if _UNFINISHED in path.name]:
-            if path.name.startswith(f".{name}"):
-                path.unlink(missing_ok=True)
+        for path in list(folder.glob(pattern) if name else folder.rglob(pattern)):
+            path.unlink(missing_ok=True)
 
 
 def csv_cell(text: str) -> str:

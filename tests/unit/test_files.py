@@ -239,8 +239,14 @@ def test_leftovers_of_killed_processes_are_removed(tmp_path):
         unfinished.write_text("whole")
         leftover = unfinished.with_name(unfinished.name + "x")
         leftover.write_text("half")
+    trial = tmp_path / "trials/0"  # a search that is given again trains under another number
+    trial.mkdir(parents=True)
+    below = trial / leftover.name
+    below.write_text("half")
+    remove_unfinished(tmp_path, "another[1].txt.")
+    assert leftover.exists()
     remove_unfinished(tmp_path)
-    assert os.listdir(tmp_path) == ["kept.txt"]
+    assert [path for path in tmp_path.rglob("*") if path.is_file()] == [tmp_path / "kept.txt"]
     remove_unfinished(tmp_path / "no folder")
 
 
