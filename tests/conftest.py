@@ -3,6 +3,7 @@
 import os
 import socket
 import sys
+from multiprocessing import forkserver
 
 import pytest
 
@@ -11,6 +12,11 @@ os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
 os.environ.setdefault("GOMP_SPINCOUNT", "0")
 os.environ["HF_HUB_OFFLINE"] = "1"
 
+OF_WORKERS = (
+    *("mmcl.runs.jobs", "mmcl.runs.search", "mmcl.runs.prediction_blocks", "mmcl.media.batch"),
+    *("mmcl.serve.feature_worker", "mmcl.serve.recording_worker"),
+    *("lightning_fabric", "optuna", "pandas"),
+)
 LOOPBACK = ("127.", "::1", "localhost")
 
 
@@ -46,6 +52,21 @@ def no_network():
     with pytest.MonkeyPatch.context() as patch:
         for name in ("connect", "connect_ex"):
             patch.setattr(socket.socket, name, guarded(getattr(socket.socket, name)))
+        yield
+
+
+@pytest.fixture(scope="session", autouse=True)
+def one_fork_server():
+    """Let the fork server of this process import what any of its workers will need, once.
+
+    The first worker of a process starts the server. If that was a stand-in's, every worker of a
+    training or a service would import torch itself: five seconds each.
+    """
+    original = forkserver.set_forkserver_preload
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(
+            forkserver, "set_forkserver_preload", lambda names: original([*names, *OF_WORKERS])
+        )
         yield
 
 

@@ -67,6 +67,7 @@ def run_tasks(
     engine: Engine = "local",
     fresh: bool = False,
     gpus: int = 0,
+    preload: Sequence[str] = (),
     look: Callable[[], None] | None = None,
 ) -> Generator[tuple[_Task, _Answer | Died]]:
     """Do every task in a worker process, and yield it with its answer as soon as it ends.
@@ -82,6 +83,7 @@ def run_tasks(
         engine: Whose processes.
         fresh: Give every task a process that has done none before.
         gpus: GPUs that a task has to itself; with Ray alone.
+        preload: Modules that every task imports, beside that of ``work``: imported once for all.
         look: Called about once a second and whenever a task ends.
 
     Raises:
@@ -99,7 +101,7 @@ def run_tasks(
         return
     threads = max(1, (os.cpu_count() or 1) // workers)
     module = getattr(work, "func", work).__module__  # of a partial or of the function itself
-    start = partial(_Worker, clean_context([module]), work, threads)
+    start = partial(_Worker, clean_context([module, *preload]), work, threads)
     waiting = deque(tasks)
     idle: list[_Worker] = []
     busy: list[_Worker] = []

@@ -93,21 +93,19 @@ def test_output_is_free_again_when_its_command_has_ended(tmp_path, capsys):
     assert os.listdir(tmp_path) == ["out"]
 
 
-def test_two_tunes_at_once_and_the_second_goes_on_when_the_first_was_killed(home, tmp_path):
+def test_two_tunes_at_once_and_the_second_goes_on_when_the_first_was_killed(home, tmp_path, capsys):
     pytest.importorskip("optuna")
-    words = ["tune", home / "planted.arrow", "--out", tmp_path / "t", "--seeds", "1", *SMALL]
-    with started(*words, "--trials", "500") as first:
+    words = f"tune {home / 'planted.arrow'} --out {tmp_path / 't'} --seeds 1 {' '.join(SMALL)}"
+    with started(*words.split(), "--trials", "500") as first:
         wait_for((tmp_path / "t" / "trials" / "2" / "history.csv").exists, first)
-        with started(*words, "--trials", "3") as second:
-            _, err = second.communicate(timeout=120)
-            assert second.returncode == 1
-            assert f"another command is writing it: process {first.pid} on" in err
+        code, err = call(capsys, f"{words} --trials 3")
+        assert code == 1
+        assert f"another command is writing it: process {first.pid} on" in err
         first.kill()
         first.wait()
     (tmp_path / "t" / ".best.toml.x.unfinished.toml").write_text("half")
-    with started(*words, "--trials", "3") as third:
-        _, err = third.communicate(timeout=240)
-        assert third.returncode == 0, err
+    code, err = call(capsys, f"{words} --trials 3")
+    assert code == 0, err
     assert len(json.loads((tmp_path / "t" / "tuning.json").read_text())["trials"]) >= 3
     assert [path for path in (tmp_path / "t").iterdir() if path.name.startswith(".")] == []
 

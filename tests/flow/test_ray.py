@@ -84,6 +84,7 @@ def _kill_busy(name):
 
 def test_extraction_is_that_of_one_process_though_a_worker_is_killed(tmp_path, monkeypatch):
     monkeypatch.setattr(batch, "with_versions", lambda recipe: recipe)
+    monkeypatch.setattr(pool_ray, "TRIES", 2)  # each is a process that imports all anew
     folder = tmp_path / "src"
     folder.mkdir()
     said = {"a": "first of all", "b": "yes no\nwell then so", "c": "text", "d": "so", "x": "die"}
@@ -114,9 +115,9 @@ def test_extraction_is_that_of_one_process_though_a_worker_is_killed(tmp_path, m
     assert there.card == here.card
     assert open_corpus("there.arrow").checksum() == open_corpus("here.arrow").checksum()
     assert [failure.item for failure in there.failures] == ["x.mp4"]
-    assert there.failures[0].cause == "its process died 4 times; memory may have run out"
+    assert there.failures[0].cause == "its process died 2 times; memory may have run out"
     calls = sorted((folder / "calls.log").read_text().split())
-    assert calls == ["a.mp4"] * 2 + ["b.mp4", "c.mp4", "d.mp4"] + ["x.mp4"] * 4
+    assert calls == ["a.mp4"] * 2 + ["b.mp4", "c.mp4", "d.mp4"] + ["x.mp4"] * 2
 
 
 # ---------------------------------------------------------------- predict
@@ -134,7 +135,7 @@ def run_folder(tiny_settings, tiny_config, tmp_path_factory):
     return folder
 
 
-def test_prediction_is_that_of_one_process_though_workers_are_killed(run_folder):
+def test_prediction_is_that_of_one_process_though_a_worker_is_killed(run_folder):
     run, path = Run.load(run_folder / "run"), run_folder / "tiny.arrow"
     corpus = open_corpus(path)
     killed, told = [], []
@@ -142,7 +143,7 @@ def test_prediction_is_that_of_one_process_though_workers_are_killed(run_folder)
     def kill(clips):
         told.append(clips)
         if not killed:
-            killed.extend(_busy("score_block"))
+            killed.extend(_busy("score_block")[:1])
             for pid in killed:
                 os.kill(pid, signal.SIGKILL)
 

@@ -2,7 +2,7 @@
 
 import pytest
 
-from laws.battery import EXCEPTIONS, NAMES
+from laws.battery import EXCEPTIONS, NAMES, layouts
 from mmcl.errors import ShapeError
 
 
@@ -19,6 +19,22 @@ def layout(request):
 @pytest.fixture(params=["regression", "classes", "emotions"])
 def task(request):
     return request.param
+
+
+# Not all six: the task decides on the head, and the layout on what is before it.
+CASES = (
+    ("aligned", "regression"),
+    ("unaligned", "regression"),
+    ("unaligned", "classes"),
+    ("aligned", "emotions"),
+)
+
+
+@pytest.fixture(params=CASES, ids="-".join)
+def case(request):
+    """Alignment, lengths and task of a corpus."""
+    layout, task = request.param
+    return *layouts(layout), task
 
 
 @pytest.fixture(autouse=True)

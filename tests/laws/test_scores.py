@@ -68,8 +68,8 @@ def close(found, expected):
 # ---------------------------------------------------------------- what comes out
 
 
-def test_scores_have_the_shape_of_the_task(name, layout, task):
-    aligned, lengths = layouts(layout)
+def test_scores_have_the_shape_of_the_task(name, case):
+    aligned, lengths, task = case
     output = make_model(name, task=task, aligned=aligned)(*make_clips(lengths))
     assert output.scores.shape == SHAPES[task]
     assert output.hidden.ndim == 2
@@ -122,8 +122,8 @@ def test_evaluation_draws_nothing_and_repeats_itself(model, clips):
 # ---------------------------------------------------------------- padding, order, company
 
 
-def test_padding_changes_nothing(name, layout, task):
-    aligned, lengths = layouts(layout)
+def test_padding_changes_nothing(name, case):
+    aligned, lengths, task = case
     model, clips = make_model(name, task=task, aligned=aligned), make_clips(lengths)
     expected = scores_of(model, clips)
     close(scores_of(model, spoilt(clips)), expected)
@@ -152,15 +152,15 @@ def test_holes_hide_no_step(model, clips):
         assert (moved - expected)[row].abs().max() > MOVED, m
 
 
-def test_permuted_clips_give_permuted_scores(name, layout, task):
-    aligned, lengths = layouts(layout)
+def test_permuted_clips_give_permuted_scores(name, case):
+    aligned, lengths, task = case
     model, clips = make_model(name, task=task, aligned=aligned), make_clips(lengths)
     order = torch.tensor([3, 0, 4, 1, 2])
     close(scores_of(model, take(clips, order)), scores_of(model, clips)[order])
 
 
-def test_one_clip_alone_is_as_in_company(name, layout, task):
-    aligned, lengths = layouts(layout)
+def test_one_clip_alone_is_as_in_company(name, case):
+    aligned, lengths, task = case
     model, clips = make_model(name, task=task, aligned=aligned), make_clips(lengths)
     together = scores_of(model, clips)
     for row in range(CLIPS):
@@ -259,8 +259,8 @@ def test_absent_for_the_whole_batch_is_as_left_out(name, layout):
         close(some[2], found[2])
 
 
-def test_absent_from_the_corpus_needs_no_weights(name, layout, task):
-    aligned, lengths = layouts(layout)
+def test_absent_from_the_corpus_needs_no_weights(name, case):
+    aligned, lengths, task = case
     for absent in subsets(name):
         dims = {m: dim for m, dim in DIMS.items() if m not in absent}
         model = make_model(name, task=task, aligned=aligned, dims=dims)
@@ -309,8 +309,8 @@ def test_settings_may_leave_modalities_out(name):
 # ---------------------------------------------------------------- saving
 
 
-def test_saved_network_comes_back_bit_for_bit(name, layout, task, tmp_path):
-    aligned, lengths = layouts(layout)
+def test_saved_network_comes_back_bit_for_bit(name, case, tmp_path):
+    aligned, lengths, task = case
     model = make_model(name, task=task, aligned=aligned)
     model.save_pretrained(tmp_path)
 

@@ -80,8 +80,8 @@ def test_points_teach_what_scores_of_the_field_teach(name, layout):
             assert (gradient - field[key]).abs().max() <= 1e-3 * largest, key
 
 
-def test_every_parameter_learns(name, layout, task):
-    aligned, lengths = layouts(layout)
+def test_every_parameter_learns(name, case):
+    aligned, lengths, task = case
     model = make_model(name, task=task, aligned=aligned)
     batch = make_batch(model, task, lengths)
     learner = start_training(model, small_config(name), batch.targets)
@@ -100,8 +100,8 @@ def test_every_parameter_learns(name, layout, task):
         assert any(key.startswith(beginning) for key in names), beginning
 
 
-def test_one_clip_trains(name, layout, task):
-    aligned, lengths = layouts(layout)
+def test_one_clip_trains(name, case):
+    aligned, lengths, task = case
     model = make_model(name, task=task, aligned=aligned)
     batch = make_batch(model, task, lengths)
     learner = start_training(model, small_config(name), batch.targets)

@@ -28,13 +28,19 @@ def _room(path: Path) -> str | None:
 
 
 def _imports(path: Path, *, all_packages: bool = False) -> set[str]:
+    found = _names_of(ast.walk(ast.parse(path.read_text())))
+    return {name for name in found if all_packages or name.split(".")[0] == "mmcl"}
+
+
+def _names_of(nodes) -> set[str]:
+    """Modules that some of these nodes import."""
     found = set()
-    for node in ast.walk(ast.parse(path.read_text())):
+    for node in nodes:
         if isinstance(node, ast.ImportFrom) and node.module:
             found.add(node.module)
         elif isinstance(node, ast.Import):
             found |= {alias.name for alias in node.names}
-    return {name for name in found if all_packages or name.split(".")[0] == "mmcl"}
+    return found
 
 
 def test_every_file_has_its_place():
@@ -75,6 +81,14 @@ def test_modules_stay_short_and_gradients_are_torchs(path):
     assert "autograd.Function" not in text
     assert "torch._C" not in text
     assert "torch.ops.aten._" not in text
+
+
+def test_libraries_that_load_slowly_are_imported_where_they_are_used():
+    """Half a second or more each, for which every command and worker would wait."""
+    slow = ("sklearn.", "scipy.stats.", "lightning_fabric.", "pandas.")
+    for path in FILES:
+        names = _names_of(ast.parse(path.read_text()).body)  # not those in a function
+        assert not [name for name in names if f"{name}.".startswith(slow)], path
 
 
 def test_only_the_protocol_opens_the_test_split():

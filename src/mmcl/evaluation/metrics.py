@@ -30,7 +30,6 @@ from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
-from scipy.stats import rankdata
 
 from mmcl.corpus.schema import Task
 from mmcl.corpus.score_range import FIELD_RANGE, is_field_range, neutral_score
@@ -402,6 +401,8 @@ def auroc(positive: ArrayLike, score: ArrayLike) -> float:
     check_shapes("positive", is_positive, "items", "score", values, "items")
     if is_positive.all() or not is_positive.any() or np.isnan(values).any():
         return math.nan
+    from scipy.stats import rankdata  # takes a second to import
+
     # Mann and Whitney: ranks of the positive items, less the least that they can sum to.
     num_positive = int(is_positive.sum())
     num_pairs = num_positive * (is_positive.size - num_positive)

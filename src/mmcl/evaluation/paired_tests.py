@@ -8,7 +8,6 @@ from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy.stats import binomtest, wilcoxon
 
 from mmcl.errors import ShapeError
 from mmcl.evaluation.bootstrap import SEED_DECIMALS
@@ -47,6 +46,8 @@ def wilcoxon_over_seeds(reference: Sequence[float], other: Sequence[float]) -> P
     if not np.isfinite(differences).all():
         return PValue(None, "Wilcoxon: a seed has no value")
     differences = differences[differences != 0]
+    from scipy.stats import wilcoxon
+
     return PValue(float(wilcoxon(differences).pvalue) if differences.size else 1.0, "")
 
 
@@ -70,6 +71,8 @@ def mcnemar(reference_right: _Bools, other_right: _Bools) -> PValue:
         )
     if reference_right.size < 2:
         return PValue(None, f"McNemar needs 2 clips with a label, there are {reference_right.size}")
+    from scipy.stats import binomtest
+
     only_reference = int((reference_right & ~other_right).sum())
     unequal = int((reference_right != other_right).sum())
     return PValue(float(binomtest(only_reference, unequal).pvalue) if unequal else 1.0, "")

@@ -12,9 +12,6 @@ from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
-from sklearn.exceptions import ConvergenceWarning
-from sklearn.linear_model import LogisticRegression, Ridge, RidgeCV
-from sklearn.preprocessing import StandardScaler
 
 from mmcl.corpus.schema import Task
 from mmcl.corpus.score_range import FIELD_RANGE, neutral_score
@@ -174,6 +171,9 @@ def _ridge(
     if np.ptp(train.truth) == 0.0:
         note = "ridge repeats constant: the training labels are all the same"
         return constant._replace(warnings=(note,))
+    from sklearn.linear_model import Ridge, RidgeCV
+    from sklearn.preprocessing import StandardScaler
+
     scaler = StandardScaler().fit(train.features)
     features = scaler.transform(train.features)
     if valid is None:
@@ -225,6 +225,10 @@ def _class_scores(
 def _logistic(
     num_classes: int, train: _Split, test: _Floats, valid: _Split | None, label: str
 ) -> Reference:
+    from sklearn.exceptions import ConvergenceWarning
+    from sklearn.linear_model import LogisticRegression
+    from sklearn.preprocessing import StandardScaler
+
     scaler = StandardScaler().fit(train.features)
     features = scaler.transform(train.features)
     costs = (DEFAULT_COST,) if valid is None else COSTS

@@ -29,6 +29,7 @@ from mmcl.pool_ray import await_shared, check_shared
 __all__ = [
     "COST",
     "DIVERGED",
+    "TRAINING",
     "Job",
     "Status",
     "Tell",
@@ -41,6 +42,9 @@ __all__ = [
 # Files beside a seed's checkpoint.
 COST = "cost.json"  # time and memory of its process
 DIVERGED = "diverged.json"  # message of a loss that stopped being finite
+
+TRAINING = ("lightning_fabric", "pandas")
+"""Modules that a training imports when it begins, pandas by way of pyarrow: two seconds."""
 
 _CONTINUE = (
     "  Continue with fewer at a time: the same command with --workers 1, "
@@ -121,7 +125,14 @@ def train_jobs(
     died = []
     # Fresh processes: memory and random state of one training do not reach the next.
     results = run_tasks(
-        work, pending, workers=workers, engine=engine, fresh=True, gpus=gpus, look=report
+        work,
+        pending,
+        workers=workers,
+        engine=engine,
+        fresh=True,
+        gpus=gpus,
+        preload=TRAINING,
+        look=report,
     )
     try:
         with closing(results):

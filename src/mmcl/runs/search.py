@@ -30,7 +30,7 @@ from mmcl.learning.fitted import MODEL
 from mmcl.learning.loop import CHECKPOINT, Progress, fit
 from mmcl.pool import Died, Engine, run_tasks
 from mmcl.pool_ray import check_shared
-from mmcl.runs.jobs import corpus_file, refuse_several_devices, with_threads
+from mmcl.runs.jobs import TRAINING, corpus_file, refuse_several_devices, with_threads
 from mmcl.runs.run_folder import refuse_other, refuse_other_version
 from mmcl.runtime import environment
 
@@ -454,7 +454,15 @@ def _run_in_workers(
     plan = plan._replace(folder=plan.folder.absolute())
     work = partial(_run_ticket, corpus, plan)
     gpus = int(plan.config.runtime.accelerator == "gpu")
-    answers = run_tasks(work, tickets, workers=plan.workers, engine=engine, gpus=gpus, look=report)
+    answers = run_tasks(
+        work,
+        tickets,
+        workers=plan.workers,
+        engine=engine,
+        gpus=gpus,
+        preload=("optuna", *TRAINING),
+        look=report,
+    )
     with closing(answers):
         died = [answer.cause for _, answer in answers if isinstance(answer, Died)]
     if died:
