@@ -10,7 +10,7 @@ from mmcl.models.baselines.baseline import Baseline
 from mmcl.types import BASELINES, VARIANTS
 
 ROOT = Path(__file__).parents[2]
-PAGES = sorted([*ROOT.glob("*.md"), *(ROOT / "docs").glob("*.md")])
+PAGES = sorted([*ROOT.glob("*.md"), *(ROOT / "docs").rglob("*.md")])
 
 
 def _settings_page():
