@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 
+from mmcl import errors
 from mmcl.models.baselines.baseline import Baseline
 from mmcl.types import BASELINES, VARIANTS
 
@@ -28,6 +29,13 @@ def test_links_lead_somewhere(page):
     links = re.findall(r"(?:\]\(|(?:src|srcset)=\")(?!https?:)([^)#\"]+)", page.read_text())
     missing = [link for link in links if not (page.parent / link).exists()]
     assert missing == []
+
+
+def test_errors_page_has_every_kind_with_its_exit_code():
+    rows = re.findall(r"^\| `(\w+)` \| (\d) \|", (ROOT / "docs/errors.md").read_text(), re.M)
+    kinds = [getattr(errors, name) for name in errors.__all__ if name.endswith("Error")]
+    expected = {(kind.__name__, str(kind.exit_code)) for kind in kinds}
+    assert set(rows) == expected - {("MMCLError", "1")}
 
 
 def test_method_page_names_files_that_exist():
