@@ -1,7 +1,7 @@
-"""The comparisons, ablations and explanations whose tables stand in the README.
+"""The comparisons, ablations and explanations whose tables stand in docs/results.
 
 Each experiment is an ``mmcl`` command; this script runs those asked for, keeps their result in
-benchmarks/results, and writes the README's tables (readme.py) from the newest file of each. A
+benchmarks/results, and writes the tables (readme.py) from the newest file of each. A
 command that was interrupted goes on where it was.
 
     python benchmarks/comparisons.py planted ablation            (an hour and a half on 2 cores)
@@ -72,7 +72,7 @@ def main() -> int:
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument("names", nargs="*", metavar="EXPERIMENT", help=", ".join(EXPERIMENTS))
-    parser.add_argument("--render", action="store_true", help="Only write the README's tables.")
+    parser.add_argument("--render", action="store_true", help="Only write the tables.")
     chosen = parser.parse_args()
     os.chdir(ROOT)
     unknown = set(chosen.names) - set(EXPERIMENTS)

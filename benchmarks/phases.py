@@ -63,7 +63,7 @@ BATCHES = (1, 8, 32, 128, 512)
 LENGTH_BATCH = 8
 """Clips a batch of the curve over lengths: released keeps maps of n x n for every clip."""
 
-PICTURE = Path(__file__).parents[1] / "docs/cost-by-length.svg"
+PICTURE = Path(__file__).parents[1] / "docs/results/cost-by-length.svg"
 aten = torch.ops.aten
 PICKING = (aten.index, aten.index_select, aten.gather)
 WHOLE = ("critic", "replay")

@@ -1,4 +1,4 @@
-"""Write the tables of the README and of docs from the newest files of benchmarks/results.
+"""Write the tables of docs/results from the newest files of benchmarks/results.
 
 A table stands between ``<!-- table:NAME -->`` and ``<!-- end:NAME -->``; no number in it is
 typed by hand. The benchmarks call this when they are done.
@@ -17,11 +17,7 @@ from mmcl.runs.comparison_tables import markdown_table
 from mmcl.types import VARIANTS
 
 HERE = Path(__file__).parent
-DOCS = HERE.parent / "docs"
-PAGES = (
-    HERE.parent / "README.md",
-    *(DOCS / name for name in ("your-own-video.md", "serving.md", "scaling.md", "speed.md")),
-)
+PAGES = sorted((HERE.parent / "docs/results").glob("*.md"))
 HOURS = 1_000_000
 DAYS = 30
 CORES = 64

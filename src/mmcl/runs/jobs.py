@@ -40,8 +40,10 @@ __all__ = [
 ]
 
 # Files beside a seed's checkpoint.
-COST = "cost.json"  # time and memory of its process
-DIVERGED = "diverged.json"  # message of a loss that stopped being finite
+COST = "cost.json"
+"""File beside a checkpoint: time and memory of its process."""
+DIVERGED = "diverged.json"
+"""File beside a checkpoint: message of a loss that stopped being finite."""
 
 TRAINING = ("lightning_fabric", "pandas")
 """Modules that a training imports when it begins, pandas by way of pyarrow: two seconds."""
@@ -79,6 +81,7 @@ class Status(NamedTuple):
 
 
 Tell = Callable[[list[Status]], None]
+"""Called with the state of every job whenever one changes."""
 
 
 def train_jobs(
