@@ -8,7 +8,7 @@ WORKERS ?= $(shell expr $$(getconf _NPROCESSORS_ONLN) + 1)
 export OMP_WAIT_POLICY := PASSIVE
 export GOMP_SPINCOUNT := 0
 
-.PHONY: help demo test check fuzz bench bench-scale bench-service bench-media format clean
+.PHONY: help demo test check dist fuzz bench bench-scale bench-service bench-media format clean
 help: ## Show this help
 	@grep -E '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 13
 
@@ -23,6 +23,10 @@ check: $(INSTALLED) ## Format, lint, types and import direction
 	$(BIN)/ruff check .
 	$(BIN)/mypy
 	$(BIN)/python -m pytest -q tests/unit/test_house.py
+
+dist: $(INSTALLED) ## Build the wheel and the source distribution into dist/
+	rm -rf dist
+	$(BIN)/python -m build
 
 fuzz: $(INSTALLED) ## Give mmcl damaged files of every kind for an hour, other ones every time
 	$(BIN)/python tests/faults/campaign.py --seconds 3600 --seed $$(date +%s)

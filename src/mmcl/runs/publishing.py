@@ -206,11 +206,9 @@ def _without_paths(tree: Any) -> Any:
 @contextmanager
 def _hub_errors(repository: str, done: str) -> Iterator[None]:
     """Context in which a fault of the Hub or the network is a RunError that says how to go on."""
-    from httpx import HTTPError
-
     try:
         yield
-    except (OSError, HTTPError, ValueError) as fault:
+    except Exception as fault:  # of the client, of the library below it, or of the system
         error = disk_error(fault)
         if error is not None:
             raise error from fault
