@@ -8,7 +8,7 @@ WORKERS ?= $(shell expr $$(getconf _NPROCESSORS_ONLN) + 1)
 export OMP_WAIT_POLICY := PASSIVE
 export GOMP_SPINCOUNT := 0
 
-.PHONY: help demo test check docs fuzz bench bench-scale bench-service bench-media format clean
+.PHONY: help demo test check docs dist fuzz bench bench-scale bench-service bench-media format clean
 help: ## Show this help
 	@grep -E '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 13
 
@@ -26,6 +26,10 @@ check: $(INSTALLED) docs ## Format, lint, types, import direction and the docume
 
 docs: $(INSTALLED) ## Build the documentation into site/; a broken link or an undocumented name fails
 	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict
+
+dist: $(INSTALLED) ## Build the wheel and the source distribution into dist/
+	rm -rf dist
+	$(BIN)/python -m build
 
 fuzz: $(INSTALLED) ## Give mmcl damaged files of every kind for an hour, other ones every time
 	$(BIN)/python tests/faults/campaign.py --seconds 3600 --seed $$(date +%s)

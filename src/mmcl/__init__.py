@@ -6,6 +6,7 @@ The names below load on first use, so that ``import mmcl`` stays light::
     train         train, choose on validation, score once, save everything
     Corpus        an opened corpus; Corpus.from_arrays makes one of arrays or a DataFrame
     Run           a finished run: predict, evaluate
+    from_pretrained  open a run that mmcl push published: a folder, or owner/name
     load_starter  the run that comes with the package: English words and face
     MMCL          the network alone, a torch module
     Config        every setting; resolve_config builds one from presets and overrides
@@ -24,6 +25,7 @@ if TYPE_CHECKING:
     from mmcl.corpus.store import Corpus
     from mmcl.evaluation import metrics
     from mmcl.models.mmcl import MMCL
+    from mmcl.runs.publishing import from_pretrained
     from mmcl.runs.run import Run, train
     from mmcl.runs.starter import load_starter
 
@@ -32,6 +34,7 @@ __all__ = [
     "Config",
     "Corpus",
     "Run",
+    "from_pretrained",
     "load_corpus",
     "load_starter",
     "metrics",
@@ -45,6 +48,7 @@ _HOMES = {
     "Config": ("mmcl.config", "Config"),
     "Corpus": ("mmcl.corpus.store", "Corpus"),
     "Run": ("mmcl.runs.run", "Run"),
+    "from_pretrained": ("mmcl.runs.publishing", "from_pretrained"),
     "load_corpus": ("mmcl.corpus.readers", "read_corpus"),
     "load_starter": ("mmcl.runs.starter", "load_starter"),
     "metrics": ("mmcl.evaluation.metrics", None),

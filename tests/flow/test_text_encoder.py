@@ -56,6 +56,20 @@ def test_words_are_learned_and_predicted_again(place, tmp_path, model, capsys):
     assert main([*command, "--out", str(tmp_path / "p.csv")]) == 0
 
 
+def test_a_published_run_has_its_encoder_and_no_path_of_this_machine(place, tmp_path):
+    run = train(place, tmp_path / "run", "--set", "learning.epochs=1")
+    out = tmp_path / "published"
+    assert main(["push", str(tmp_path / "run"), str(out)]) == 0
+    corpus = place[0] / "reviews.arrow"
+    assert mmcl.from_pretrained(out).predict(corpus) == run.predict(corpus)
+    files = [path for path in out.rglob("*") if path.is_file()]
+    assert {"tokenizer.json", "settings.json"} <= {path.name for path in files}
+    assert [path for path in files if str(place[0]).encode() in path.read_bytes()] == []
+    card = (out / "README.md").read_text()
+    assert 'run.predict("reviews.csv")' in card
+    assert "weights of a language model (bert), whose licence holds too" in card
+
+
 def test_resumed_training_gives_the_same_weights(place, tmp_path, monkeypatch):
     whole = train(place, tmp_path / "whole").model().state_dict()
     from mmcl.learning import loop

@@ -26,6 +26,7 @@ from mmcl.cli.extract import extract_command
 from mmcl.cli.lint_table import lint_table_command
 from mmcl.cli.options import release_outputs
 from mmcl.cli.predict import predict_command
+from mmcl.cli.push import push_command
 from mmcl.cli.report import report_command
 from mmcl.cli.robustness import robustness_command
 from mmcl.cli.serve import serve_command
@@ -77,6 +78,7 @@ app.command("ablate")(ablate_command)
 app.command("explain")(explain_command)
 app.command("robustness")(robustness_command)
 app.command("export")(export_command)
+app.command("push")(push_command)
 app.command("serve")(serve_command)
 app.command("tune")(tune_command)
 app.command("report")(report_command)

@@ -107,9 +107,11 @@ class WordEncoder(nn.Module):
         transformers = load("transformers", "encoding text")
         try:
             settings = TextSettings.model_validate_json((folder / SETTINGS).read_text())
-            tokenizer = transformers.AutoTokenizer.from_pretrained(folder, local_files_only=True)
-            config = transformers.AutoConfig.from_pretrained(folder, local_files_only=True)
-            encoder = transformers.AutoModel.from_config(config)
+            # A folder from elsewhere may name a program of its own; none is ever run.
+            given = {"local_files_only": True, "trust_remote_code": False}
+            tokenizer = transformers.AutoTokenizer.from_pretrained(folder, **given)
+            config = transformers.AutoConfig.from_pretrained(folder, **given)
+            encoder = transformers.AutoModel.from_config(config, trust_remote_code=False)
         except (OSError, ValueError) as fault:
             raise RunError(
                 f"{folder}: the encoder of the words cannot be loaded "

@@ -1,5 +1,7 @@
 """The encoder of words: checked against BERT called by hand, then by the laws it must keep."""
 
+import json
+
 import numpy as np
 import pytest
 import torch
@@ -229,6 +231,19 @@ def test_network_is_saved_with_its_encoder(words, tmp_path):
 def test_saved_network_without_its_tokenizer_is_refused(words, tmp_path):
     network(words()).save_pretrained(tmp_path / "saved")
     (tmp_path / "saved/encoder/config.json").unlink()
+    with pytest.raises(RunError, match="the encoder of the words cannot be loaded"):
+        load_network(tmp_path / "saved")
+
+
+def test_program_in_a_foreign_encoder_is_not_run(words, tmp_path, monkeypatch):
+    network(words()).save_pretrained(tmp_path / "saved")
+    encoder = tmp_path / "saved/encoder"
+    (encoder / "own.py").write_text("raise SystemExit('foreign code ran')\n")
+    config = json.loads((encoder / "config.json").read_text())
+    classes = {"AutoConfig": "own.Config", "AutoModel": "own.Model"}
+    config |= {"model_type": "own", "auto_map": classes}
+    (encoder / "config.json").write_text(json.dumps(config))
+    monkeypatch.setattr("builtins.input", lambda _: "y")  # transformers would ask
     with pytest.raises(RunError, match="the encoder of the words cannot be loaded"):
         load_network(tmp_path / "saved")
 
