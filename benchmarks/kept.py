@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import re
 import subprocess
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -91,7 +91,7 @@ def has_history(commit: str) -> bool:
     return subprocess.run(command, cwd=ROOT, capture_output=True, check=False).returncode == 0
 
 
-def is_of_this_code(content: dict[str, Any], depends: Sequence[str]) -> bool:
+def is_of_this_code(content: Mapping[str, Any], depends: Sequence[str]) -> bool:
     """Return whether no file that a result depends on has changed since.
 
     The files of its commit are compared with those of the working tree, so that a change counts
