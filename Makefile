@@ -8,7 +8,7 @@ WORKERS ?= $(shell expr $$(getconf _NPROCESSORS_ONLN) + 1)
 export OMP_WAIT_POLICY := PASSIVE
 export GOMP_SPINCOUNT := 0
 
-.PHONY: help demo test check fuzz results format clean
+.PHONY: help demo test check docs fuzz results format clean
 help: ## Show this help
 	@grep -E '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 13
 
@@ -18,11 +18,14 @@ demo: $(INSTALLED) ## Train both variants on the planted corpus and write demo/r
 test: $(INSTALLED) ## Run every test; those on real data need MMCL_REAL_DATA
 	$(BIN)/python -m pytest -n $(WORKERS) --dist loadfile --no-loadscope-reorder
 
-check: $(INSTALLED) ## Format, lint, types and import direction
+check: $(INSTALLED) docs ## Format, lint, types, import direction and the documentation
 	$(BIN)/ruff format --check .
 	$(BIN)/ruff check .
 	$(BIN)/mypy
 	$(BIN)/python -m pytest -q tests/unit/test_house.py
+
+docs: $(INSTALLED) ## Build the documentation into site/; a broken link or an undocumented name fails
+	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict
 
 fuzz: $(INSTALLED) ## Give mmcl damaged files of every kind for an hour, other ones every time
 	$(BIN)/python tests/faults/campaign.py --seconds 3600 --seed $$(date +%s)
@@ -34,8 +37,8 @@ format: $(INSTALLED) ## Format and mend what can be mended
 	$(BIN)/ruff format .
 	$(BIN)/ruff check --fix .
 
-clean: ## Remove the environment and what the demo made
-	rm -rf $(VENV) demo
+clean: ## Remove the environment, and what the demo and the documentation made
+	rm -rf $(VENV) demo site
 
 # torch first, from an index of one's choice: the plain one brings gigabytes of CUDA packages on Linux.
 $(INSTALLED): pyproject.toml constraints.txt

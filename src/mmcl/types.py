@@ -7,8 +7,11 @@ from typing import Literal
 __all__ = ["BASELINES", "MODALITIES", "SPLITS", "VARIANTS", "Modality", "SplitName", "TaskKind"]
 
 Modality = Literal["text", "audio", "vision"]
+"""Name of a modality."""
 SplitName = Literal["train", "valid", "test"]
+"""Name of a part of a corpus."""
 TaskKind = Literal["regression", "classes", "emotions"]
+"""What a corpus asks for: a score, one class, or several emotions, each present or not."""
 
 MODALITIES: tuple[Modality, ...] = ("text", "audio", "vision")
 """The modalities, always in this order."""

@@ -3,6 +3,7 @@
 import ast
 import importlib
 import pkgutil
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -92,6 +93,16 @@ def test_only_the_protocol_opens_the_test_split():
 def test_every_room_says_what_it_is_for(room):
     text = importlib.import_module(f"mmcl.{room}").__doc__ or ""
     assert len(text.split()) >= 20
+
+
+def test_architecture_page_names_every_room():
+    page = (SOURCE.parents[1] / "docs/architecture.md").read_text()
+    rooms = [path.parent.name for path in SOURCE.glob("*/__init__.py")]
+    folders = {path.name for path in SOURCE.iterdir() if path.is_dir() and path.name[0] != "_"}
+    assert sorted(rooms) == sorted(ROOMS)
+    # In the order of imports, after the ground floor.
+    assert re.findall(r"^\| `(\w+)` \|", page.split("## Beside")[0], re.M) == list(ROOMS)
+    assert [name for name in folders if f"`{name}`" not in page] == []
 
 
 @pytest.mark.parametrize("name", MODULES)

@@ -12,6 +12,7 @@ from mmcl.limits import Budget, limit, num_places, over_limit
 __all__ = ["BYTES_OF_ITEM", "Finisher"]
 
 BYTES_OF_ITEM = 8
+"""Bytes that a list needs for each of its items."""
 
 
 class Finisher:

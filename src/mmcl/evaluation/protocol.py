@@ -41,7 +41,9 @@ __all__ = [
 ]
 
 JudgedSplit = Literal["valid", "test"]
+"""A split that is scored."""
 JUDGED: tuple[JudgedSplit, ...] = ("valid", "test")
+"""The splits that are scored, in the order of reports."""
 MOST_VALUES_FOR_REFERENCES = 1 << 24
 """Most clips times features to fit the reference rows on: fitting takes several times the
 128 MiB that these are."""

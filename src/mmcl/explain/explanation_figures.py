@@ -52,6 +52,7 @@ RANKINGS: tuple[Ranking, ...] = (
     Ranking("integrated_gradients", "integrated gradients", COLOURS["common"], "dash"),
     Ranking("random", "random", NEUTRAL, "dot"),
 )
+"""Orders in which steps are deleted or inserted, as figures show them."""
 
 
 def error_figure(curves: Mapping[str, Any], direction: str) -> go.Figure:

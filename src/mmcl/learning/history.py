@@ -15,6 +15,7 @@ from mmcl.files import write_text
 __all__ = ["HISTORY", "EpochRow", "read_history", "tensorboard_loggers", "write_history"]
 
 HISTORY = "history.csv"
+"""File of a seed: a row per epoch."""
 
 
 class EpochRow(NamedTuple):

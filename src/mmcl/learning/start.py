@@ -37,7 +37,8 @@ __all__ = [
     "with_start",
 ]
 
-START = "start.json"  # beside a seed's checkpoint: what the training took
+START = "start.json"
+"""File beside a seed's checkpoint: what the training took from its start."""
 _WEIGHTS = "model.safetensors"
 _ENCODER_KEYS = ("encoder", "max_tokens", "pool")
 """Settings of a start's encoder that its network relies on."""

@@ -25,8 +25,10 @@ __all__ = [
 ]
 
 ENGLISH = "en"
+"""The only language whose words can be aligned."""
 STEPS_PER_SECOND = 100  # of pocketsphinx
-LONGEST = 180.0  # seconds; longer sound is not searched for a text in one go
+LONGEST = 180.0
+"""Seconds; longer sound is not searched for a text in one go."""
 FAR = 2.0  # seconds from where a word was heard; a search that ends farther away went wrong
 HUSH = SAMPLE_RATE // 5  # samples, 200 ms, over which loudness is compared to find a pause
 

@@ -8,7 +8,8 @@ from pydantic import BaseModel, ConfigDict, Field
 
 __all__ = ["SAMPLE_RATE", "Recipe"]
 
-SAMPLE_RATE = 16_000  # samples of sound per second, mono, everywhere in this room
+SAMPLE_RATE = 16_000
+"""Samples of sound per second, mono, everywhere in this room."""
 
 
 class Recipe(BaseModel):

@@ -17,8 +17,8 @@ __all__ = ["ADAPTER", "TextEncoder", "load_encoder", "text_columns"]
 
 _Floats = NDArray[np.float32]
 
-# A folder with this file holds the changes, and not the weights, of the packaged encoder.
 ADAPTER = "adapter.safetensors"
+"""A folder with this file holds the changes, and not the weights, of the packaged encoder."""
 WINDOW = 512  # most pieces that are encoded together, where the encoder has no lower limit
 BATCH = 32  # windows encoded at a time
 OVERLAP = 4  # a window repeats a fourth of the one before, so that no piece lacks context

@@ -28,7 +28,8 @@ __all__ = [
     "with_vectors_of_words",
 ]
 
-PACKAGED = "packaged"  # the model of the extra media-offline
+PACKAGED = "packaged"
+"""Name of the text model of the extra media-offline."""
 CLIPS_AT_ONCE = 256
 _UNSPACED = "\u3040-\u30ff\u3400-\u4dbf\u4e00-\u9fff\uf900-\ufaff"  # kana, Chinese characters
 _WORD = re.compile(rf"[{_UNSPACED}]|[^\s{_UNSPACED}]+")

@@ -26,7 +26,8 @@ __all__ = [
 _Floats = NDArray[np.float32]
 _Doubles = NDArray[np.float64]
 
-VOICE_RATE = 100  # steps per second
+VOICE_RATE = 100
+"""Steps of voice features per second."""
 NUM_MFCC = 20
 VOICE_COLUMNS: tuple[str, ...] = (
     *(f"mfcc_{index}" for index in range(NUM_MFCC)),

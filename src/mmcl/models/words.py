@@ -23,7 +23,8 @@ from mmcl.models.tokens import tokenised
 
 __all__ = ["FOLDER", "WordEncoder"]
 
-FOLDER = "encoder"  # beside the weights of a network that was saved
+FOLDER = "encoder"
+"""Folder of the encoder, beside the weights of a network that was saved."""
 SETTINGS = "settings.json"
 CLIPS_AT_ONCE = 32  # clips of like length that are encoded together, to save padding
 

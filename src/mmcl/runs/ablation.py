@@ -14,6 +14,7 @@ from mmcl.types import MODALITIES, Modality
 __all__ = ["ABLATIONS", "REFERENCE", "Ablation", "ablation_entries", "modalities_left_out"]
 
 REFERENCE = "calibrated"
+"""The model whose parts are changed."""
 
 
 class Ablation(NamedTuple):
@@ -31,7 +32,6 @@ _STEPS = "Do refinement steps help?"
 _TRAINED_WITHOUT = "What is each modality worth in training?"
 _TESTED_WITHOUT = "What does a missing modality cost a trained network?"
 
-# There is no row for a gate with one refinement step: these are the settings of the reference.
 ABLATIONS: tuple[Ablation, ...] = (
     Ablation("common only", _DECOUPLING, ("model.decoupling=common_only",)),
     Ablation("specific only", _DECOUPLING, ("model.decoupling=specific_only",)),
@@ -57,6 +57,7 @@ ABLATIONS: tuple[Ablation, ...] = (
     Ablation("two refinement steps", _STEPS, ("policy.refinement_steps=2",)),
     Ablation("three refinement steps", _STEPS, ("policy.refinement_steps=3",)),
 )
+"""Every row of an ablation. A gate with one refinement step has none: it is the reference."""
 
 
 def ablation_entries(

@@ -60,7 +60,9 @@ __all__ = [
 ]
 
 COMPARISON = "comparison.json"
-REFERENCES = ("ridge", "majority", "constant")  # untrained rows of every comparison
+"""File of a comparison or an ablation."""
+REFERENCES = ("ridge", "majority", "constant")
+"""Untrained rows of every comparison."""
 # The first metric of a task is its primary one: the first column of tables and figures.
 DEFAULT_METRICS = {
     "regression": ("mae", "corr", "acc2_non0", "acc7"),

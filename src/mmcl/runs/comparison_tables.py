@@ -29,7 +29,6 @@ __all__ = [
 NOTHING = "–"  # cell without a value
 DAGGER = "†"
 
-# Columns of csv_table; a cell is empty if the number does not exist.
 CSV_COLUMNS = (
     *("kind", "corpus", "preset", "split", "model", "question", "metric", "higher_is_better"),
     *("mean", "std", "low", "high", "seeds_valid", "seeds_done", "seeds_asked"),
@@ -38,6 +37,7 @@ CSV_COLUMNS = (
     *("parameters", "train_seconds", "predict_clips_per_second", "peak_memory_mib"),
     *("selection", "source", "note"),
 )
+"""Columns of :func:`csv_table`; a cell is empty if the number does not exist."""
 
 # Keys of a row's cost, and their column titles.
 COSTS = {

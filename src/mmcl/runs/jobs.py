@@ -39,8 +39,10 @@ __all__ = [
 ]
 
 # Files beside a seed's checkpoint.
-COST = "cost.json"  # time and memory of its process
-DIVERGED = "diverged.json"  # message of a loss that stopped being finite
+COST = "cost.json"
+"""File beside a checkpoint: time and memory of its process."""
+DIVERGED = "diverged.json"
+"""File beside a checkpoint: message of a loss that stopped being finite."""
 
 _CONTINUE = (
     "  Continue with fewer at a time: the same command with --workers 1, "
@@ -75,6 +77,7 @@ class Status(NamedTuple):
 
 
 Tell = Callable[[list[Status]], None]
+"""Called with the state of every job whenever one changes."""
 
 
 def train_jobs(

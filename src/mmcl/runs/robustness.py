@@ -41,17 +41,18 @@ from mmcl.types import Modality
 
 __all__ = ["HEADLINE", "MASK_SEEDS", "RATES", "crossing_sentences", "headline", "robustness"]
 
-# Probabilities that a step is missing, as in the tables of the field.
 RATES: tuple[float, ...] = tuple(tenths / 10 for tenths in range(10))
+"""Probabilities that a step is missing, as in the tables of the field."""
 
 MASK_SEEDS: tuple[int, ...] = (1, 2, 3)
+"""Seeds of the masks: each is one draw of the missing steps."""
 
-# Metrics that tables, figures and sentences show, if the task has them.
 HEADLINE: tuple[str, ...] = (
     *("mae", "corr", "acc7", "acc2_has0", "f1_has0", "acc2_non0", "f1_non0"),
     *("acc2", "acc3", "acc5", "f1", "accuracy", "f1_weighted", "f1_macro", "uar"),
     *("accuracy_mean", "f1_mean", "accuracy_single", "f1_macro_single"),
 )
+"""Metrics that tables, figures and sentences show, if the task has them."""
 
 _Values = Mapping[str, float]  # one network's metrics under one condition
 

@@ -31,7 +31,8 @@ __all__ = [
     "saying_how_to_go_on",
 ]
 
-RUN = "run.json"  # configuration, seeds, versions, commit, corpus and its checksum
+RUN = "run.json"
+"""File of a run: configuration, seeds, versions, commit, corpus and its checksum."""
 
 _LARGEST_SEED = 2**63 - 1  # torch takes no more than 64 bits; a process adds its rank
 # Settings and sections that earlier versions did not have. Without them a run is read with their

@@ -52,12 +52,13 @@ __all__ = [
 
 SEARCH, STUDY, TRIALS = "search.json", "study.log", "trials"
 SEARCH_SEED = 1
+"""Seed of every trial of a search."""
 STARTUP_TRIALS = 5  # trials that end before any is stopped early
 ENOUGH_TO_RANK = 10  # completed trials needed to estimate the importance of settings
 _SAMPLER_SEEDS_APART = 10_000  # larger than the number of trials in a search
 
-# Called as on_trial(trials done, trials asked for, best validation loss so far).
 OnTrial = Callable[[int, int, float | None], None]
+"""Called as ``on_trial(trials done, trials asked for, best validation loss so far)``."""
 
 
 class Setting(NamedTuple):

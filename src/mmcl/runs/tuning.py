@@ -52,7 +52,8 @@ from mmcl.runtime import environment
 
 __all__ = ["FIRST_FRESH_SEED", "config_toml", "tune"]
 
-FIRST_FRESH_SEED = 101  # far from the seed of the search
+FIRST_FRESH_SEED = 101
+"""First seed of the last trainings, far from the seed of the search."""
 BEST, DEFAULTS, BEST_FILE, RESULT = "best", "defaults", "best.toml", "tuning.json"
 
 

@@ -19,7 +19,8 @@ from mmcl.serve.limits import Limits
 
 __all__ = ["BACKLOG", "OncePerMinute", "guarded", "room_for_connections"]
 
-BACKLOG = 64  # connections that the system accepts before we look at them
+BACKLOG = 64
+"""Connections that the system accepts before we look at them."""
 _OTHER_FILES = 64  # open files of the process that are no connections
 _REFUSAL = (
     b"HTTP/1.1 503 Service Unavailable\r\nretry-after: 5\r\nconnection: close\r\n"

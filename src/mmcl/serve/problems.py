@@ -34,6 +34,7 @@ __all__ = [
 _log = logging.getLogger("mmcl.serve")
 
 PROBLEM_TYPE = "application/problem+json"
+"""Media type of an error (RFC 9457)."""
 
 _STATUS: tuple[tuple[type[MMCLError], int], ...] = (
     (UsageError, 400),

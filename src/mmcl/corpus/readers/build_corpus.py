@@ -43,6 +43,7 @@ TEXT_ALONE = (
     "--set text.encoder=packaged), or make vectors of it once (mmcl corpus convert SRC DST "
     "--text-model packaged)"
 )
+"""Note on a corpus that has text and no features."""
 PARTS_SHOWN = 5  # parts that are left out, in a message
 
 

@@ -39,6 +39,7 @@ __all__ = ["FIELDS", "LABEL_FIELDS", "SPLIT_FIELDS", "DictLayout", "is_split", "
 __all__ += ["read_dict_of_splits", "split_ids"]
 
 DictLayout = Literal["plain", "mmsa", "mult", "npz", "table", "arrays"]
+"""Layout of a dictionary of splits."""
 ID_SEPARATOR = "$_$"
 TOKEN_ROWS, MASK_ROW = 3, 1
 FIELDS_SHOWN = 8  # in a message

@@ -16,7 +16,8 @@ from mmcl.corpus.readers.options import Padding
 
 __all__ = ["FEW", "Edges", "Place", "find_edges", "find_place", "leave_out", "spans_of"]
 
-FEW = 0.1  # share of clips that may contradict what all others show
+FEW = 0.1
+"""Share of clips that may contradict what all others show."""
 MANY = 0.5  # share of clips with empty steps at an end that makes this end one of padding
 
 _Ints = NDArray[np.int64]

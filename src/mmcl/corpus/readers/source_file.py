@@ -31,6 +31,7 @@ Sequences = NDArray[np.float32] | list[NDArray[np.float32]]
 
 _CONTAINERS = (Mapping, list, tuple, set, frozenset, np.ndarray)
 LAYOUTS = "The layouts that can be read: mmcl corpus convert --help"
+"""Last line of an error about a file whose layout is not known."""
 _SPLIT_WORDS: Mapping[SplitName, tuple[str, ...]] = {
     "train": ("train", "training", "trn"),
     "valid": ("valid", "val", "dev", "validation", "validate", "devel", "development"),

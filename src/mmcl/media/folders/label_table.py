@@ -20,8 +20,11 @@ from mmcl.text_files import read_text_file
 __all__ = ["LABELS", "OPTIONAL", "REQUIRED", "LabelTable", "Row", "read_label_table"]
 
 LABELS = "label.csv"
+"""Name of the table of a folder of clips."""
 REQUIRED = ("video_id", "clip_id", "text", "label")
+"""Columns that the table must have."""
 OPTIONAL = ("label_T", "label_A", "label_V", "mode", "annotation", "speaker")
+"""Columns that the table may have."""
 MODE_NAMES = ("split", "subset", "partition", "set", "fold")
 """Other names of the column ``mode``; believed only if every cell is the name of a split."""
 

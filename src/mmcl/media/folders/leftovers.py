@@ -15,7 +15,9 @@ __all__ = ["ERRORS", "LISTED", "FolderFiles", "LeftOut", "legible", "list_files"
 __all__ += ["unused_files"]
 
 ERRORS = "errors.csv"
-LISTED = 3  # names of each kind that are shown
+"""Name of the table of everything that failed, beside the corpus."""
+LISTED = 3
+"""Names of each kind that are shown."""
 
 
 class LeftOut(NamedTuple):

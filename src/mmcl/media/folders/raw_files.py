@@ -18,6 +18,7 @@ from mmcl.media.transcripts.reading import TRANSCRIPT_ENDINGS
 __all__ = ["MEDIA_ENDINGS", "RAW", "Found", "RawFiles"]
 
 RAW = "Raw"
+"""Name of the folder that holds the recordings."""
 MEDIA_ENDINGS = (
     *(".mp4", ".mkv", ".webm", ".mov", ".avi", ".m4v", ".mpg", ".mpeg", ".flv", ".wmv"),
     *(".3gp", ".ts", ".mts", ".m2ts", ".vob", ".ogv"),
