@@ -30,7 +30,7 @@ docs: $(INSTALLED) ## Build the documentation into site/; a broken link or an un
 fuzz: $(INSTALLED) ## Give mmcl damaged files of every kind for an hour, other ones every time
 	$(BIN)/python tests/faults/campaign.py --seconds 3600 --seed $$(date +%s)
 
-results: $(INSTALLED) ## Make every kept result again that is older than the code (hours); STEPS="speed media" makes these
+results: $(INSTALLED) ## Make every kept result again that is older than the code (4 to 5 hours); STEPS="speed media" makes these
 	$(BIN)/python benchmarks/results.py $(STEPS)
 
 format: $(INSTALLED) ## Format and mend what can be mended

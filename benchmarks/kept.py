@@ -76,7 +76,12 @@ def _rounded(value: Any) -> Any:
 
 def source_commit() -> str:
     """Return the last commit that changed ``src``."""
-    return _git("log", "-1", "--format=%H", "--", "src")
+    return last_commit("src")
+
+
+def last_commit(*paths: str) -> str:
+    """Return the last commit that changed some files."""
+    return _git("log", "-1", "--format=%H", "--", *paths)
 
 
 def uncommitted() -> list[str]:

@@ -89,7 +89,9 @@ def speed_table(content: dict[str, Any]) -> str:
                 f"{each['share_of_floor']['median']:.0%} | {over['median']:.2f} | "
                 f"{found['one_clip_ms']['median']:.2f} |"
             )
-    return "\n".join([*lines, "", *one_thread_lines(content["one_thread"])])
+    if "one_thread" in content:  # not in a quick run
+        lines += ["", *one_thread_lines(content["one_thread"])]
+    return "\n".join(lines)
 
 
 def _from_to(found: dict[str, float], form: str) -> str:

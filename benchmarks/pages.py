@@ -60,9 +60,13 @@ def table(name: str) -> str:
     heads = [made_by(step, content) for step, content in found.items()]
     if name in SEVERAL:
         return "\n\n".join([*heads, hours_table(found["media"], found["streaming"])])
-    content = found[name]
+    return "\n\n".join([*heads, as_table(name, found[name])])
+
+
+def as_table(name: str, content: dict[str, Any]) -> str:
+    """Return a result as a table with its notes."""
     make = MEASURED.get(name) or TRAINED[content["kind"]]
-    return "\n\n".join([*heads, make(content).strip()])
+    return make(content).strip()
 
 
 SEVERAL = {"hours": ("media", "streaming")}

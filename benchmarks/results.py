@@ -2,10 +2,10 @@
 
 A result is one file in ``benchmarks/results``. A step whose result is of this code is skipped, and
 one that was stopped goes on where it was; its trainings are in ``runs/results``, one folder for
-every commit of ``src``. Then the pages are written (``benchmarks/pages.py``). Steps on real
+every commit of the code. Then the pages are written (``benchmarks/pages.py``). Steps on real
 corpora need the folder of them in MMCL_REAL_DATA, and are skipped without it.
 
-    python benchmarks/results.py                  (all that is older than the code)
+    python benchmarks/results.py                  (all that are not made by name alone)
     python benchmarks/results.py ravdess speed    (these, and what they need)
     python benchmarks/results.py --list
     python benchmarks/results.py --try ravdess    (few clips, one seed, one epoch; nothing is kept)
@@ -26,7 +26,8 @@ from tempfile import TemporaryDirectory
 os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
 
 from corpora import REAL_DATA, Place
-from kept import FOLDER, ROOT, has_history, is_of_this_code, keep, kept, source_commit, uncommitted
+from kept import FOLDER, ROOT, has_history, is_of_this_code, keep, kept, last_commit, uncommitted
+from pages import as_table, write_pages
 from steps import STEPS
 
 
@@ -35,7 +36,7 @@ def main() -> int:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("names", nargs="*", metavar="STEP", help="Default: every step.")
+    parser.add_argument("names", nargs="*", metavar="STEP")
     parser.add_argument("--list", action="store_true", help="Show the steps and their results.")
     parser.add_argument("--again", action="store_true", help="Also those that are of this code.")
     parser.add_argument("--try", action="store_true", dest="is_try", help="A few clips; keep none.")
@@ -57,14 +58,14 @@ def main() -> int:
             + "\n".join(changed)
             + "\ncommit them, or see the numbers without keeping them: --dirty"
         )
+    started = time.monotonic()
     with working_place(is_try=chosen.is_try, is_dirty=chosen.dirty) as place:
         failed = [
             name for name in ordered(chosen.names) if not done(name, place, again=chosen.again)
         ]
     if place.results == FOLDER:
-        from pages import write_pages
-
         write_pages()
+    print(f"all: {minutes_since(started)}")
     if failed:
         print(f"failed: {', '.join(failed)}")
     return 1 if failed else 0
@@ -74,7 +75,8 @@ def main() -> int:
 def working_place(*, is_try: bool, is_dirty: bool) -> Iterator[Place]:
     """Yield where the steps work: a folder of this commit, or one that goes away."""
     if not (is_try or is_dirty):
-        yield Place(Path("runs/results") / source_commit()[:12], FOLDER)
+        commit = last_commit("src", "benchmarks/*.py")
+        yield Place(Path("runs/results") / commit[:12], FOLDER)
         return
     with TemporaryDirectory() as folder:
         yield Place(Path(folder), Path(folder) / "kept", is_try)
@@ -82,7 +84,7 @@ def working_place(*, is_try: bool, is_dirty: bool) -> Iterator[Place]:
 
 def ordered(names: list[str]) -> list[str]:
     """Return steps in the order of the table, with those that they need."""
-    wanted = set(names or STEPS)
+    wanted = set(names or [name for name, step in STEPS.items() if not step.by_name])
     for name in reversed(STEPS):
         if name in wanted:
             wanted |= set(STEPS[name].after)
@@ -115,6 +117,8 @@ def done(name: str, place: Place, *, again: bool) -> bool:
         seeds=range(1, step.seeds + 1),
         folder=place.results,
     )
+    if place.results != FOLDER:  # the only sight of it
+        print(as_table(name, content))
     print(f"{name}: done in {minutes_since(started)}", flush=True)
     return True
 
@@ -147,11 +151,16 @@ def state(name: str, folder: Path = FOLDER) -> str:
 def show() -> None:
     """Print every step: what it is, what it needs, its result, and how long it takes."""
     for name, step in STEPS.items():
-        needs = [*step.after, *(f"${REAL_DATA}/{path}" for path in step.missing())]
+        needs = [
+            *["to be named"] * step.by_name,
+            *step.after,
+            *(f"${REAL_DATA}/{path}" for path in step.missing()),
+        ]
         print(f"{name:22} {step.minutes:4g} min  {state(name):20}  {step.about}")
         if needs:
             print(f"{'':33}needs {', '.join(needs)}")
-    print(f"{'all':22} {sum(step.minutes for step in STEPS.values()):4g} min on two quiet cores")
+    minutes = sum(STEPS[name].minutes for name in ordered([]))
+    print(f"{'those not to be named':22} {minutes:4g} min on two quiet cores")
 
 
 if __name__ == "__main__":

@@ -34,6 +34,7 @@ class Step(NamedTuple):
         seeds: Number of seeds of its trainings.
         data: Real corpora it needs.
         after: Steps whose result it reads.
+        by_name: Made only where it is named, so that all the others take one night.
     """
 
     about: str
@@ -43,6 +44,7 @@ class Step(NamedTuple):
     seeds: int = 0
     data: tuple[str, ...] = ()
     after: tuple[str, ...] = ()
+    by_name: bool = False
 
     def missing(self) -> list[str]:
         """Return the real corpora that are not on this machine."""
@@ -72,16 +74,19 @@ SEARCHED = ("calibrated", "late_fusion", "self_mm", "almt")
 TRIALS = 8
 
 PLANTED = Training(partial(planted_corpus, aligned=True), seeds=3, preset="planted")
-UNALIGNED = PLANTED._replace(corpus=partial(planted_corpus, aligned=False))
+UNALIGNED = PLANTED._replace(
+    corpus=partial(planted_corpus, aligned=False),
+    models=("calibrated", "released", "almt", "mvcl", "late_fusion"),
+)
 RAVDESS = Training(
     partial(real_corpus, name="ravdess"),
-    seeds=5,
+    seeds=3,
     settings=("learning.epochs=40", "learning.patience=12"),
     search="search-ravdess",
 )
 MMMO = Training(
     partial(real_corpus, name="mmmo"),
-    seeds=10,
+    seeds=5,
     settings=("learning.epochs=60", "learning.patience=15"),
     search="search-mmmo",
 )
@@ -92,22 +97,28 @@ PUBLISHED = MMMO._replace(
 )
 POM = Training(
     partial(real_corpus, name="pom"),
-    seeds=5,
+    seeds=3,
     settings=("learning.epochs=40", "learning.patience=12"),
     search="search-pom",
 )
 MELD_TUNED = Training(
     partial(real_corpus, name="meld"),
-    seeds=3,
+    seeds=2,
     models=("text_only", "calibrated"),
     settings=("text.encoder=packaged", "learning.epochs=2", "learning.batch_size=64"),
     reference="text_only",
 )
 MELD_FROZEN = MELD_TUNED._replace(
     corpus=partial(real_corpus, name="meld-vectors"),
+    seeds=3,
     settings=("learning.epochs=10", "learning.batch_size=64"),
 )
-MOSI = Training(partial(real_corpus, name="mosi-words"), seeds=3, preset="mosi")
+MOSI = Training(
+    partial(real_corpus, name="mosi-words"),
+    seeds=3,
+    preset="mosi",
+    settings=("learning.epochs=6",),
+)
 MOSI_VECTORS = Training(
     partial(real_corpus, name="mosi"),
     seeds=5,
@@ -115,6 +126,15 @@ MOSI_VECTORS = Training(
 )
 
 FOLDS = 5
+FEWER_ABLATIONS = (
+    "no decoupling",
+    "mean for min",
+    "softmax maps",
+    "no alignment loss",
+    "actions all ones",
+    "soft gate",
+)
+"""What could differ where the modalities are not aligned."""
 
 
 def _compared(name: str, training: Training) -> dict[str, Any]:
@@ -126,8 +146,10 @@ def _searched(name: str, training: Training, alone: tuple[str, ...]) -> dict[str
     return {"make": partial(equal_search, name=name, training=chosen, trials=TRIALS)}
 
 
-def _ablated(name: str, training: Training, beside: str) -> dict[str, Any]:
-    work = partial(ablation, name=name, training=training, beside=beside)
+def _ablated(
+    name: str, training: Training, beside: str, only: tuple[str, ...] = ()
+) -> dict[str, Any]:
+    work = partial(ablation, name=name, training=training, beside=beside, only=only)
     return {"make": work, "seeds": training.seeds}
 
 
@@ -191,8 +213,8 @@ STEPS: dict[str, Step] = {
         **_compared("planted", PLANTED),
     ),
     "planted-unaligned": Step(
-        "every model on the planted corpus, not aligned",
-        40,
+        "some models on the planted corpus, not aligned",
+        15,
         ON_PLANTED,
         **_compared("planted-unaligned", UNALIGNED),
     ),
@@ -204,20 +226,20 @@ STEPS: dict[str, Step] = {
     ),
     "ablation-unaligned": Step(
         "one thing changed at a time, not aligned",
-        25,
+        10,
         ON_PLANTED,
-        **_ablated("ablation-unaligned", UNALIGNED, "planted-unaligned"),
+        **_ablated("ablation-unaligned", UNALIGNED, "planted-unaligned", FEWER_ABLATIONS),
     ),
     "search-ravdess": Step(
         "settings for RAVDESS, chosen on validation",
-        10,
+        12,
         TRAINING,
         data=("ravdess",),
         **_searched("search-ravdess", RAVDESS, ("text_only", "audio_only", "vision_only")),
     ),
     "ravdess": Step(
         "every model on RAVDESS",
-        20,
+        22,
         TRAINING,
         data=("ravdess",),
         after=("search-ravdess",),
@@ -232,7 +254,7 @@ STEPS: dict[str, Step] = {
     ),
     "mmmo": Step(
         "every model on ICT-MMMO, a split of our own",
-        10,
+        7,
         TRAINING,
         data=("mmmo",),
         after=("search-mmmo",),
@@ -240,14 +262,14 @@ STEPS: dict[str, Step] = {
     ),
     "search-mmmo-published": Step(
         "settings for ICT-MMMO's published split, chosen on validation",
-        4,
+        3,
         TRAINING,
         data=("mmmo-published",),
         **_searched("search-mmmo-published", PUBLISHED, ("audio_only",)),
     ),
     "mmmo-published": Step(
         "ICT-MMMO's published split; no training clip has text",
-        5,
+        3,
         TRAINING,
         data=("mmmo-published",),
         after=("search-mmmo-published",),
@@ -255,14 +277,14 @@ STEPS: dict[str, Step] = {
     ),
     "search-pom": Step(
         "settings for POM, chosen on validation",
-        5,
+        6,
         TRAINING,
         data=("pom",),
         **_searched("search-pom", POM, ("audio_only", "vision_only")),
     ),
     "pom": Step(
         "every model on POM, voice and face",
-        10,
+        7,
         TRAINING,
         data=("pom",),
         after=("search-pom",),
@@ -270,21 +292,21 @@ STEPS: dict[str, Step] = {
     ),
     "meld-tuned": Step(
         "MELD's texts, an encoder that learns",
-        25,
+        19,
         ON_WORDS,
         data=("meld",),
         **_compared("meld-tuned", MELD_TUNED),
     ),
     "meld-frozen": Step(
         "MELD's texts, frozen vectors",
-        10,
+        8,
         ON_WORDS,
         data=("meld-vectors",),
         **_compared("meld-frozen", MELD_FROZEN),
     ),
     "mosi": Step(
         "CMU-MOSI's words, an encoder that learns, validation clips",
-        30,
+        16,
         ON_WORDS,
         _mosi,
         seeds=MOSI.seeds,
@@ -292,41 +314,41 @@ STEPS: dict[str, Step] = {
     ),
     "gates-mosi": Step(
         "policies on CMU-MOSI's words and voice, validation clips",
-        10,
+        8,
         ON_WORDS,
         data=("mosi",),
         **_gates("mosi", MOSI_VECTORS, ("text_only", "audio_only")),
     ),
     "gates-mmmo": Step(
         "policies on ICT-MMMO, five folds",
-        5,
+        8,
         TRAINING,
         data=("mmmo",),
-        **_gates("mmmo", MMMO._replace(seeds=5), ("text_only",)),
+        **_gates("mmmo", MMMO, ("text_only",)),
     ),
     "gates-ravdess": Step(
         "policies on RAVDESS, five folds of actors",
-        10,
+        9,
         TRAINING,
         data=("ravdess",),
         **_gates("ravdess", RAVDESS._replace(seeds=1), ("audio_only", "vision_only")),
     ),
     "gates-pom": Step(
         "policies on POM, validation clips",
-        5,
+        4,
         TRAINING,
         data=("pom",),
-        **_gates("pom", POM, ("audio_only", "vision_only")),
+        **_gates("pom", POM._replace(seeds=5), ("audio_only", "vision_only")),
     ),
     "explanation": Step(
         "what the policies found, planted",
-        5,
+        4,
         (*ON_PLANTED, *_of("explain")),
         **_explained("explanation", PLANTED, "planted"),
     ),
     "explanation-ravdess": Step(
         "what the policies found, RAVDESS",
-        5,
+        4,
         (*TRAINING, *_of("explain")),
         data=("ravdess",),
         **_explained("explanation-ravdess", RAVDESS, "ravdess"),
@@ -342,47 +364,52 @@ STEPS: dict[str, Step] = {
         10,
         LEARNING,
         _script("phases", quick=("--quick",)),
+        by_name=True,
     ),
     "export": Step(
         "one clip through torch and through onnxruntime",
         2,
         _of("models", "config.py"),
         _script("export", quick=("--rounds", "1", "--widths", "64")),
+        by_name=True,
     ),
     "long-sequences": Step(
         "time and memory of long clips",
-        5,
+        4,
         LEARNING,
         _script("long_sequences", quick=("--longest", "500", "--clips", "32")),
+        by_name=True,
     ),
     "processes": Step(
         "one network by two processes, and seeds side by side",
         10,
         (*LEARNING, *_of("runs/jobs.py", "pool.py")),
         _script("processes", quick=("--epochs", "1", "--epochs-at-once", "1")),
+        by_name=True,
     ),
     "streaming": Step(
         "200,000 clips from disk (8 GB)",
-        15,
+        10,
         LEARNING,
         _script("streaming", "--batches", "400", quick=("--clips", "2000", "--batches", "2")),
     ),
     "finetune": Step(
         "speed of fine-tuning beside plain loops",
-        5,
+        3,
         (*LEARNING, *_of("media/text.py", "media/weights.py")),
         _script("finetune", quick=("--rounds", "1")),
+        by_name=True,
     ),
     "media": Step(
         "what extraction costs, and how right it is",
-        10,
+        8,
         _of("media"),
         _script("media", "--long", quick=("--rounds", "1")),
         data=("grid", "ravdess-clips", "moud"),
     ),
     "service": Step(
         "the service under load",
-        10,
+        6,
         _of("serve", "media", "models", "learning/inference.py"),
         _script("service", quick=("--rounds", "1", "--malformed", "5")),
     ),

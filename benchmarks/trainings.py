@@ -110,7 +110,9 @@ def comparison(place: Place, name: str, training: Training) -> dict[str, Any]:
     return summary_of(content)
 
 
-def ablation(place: Place, name: str, training: Training, *, beside: str) -> dict[str, Any]:
+def ablation(
+    place: Place, name: str, training: Training, *, beside: str, only: Sequence[str] = ()
+) -> dict[str, Any]:
     """Train ``calibrated`` with one thing changed at a time.
 
     Args:
@@ -118,11 +120,15 @@ def ablation(place: Place, name: str, training: Training, *, beside: str) -> dic
         name: Name of the step.
         training: Corpus and seeds.
         beside: Step whose ``calibrated`` and ``released`` are the same trainings.
+        only: Names of the ablations; all if empty.
     """
     corpus = training.corpus(place)
     out = place.folder / name
     entries = ablation_entries(
-        open_corpus(corpus).card, source=training.preset, overrides=settings_of(place)
+        open_corpus(corpus).card,
+        source=training.preset,
+        overrides=settings_of(place),
+        names=only,
     )
     for same in ("calibrated", "released"):
         other = row_folder(place.folder / beside, same)
