@@ -8,7 +8,7 @@ WORKERS ?= $(shell expr $$(getconf _NPROCESSORS_ONLN) + 1)
 export OMP_WAIT_POLICY := PASSIVE
 export GOMP_SPINCOUNT := 0
 
-.PHONY: help demo test check docs dist fuzz bench bench-scale bench-service bench-media format clean
+.PHONY: help demo test check docs dist fuzz results format clean
 help: ## Show this help
 	@grep -E '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 13
 
@@ -34,21 +34,8 @@ dist: $(INSTALLED) ## Build the wheel and the source distribution into dist/
 fuzz: $(INSTALLED) ## Give mmcl damaged files of every kind for an hour, other ones every time
 	$(BIN)/python tests/faults/campaign.py --seconds 3600 --seed $$(date +%s)
 
-bench: $(INSTALLED) ## Clips per second beside the machine's own floor and plain torch, part by part; one clip exported (15 min)
-	$(BIN)/python benchmarks/speed.py
-	$(BIN)/python benchmarks/phases.py
-	$(BIN)/python benchmarks/export.py
-
-bench-scale: $(INSTALLED) ## Long clips, several processes, and 200,000 clips from disk (8 GB, an hour)
-	$(BIN)/python benchmarks/long_sequences.py
-	$(BIN)/python benchmarks/processes.py
-	$(BIN)/python benchmarks/streaming.py
-
-bench-service: $(INSTALLED) ## The service under 32 clients and 200 malformed files
-	$(BIN)/python benchmarks/service.py
-
-bench-media: $(INSTALLED) ## What extraction costs on real recordings; needs MMCL_REAL_DATA
-	$(BIN)/python benchmarks/media.py --long
+results: $(INSTALLED) ## Make every kept result again that is older than the code (4 to 5 hours); STEPS="speed media" makes these
+	$(BIN)/python benchmarks/results.py $(STEPS)
 
 format: $(INSTALLED) ## Format and mend what can be mended
 	$(BIN)/ruff format .

@@ -20,23 +20,22 @@ os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
 import onnxruntime
 import torch
 
-from kept import keep
 from mmcl.config import resolve_config
 from mmcl.corpus.schema import Task
 from mmcl.models.export import export_onnx
 from mmcl.models.registry import build_network
-from readme import render
+from output import add_out, write
 
 DIMS = {"text": 768, "audio": 74, "vision": 35}
 NUM_STEPS, ROUNDS, CALLS = 20, 7, 60
 
 
 def main() -> None:
-    """Measure, print, and write it to benchmarks/results."""
+    """Measure and print; write the result to the file that --out names."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--widths", type=int, nargs="+", default=[64, 128])
     parser.add_argument("--rounds", type=int, default=ROUNDS)
-    parser.add_argument("--no-save", action="store_true")
+    add_out(parser)
     chosen = parser.parse_args()
     torch.set_num_threads(1)
     results = []
@@ -45,11 +44,8 @@ def main() -> None:
             rounds = measure(width, chosen.rounds, aligned=aligned)
             results.append({"aligned": aligned, "width": width, **summary(rounds)})
             show(results[-1])
-    if not chosen.no_save:
-        settings = {"widths": chosen.widths, "rounds": chosen.rounds, "steps": NUM_STEPS}
-        command = "python benchmarks/export.py"
-        keep("export", {"command": command, "settings": settings, "results": results})
-        render()
+    settings = {"widths": chosen.widths, "rounds": chosen.rounds, "steps": NUM_STEPS}
+    write({"settings": settings, "results": results}, chosen.out)
 
 
 def summary(rounds: list[tuple[float, float]]) -> dict[str, Any]:

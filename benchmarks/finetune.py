@@ -23,7 +23,6 @@ os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
 import numpy as np
 import torch
 
-from kept import keep
 from mmcl.config import resolve_config
 from mmcl.corpus.batches import batch_rows, epoch_order, of_like_length
 from mmcl.corpus.schema import Card, Clip, Task
@@ -34,6 +33,7 @@ from mmcl.media.text import load_encoder
 from mmcl.media.weights import text_model
 from mmcl.models.words import WordEncoder
 from mmcl.runtime import launch, seed_everything
+from output import add_out, write
 
 CLIPS, BATCH, ROUNDS, PADDED = 256, 32, 5, 50
 WORDS = "the film was a good bad story with great actors and i liked what they did in it very much"
@@ -42,10 +42,10 @@ RATE = 5e-5
 
 
 def main() -> None:
-    """Measure, print, and write it to benchmarks/results."""
+    """Measure and print; write the result to the file that --out names."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--rounds", type=int, default=ROUNDS)
-    parser.add_argument("--no-save", action="store_true")
+    add_out(parser)
     chosen = parser.parse_args()
     corpus = reviews()
     ways = {
@@ -67,11 +67,11 @@ def main() -> None:
     for name, value in ratios.items():
         print(f"{name:14} {value:.2f}")
     print(f"most memory of the process: {memory:,.0f} MiB (all three networks)")
-    if not chosen.no_save:
-        results = {"clips_per_second": found, "ratios": ratios, "peak_mib": memory}
-        settings = {"clips": CLIPS, "batch": BATCH, "rounds": chosen.rounds, "padded": PADDED}
-        command = "python benchmarks/finetune.py"
-        keep("finetune", {"command": command, "settings": settings, "results": [results]})
+    settings = {"clips": CLIPS, "batch": BATCH, "rounds": chosen.rounds, "padded": PADDED}
+    write(
+        {"settings": settings, "clips_per_second": found, "ratios": ratios, "peak_mib": memory},
+        chosen.out,
+    )
 
 
 def rate(epoch: Callable[[], None]) -> float:

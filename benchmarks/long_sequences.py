@@ -25,7 +25,6 @@ os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
 
 import numpy as np
 
-from kept import keep
 from mmcl.config import resolve_config
 from mmcl.corpus.batches import collate
 from mmcl.corpus.schema import Card, Clip, Task
@@ -34,6 +33,7 @@ from mmcl.learning.inference import targets_of
 from mmcl.learning.loop import build_model, fit, make_learner
 from mmcl.runtime import make_fabric, prepare_process, seed_everything
 from mmcl.types import MODALITIES, SplitName
+from output import add_out, write
 from resident import Resident
 
 WIDTHS = (300, 74, 35)
@@ -42,12 +42,12 @@ GROWING = (250, 500, 1000, 2000)
 
 
 def main() -> None:
-    """Measure, print, and write it to benchmarks/results."""
+    """Measure and print; write the result to the file that --out names."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--clips", type=int, default=96, help="training clips of the epoch")
     parser.add_argument("--longest", type=int, default=GROWING[-1])
     parser.add_argument("--set", action="append", default=[], dest="overrides")
-    parser.add_argument("--no-save", action="store_true")
+    add_out(parser)
     parser.add_argument("--steps-of", type=int, help=argparse.SUPPRESS)
     parser.add_argument("--epoch", action="store_true", help=argparse.SUPPRESS)
     chosen = parser.parse_args()
@@ -64,11 +64,7 @@ def main() -> None:
     content["exponents"] = exponents(content["by_length"])
     for key, found in content["exponents"].items():
         print(f"{key} grows with the length to the power of", *found)
-    if not chosen.no_save:
-        keep("long-sequences", {"command": "python benchmarks/long_sequences.py", **content})
-        from readme import render  # here: the measured processes load no more than training does
-
-        render()
+    write(content, chosen.out)
 
 
 def in_a_process(*what: str) -> dict[str, Any]:

@@ -3,7 +3,7 @@
 Seconds of every stage per second of recording, models loaded; the recogniser's word error
 rate and the aligner's error where the truth is known; the share of pictures with a face;
 with ``--long`` the peak memory over 3 and over 30 minutes. Recordings come from the folder
-that MMCL_REAL_DATA names. Run it with: make bench-media
+that MMCL_REAL_DATA names. Run it with: python benchmarks/media.py --long
 """
 
 from __future__ import annotations
@@ -26,7 +26,6 @@ os.environ["HF_HUB_OFFLINE"] = "1"
 import av
 import numpy as np
 
-from kept import keep
 from mmcl.corpus.schema import Word
 from mmcl.media.align import align_words
 from mmcl.media.containers.decode import probe
@@ -36,7 +35,7 @@ from mmcl.media.face import FaceTrack, FaceTracker
 from mmcl.media.recipe import Recipe
 from mmcl.media.recognise import Recogniser
 from mmcl.media.weights import speech_model
-from readme import render
+from output import add_out, write
 
 GROUPS = {"grid": "grid/*.mpg", "ravdess": "ravdess/*.mp4", "moud": "moud/*.mp4"}
 ASKED = {"grid": 0.5, "ravdess": 1.0, "moud": 0.5}
@@ -80,14 +79,14 @@ class Watched:
 
 
 def main() -> None:
-    """Measure, print, and write it to benchmarks/results."""
+    """Measure and print; write the result to the file that --out names."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--long", action="store_true", help="memory over 3 and 30 minutes, too")
     parser.add_argument(
         "--also", action="append", default=[], help="another speech model: a folder or a hub id"
     )
-    parser.add_argument("--no-save", action="store_true")
+    add_out(parser)
     parser.add_argument("--memory-of", type=Path, help=argparse.SUPPRESS)
     chosen = parser.parse_args()
     if chosen.memory_of:
@@ -95,7 +94,7 @@ def main() -> None:
         return
     root = Path(os.environ.get("MMCL_REAL_DATA") or sys.exit("MMCL_REAL_DATA is not set"))
     paths = {name: sorted(root.glob(pattern)) for name, pattern in GROUPS.items()}
-    content = {"command": "make bench-media", **measure(paths, chosen.rounds)}
+    content = measure(paths, chosen.rounds)
     for model in chosen.also:
         content["word_error_rates"][speech_model(model)[1]] = word_error_rate(
             paths["grid"], recognised(paths["grid"], model)
@@ -104,9 +103,7 @@ def main() -> None:
     if chosen.long:
         content["memory"] = long_memory(paths["grid"][0])
     report(content)
-    if not chosen.no_save:
-        save(content)
-        render()
+    write(content, chosen.out)
 
 
 def measure(paths: dict[str, list[Path]], rounds: int) -> dict[str, Any]:
@@ -289,11 +286,6 @@ def report(content: dict[str, Any]) -> None:
 def stages(content: dict[str, Any]) -> list[str]:
     """Names of the stages, in order."""
     return list(next(iter(content["results"].values()))["stages"])
-
-
-def save(content: dict[str, Any]) -> None:
-    """Write the results with the machine and the command."""
-    keep("media", content)
 
 
 if __name__ == "__main__":

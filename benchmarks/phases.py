@@ -9,10 +9,10 @@ them (of ``load``, which numpy does, the bytes of what it returns, read and writ
 of a part is the longer of its operations over the rate of a large matrix
 product and its bytes over the rate of a large copy, both measured between the rounds: bytes
 are those an implementation moves that reads and writes every operand once, without fusing.
-Then clips per second over lengths, widths and batches, and a picture of cost against length.
+Then clips per second over lengths, widths and batches.
 
-    python benchmarks/phases.py            (make bench runs it; under ten minutes)
-    python benchmarks/phases.py --quick    (two points of every curve; nothing is kept)
+    python benchmarks/phases.py            (under ten minutes)
+    python benchmarks/phases.py --quick    (two points of every curve)
 """
 
 from __future__ import annotations
@@ -24,8 +24,6 @@ import time
 from collections import defaultdict
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from pathlib import Path
-from tempfile import TemporaryDirectory
 from typing import Any
 
 os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
@@ -38,7 +36,6 @@ from torch.utils._pytree import tree_leaves
 from torch.utils.flop_counter import flop_registry
 
 import mmcl.learning.learner as learner_module
-from kept import keep
 from mmcl.config import Config, RuntimeSettings, resolve_config
 from mmcl.corpus.batches import Batch, collate
 from mmcl.corpus.schema import Card, Clip, Task
@@ -49,8 +46,8 @@ from mmcl.learning.learner import Learner
 from mmcl.learning.loop import build_model, make_learner
 from mmcl.runtime import make_fabric, prepare_process, seed_everything
 from mmcl.types import MODALITIES, VARIANTS
+from output import add_out, write
 from rates import copy_rate, matrix_product_rate
-from readme import render
 
 DIMS = dict(zip(MODALITIES, (300, 74, 35), strict=True))
 EMOTIONS = ("neutral", "happy", "sad", "angry")
@@ -63,7 +60,6 @@ BATCHES = (1, 8, 32, 128, 512)
 LENGTH_BATCH = 8
 """Clips a batch of the curve over lengths: released keeps maps of n x n for every clip."""
 
-PICTURE = Path(__file__).parents[1] / "docs/results/cost-by-length.svg"
 aten = torch.ops.aten
 PICKING = (aten.index, aten.index_select, aten.gather)
 WHOLE = ("critic", "replay")
@@ -71,12 +67,13 @@ WHOLE = ("critic", "replay")
 
 
 def main() -> None:
-    """Measure, print, draw and keep."""
+    """Measure and print; write the result to the file that --out names."""
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument("--rounds", type=int, default=15)
     parser.add_argument("--quick", action="store_true")
+    add_out(parser)
     chosen = parser.parse_args()
     seed_everything(1)
     prepare_process(ONE_THREAD)
@@ -87,24 +84,17 @@ def main() -> None:
         for step, rows in by_step.items():
             show(f"{name}, {step}", rows)
     curves = measure_curves(quick=chosen.quick)
-    if chosen.quick:
-        with TemporaryDirectory() as folder:
-            draw(curves["length"], Path(folder) / PICTURE.name)
-        return
-    draw(curves["length"], PICTURE)
-    keep(
-        "phases",
+    write(
         {
-            "command": "make bench",
-            "settings": {"rounds": chosen.rounds, "length_batch": LENGTH_BATCH},
+            "settings": {"rounds": rounds, "length_batch": LENGTH_BATCH},
             "size": {"steps": NUM_STEPS, "width": WIDTH, "batch": BATCH},
             "threads": torch.get_num_threads(),
             "rates": rates.medians(),
             "parts": parts,
             "curves": curves,
         },
+        chosen.out,
     )
-    render()
 
 
 class Rates:
@@ -397,29 +387,6 @@ def best_of(run: Callable[[], None], times: int) -> float:
         run()
         best = min(best, time.perf_counter() - started)
     return best
-
-
-def draw(points: list[dict[str, Any]], path: Path) -> None:
-    """Milliseconds a clip against the number of steps, both axes logarithmic."""
-    import matplotlib as mpl
-
-    mpl.use("svg")
-    mpl.rcParams["svg.hashsalt"] = "mmcl"
-    from matplotlib import pyplot as plt
-
-    figure, axes = plt.subplots(figsize=(6.4, 4.0))
-    lengths = [p["steps"] for p in points]
-    for name, colour in zip(VARIANTS, ("#0b7a5e", "#7b4fa3"), strict=True):
-        for step, style in (("train", "-"), ("predict", "--")):
-            cost = [1e3 / p[name][step] for p in points]
-            axes.plot(lengths, cost, style, color=colour, marker="o", label=f"{name}, {step}")
-    axes.set(xscale="log", yscale="log", xlabel="steps per modality", ylabel="ms per clip")
-    axes.set_title(f"Cost against length, width {WIDTH}, one thread")
-    axes.grid(visible=True, which="both", alpha=0.25)
-    axes.legend(frameon=False)
-    figure.tight_layout()
-    figure.savefig(path, metadata={"Date": None})
-    plt.close(figure)
 
 
 if __name__ == "__main__":

@@ -23,32 +23,28 @@ from typing import Any
 
 os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
 
-from kept import keep
-from readme import render
+from output import add_out, write
 
 SEEDS = (1, 2, 3)
 SEEDS_AT_ONCE = (1, 2, 3, 4)
 
 
 def main() -> None:
-    """Train, compare, print, and write it to benchmarks/results."""
+    """Train, compare and print; write the result to the file that --out names."""
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
     parser.add_argument("--epochs", type=int, help="of the first part; the preset's own by default")
     parser.add_argument("--epochs-at-once", type=int, default=15, help="of the second part")
-    parser.add_argument("--no-save", action="store_true")
+    add_out(parser)
     chosen = parser.parse_args()
     with tempfile.TemporaryDirectory() as folder:
         corpus = Path(folder) / "planted.arrow"
         mmcl("corpus", "plant", str(corpus))
         content = {
-            "command": "python benchmarks/processes.py",
             "validation_loss": losses_by_processes(corpus, chosen.epochs),
             "seeds_at_once": seconds_by_workers(corpus, chosen.epochs_at_once),
         }
     print(json.dumps(content, indent=2))
-    if not chosen.no_save:
-        keep("processes", content)
-        render()
+    write(content, chosen.out)
 
 
 def mmcl(*words: str) -> float:

@@ -33,9 +33,8 @@ import numpy as np
 
 from fakes.malformed import is_harmless, malformed
 from fakes.talking import random_clips, train_talking, write_recording
-from kept import keep
 from mmcl.config import resolve_config
-from readme import render
+from output import add_out, write
 
 CLIENTS, REQUESTS = 32, 20
 LONG = 2000
@@ -54,11 +53,11 @@ class Serving(NamedTuple):
 
 
 def main() -> None:
-    """Measure, print the results and write them to benchmarks/results."""
+    """Measure and print; write the result to the file that --out names."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--rounds", type=int, default=5, help="rounds after a first, uncounted one")
     parser.add_argument("--malformed", type=int, default=200, help="number of malformed files")
-    parser.add_argument("--no-save", action="store_true")
+    add_out(parser)
     parser.add_argument("--crowd", nargs=3, help=argparse.SUPPRESS)
     chosen = parser.parse_args()
     if chosen.crowd:
@@ -68,9 +67,7 @@ def main() -> None:
     with TemporaryDirectory() as place:
         content = measure(Path(place), chosen.rounds, chosen.malformed)
     print(json.dumps(content, indent=2))
-    if not chosen.no_save:
-        keep("service", content)
-        render()
+    write(content, chosen.out)
 
 
 def measure(place: Path, rounds: int, num_malformed: int) -> dict[str, Any]:
@@ -84,9 +81,8 @@ def measure(place: Path, rounds: int, num_malformed: int) -> dict[str, Any]:
         start = start_times(warm, recording)
         throughput(warm)  # the first large batches allocate memory
         content: dict[str, Any] = {
-            "command": "python benchmarks/service.py",
             "load": os.getloadavg()[0],
-            "seeds": len(SEEDS),
+            "networks": len(SEEDS),
             "start": start,
             "rounds": [throughput(warm) for _ in range(rounds)],
             "memory": long_memory(warm),

@@ -11,10 +11,10 @@ fewer epochs.
 Operations are those that torch counts in a step on one thread. The floor is that count over the
 rate of a large matrix product on all threads, measured before and after every turn, since these
 rates drift. Then the trained networks predict clips in batches as ``mmcl predict`` does, and one
-clip alone on one thread. Run it with: make bench
+clip alone on one thread.
 
-    python benchmarks/speed.py            (make bench runs it; eight minutes on 2 cores)
-    python benchmarks/speed.py --quick    (few clips and rounds, nothing kept)
+    python benchmarks/speed.py            (eight minutes on 2 cores)
+    python benchmarks/speed.py --quick    (few clips and rounds)
     python benchmarks/speed.py --one-thread --json ratios.json   (benchmarks/one_thread.py)
 """
 
@@ -39,7 +39,6 @@ import numpy as np
 import torch
 from torch.utils.flop_counter import FlopCounterMode
 
-from kept import keep
 from mmcl.config import Config, RuntimeSettings, resolve_config
 from mmcl.corpus.batches import Batch, batch_rows, collate, epoch_order
 from mmcl.corpus.plant import PlantSettings, plant_corpus
@@ -51,8 +50,8 @@ from mmcl.models.network import Network
 from mmcl.runtime import make_fabric, prepare_process, seed_everything
 from mmcl.types import MODALITIES
 from one_thread import measure_ratios
+from output import add_out, write
 from rates import matrix_product_rate
-from readme import render
 from reference import BATCH, Apart
 
 WIDTHS = (300, 74, 35)
@@ -220,7 +219,7 @@ def one_thread() -> Iterator[None]:
 
 
 def main() -> None:
-    """Measure, print, and write it to benchmarks/results."""
+    """Measure and print; write the result to the file that --out names."""
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
@@ -230,7 +229,7 @@ def main() -> None:
     parser.add_argument("--test-clips", type=int, default=1024)
     parser.add_argument("--set", action="append", default=[], dest="overrides")
     parser.add_argument("--quick", action="store_true")
-    parser.add_argument("--no-save", action="store_true")
+    add_out(parser)
     parser.add_argument("--one-thread", action="store_true", help="ratios in CPU time alone")
     parser.add_argument("--json", type=Path, default=Path("ratios.json"), help="with --one-thread")
     chosen = parser.parse_args()
@@ -245,10 +244,9 @@ def main() -> None:
         return
     content = measure(chosen)
     show(content)
-    if not (chosen.quick or chosen.no_save):
+    if not chosen.quick:
         content["one_thread"] = measure_ratios(Trainee, CONFIGURATIONS, WIDTHS)
-        keep("speed", content)
-        render()
+    write(content, chosen.out)
 
 
 def measure(chosen: argparse.Namespace) -> dict[str, Any]:
@@ -278,10 +276,9 @@ def measure(chosen: argparse.Namespace) -> dict[str, Any]:
         }
     turns = [turn for each in (*training.values(), *predicting.values()) for turn in each]
     settings = {
-        k: v for k, v in vars(chosen).items() if k not in ("quick", "no_save", "one_thread", "json")
+        k: v for k, v in vars(chosen).items() if k not in ("quick", "out", "one_thread", "json")
     }
     return {
-        "command": "make bench",
         "settings": settings | {"widths": WIDTHS, "steps": 20, "predict_batch": PREDICT_BATCH},
         "threads": torch.get_num_threads(),
         "matrix_product_flops_per_second": spread([turn.rate for turn in turns]),

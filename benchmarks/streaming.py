@@ -25,7 +25,7 @@ from typing import Any
 
 os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
 
-from kept import keep
+from output import add_out, write
 from resident import Resident
 
 STEPS, WIDTHS = 50, (300, 74, 35)
@@ -35,7 +35,7 @@ CORPUS, RUN, MODEL = "clips.arrow", "run", "model"
 
 
 def main() -> None:
-    """Measure, print, and write it to benchmarks/results."""
+    """Measure and print; write the result to the file that --out names."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--clips", type=int, default=200_000)
     parser.add_argument("--folder", type=Path, default=Path("runs/streaming"))
@@ -43,7 +43,7 @@ def main() -> None:
         "--batches", type=int, help="train and predict only so many; all of them by default"
     )
     parser.add_argument("--set", action="append", default=[], dest="overrides")
-    parser.add_argument("--no-save", action="store_true")
+    add_out(parser)
     parser.add_argument("--stage", choices=STAGES, help=argparse.SUPPRESS)
     chosen = parser.parse_args()
     if chosen.stage:
@@ -61,10 +61,8 @@ def main() -> None:
         rate = results[way]["clips_per_second"] / results["train"]["clips_per_second"]
         results[way]["times_training"] = rate
         print(f"reading, {way}: {rate:.1f} times what training consumes")
-    if not chosen.no_save:
-        settings = {key: vars(chosen)[key] for key in ("clips", "batches", "overrides")}
-        command = "python benchmarks/streaming.py"
-        keep("streaming", {"command": command, "settings": settings, "results": results})
+    settings = {key: vars(chosen)[key] for key in ("clips", "batches", "overrides")}
+    write({"settings": settings, "results": results}, chosen.out)
 
 
 def in_a_process(stage: str, options: list[str]) -> dict[str, Any]:

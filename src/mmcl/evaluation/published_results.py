@@ -28,7 +28,8 @@ class PublishedResult(NamedTuple):
             ``acc2`` and ``f1`` of MOSI and MOSEI where the source does not say how zero labels
             count.
         value: A fraction; ``mae`` in the label's own unit.
-        text: ``glove``, ``bert`` or ``-`` where it is not known.
+        text: ``glove``, ``bert``, ``roberta``, ``qwen`` or ``-`` where it is not known; the note
+            has the size of an encoder larger than BERT-base.
         alignment: ``aligned``, ``unaligned`` or ``-``.
         selection: Split that the epoch was chosen on: ``V`` validation, ``T`` test (so that the
             number estimates nothing), ``?`` not known, ``-`` nothing to choose.

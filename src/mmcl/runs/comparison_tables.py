@@ -17,7 +17,14 @@ from mmcl.evaluation.metrics import higher_is_better, metric_name
 from mmcl.evaluation.published_results import PublishedResult
 from mmcl.files import csv_cell
 
-__all__ = ["CSV_COLUMNS", "csv_table", "latex_table", "markdown_table"]
+__all__ = [
+    "CSV_COLUMNS",
+    "column_title",
+    "csv_table",
+    "format_metric",
+    "latex_table",
+    "markdown_table",
+]
 
 NOTHING = "–"  # cell without a value
 DAGGER = "†"
@@ -136,7 +143,7 @@ def _table(content: Mapping[str, Any], published: Sequence[PublishedResult]) -> 
     has_questions = any(row.get("question") for row in content["rows"])
     row_costs = [row.get("cost") or {} for row in content["rows"]]
     costs = [key for key in COSTS if any(cost.get(key) is not None for cost in row_costs)]
-    header = ["model", *["question"] * has_questions, *map(_column_title, metrics), "seeds"]
+    header = ["model", *["question"] * has_questions, *map(column_title, metrics), "seeds"]
     header += [COSTS[key] for key in costs]
     rows = []
     for row, cost in zip(content["rows"], row_costs, strict=True):
@@ -147,7 +154,7 @@ def _table(content: Mapping[str, Any], published: Sequence[PublishedResult]) -> 
     return _Table(header, rows, _published_rows(metrics, published), _notes(content))
 
 
-def _column_title(key: str) -> str:
+def column_title(key: str) -> str:
     """Return the column title of a metric: ``acc2_non0`` becomes ``Acc-2 non0 (%) ↑``."""
     unit = " (%)" if _in_percent(key) else ""
     return f"{metric_name(key)}{unit} {'↑' if higher_is_better(key) else '↓'}"
@@ -157,7 +164,8 @@ def _in_percent(key: str) -> bool:
     return key not in ("mae", "corr")
 
 
-def _format(key: str, value: float | None) -> str:
+def format_metric(key: str, value: float | None) -> str:
+    """Return a value as tables print it: in percent, errors and correlations as they are."""
     if value is None or math.isnan(value):
         return NOTHING
     return f"{100 * value:.2f}" if _in_percent(key) else f"{value:.3f}"
@@ -168,13 +176,13 @@ def _metric_cell(content: Mapping[str, Any], row: Mapping[str, Any], key: str) -
     mean, std = summary.get("mean"), summary.get("std")
     if mean is None:
         return _Cell(NOTHING)
-    spread = f" ± {_format(key, std)}" if std is not None else ""
+    spread = f" ± {format_metric(key, std)}" if std is not None else ""
     test = _find_test(content, row["name"], key)
     # A metric can be undefined for a seed; the reader must see that.
     valid = summary["num_valid"]
     fewer = f" ({valid} of {row['seeds_done']} seeds)" if valid < row["seeds_done"] else ""
     return _Cell(
-        _format(key, mean) + spread + fewer,
+        format_metric(key, mean) + spread + fewer,
         bold=content["best"].get(key) == row["name"],
         dagger=test.get("better") is not None,
     )
@@ -210,7 +218,7 @@ def _notes(content: Mapping[str, Any]) -> list[str]:
     ]
     # Titles without arrow and unit: the note gives the unit.
     errors = [
-        f"{_column_title(key)[:-2].removesuffix(' (%)')} {100 * floor:.2f}"
+        f"{column_title(key)[:-2].removesuffix(' (%)')} {100 * floor:.2f}"
         for key, floor in content["floor"].items()
         if floor is not None
     ]
@@ -239,7 +247,9 @@ def _published_rows(
         selections = dict.fromkeys(_SELECTIONS[result.selection] for result in results.values())
         remarks = dict.fromkeys(result.note for result in results.values() if result.note)
         about = "; ".join([source, *settings, ", ".join(selections), *remarks])
-        values = [_format(key, results[key].value if key in results else None) for key in metrics]
+        values = [
+            format_metric(key, results[key].value if key in results else None) for key in metrics
+        ]
         rows.append([_Cell(text) for text in (model, *values, about)])
     return rows
 

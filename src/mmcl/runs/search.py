@@ -98,6 +98,7 @@ CALIBRATED: tuple[Setting, ...] = (
     Setting("model.dropout", 0.0, 0.5),
     Setting("model.head_dropout", 0.0, 0.5),
     Setting("model.input_dropout", 0.0, 0.5),
+    Setting("model.positions", choices=(0, 1)),
     Setting("model.threshold", 0.3, 0.9),
     Setting("policy.sparsity", 0.0, 1.0),
 )

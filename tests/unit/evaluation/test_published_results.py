@@ -33,7 +33,7 @@ def look_up(everything):
 
 def test_number_of_cells():
     found = {name: len(published_results(name)) for name in published_datasets()}
-    assert found == {"mosi": 283, "mosei": 205, "sims": 137, "simsv2": 78, "iemocap": 56}
+    assert found == {"mosi": 302, "mosei": 217, "sims": 137, "simsv2": 79, "iemocap": 56}
 
 
 def test_cells_of_the_one_framework_are_complete(everything):
@@ -49,13 +49,13 @@ def test_no_cell_is_there_twice(everything):
 
 def test_values_are_fractions_and_errors_in_the_label_s_unit(everything):
     for each in everything:
-        low, high = {"mae": (0.25, 1.1), "corr": (0.05, 0.85)}.get(each.metric, (0.2, 0.93))
+        low, high = {"mae": (0.25, 1.1), "corr": (0.05, 0.89)}.get(each.metric, (0.2, 0.93))
         assert low <= each.value <= high, each
 
 
 def test_columns_hold_what_they_may(everything):
     for each in everything:
-        assert each.text in {"glove", "bert", "-"}
+        assert each.text in {"glove", "bert", "roberta", "qwen", "-"}
         assert each.alignment in {"aligned", "unaligned", "-"}
         assert each.selection in {"V", "T", "?", "-"}
         assert each.model
@@ -72,7 +72,7 @@ def test_metrics_are_keys_of_ours(everything):
         elif each.dataset.startswith("sims"):
             assert each.metric in sims
         elif each.metric in ("acc2", "f1"):
-            assert each.note == UNSAID
+            assert each.note.startswith(UNSAID)
         else:
             assert each.metric in mmsa
 
@@ -113,6 +113,8 @@ def test_cells_of_the_one_framework(look_up, dataset, model, metric, value):
         ("sims", "MISA", "acc3", "GSIFN paper, re-run in MMSA", 0.624, "?"),
         ("mosei", "MISA", "f1_non0", "SemMSA appendix at missing rate 0, three seeds", 0.851, "?"),
         ("sims", "TETFN", "acc3", "SemMSA appendix at missing rate 0, three seeds", 0.6586, "?"),
+        ("mosi", "MMML with context", "mae", "its repository, three seeds", 0.5573, "V"),
+        ("mosei", "KD-MSA", "mae", "Symmetry 17 (2025) 1401", 0.5299, "?"),
         ("iemocap", "MulT", "f1_sad", "MulT paper", 0.86, "?"),
         ("iemocap", "LMF", "f1_angry", "as quoted, F1 only", 0.89, "?"),
         ("iemocap", "Constant absent", "accuracy_happy", "counted on the labels", 0.856, "-"),

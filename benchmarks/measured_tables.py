@@ -1,67 +1,18 @@
-"""Write the tables of docs/results from the newest files of benchmarks/results.
-
-A table stands between ``<!-- table:NAME -->`` and ``<!-- end:NAME -->``; no number in it is
-typed by hand. The benchmarks call this when they are done.
-"""
+"""Tables of measurements that are no trainings: speed, memory, recordings, the service."""
 
 from __future__ import annotations
 
-import re
 from collections.abc import Callable
 from pathlib import Path
 from statistics import median
 from typing import Any
 
-from kept import kept
-from mmcl.runs.comparison_tables import markdown_table
 from mmcl.types import VARIANTS
 
-HERE = Path(__file__).parent
-PAGES = sorted((HERE.parent / "docs/results").glob("*.md"))
 HOURS = 1_000_000
 DAYS = 30
 CORES = 64
 """Cores of the machine for which the time of a great deal of video is computed."""
-MARKED = re.compile(r"<!-- table:([\w-]+) -->\n(.*?)<!-- end:\1 -->", re.S)
-
-
-def render() -> None:
-    """Rewrite every table whose results there are."""
-    for page in PAGES:
-        page.write_text(MARKED.sub(_fresh, page.read_text()))
-
-
-def _fresh(found: re.Match[str]) -> str:
-    name = found[1]
-    if name == "hours":
-        media, streaming = kept("media"), kept("streaming")
-        if media is None or streaming is None:
-            return found[0]
-        return f"<!-- table:hours -->\n{hours_table(media, streaming)}<!-- end:hours -->"
-    content = kept(name if name in TABLES else f"result.{name}")
-    if content is None:
-        return found[0]
-    table = TABLES[name](content) if name in TABLES else result_table(name, content)
-    if table is None:
-        return found[0]
-    return f"<!-- table:{name} -->\n{table}<!-- end:{name} -->"
-
-
-def result_table(name: str, content: dict[str, Any]) -> str:
-    """A comparison or an ablation, its command above it."""
-    if content.get("kind") not in ("comparison", "ablation"):
-        return explanation_table(name, content)
-    counts = "/".join(str(count) for count in content["corpus"]["counts"].values())
-    made = f"`python benchmarks/comparisons.py {name}`: `{content['command']}`"
-    return f"{counts} clips. {made}\n\n{markdown_table(content)}\n"
-
-
-def explanation_table(name: str, content: dict[str, Any]) -> str:
-    """Findings of an explanation, in its own words."""
-    made = f"`python benchmarks/comparisons.py {name}`: `{content['command']}`"
-    lines = [made, "", *(f"- {sentence}" for sentence in content["conclusions"])]
-    return "\n".join(lines) + "\n\n"
-
 
 ONE_THREAD = {
     ("train", "default"): 11.0,
@@ -91,15 +42,12 @@ def one_thread_lines(content: dict[str, Any]) -> list[str]:
     return lines
 
 
-def speed_table(content: dict[str, Any]) -> str | None:
+def speed_table(content: dict[str, Any]) -> str:
     """Clips per second beside the floor and beside plain torch."""
-    if "one_thread" not in content:
-        return None  # as earlier versions kept it
     rate, reference = content["matrix_product_flops_per_second"], content["reference"]
     plain = reference["predict_clips_per_second"]
     lines = [
-        "Planted clips, 20 steps of 300/74/35 features, float32 "
-        f"({content['environment']['machine']}; `make bench`).",
+        "Planted clips, 20 steps of 300/74/35 features, float32.",
         "",
         "- **Floor**: the counted operations over the rate of a large matrix product, measured in "
         f"the same round ({rate['median'] / 1e9:.0f} GFLOP/s, {rate['least'] / 1e9:.0f} to "
@@ -141,7 +89,9 @@ def speed_table(content: dict[str, Any]) -> str | None:
                 f"{each['share_of_floor']['median']:.0%} | {over['median']:.2f} | "
                 f"{found['one_clip_ms']['median']:.2f} |"
             )
-    return "\n".join([*lines, "", *one_thread_lines(content["one_thread"])]) + "\n\n"
+    if "one_thread" in content:  # not in a quick run
+        lines += ["", *one_thread_lines(content["one_thread"])]
+    return "\n".join(lines)
 
 
 def _from_to(found: dict[str, float], form: str) -> str:
@@ -154,9 +104,9 @@ def media_table(content: dict[str, Any]) -> str:
     results = content["results"]
     stages = [stage for stage in next(iter(results.values()))["stages"] if stage != "align"]
     lines = [
-        f"Seconds per second of recording, models loaded, {content['environment']['machine']} "
-        f"(load {content['load'][0]} by other work); `make bench-media`. Wall clock: "
-        f"the median of {content['rounds']} rounds; CPU time: all threads, least of the rounds.",
+        "Seconds per second of recording, models loaded (load of the machine before: "
+        f"{content['load'][0]}). Wall clock: the median of {content['rounds']} rounds; CPU time: "
+        "all threads, least of the rounds.",
         "",
         f"| recording | {' | '.join(stages)} | wall clock | goal | CPU time | frames with a face |",
         "|---" * (len(stages) + 5) + "|",
@@ -168,7 +118,7 @@ def media_table(content: dict[str, Any]) -> str:
             f"| {name}, {r['recordings']} × {each:.0f} s, {r['size']} | {' | '.join(cells)} | "
             f"**{r['wall']:.2f}** | {r['asked']:.2f} | {r['cpu']:.2f} | {r['face_share']:.0%} |"
         )
-    return "\n".join([*lines, "", *_media_notes(content)]) + "\n\n"
+    return "\n".join([*lines, "", *_media_notes(content)])
 
 
 def _media_notes(content: dict[str, Any]) -> list[str]:
@@ -190,9 +140,8 @@ def service_table(content: dict[str, Any]) -> str:
     """Requests of many clients, how the service begins, and files that are none."""
     rounds, start, malformed = content["rounds"], content["start"], content["malformed"]
     lines = [
-        f"A run of {content['seeds']} seeds, clips of 20 steps, clients on the same machine, "
-        f"{content['environment']['machine']} (load {content['load']:.1f} by other work); "
-        f"`{content['command']}`. Medians of {len(rounds)} rounds.",
+        f"A run of {content['networks']} seeds, clips of 20 steps, clients on the same machine "
+        f"(load before: {content['load']:.1f}). Medians of {len(rounds)} rounds.",
         "",
         "| clients | requests | errors | requests per second | p50, ms | p99, ms |",
         "|---|---|---|---|---|---|",
@@ -221,7 +170,7 @@ def service_table(content: dict[str, Any]) -> str:
         f"{harmless or 'none'}. The slowest `/healthz` meanwhile took "
         f"{malformed['slowest_health_seconds']:.2f} s.",
     ]
-    return "\n".join(lines) + "\n\n"
+    return "\n".join(lines)
 
 
 def _statuses(counts: dict[str, int]) -> str:
@@ -230,7 +179,7 @@ def _statuses(counts: dict[str, int]) -> str:
 
 def hours_table(media: dict[str, Any], streaming: dict[str, Any]) -> str:
     """Time for a million hours of video, computed from the measurements."""
-    results, cores = streaming["results"], int(streaming["environment"]["machine"].split()[-2])
+    results, cores = streaming["results"], int(streaming["machine"].split()[-2])
     long = media["memory"]["30 min"]
     heavy = max(r["cpu"] for r in media["results"].values())
     clips = HOURS * 3600 * long["utterances"] / long["seconds"]
@@ -255,11 +204,10 @@ def hours_table(media: dict[str, Any], streaming: dict[str, Any]) -> str:
         lines.append(f"| {name} | {hours:,.0f} | {machines:,.0f} |")
     lines += [
         "",
-        f"Estimated from `{media['command']}` and `{streaming['command']}`, on {cores} cores that "
-        "did other work meanwhile, as if machines shared the work perfectly: read it as orders of "
-        "magnitude.",
+        f"Estimated from both, on {cores} cores, as if machines shared the work perfectly: read it "
+        "as orders of magnitude.",
     ]
-    return "\n".join(lines) + "\n\n"
+    return "\n".join(lines)
 
 
 PHASES_HEAD = (
@@ -275,8 +223,8 @@ def phases_table(content: dict[str, Any]) -> str:
         f"Width {size['width']}, {size['steps']} steps, batch {size['batch']}, features of "
         f"300/74/35, random; all on {content['threads']} thread, so that every part happens where "
         f"it is timed ({rates['flops_per_second'] / 1e9:.0f} GFLOP/s, "
-        f"{rates['bytes_per_second'] / 1e9:.0f} GB/s; {content['environment']['machine']}). "
-        f"Median of {content['settings']['rounds']} steps. `python benchmarks/phases.py`",
+        f"{rates['bytes_per_second'] / 1e9:.0f} GB/s). Median of "
+        f"{content['settings']['rounds']} steps.",
         "",
     ]
     for variant, by_step in content["parts"].items():
@@ -287,7 +235,7 @@ def phases_table(content: dict[str, Any]) -> str:
             lines.append("")
     for name, points in content["curves"].items():
         lines += _curve_lines(name, points)
-    return "\n".join([*lines, "![Cost against length](cost-by-length.svg)"]) + "\n\n"
+    return "\n".join([*lines, "![Cost against length](cost-by-length.svg)"])
 
 
 def _part_row(name: str, row: dict[str, float], total: float) -> str:
@@ -320,8 +268,7 @@ def export_table(content: dict[str, Any]) -> str:
     settings = content["settings"]
     lines = [
         f"One clip of {settings['steps']} steps, features of 768/74/35, one thread, medians of "
-        f"{settings['rounds']} rounds, {content['environment']['machine']}. "
-        f"`{content['command']}`",
+        f"{settings['rounds']} rounds.",
         "",
         "| corpus | width | torch, ms | onnxruntime, ms | times as fast (least to most) |",
         "|---|---:|---:|---:|---:|",
@@ -333,7 +280,7 @@ def export_table(content: dict[str, Any]) -> str:
             f"{found['torch_ms']:.2f} | {found['onnxruntime_ms']:.2f} | "
             f"{ratio['median']:.1f} ({ratio['least']:.1f} to {ratio['most']:.1f}) |"
         )
-    return "\n".join(lines) + "\n\n"
+    return "\n".join(lines)
 
 
 def long_sequences_table(content: dict[str, Any]) -> str:
@@ -345,8 +292,7 @@ def long_sequences_table(content: dict[str, Any]) -> str:
         f"batch: {epoch['resident_mib']['own']:,} MiB above the loaded libraries and the network "
         f"({epoch['resident_mib']['with_libraries']:,} MiB in all), "
         f"{epoch['clips_per_second']:.1f} clips/s. Steps of eight clips, all modalities of one "
-        f"length; an exponent of 1 is linear. {content['environment']['machine']}. "
-        f"`{content['command']}`",
+        "length; an exponent of 1 is linear.",
         "",
         "| steps per modality | seconds | MiB | exponent of time | exponent of memory |",
         "|---:|---:|---:|---:|---:|",
@@ -357,18 +303,14 @@ def long_sequences_table(content: dict[str, Any]) -> str:
         lines.append(
             f"| {length} | {found['seconds']:.2f} | {found['resident_mib']:,} | {time} | {memory} |"
         )
-    return "\n".join(lines) + "\n\n"
+    return "\n".join(lines)
 
 
-def processes_table(content: dict[str, Any]) -> str | None:
+def processes_table(content: dict[str, Any]) -> str:
     """One network by two processes, and four seeds at once."""
-    if "validation_loss" not in content:
-        return None  # as earlier versions kept it
     losses, at_once = content["validation_loss"], content["seeds_at_once"]
     (few, slow), (many, fast) = sorted(at_once["seconds"].items())
     lines = [
-        f"{content['environment']['machine']}. `{content['command']}`",
-        "",
         "| processes | best validation loss by seed | mean | seconds, all seeds |",
         "|---:|---|---:|---:|",
     ]
@@ -382,18 +324,89 @@ def processes_table(content: dict[str, Any]) -> str | None:
         f"- Four seeds, `--workers {many}` over `--workers {few}`: {fast:.0f} s over {slow:.0f} s, "
         f"{at_once['ratio']:.2f}.",
     ]
-    return "\n".join(lines) + "\n\n"
+    return "\n".join(lines)
 
 
-TABLES: dict[str, Callable[[dict[str, Any]], str | None]] = {
+def streaming_table(content: dict[str, Any]) -> str:
+    """Rate and memory of every stage on a corpus that is read from disk."""
+    settings, results = content["settings"], content["results"]
+    lines = [
+        f"{settings['clips']:,} clips of 50 steps, features of 300/74/35, float16: "
+        f"{results['plant']['gigabytes']:.1f} GB on disk. Memory is what a stage adds to the "
+        "loaded libraries and the network: in all, and of its own (the rest is the mapped file).",
+        "",
+        "| stage | clips/s | MiB in all | MiB of its own |",
+        "|---|---:|---:|---:|",
+    ]
+    for stage, found in results.items():
+        memory = found["resident_mib"]
+        lines.append(
+            f"| {STAGES[stage]} | {found['clips_per_second']:,.0f} | {memory['total']:,} | "
+            f"{memory['own']:,} |"
+        )
+    return "\n".join(lines)
+
+
+STAGES = {
+    "plant": "plant",
+    "cold": "read one epoch, not in the system's cache",
+    "warm": "read one epoch, in the cache",
+    "train": "train",
+    "predict": "predict",
+}
+
+
+def finetune_table(content: dict[str, Any]) -> str:
+    """Clips per second of fine-tuning an encoder, beside plain loops."""
+    rates, ratios = content["clips_per_second"], content["ratios"]
+    lines = [
+        f"{content['settings']['clips']} reviews of random words, batches of "
+        f"{content['settings']['batch']}, the packaged encoder, medians of "
+        f"{content['settings']['rounds']} rounds.",
+        "",
+        "| | reviews/s | mmcl over it |",
+        "|---|---:|---:|",
+        f"| mmcl | {rates['mmcl']:.1f} | |",
+        f"| plain loop over sentences of like length | {rates['sorted']:.1f} | "
+        f"{ratios['mmcl/sorted']:.2f} |",
+        f"| plain loop, padded to {content['settings']['padded']} pieces | {rates['padded']:.1f} | "
+        f"{ratios['mmcl/padded']:.2f} |",
+    ]
+    return "\n".join(lines)
+
+
+MEASURED: dict[str, Callable[[dict[str, Any]], str]] = {
     "speed": speed_table,
     "phases": phases_table,
     "export": export_table,
     "long-sequences": long_sequences_table,
     "processes": processes_table,
+    "streaming": streaming_table,
+    "finetune": finetune_table,
     "media": media_table,
     "service": service_table,
 }
+"""Tables by the name of their step."""
 
-if __name__ == "__main__":
-    render()
+
+def draw(points: list[dict[str, Any]], width: int, path: Path) -> None:
+    """Milliseconds a clip against the number of steps, both axes logarithmic."""
+    import matplotlib as mpl
+
+    mpl.use("svg")
+    mpl.rcParams["svg.hashsalt"] = "mmcl"
+    from matplotlib import pyplot as plt
+
+    figure, axes = plt.subplots(figsize=(6.4, 4.0))
+    lengths = [p["steps"] for p in points]
+    for name, colour in zip(VARIANTS, ("#0b7a5e", "#7b4fa3"), strict=True):
+        for step, style in (("train", "-"), ("predict", "--")):
+            cost = [1e3 / p[name][step] for p in points]
+            axes.plot(lengths, cost, style, color=colour, marker="o", label=f"{name}, {step}")
+    axes.set(xscale="log", yscale="log", xlabel="steps per modality", ylabel="ms per clip")
+    axes.set_title(f"Cost against length, width {width}, one thread")
+    axes.grid(visible=True, which="both", alpha=0.25)
+    axes.legend(frameon=False)
+    figure.tight_layout()
+    figure.savefig(path, metadata={"Date": None})
+    plt.close(figure)
