@@ -220,7 +220,7 @@ STEPS: dict[str, Step] = {
     ),
     "ablation": Step(
         "one thing changed at a time, aligned",
-        25,
+        30,
         ON_PLANTED,
         **_ablated("ablation", PLANTED, "planted"),
     ),

@@ -28,6 +28,8 @@ from mmcl.runs.run import METRICS, Run, finish_run, train
 from mmcl.runs.run_folder import open_run
 from mmcl.runs.search import best_trial, search, with_settings
 
+TRIED = 3
+"""Models, or changes of one, where a step is only tried."""
 WORKERS = 2
 """Trainings at a time, one thread each, whatever the machine: so the tables say."""
 
@@ -69,6 +71,7 @@ def entries_of(place: Place, training: Training, corpus: Path) -> list[Entry]:
     overrides = [*training.settings, *settings_of(place)]
     card = open_corpus(corpus).card
     entries, _ = model_entries(training.models, card, source=training.preset, overrides=overrides)
+    entries = entries[:TRIED] if place.is_try else entries
     found = {} if training.search is None else searched(place, training.search)
     return [
         entry._replace(
@@ -130,6 +133,7 @@ def ablation(
         overrides=settings_of(place),
         names=only,
     )
+    entries = entries[:TRIED] if place.is_try else entries
     for same in ("calibrated", "released"):
         other = row_folder(place.folder / beside, same)
         if other.exists() and not row_folder(out, same).exists():
@@ -194,7 +198,7 @@ def equal_search(place: Place, name: str, training: Training, *, trials: int) ->
     overrides = [*training.settings, *settings_of(place)]
     tasks = [
         (model, resolve_config(model=model, source=training.preset, overrides=overrides))
-        for model in training.models
+        for model in training.models[: TRIED if place.is_try else None]
     ]
     count = 2 if place.is_try else trials
     work = partial(_search_model, corpus, place.folder / name, count)
@@ -208,7 +212,7 @@ def equal_search(place: Place, name: str, training: Training, *, trials: int) ->
         "kind": "search",
         "trials": count,
         "corpus": open_corpus(corpus).card.name,
-        "models": {model: models[model] for model in training.models},
+        "models": {model: models[model] for model, _ in tasks},
     }
 
 
