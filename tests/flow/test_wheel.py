@@ -103,6 +103,7 @@ def _core_distributions(wheel):
         key = (wanted.name, frozenset({"", *wanted.extras}))
         if key not in found:
             found[key] = metadata.distribution(wanted.name)
+            assert wanted.specifier.contains(found[key].version, prereleases=True), line
             asked += [(line, key[1]) for line in found[key].requires or ()]
     return found.values()
 
@@ -123,7 +124,6 @@ def core(built, tmp_path_factory):
                 (packages / top).symlink_to(distribution.locate_file(top))
     pip = (sys.executable, "-m", "pip", "--python", environment / "bin/python")
     call(*pip, "install", "--quiet", "--no-deps", "--no-index", "--no-compile", built[1])
-    call(*pip, "check")  # all that is asked for is there, in a version that fits
     return environment
 
 
