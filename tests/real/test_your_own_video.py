@@ -37,6 +37,11 @@ COMMANDS = [
     if not language and line.startswith("mmcl ")
 ]
 POLARITY = {"01": 0, "03": 2, "04": -2, "05": -2}  # neutral, happy, sad, angry
+BESIDE = {  # what is said, in a file beside the recording; the fourth is to be recognised
+    "bbaf2n": "bin blue at f two now",
+    "brbk7n": "bin red by k seven now",
+    "lbax4n": "lay blue at x four now",
+}
 SAID = "Kids are talking by the door"
 DUBBED = (
     "Today I want to talk about a film that I saw last week.",
@@ -58,7 +63,7 @@ def real(path):
 
 
 def grid_rows():
-    """Four recordings of commands, with the words to be recognised."""
+    """Four recordings of commands; the words of three lie beside them."""
     modes = ("train", "train", "valid", "test")
     paths = sorted(real("grid").glob("*.mpg"))
     return [(path, "grid", "", 0, mode) for path, mode in zip(paths, modes, strict=False)]
@@ -80,7 +85,8 @@ def write_corpus_folder(folder):
         place = folder / "Raw" / video_id
         place.mkdir(parents=True, exist_ok=True)
         shutil.copy(path, place)
-    (folder / "Raw/grid/bbaf2n.txt").write_text("bin blue at f two now")
+    for name, said in BESIDE.items():
+        (folder / f"Raw/grid/{name}.txt").write_text(said)
     with (folder / "label.csv").open("w", newline="") as file:
         writer = csv.writer(file)
         writer.writerow(("video_id", "clip_id", "text", "label", "mode"))
@@ -156,7 +162,8 @@ def test_every_row_is_a_clip_of_three_modalities(workplace):
         assert {len(steps) for steps in clip.features.values()} == {len(clip.words)}
         assert (clip.label, clip.split) == (label, mode)
         assert clip.text == text if text else clip.text
-    assert clips["grid/bbaf2n"].text == "bin blue at f two now"  # the file beside it says so
+    said = {name: clips[f"grid/{name}"].text for name in BESIDE}
+    assert said == BESIDE
     assert not (folder / "errors.csv").exists()
     assert not (folder / "mine.arrow.parts").exists()
     assert "mine: regression (-3..3), aligned; clips: train 6, valid 2, test 2" in printed[1]

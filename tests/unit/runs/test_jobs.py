@@ -202,6 +202,7 @@ def test_training_over_ray_is_the_training_at_home(corpus_file, tiny_config, tmp
     (tmp_path / "2" / DONE).write_text("{}")
     looks = []
     train_jobs(jobs, workers=2, engine="ray", tell=looks.append)
+    assert ray.asked.pop("preload") == home.TRAINING
     assert ray.asked == {"workers": 2, "engine": "ray", "gpus": 0, "fresh": True}
     assert [[state.done for state in states] for states in looks] == [[3], [3]]
     assert not (tmp_path / "2" / COST).exists()

@@ -15,6 +15,7 @@ from mmcl.config import Config
 from mmcl.errors import DatasetError, DiskError, MissingExtraError, RunError, TrainingError
 from mmcl.pool import Died
 from mmcl.runs import search as tuning
+from mmcl.runs.jobs import TRAINING
 from mmcl.runs.search import (
     CALIBRATED,
     EVERY_MODEL,
@@ -301,6 +302,7 @@ def test_trials_of_dead_processes_do_not_count_and_the_others_do(
         "2 of 5 trials died before they ended: its process died 4 times.\n"
         "  Continue with fewer at a time: the same mmcl tune command with --workers 1"
     )
+    assert ray.pop("preload") == ("optuna", *TRAINING)
     assert ray == {"workers": 2, "engine": "ray", "gpus": 0}
     assert told[-1] == (3, 5, 1.0)
     assert len(search(development, config, folder=tmp_path / "s", trials=5)) == 5
