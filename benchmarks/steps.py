@@ -123,6 +123,7 @@ MOSI_VECTORS = Training(
     partial(real_corpus, name="mosi"),
     seeds=5,
     settings=("learning.epochs=20", "learning.patience=6", "learning.batch_size=32"),
+    search="search-mosi",
 )
 
 FOLDS = 5
@@ -311,6 +312,20 @@ STEPS: dict[str, Step] = {
         _mosi,
         seeds=MOSI.seeds,
         data=("mosi-words",),
+    ),
+    "search-mosi": Step(
+        "settings for CMU-MOSI's words and voice, chosen on validation",
+        8,
+        ON_WORDS,
+        data=("mosi",),
+        make=partial(
+            equal_search,
+            name="search-mosi",
+            training=MOSI_VECTORS._replace(
+                models=("calibrated", "late_fusion", "text_only", "audio_only"), search=None
+            ),
+            trials=TRIALS,
+        ),
     ),
     "gates-mosi": Step(
         "policies on CMU-MOSI's words and voice, validation clips",
