@@ -106,7 +106,7 @@ def call(*words: str) -> None:
 
 
 def photograph(
-    browser: Browser, file: str, name: str, *, width: int = 1000, height: int = 860, **options: Any
+    browser: Browser, file: str, name: str, *, width: int = 1000, height: int = 890, **options: Any
 ) -> None:
     """Save the picture of a page as a window of this size shows it."""
     scheme = options.get("scheme", "light")

@@ -24,7 +24,8 @@ DOCS = Path(__file__).parent
 SOURCE = DOCS.parent / "src/mmcl"
 GROUND_FLOOR = "ground-floor"
 FROM_ELSEWHERE = re.compile(
-    r"<(?:script|link|img|iframe|video|source)\b[^>]*=[\"']?(?:https?:)?//[^>]*>"
+    r"""<(?:script|link|img|iframe|video|source)\b[^>]*\s(?:src|href|srcset|poster)=["']?(?:https?:)?//"""
+    r"""|class="mermaid"""  # the theme would fetch what draws it
 )
 
 

@@ -6,6 +6,7 @@ A test runs them too, and compares the words of their outputs.
 from __future__ import annotations
 
 import os
+import re
 import sys
 import tempfile
 from pathlib import Path
@@ -15,6 +16,7 @@ from nbclient import NotebookClient
 
 __all__ = ["NOTEBOOKS", "executed"]
 
+COLOURS = re.compile(r"\x1b\[[\d;]*m")
 NOTEBOOKS = sorted((Path(__file__).parent / "notebooks").glob("*.ipynb"))
 
 
@@ -40,6 +42,9 @@ def executed(path: Path, folder: Path) -> nbformat.NotebookNode:
     for cell in notebook.cells:
         if cell.cell_type == "code":  # what stands in stderr is of this machine alone
             cell.outputs = [each for each in cell.outputs if each.get("name") != "stderr"]
+            for output in cell.outputs:
+                if "text" in output:
+                    output.text = COLOURS.sub("", output.text)
     return notebook
 
 
