@@ -417,7 +417,7 @@ STEPS: dict[str, Step] = {
     ),
     "media": Step(
         "what extraction costs, and how right it is",
-        8,
+        18,
         _of("media"),
         _script("media", "--long", quick=("--rounds", "1")),
         data=("grid", "ravdess-clips", "moud"),

@@ -71,7 +71,7 @@ def test_a_step_is_made_once_and_kept_with_what_made_it(history, monkeypatch, tm
 
     def make(place):
         made.append(place)
-        return {"kind": "search", "loss": 1 / 3, "values": [1.0, 2.0]}
+        return {"kind": "explanation", "conclusions": ["It is so."], "areas": [1 / 3, 2.0]}
 
     step = STEPS["search-pom"]._replace(make=make, data=(), depends=("LICENSE",))
     monkeypatch.setitem(STEPS, "search-pom", step)
@@ -79,12 +79,14 @@ def test_a_step_is_made_once_and_kept_with_what_made_it(history, monkeypatch, tm
     assert results.done("search-pom", place, again=False)
     assert results.done("search-pom", place, again=False)
     assert len(made) == 1
-    assert capsys.readouterr().out.endswith("search-pom: skipped, its result is of this code\n")
+    out = capsys.readouterr().out
+    assert "\n- It is so.\nsearch-pom: done in 0.0 min\n" in out
+    assert out.endswith("search-pom: skipped, its result is of this code\n")
     content = kept.kept("search-pom", place.results)
-    assert content["loss"] == 0.333333
+    assert content["areas"] == [0.333333, 2.0]
     assert content["commit"] == kept.source_commit()
     assert content["command"] == "python benchmarks/results.py search-pom"
-    assert '"values": [1.0, 2.0]' in (place.results / "search-pom.json").read_text()
+    assert '"areas": [0.333333, 2.0]' in (place.results / "search-pom.json").read_text()
 
 
 def test_a_step_that_fails_is_told_and_keeps_nothing(monkeypatch, tmp_path, capsys):
