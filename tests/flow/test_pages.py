@@ -50,6 +50,7 @@ LEFT_OUT = (
     ),
     ("docs/gallery.md", "mmcl *", "docs/gallery.py runs it to make the pictures"),
     ("docs/method.md", "mmcl *", "an hour; what it measured stands beside it"),
+    ("docs/publishing.md", "*", "a run and a repository of the reader; tests/flow/test_push.py"),
     ("docs/scaling.md", "*", "several machines; tests/flow/test_processes.py and test_ray.py"),
     ("docs/serving.md", "*", "serves until it is stopped; tests/serve does the same"),
     ("docs/settings.md", "mmcl train CORPUS *", "a form: CORPUS and FILE are the reader's"),
