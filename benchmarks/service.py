@@ -39,6 +39,8 @@ from output import add_out, write
 CLIENTS, REQUESTS = 32, 20
 LONG = 2000
 """Requests during which the service's memory is measured."""
+PAUSE = 0.5
+"""Seconds between two recordings that the service predicts for long."""
 SEEDS = (1, 2)
 EPOCHS = 2
 
@@ -57,12 +59,23 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--rounds", type=int, default=5, help="rounds after a first, uncounted one")
     parser.add_argument("--malformed", type=int, default=200, help="number of malformed files")
+<<<<<<< HEAD
     add_out(parser)
+=======
+    parser.add_argument("--no-save", action="store_true")
+    parser.add_argument(
+        "--recordings", type=float, help="only predict recordings for so many seconds; no save"
+    )
+>>>>>>> faults-snap
     parser.add_argument("--crowd", nargs=3, help=argparse.SUPPRESS)
     chosen = parser.parse_args()
     if chosen.crowd:
         address, clients, requests = chosen.crowd
         print(json.dumps(crowd(address, int(clients), int(requests))))
+        return
+    if chosen.recordings:
+        with TemporaryDirectory() as place:
+            print(json.dumps(recordings_memory(Path(place), chosen.recordings), indent=2))
         return
     with TemporaryDirectory() as place:
         content = measure(Path(place), chosen.rounds, chosen.malformed)
@@ -72,9 +85,7 @@ def main() -> None:
 
 def measure(place: Path, rounds: int, num_malformed: int) -> dict[str, Any]:
     """Return every measurement of one run."""
-    config = resolve_config(model="calibrated", overrides=[f"learning.epochs={EPOCHS}"])
-    folder = train_talking(place / "talking", config, seeds=SEEDS).folder
-    recording = write_recording(place / "tone.mp4").read_bytes()
+    folder, recording = run_and_recording(place)
     with serving(folder, place / "state") as cold:
         start_times(cold, recording)
     with serving(folder, place / "state") as warm:  # the files of the models are cached now
@@ -89,6 +100,13 @@ def measure(place: Path, rounds: int, num_malformed: int) -> dict[str, Any]:
             "malformed": refuse(warm, recording, num_malformed),
         }
     return content
+
+
+def run_and_recording(place: Path) -> tuple[Path, bytes]:
+    """Train a run that takes recordings; return its folder, and a short recording."""
+    config = resolve_config(model="calibrated", overrides=[f"learning.epochs={EPOCHS}"])
+    folder = train_talking(place / "talking", config, seeds=SEEDS).folder
+    return folder, write_recording(place / "tone.mp4").read_bytes()
 
 
 @contextmanager
@@ -204,6 +222,27 @@ def long_memory(served: Serving) -> dict[str, float]:
         from_another_process(served.address, 10, LONG // 40)
         held[str(done)] = round(held_by_all(served.process), 1)
     return held
+
+
+def recordings_memory(place: Path, seconds: float) -> dict[str, Any]:
+    """Return MiB of all processes while one recording after the other is predicted.
+
+    It is measured ten times, each time with the number of recordings that were done by then.
+    """
+    folder, recording = run_and_recording(place)
+    held: dict[str, float] = {}
+    with serving(folder, place / "state") as served:
+        start_times(served, recording)
+        began, done = time.monotonic(), 0
+        while (passed := time.monotonic() - began) < seconds:
+            if passed >= len(held) * seconds / 10:
+                held[str(done)] = round(held_by_all(served.process), 1)
+            answer = send(served.client, recording).raise_for_status()
+            assert answer.status_code == 200, answer.text  # done, and not only accepted
+            done += 1
+            time.sleep(PAUSE)
+        held[str(done)] = round(held_by_all(served.process), 1)
+    return {"seconds": seconds, "memory_mib": held}
 
 
 # ---------------------------------------------------------------- malformed files

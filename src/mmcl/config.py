@@ -29,6 +29,7 @@ __all__ = [
     "PolicySettings",
     "RuntimeSettings",
     "TextSettings",
+    "is_model",
     "model_names",
     "preset_names",
     "resolve_config",
@@ -107,7 +108,7 @@ class ModelSettings(_Settings):
     @field_validator("name")
     @classmethod
     def _is_known(cls, name: str) -> str:
-        if name not in model_names():
+        if not is_model(name):
             raise ValueError(f'unknown model "{name}"{did_you_mean(name, model_names())}')
         return name
 
@@ -298,6 +299,11 @@ def model_names() -> list[str]:
     """Return the names of MMCL's two variants, the baselines, and models of other packages."""
     others = sorted(entry.name for entry in metadata.entry_points(group=ENTRY_POINTS))
     return list(dict.fromkeys([*VARIANTS, *BASELINES, *others]))
+
+
+def is_model(name: str) -> bool:
+    """Return whether a model has that name; other packages are looked for only if need be."""
+    return name in (*VARIANTS, *BASELINES) or name in model_names()
 
 
 def preset_names() -> list[str]:

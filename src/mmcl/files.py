@@ -1,7 +1,7 @@
 """Writing of files that are complete or absent, and clear errors if a disk takes no more.
 
-A command holds its output while it works (:func:`hold_output`), writes every file under a
-temporary name (:func:`complete_file`), and forces it to the disk before it gets its name.
+Every file is written under a temporary name (:func:`complete_file`), and forced to the disk
+before it gets its name.
 """
 
 from __future__ import annotations
@@ -10,33 +10,26 @@ import errno
 import glob
 import json
 import os
-import shlex
-import socket
-import sys
 import tempfile
-import time
 from collections.abc import Collection, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
-from typing import IO, Any, NoReturn
+from typing import Any, NoReturn
 
-from mmcl.errors import BusyError, DiskError, MMCLError, RunError
+from mmcl.errors import DiskError, MMCLError, RunError
 from mmcl.limits import check_regular
 
 __all__ = [
-    "LOCK",
     "NO_ROOM",
     "complete_file",
     "csv_cell",
     "disk_error",
     "disk_errors",
-    "hold_output",
     "make_folder",
     "read_json",
     "reading",
     "remove_unfinished",
     "sync_folder",
-    "take_lock",
     "unfinished_name",
     "write_json",
     "write_text",
@@ -63,8 +56,6 @@ _DAMAGE = (
     *(RecursionError, MemoryError, EOFError),
 )
 _TRAIN_AGAIN = "train again: mmcl train CORPUS --out NEW"
-LOCK = ".lock"
-"""End of the name of a lock: of a folder's own, in the folder, or of a file, beside it."""
 _SOMEWHERE = "a file that was being written, or the output"  # a failed write names no file
 NO_ROOM = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 """Numbers of the system's errors that only writing can have: nothing more fits."""
@@ -285,104 +276,6 @@ def csv_cell(text: str) -> str:
     except ValueError:
         numbers = []
     return text if numbers else f"'{text}"
-
-
-# ---------------------------------------------------------------- one command per output
-
-
-@contextmanager
-def hold_output(path: Path, *, is_folder: bool = False) -> Iterator[None]:
-    """Context in which this command alone writes an output: probed first, and locked.
-
-    Before any work it is certain that the output can be written. What a killed process left of
-    it is removed. The lock is a file beside the output, or in it if it is a folder. It ends with
-    the process, however that ends.
-
-    Args:
-        path: The file or folder that the block writes.
-        is_folder: Whether it is a folder.
-
-    Raises:
-        BusyError: If another command writes it now.
-        DiskError: If nothing can be written there.
-    """
-    if _is_further_process():  # the first one holds it for all
-        yield
-        return
-    folder = path if is_folder else path.parent
-    name = folder / (LOCK if is_folder else f".{path.name}{LOCK}")
-    new = [place for place in (folder, *folder.parents) if not place.exists()]
-    try:
-        if path.is_dir() and not is_folder:
-            raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR))
-        make_folder(folder)
-        lock = _hold(name, path)
-    except OSError as fault:
-        reason = disk_error(fault, path)
-        raise reason or DiskError(
-            f"{path}: nothing can be written there ({fault.strerror or fault})",
-            "Give a place where you may write.",
-        ) from None
-    try:
-        remove_unfinished(folder, "" if is_folder else f"{path.name}.")
-        yield
-    finally:
-        name.unlink(missing_ok=True)
-        lock.close()
-        with suppress(OSError):  # something was written into it
-            for place in new:
-                place.rmdir()
-
-
-def _is_further_process() -> bool:
-    """True in all processes of one training but the first, which Fabric or torchrun counts."""
-    return os.environ.get("RANK", os.environ.get("LOCAL_RANK", "0")) != "0"
-
-
-def _hold(name: Path, output: Path) -> IO[bytes]:
-    """Take the lock of an output, and write into it who holds it."""
-    while True:
-        lock = name.open("a+b")
-        if not take_lock(lock):
-            lock.seek(0)
-            holder = lock.read(1000).decode(errors="replace").strip() or "another process"
-            lock.close()
-            raise BusyError(
-                f"{output}: another command is writing it: {holder}.\n"
-                "  Wait until it has ended, or give another: --out"
-            )
-        with suppress(FileNotFoundError):
-            if os.path.samestat(os.fstat(lock.fileno()), name.stat()):
-                break
-        lock.close()  # its holder removed it after we had opened it
-    lock.truncate(0)
-    lock.write(_this_process().encode(errors="replace"))
-    lock.flush()
-    return lock
-
-
-def _this_process() -> str:
-    """Return number, machine, command and start of this process, for whoever waits for it."""
-    command = shlex.join([Path(sys.argv[0]).name, *sys.argv[1:]])[:200]
-    since = time.strftime("%Y-%m-%d %H:%M:%S")
-    return f"process {os.getpid()} on {socket.gethostname()} since {since} ({command})"
-
-
-def take_lock(lock: IO[bytes]) -> bool:
-    """Take the lock of an open file until it is closed; return whether nobody else has it.
-
-    Where there are no such locks (Windows, some file systems) everybody gets it.
-    """
-    with suppress(ImportError):
-        import fcntl
-
-        try:
-            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            return False
-        except OSError:
-            return True
-    return True
 
 
 def write_text(path: Path, text: str) -> None:

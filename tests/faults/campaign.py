@@ -23,8 +23,8 @@ from typing import Any
 TESTS = Path(__file__).parents[1]
 SECONDS_PER_INPUT = 20.0
 BYTES_OF_A_CHILD = 2 << 30
-INPUTS_PER_CHILD = 500  # then a new one, so that nothing grows
-START_SECONDS = 120.0
+INPUTS_PER_CHILD = 2000  # then a new one, so that nothing grows
+START_SECONDS = 300.0
 PAGE = os.sysconf("SC_PAGE_SIZE")
 ALLOWED = ("read", "refused", "unforeseen")
 

@@ -16,12 +16,24 @@ from typing import Any
 
 import numpy as np
 
+from faults.damage import damaged
+from faults.foreign_inputs import make_csd, make_table
+
 ROOT = Path(__file__).parents[2]
 EARLIER_RUN = ROOT / "tests" / "golden" / "earlier-run"
 RECORDING = ROOT / "src" / "mmcl" / "serve" / "example.mp4"
-KINDS = ("pickle", "npz", "arrow", "run", "transcript", "label.csv", "media")
-# Of twenty inputs: recordings take longest, pickles can do most.
-SHARES = (7, 3, 4, 2, 2, 1, 1)
+# How many of twenty inputs are of a kind: pickles can do most, and recordings take long.
+SHARES = {
+    "pickle": 6,
+    "npz": 2,
+    "arrow": 3,
+    "csd": 2,
+    "table": 2,
+    "run": 2,
+    "transcript": 1,
+    "label.csv": 1,
+    "media": 1,
+}
 
 
 class Calls:
@@ -37,55 +49,8 @@ class Calls:
 def make_input(seed: int, number: int, folder: Path, canary: Path) -> tuple[str, Path]:
     """Write input ``number`` into a folder; return its kind, and its path."""
     random = Random(f"{seed}-{number}")
-    kind = random.choices(KINDS, SHARES)[0]
+    kind = random.choices(list(SHARES), list(SHARES.values()))[0]
     return kind, _MAKERS[kind](random, folder, canary)
-
-
-# ---------------------------------------------------------------- damage to bytes
-
-
-def damaged(content: bytes, random: Random) -> bytes:
-    """Return content with some bytes changed, lost, doubled or moved."""
-    for _ in range(random.choice((1, 1, 2, 4, 16))):
-        content = random.choice(_DAMAGES)(bytearray(content or b"\0"), random)
-    return content
-
-
-def _flip(content: bytearray, random: Random) -> bytes:
-    content[random.randrange(len(content))] ^= 1 << random.randrange(8)
-    return bytes(content)
-
-
-def _overwrite(content: bytearray, random: Random) -> bytes:
-    place = random.randrange(len(content))
-    value = random.choice((b"\xff" * 4, b"\0" * 4, b"\xff\xff\xff\x7f", b"\x00\xca\x9a\x3b"))
-    content[place : place + len(value)] = value * random.choice((1, 1, 2))
-    return bytes(content)
-
-
-def _cut(content: bytearray, random: Random) -> bytes:
-    return bytes(content[: random.randrange(len(content))])
-
-
-def _doubled(content: bytearray, random: Random) -> bytes:
-    start = random.randrange(len(content))
-    part = content[start : start + random.randrange(1, 200)]
-    return bytes(content[:start] + part * random.choice((1, 2, 50)) + content[start:])
-
-
-def _lost(content: bytearray, random: Random) -> bytes:
-    start = random.randrange(len(content))
-    del content[start : start + random.randrange(1, 50)]
-    return bytes(content)
-
-
-def _noise(content: bytearray, random: Random) -> bytes:
-    start = random.randrange(len(content))
-    content[start : start + 20] = random.randbytes(20)
-    return bytes(content)
-
-
-_DAMAGES = (_flip, _flip, _overwrite, _overwrite, _cut, _doubled, _lost, _noise)
 
 
 # ---------------------------------------------------------------- wrong content
@@ -243,7 +208,7 @@ def _make_npz(random: Random, folder: Path, canary: Path) -> Path:
     for _ in range(random.choice((1, 2, 3)) if is_odd else 0):
         key = random.choice([*arrays, "names", "train/speaker"])
         value = np.asarray(random.choice((1.5, 7, "x", [1, 2], [["a"]], np.nan, [None], [b"\xff"])))
-        arrays[key] = random.choice((value, np.zeros((10**8, 0)), np.zeros(2**20, np.uint8)))
+        arrays[key] = random.choice((value, np.zeros((10**8, 0)), np.zeros(2**16, np.uint8)))
     held = io.BytesIO()
     (np.savez_compressed if random.random() < 0.5 else np.savez)(held, **arrays)
     raw = held.getvalue()
@@ -374,6 +339,8 @@ _MAKERS = {
     "pickle": _make_pickle,
     "npz": _make_npz,
     "arrow": _make_arrow,
+    "csd": make_csd,
+    "table": make_table,
     "run": _make_run,
     "transcript": _make_transcript,
     "label.csv": _make_labels,

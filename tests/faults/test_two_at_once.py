@@ -14,8 +14,8 @@ from mmcl.config import resolve_config
 from mmcl.corpus.plant import PlantSettings, plant_card, plant_clips
 from mmcl.corpus.store import open_corpus, write_corpus
 from mmcl.errors import TrainingError
-from mmcl.files import hold_output
 from mmcl.learning import loop
+from mmcl.outputs import hold_output
 from mmcl.runs.jobs import COST, DIVERGED, Job, train_jobs
 from mmcl.runs.run import train
 from mmcl.serve.results import write_results

@@ -91,7 +91,7 @@ def _decode(path: Path, folder: Path) -> str:
 
 
 _USES = {
-    **dict.fromkeys(("pickle", "npz", "arrow"), _check_corpus),
+    **dict.fromkeys(("pickle", "npz", "arrow", "csd", "table"), _check_corpus),
     "run": _predict,
     "transcript": _read_transcript,
     "label.csv": _read_labels,

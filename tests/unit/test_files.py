@@ -5,7 +5,6 @@ import json
 import math
 import os
 import pickle
-import re
 import sqlite3
 import stat
 from pathlib import Path
@@ -14,17 +13,15 @@ import pytest
 from safetensors import SafetensorError
 
 from fakes.disk import recorded
-from mmcl.errors import BusyError, DiskError, RunError
+from mmcl.errors import DiskError, RunError
 from mmcl.files import (
     NO_ROOM,
     complete_file,
     disk_error,
     disk_errors,
-    hold_output,
     make_folder,
     remove_unfinished,
     sync_folder,
-    take_lock,
     write_json,
     write_text,
 )
@@ -248,92 +245,3 @@ def test_leftovers_of_killed_processes_are_removed(tmp_path):
     remove_unfinished(tmp_path)
     assert [path for path in tmp_path.rglob("*") if path.is_file()] == [tmp_path / "kept.txt"]
     remove_unfinished(tmp_path / "no folder")
-
-
-# ---------------------------------------------------------------- one command per output
-
-
-def test_output_is_held_and_said_by_whom(tmp_path, monkeypatch):
-    monkeypatch.setattr("sys.argv", ["/usr/bin/mmcl", "predict", "a b"])
-    path = tmp_path / "p.csv"
-    with hold_output(path):
-        with pytest.raises(BusyError) as caught, hold_output(path):
-            pass
-        with hold_output(tmp_path / "other.csv"):  # the neighbours are free
-            pass
-    expected = (
-        f"{path}: another command is writing it: process {os.getpid()} on .+ since "
-        r"\d{4}-\d\d-\d\d \d\d:\d\d:\d\d \(mmcl predict 'a b'\).\n"
-        "  Wait until it has ended, or give another: --out"
-    )
-    assert re.fullmatch(expected, str(caught.value)), str(caught.value)
-    with hold_output(path):
-        pass
-    assert os.listdir(tmp_path) == []
-
-
-def test_lock_of_a_killed_process_holds_nobody_up(tmp_path):
-    (tmp_path / ".lock").write_text("process 1 on elsewhere")
-    with hold_output(tmp_path, is_folder=True):
-        assert (tmp_path / ".lock").read_text().startswith(f"process {os.getpid()} on")
-
-
-def test_lock_that_its_holder_removed_meanwhile_is_taken_again(tmp_path, monkeypatch):
-    taken = []
-
-    def take(lock):
-        taken.append(lock)
-        if len(taken) == 1:  # it ended between our opening the file and our taking its lock
-            (tmp_path / ".p.csv.lock").unlink()
-        return take_lock(lock)
-
-    monkeypatch.setattr("mmcl.files.take_lock", take)
-    path, busy = tmp_path / "p.csv", pytest.raises(BusyError)
-    with hold_output(path), busy, hold_output(path):
-        raise AssertionError("the second one has it too")
-    assert len(taken) == 3
-
-
-def test_holding_removes_what_a_killed_process_left_of_this_output_alone(tmp_path):
-    for name in (".p.csv.x1.unfinished.csv", ".other.csv.x1.unfinished.csv", "p.csv"):
-        (tmp_path / name).touch()
-    with hold_output(tmp_path / "p.csv"):
-        left = sorted(os.listdir(tmp_path))
-    assert left == [".other.csv.x1.unfinished.csv", ".p.csv.lock", "p.csv"]
-    with hold_output(tmp_path, is_folder=True):
-        assert sorted(os.listdir(tmp_path)) == [".lock", "p.csv"]
-
-
-def test_place_that_cannot_be_written_is_refused_before_the_work(tmp_path):
-    (tmp_path / "file").touch()
-    for path, reason in (
-        (tmp_path, "Is a directory"),
-        (tmp_path / "file" / "p.csv", "File exists"),
-        (tmp_path / ("x" * 300), "File name too long"),
-    ):
-        with pytest.raises(DiskError) as caught, hold_output(path):
-            raise AssertionError("the work has begun")
-        assert caught.value.problem == f"{path}: nothing can be written there ({reason})"
-    assert os.listdir(tmp_path) == ["file"]
-
-
-def test_full_disk_is_noticed_before_the_work(tmp_path, monkeypatch):
-    monkeypatch.setattr(Path, "mkdir", lambda path, **_: _full(path))
-    with pytest.raises(DiskError) as caught, hold_output(tmp_path / "new" / "p.csv"):
-        raise AssertionError("the work has begun")
-    assert caught.value.problem == f"{tmp_path / 'new' / 'p.csv'}: {NO_SPACE}"
-
-
-def test_new_folder_is_removed_if_nothing_was_written(tmp_path):
-    with pytest.raises(RunError), hold_output(tmp_path / "run", is_folder=True):
-        raise RunError("a setting is wrong")
-    with hold_output(tmp_path / "kept" / "p.csv"):
-        (tmp_path / "kept" / "p.csv").touch()
-    assert os.listdir(tmp_path) == ["kept"]
-
-
-def test_further_processes_of_a_training_leave_the_lock_to_the_first(tmp_path, monkeypatch):
-    with hold_output(tmp_path, is_folder=True):
-        monkeypatch.setenv("LOCAL_RANK", "1")
-        with hold_output(tmp_path, is_folder=True):
-            pass

@@ -15,7 +15,7 @@ import mmcl
 SOURCE = Path(mmcl.__file__).parent
 ROOMS = ("corpus", "media", "models", "learning", "evaluation", "runs", "explain", "serve", "cli")
 GROUND_FLOOR = {
-    *("errors", "types", "config", "runtime", "files", "extras", "pool", "pool_ray"),
+    *("errors", "types", "config", "runtime", "files", "outputs", "extras", "pool", "pool_ray"),
     *("text_files", "other_version", "limits", "plain"),
 }
 LONGEST_MODULE = 500  # lines: longer ones want to be two

@@ -8,7 +8,7 @@ from typing import Annotated
 
 import typer
 
-from mmcl.files import hold_output as held_output
+from mmcl.outputs import hold_output as held_output
 from mmcl.pool import Engine
 
 __all__ = ["CorpusArgument", "EngineOption", "RunArgument", "hold_output", "release_outputs"]
@@ -29,7 +29,7 @@ def hold_output(path: Path, *, is_folder: bool = False) -> None:
     """Let the current command alone write an output until it ends.
 
     Called before the work: a disk that takes nothing is noticed at once. See
-    :func:`mmcl.files.hold_output`.
+    :func:`mmcl.outputs.hold_output`.
     """
     _outputs.enter_context(held_output(path, is_folder=is_folder))
 

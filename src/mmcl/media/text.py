@@ -164,13 +164,17 @@ def load_encoder(model: str) -> tuple[Any, Any]:
 
 def _adapted_encoder(folder: Path) -> tuple[Any, Any]:
     """Load the packaged encoder with the changes of a folder."""
+    from safetensors import SafetensorError
+
     from mmcl.media.adapter import add_adapter
     from mmcl.media.weights import text_model
 
     tokenizer, encoder = load_encoder(text_model(None)[0])
+    # A damaged file; half of a pair; no matrix; matrices that do not fit each other.
+    damage = (OSError, SafetensorError, ValueError, LookupError, TypeError, RuntimeError)
     try:
         add_adapter(encoder, folder / ADAPTER)
-    except Exception as error:  # whatever a damaged file makes safetensors raise
+    except damage as error:
         raise MediaError(
             f'text model "{folder.name}": {ADAPTER} cannot be used: {error}\n'
             "  Install mmcl again: pip install --force-reinstall mmcl"

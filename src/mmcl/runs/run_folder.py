@@ -11,7 +11,7 @@ from typing import Any
 
 from pydantic import ValidationError
 
-from mmcl.config import Config, model_names
+from mmcl.config import Config, is_model
 from mmcl.corpus.schema import Card
 from mmcl.corpus.store import Corpus
 from mmcl.errors import DiskError, RunError, UsageError
@@ -205,7 +205,7 @@ def _refuse_unknown_model(path: Path, saved: Any) -> None:
         name = saved["model"]["name"]
     except (LookupError, TypeError):
         return
-    if name not in model_names():
+    if not is_model(name):
         raise RunError(
             f'{path}: cannot be opened: no model "{name}" is installed here.\n'
             "  Install what it was trained with, or train it again: mmcl train CORPUS --out NEW"

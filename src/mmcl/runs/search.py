@@ -25,9 +25,10 @@ from mmcl.config import Config
 from mmcl.corpus.store import Corpus, open_corpus
 from mmcl.errors import DiskError, RunError, TrainingError
 from mmcl.extras import load
-from mmcl.files import LOCK, NO_ROOM, complete_file, disk_errors, read_json, write_json
+from mmcl.files import NO_ROOM, complete_file, disk_errors, read_json, write_json
 from mmcl.learning.fitted import MODEL
 from mmcl.learning.loop import CHECKPOINT, Progress, fit
+from mmcl.outputs import LOCK
 from mmcl.pool import Died, Engine, run_tasks
 from mmcl.pool_ray import check_shared
 from mmcl.runs.jobs import TRAINING, corpus_file, refuse_several_devices, with_threads

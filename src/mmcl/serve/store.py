@@ -24,7 +24,8 @@ from pathlib import Path
 from typing import IO, Any
 
 from mmcl.errors import DiskError, UsageError
-from mmcl.files import disk_errors, take_lock
+from mmcl.files import disk_errors
+from mmcl.outputs import take_lock
 from mmcl.serve.jobs import Job
 from mmcl.serve.problems import Problem, ServiceError, problem_of
 

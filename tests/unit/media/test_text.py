@@ -7,6 +7,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from safetensors.torch import save_file
 
 from mmcl.errors import MediaError, MissingExtraError
 from mmcl.media.text import TextEncoder, text_columns
@@ -197,6 +198,39 @@ def test_hub_id_that_cannot_be_had_is_named():
     said = str(caught.value)
     assert said.startswith('text model "nobody/nothing" cannot be loaded: ')
     assert said.endswith("\n  Is it spelt as on the hub? Without a network, give a folder instead.")
+
+
+PAIR = {
+    "embeddings.word_embeddings.weight.left": torch.zeros(len(PIECES), 2),
+    "embeddings.word_embeddings.weight.right": torch.zeros(2, 12),
+}
+LEFT, RIGHT = PAIR
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"other.left": PAIR[LEFT], "other.right": PAIR[RIGHT]},
+        {LEFT: PAIR[LEFT]},
+        {LEFT: PAIR[LEFT], RIGHT: torch.zeros(3, 12)},
+        {LEFT: PAIR[LEFT], RIGHT: torch.zeros(12)},
+        {LEFT: torch.tensor(1.0), RIGHT: PAIR[RIGHT]},
+        None,
+    ],
+    ids=["another", "half", "ranks", "vector", "number", "cut"],
+)
+def test_adapter_that_is_damaged_is_named(bert_folder, tmp_path, monkeypatch, changes):
+    monkeypatch.setattr("mmcl.media.weights.text_model", lambda _: (str(bert_folder), "tiny"))
+    path = tmp_path / "adapter.safetensors"
+    save_file(PAIR if changes is None else changes, path)
+    if changes is None:
+        assert TextEncoder(str(tmp_path))  # it can be used before it is damaged
+        path.write_bytes(path.read_bytes()[:-8])
+    with pytest.raises(MediaError) as caught:
+        TextEncoder(str(tmp_path))
+    said = str(caught.value)
+    assert said.startswith(f'text model "{tmp_path.name}": adapter.safetensors cannot be used: ')
+    assert said.endswith("\n  Install mmcl again: pip install --force-reinstall mmcl")
 
 
 def test_missing_extra_is_named(monkeypatch):

@@ -247,6 +247,14 @@ def test_csv_rounds_nothing_and_fills_nothing(content):
     assert (last["std"], last["low"]) == ("", "")
 
 
+def test_csv_has_no_formula_and_its_numbers_stay_numbers(content, published):
+    content["corpus"]["name"] = "=1+1"
+    *lines, last = read(csv_table(content, published=[published[0]._replace(note="@SUM(A1)")]))
+    assert {line["corpus"] for line in lines} == {"'=1+1"}
+    assert last["note"] == "'@SUM(A1)"
+    assert "-0.005" in {line["difference"] for line in lines}
+
+
 def test_csv_of_validation_has_no_tests(content):
     lines = read(csv_table(content, split="valid"))
     assert [each["mean"] for each in lines] == ["0.5", "0.9", "1.4"]

@@ -100,11 +100,11 @@ class CsdFile:
         if intervals.ndim == 1 and intervals.shape == (2,):
             intervals, features = intervals[np.newaxis], features[np.newaxis]
         features = features[:, np.newaxis] if features.ndim == 1 else features
-        count = len(intervals)
         if intervals.ndim != 2 or intervals.shape[1] != 2 or intervals.dtype.kind not in "fiu":
             found = f"intervals are {intervals.dtype} {list(intervals.shape)}"
             raise self._error(entry.key, found, "numbers [steps, 2]: start and end in seconds")
-        if features.ndim != 2 or len(features) != count:
+        count = len(intervals)
+        if features.ndim != 2 or len(features) != count or not features.shape[1]:
             found = f"features have shape {list(features.shape)} for {count} intervals"
             raise self._error(entry.key, found, "[steps, width] with as many steps")
         times = intervals.astype(np.float64)
