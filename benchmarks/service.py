@@ -59,14 +59,10 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--rounds", type=int, default=5, help="rounds after a first, uncounted one")
     parser.add_argument("--malformed", type=int, default=200, help="number of malformed files")
-<<<<<<< HEAD
-    add_out(parser)
-=======
-    parser.add_argument("--no-save", action="store_true")
     parser.add_argument(
-        "--recordings", type=float, help="only predict recordings for so many seconds; no save"
+        "--recordings", type=float, help="only predict recordings for so many seconds; no result"
     )
->>>>>>> faults-snap
+    add_out(parser)
     parser.add_argument("--crowd", nargs=3, help=argparse.SUPPRESS)
     chosen = parser.parse_args()
     if chosen.crowd:

@@ -22,10 +22,11 @@ from typing import Any
 
 from mmcl.config import STARTER_NAME
 from mmcl.errors import RunError, UsageError
-from mmcl.files import LOCK, complete_file, disk_error, read_json, write_json, write_text
+from mmcl.files import complete_file, disk_error, read_json, write_json, write_text
 from mmcl.learning.fitted import DONE, MODEL
 from mmcl.learning.history import HISTORY
 from mmcl.models.words import FOLDER as ENCODER
+from mmcl.outputs import LOCK
 from mmcl.runs.model_card import model_card
 from mmcl.runs.run import METRICS, Run
 from mmcl.runs.run_folder import RUN
