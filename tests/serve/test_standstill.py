@@ -29,7 +29,7 @@ from mmcl.serve.supervisor import Worker, WorkerError
 
 NO_TLS = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)  # the usual one reads certificates, which is slow
 LIMITS = Limits(
-    idle_seconds=1.0, idle_bytes=1000, header_seconds=1.0, max_connections=12, max_jobs=4
+    idle_seconds=1.0, idle_bytes=1000, header_seconds=2.0, max_connections=12, max_jobs=4
 )
 
 
@@ -90,7 +90,7 @@ def serving(runs, tmp_path_factory):
 @pytest.fixture
 def place(serving):
     """The service when it is ready, with no connection of an earlier test."""
-    until(lambda: httpx.get(f"{serving.url}/readyz", verify=NO_TLS).status_code == 200)
+    until(lambda: httpx.get(f"{serving.url}/readyz", verify=NO_TLS, timeout=60).status_code == 200)
     yield serving
     serving.hang_up()
 
@@ -119,8 +119,16 @@ def test_half_sent_headers_are_closed_in_time(place):
 
 
 def test_second_request_of_a_connection_has_the_same_time(place):
-    connection = place.connect(b"GET /healthz HTTP/1.1\r\nHost: localhost\r\n\r\n")
+    request = b"GET /healthz HTTP/1.1\r\nHost: localhost\r\n\r\n"
+    connection = place.connect(request)
     until(lambda: b"ok" in connection.recv(65536))
+    until(lambda: len(place.server.server_state.connections) == 1)
+    (protocol,) = place.server.server_state.connections
+    first = protocol._timer
+    connection.sendall(request)
+    until(lambda: b"ok" in connection.recv(65536))
+    until(lambda: protocol._timer is not first)  # the time counts from the latest answer
+    assert first.cancelled()
     connection.sendall(b"GET /hea")
     assert read_all(connection) == b""
 
