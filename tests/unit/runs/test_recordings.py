@@ -12,6 +12,7 @@ from mmcl.corpus.plant import plant_card, plant_clips
 from mmcl.corpus.store import pack_corpus
 from mmcl.errors import MediaError, RunError
 from mmcl.media.recipe import Recipe
+from mmcl.runs import recordings
 from mmcl.runs.recordings import predict_media, recipe_of
 from mmcl.runs.run import Run, train
 
@@ -87,6 +88,12 @@ def test_other_versions_are_noted(run, clips, media):
         "no face",
         "extracted with mmcl 3, the corpus of the run with 2",
     )
+
+
+def test_version_of_mmcl_is_not_noted_of_the_starter(run, clips, media, monkeypatch):
+    monkeypatch.setattr(recordings, "STARTER", run.folder.parent)
+    extractor = _Extractor(clips, {"av": "1", "mmcl": "3"})
+    assert predict_media(run, media, extractor=extractor).notes == ("no face",)
 
 
 def test_recording_without_an_utterance_is_refused(run, media):
