@@ -104,7 +104,9 @@ def done(name: str, place: Place, *, again: bool) -> bool:
     started = time.monotonic()
     try:
         content = step.make(place)
-    except Exception:
+    except (
+        Exception
+    ):  # the other steps are made all the same, and the exit code says that one failed
         traceback.print_exc()
         print(f"{name}: failed after {minutes_since(started)}", flush=True)
         return False

@@ -102,7 +102,7 @@ def main() -> None:
     vectors = vectors_of(sentences, work)
     write_pairs(sentences, vectors, faces, corpus)
     networks = train(corpus, work / "network", "calibrated", NETWORK, NETWORK_SEEDS)
-    results_of_all = losses(networks)
+    network_losses = losses(networks)
     reviews = None if arguments.reviews is None else check_reviews(networks, arguments.reviews)
     chosen = choose(NETWORK_SEEDS, reviews)
     networks = train(corpus, work / "network", "calibrated", NETWORK, chosen)  # scored again
@@ -111,14 +111,14 @@ def main() -> None:
     results: dict[str, Any] = {
         "counts": {split: sum(s.split == split for s in sentences) for split in SPLITS},
         "words": losses(words),
-        "network": results_of_all,
+        "network": network_losses,
         "chosen": chosen,
         "sentences": check_sentences(sentences, vectors),
         "faces": check_faces(sentences, vectors, faces),
         "hand_written": hand_written(),
     }
     if reviews is not None:
-        together = check_reviews(networks, arguments.reviews)["rows"]["together"]
+        together = check_reviews(networks, arguments.reviews)["rows"]["all seeds"]
         results["reviews"] = {**reviews, "rows": {**reviews["rows"], "the starter": together}}
     write_result(work / "results.json", json.dumps(results, indent=1))
     write_card(results, STARTER / "CARD.md")

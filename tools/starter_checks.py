@@ -76,7 +76,7 @@ def check_reviews(run: Run, table: Path) -> dict[str, Any]:
     for seed in run.seeds:
         one = Run(run.folder, {**run.description, "seeds": [seed]})
         rows[f"seed {seed}"] = _metrics(score(one, [{"text": v} for v in vectors]), truth)
-    rows["together"] = _metrics(score(run, [{"text": v} for v in vectors]), truth)
+    rows["all seeds"] = _metrics(score(run, [{"text": v} for v in vectors]), truth)
     return {"clips": len(clips), "rows": rows}
 
 

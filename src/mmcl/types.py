@@ -11,7 +11,7 @@ Modality = Literal["text", "audio", "vision"]
 SplitName = Literal["train", "valid", "test"]
 """Name of a part of a corpus."""
 TaskKind = Literal["regression", "classes", "emotions"]
-"""What a corpus asks for: a score, one class, or several emotions, each present or not."""
+"""Kinds of task: a score, one class, or several emotions, each present or not."""
 
 MODALITIES: tuple[Modality, ...] = ("text", "audio", "vision")
 """The modalities, always in this order."""

@@ -201,7 +201,7 @@ STAND_INS: dict[tuple[str, str], StandIn] = {
     ("__builtin__", "unicode"): StandIn(_number(str)),
     ("__builtin__", "long"): StandIn(_number(int)),
 }
-"""What stands in for each name that a pickle of plain data may ask for."""
+"""Stand-in for each name that a pickle of plain data may ask for."""
 for _module in ("builtins", "__builtin__"):  # Python 3 and 2
     for _atom in (str, bytes, bytearray, bool, int, float, complex):
         STAND_INS[_module, _atom.__name__] = StandIn(_number(_atom))

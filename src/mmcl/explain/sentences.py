@@ -32,7 +32,7 @@ __all__ = [
 ]
 
 NAMES: dict[Modality, str] = {"text": "text", "audio": "voice", "vision": "face"}
-"""What a reader calls each modality."""
+"""Names of the modalities in sentences for readers."""
 _SUBJECTS: dict[Modality, str] = {"text": "text", "audio": "the voice", "vision": "the face"}
 _ABSENT: dict[Modality, str] = {
     "text": "no words were found",

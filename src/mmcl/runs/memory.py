@@ -9,7 +9,7 @@ from mmcl.config import Config
 __all__ = ["MEMORY_FILE", "workers_that_fit"]
 
 MEMORY_FILE = Path("/proc/meminfo")
-"""Where Linux says how much memory is free; elsewhere nothing is checked."""
+"""File in which Linux says how much memory is free; elsewhere nothing is checked."""
 GIB = 1 << 30
 PROCESS_BYTES = 0.7 * GIB  # Python and torch
 COPIES = (

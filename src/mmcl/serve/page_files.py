@@ -21,7 +21,7 @@ EXAMPLE_CLIP = Path(__file__).with_name("example.mp4")
 """A drawn face that speaks with a synthetic voice, made by tools/make_example_clip.py."""
 
 EXAMPLE_TRANSCRIPT = "This film is wonderful. I love the music. But the end was bad."
-"""What the example clip says."""
+"""Words of the example clip."""
 
 CONTENT_POLICY = (
     "default-src 'self'; media-src 'self' blob:; img-src 'self' data: blob:; "

@@ -31,7 +31,7 @@ from mmcl.types import MODALITIES, SPLITS, Modality, SplitName
 __all__ = ["CsdSource", "Role", "parse_source", "read_csd"]
 
 Role = Literal["text", "audio", "vision", "words", "labels", "phones"]
-"""What a sequence of a csd file holds."""
+"""Parts of a sequence of a csd file."""
 
 # Parts of the names that the SDK and others gave to sequences, the more telling first.
 _NAMES: Mapping[Role, tuple[str, ...]] = {

@@ -21,7 +21,7 @@ from mmcl.errors import DatasetError, did_you_mean
 __all__ = ["READABLE", "ReadableType", "csd_files", "file_type"]
 
 READABLE = "a pickle (plain or gzip'd), an npz file, a table (csv, Parquet, Arrow) or .csd files"
-"""What can be read, for error messages."""
+"""List of the files that can be read, for error messages."""
 
 ReadableType = Literal["pickle", "npz", "text table", "parquet", "arrow", "hdf5"]
 """Types that have a reader. Content that is not recognised is left to the reader of pickles."""

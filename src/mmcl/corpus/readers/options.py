@@ -13,7 +13,7 @@ __all__ = ["Align", "Padding", "ReadOptions"]
 Padding = Literal["left", "right", "both", "none"]
 """The side of the real steps on which a padded array is filled up."""
 Align = Literal["word", "none"]
-"""How the rates of modalities are brought together: a step for each word, or not at all."""
+"""Ways to bring the rates of modalities together: a step for each word, or none."""
 
 
 class ReadOptions(NamedTuple):
