@@ -91,9 +91,7 @@ def _player(media: Path, beside: Path) -> dict[str, Any]:
     return {"kind": kind, "source": source, "embedded": embedded}
 
 
-def _utterances(
-    timeline: Timeline, used: Sequence[Modality], total: float
-) -> list[dict[str, Any]]:
+def _utterances(timeline: Timeline, used: Sequence[Modality], total: float) -> list[dict[str, Any]]:
     """Return the utterances as the template shows them; places are percent of the plot."""
     task = timeline.task
     # Colours and bars are relative to the strongest effect of the whole recording.
