@@ -130,7 +130,7 @@ def probe_figure(probes: Mapping[str, Any]) -> go.Figure:
 
 
 def redundancy_figure(redundancy: list[dict[str, Any]]) -> go.Figure:
-    """Draw how alike each pair of modalities is; right of each bar, the same with clips shuffled."""
+    """Draw how alike each pair of modalities is; right of each bar, that of shuffled clips."""
     pairs = [" and ".join(row["pair"]) for row in redundancy]
     figure = go.Figure()
     for part in ("common", "complementary"):
