@@ -256,3 +256,26 @@ def test_mistakes_are_named_and_nothing_is_left(folder, run, words, code, messag
     assert run("predict", *words) == (code, "", message)
     assert not list(folder.glob("new*"))
     assert FakeExtractor.asked == []
+
+
+@pytest.mark.parametrize("option", ["--out", "--means"])
+def test_transcript_is_kept(folder, run, option):
+    (folder / "words.csv").write_text("text\nmine\n")
+    words = ("predict", "extracted", "film.MP4", "--transcript", "words.csv")
+    assert run(*words, option, "words.csv") == (
+        2,
+        "",
+        "UsageError: words.csv: the command reads this, so it cannot write it as well; "
+        "nothing was changed.\n  Give the output another name.\n",
+    )
+    assert (folder / "words.csv").read_text() == "text\nmine\n"
+
+
+def test_outputs_of_one_recording_have_names_of_their_own(folder, run):
+    words = ("predict", "extracted", "film.MP4", "--out", "a.csv", "--means", folder / "a.csv")
+    assert run(*words) == (
+        2,
+        "",
+        "UsageError: two outputs have one name; give each another: --out, --means, --plot\n",
+    )
+    assert not (folder / "a.csv").exists()

@@ -65,7 +65,7 @@ def compare_command(
     """
     from mmcl.runs.comparison import model_entries, prepare_corpus
 
-    hold_output(out, is_folder=True)
+    hold_output(out, inputs=[corpus], is_folder=True)
     loaded, path = prepare_corpus(corpus, out)
     source = config or preset_for(loaded.card)
     entries, notes = model_entries(
@@ -110,7 +110,7 @@ def ablate_command(
     from mmcl.runs.ablation import ablation_entries, modalities_left_out
     from mmcl.runs.comparison import prepare_corpus
 
-    hold_output(out, is_folder=True)
+    hold_output(out, inputs=[corpus], is_folder=True)
     loaded, path = prepare_corpus(corpus, out)
     source = config or preset_for(loaded.card)
     entries = ablation_entries(

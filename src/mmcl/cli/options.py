@@ -2,16 +2,27 @@
 
 from __future__ import annotations
 
+import os
+from collections.abc import Iterable
 from contextlib import ExitStack
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
+from mmcl.errors import UsageError
 from mmcl.outputs import hold_output as held_output
 from mmcl.pool import Engine
 
-__all__ = ["CorpusArgument", "EngineOption", "RunArgument", "hold_output", "release_outputs"]
+__all__ = [
+    "CORPUS_ENDING",
+    "CorpusArgument",
+    "EngineOption",
+    "RunArgument",
+    "hold_corpus",
+    "hold_output",
+    "release_outputs",
+]
 
 CorpusArgument = Annotated[
     Path, typer.Argument(metavar="CORPUS", help="A corpus, or a file of another project.")
@@ -22,16 +33,69 @@ EngineOption = Annotated[
 ]
 RunArgument = Annotated[Path, typer.Argument(metavar="RUN", help="A run folder, or starter.")]
 
+CORPUS_ENDING = ".arrow"
 _outputs = ExitStack()  # of the command that runs; the program closes it
 
 
-def hold_output(path: Path, *, is_folder: bool = False) -> None:
+def hold_output(path: Path, *, inputs: Iterable[Path | None], is_folder: bool = False) -> None:
     """Let the current command alone write an output until it ends.
 
     Called before the work: a disk that takes nothing is noticed at once. See
     :func:`mmcl.outputs.hold_output`.
+
+    Args:
+        path: The file or folder to write.
+        inputs: Every file and folder that the command reads; None stands for none.
+        is_folder: Whether the output is a folder.
+
+    Raises:
+        UsageError: If the output is one of the inputs, under whatever name.
+        BusyError, DiskError: As :func:`mmcl.outputs.hold_output` does.
     """
+    for source in inputs:
+        if source is not None and _is_same(path, source):
+            raise UsageError(
+                f"{path}: the command reads this, so it cannot write it as well; "
+                "nothing was changed.\n"
+                "  Give the output another name."
+            )
     _outputs.enter_context(held_output(path, is_folder=is_folder))
+
+
+def _is_same(path: Path, other: Path) -> bool:
+    """Tell whether two paths lead to one file or folder, through links or in other letters."""
+    try:
+        return path.samefile(other)
+    except OSError:  # one of them is not there
+        return False
+
+
+def hold_corpus(path: Path, *, inputs: Iterable[Path]) -> None:
+    """Let the current command alone write a corpus file, which may replace only a corpus.
+
+    Raises:
+        UsageError: If the name is not that of a corpus, or the file there is no corpus.
+        UsageError, BusyError, DiskError: As :func:`hold_output` does.
+    """
+    if path.suffix != CORPUS_ENDING:
+        raise UsageError(
+            f"{path}: a corpus is an Arrow file, so its name must end in {CORPUS_ENDING}.\n"
+            f"  Give it such a name: {path.parent / (path.stem or 'corpus')}{CORPUS_ENDING}"
+        )
+    if os.path.isfile(path) and path.stat().st_size and not _is_corpus(path):
+        raise UsageError(
+            f"{path}: the file exists and is no corpus; it would be replaced.\n"
+            "  Expected a new name, or a corpus to replace."
+        )
+    hold_output(path, inputs=inputs)
+
+
+def _is_corpus(path: Path) -> bool:
+    """Tell whether mmcl wrote a file; a damaged corpus is one, too."""
+    from mmcl.corpus.readers.table import is_foreign_arrow
+    from mmcl.corpus.store import is_corpus_file
+
+    return is_corpus_file(path) and not is_foreign_arrow(path)
 
 
 def release_outputs() -> None:

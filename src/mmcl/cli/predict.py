@@ -162,9 +162,10 @@ def _predict_corpus(
     from mmcl.corpus.readers import read_corpus
     from mmcl.evaluation.tables import write_table
     from mmcl.runs.prediction_blocks import predict_in_blocks
+    from mmcl.runs.run import PREDICTIONS
 
     (opened, notices), loaded = _open(run), read_corpus(corpus)
-    hold_output(out)
+    hold_output(out, inputs=[*_files_of(corpus), opened.folder / PREDICTIONS])
     for notice in notices:
         say(notice, err=True)
     loaded = opened.prepared(loaded)
@@ -191,6 +192,13 @@ def _predict_corpus(
     typer.echo(f"{table.num_rows} predictions in {out}")
 
 
+def _files_of(corpus: Path) -> list[Path]:
+    """Return the files that a corpus is read from: itself, or the tables of its folder."""
+    from mmcl.corpus.readers.table_per_split import tables_of_splits
+
+    return tables_of_splits(corpus) if corpus.is_dir() else [corpus]
+
+
 def _predict_media(
     run: Path | None,
     media: Path,
@@ -203,18 +211,21 @@ def _predict_media(
     _check_ending("--out", out, OUTPUTS)
     _check_ending("--plot", plot, (".png",))
     _check_ending("--means", means, ENDINGS)
+    outputs = [path for path in (out, means, plot) if path is not None]
+    if len({path.absolute() for path in outputs}) < len(outputs):
+        raise UsageError("two outputs have one name; give each another: --out, --means, --plot")
     from mmcl.cli.show import console
     from mmcl.evaluation.tables import write_table
     from mmcl.explain.timeline import draw_timeline
     from mmcl.explain.timeline_means import means_table, speaker_sentences
     from mmcl.runs.recordings import predict_media
+    from mmcl.runs.run import PREDICTIONS
 
     # The stages take seconds to minutes and have no steps to count: a line says which one runs.
     with _show_stage() as stage:
         opened, notices = _open(run)
-        for path in (out, plot):
-            if path is not None:
-                hold_output(path)
+        for path in outputs:
+            hold_output(path, inputs=[media, transcript, opened.folder / PREDICTIONS])
         timeline = predict_media(
             opened, media, transcript=transcript, language=language, progress=stage
         )
@@ -232,9 +243,8 @@ def _predict_media(
         console.print(f"{name}: {said}", markup=False, highlight=False)
     for note in timeline.notes:
         console.print(f"note: {note}", markup=False, highlight=False)
-    for path in (out, means, plot):
-        if path is not None:
-            typer.echo(str(path))
+    for path in outputs:
+        typer.echo(str(path))
 
 
 def _check_ending(option: str, path: Path | None, endings: tuple[str, ...]) -> None:

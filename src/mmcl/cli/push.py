@@ -54,6 +54,6 @@ def push_command(
         typer.echo(upload_run(opened, repository, licence=licence))
         return
     folder = Path(target).expanduser()
-    hold_output(folder, is_folder=True)
+    hold_output(folder, inputs=[run], is_folder=True)
     write_published(opened, folder, name=f"./{folder.name}", licence=licence)
     typer.echo(f"{folder}: read the card: {folder / 'README.md'}")

@@ -91,7 +91,7 @@ def train_command(
     # Options are checked before the corpus is read, which may take a while.
     chosen_seeds = read_seeds(seeds)
     check_workers(workers or 1)
-    hold_output(out, is_folder=True)
+    hold_output(out, inputs=[corpus], is_folder=True)
     loaded = read_corpus(corpus)
     source = config or preset_for(loaded.card)
     base = None

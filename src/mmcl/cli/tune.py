@@ -64,7 +64,7 @@ def tune_command(
     from mmcl.runs.tuning import tune
 
     check_workers(workers, engine)
-    hold_output(out, is_folder=True)
+    hold_output(out, inputs=[corpus], is_folder=True)
     loaded = read_corpus(corpus)
     settings = resolve_config(
         model=model, source=config or preset_for(loaded.card), overrides=overrides or []
