@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterable
-from contextlib import ExitStack
+from collections.abc import Iterable, Iterator
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
-from mmcl.errors import UsageError
+from mmcl.errors import RunError, UsageError, did_you_mean
 from mmcl.outputs import hold_output as held_output
 from mmcl.pool import Engine
 
@@ -19,9 +19,11 @@ __all__ = [
     "CorpusArgument",
     "EngineOption",
     "RunArgument",
+    "check_run",
     "hold_corpus",
     "hold_output",
-    "release_outputs",
+    "refuse_other_results",
+    "releasing_outputs",
 ]
 
 CorpusArgument = Annotated[
@@ -31,7 +33,34 @@ EngineOption = Annotated[
     Engine,
     typer.Option(help="Run the processes here (local), or on Ray, also over several machines."),
 ]
-RunArgument = Annotated[Path, typer.Argument(metavar="RUN", help="A run folder, or starter.")]
+
+
+def check_run(path: Path) -> Path:
+    """Return the path of a run; refuse one where there is no folder, and say what there is.
+
+    Raises:
+        RunError: If it is a file, or nothing and not the word ``starter``.
+    """
+    if path.is_dir() or (str(path) == "starter" and not path.exists()):
+        return path
+    from mmcl.media.folders.raw_files import MEDIA_ENDINGS
+
+    if not path.exists():
+        siblings = os.listdir(path.parent) if path.parent.is_dir() else []
+        raise RunError(
+            f"{path}: no such run folder{did_you_mean(path.name, siblings) or '.'}\n"
+            f"  Make one: mmcl train CORPUS --out {path}"
+        )
+    kind, advice = "a file", "Expected the folder that mmcl train --out has made."
+    if path.suffix.lower() in MEDIA_ENDINGS:
+        kind, advice = "a recording", f"To predict it: mmcl predict {path}"
+    raise RunError(f"{path}: {kind}, not a run folder.\n  {advice}")
+
+
+RunArgument = Annotated[
+    Path,
+    typer.Argument(metavar="RUN", help="A run folder, or starter.", callback=check_run),
+]
 
 CORPUS_ENDING = ".arrow"
 _outputs = ExitStack()  # of the command that runs; the program closes it
@@ -59,7 +88,10 @@ def hold_output(path: Path, *, inputs: Iterable[Path | None], is_folder: bool = 
                 "nothing was changed.\n"
                 "  Give the output another name."
             )
-    _outputs.enter_context(held_output(path, is_folder=is_folder))
+    from mmcl.learning.history import HISTORY
+
+    # Without an epoch of a training there is nothing that the same command could continue.
+    _outputs.enter_context(held_output(path, is_folder=is_folder, kept=HISTORY))
 
 
 def _is_same(path: Path, other: Path) -> bool:
@@ -98,6 +130,30 @@ def _is_corpus(path: Path) -> bool:
     return is_corpus_file(path) and not is_foreign_arrow(path)
 
 
-def release_outputs() -> None:
-    """Let other commands write the outputs of this one, which has ended."""
-    _outputs.close()
+def refuse_other_results(folder: Path, own: str) -> None:
+    """Refuse a folder that holds results of another command, which would be mixed with new ones.
+
+    Args:
+        folder: Folder to write to.
+        own: File that the command itself keeps in its folder.
+
+    Raises:
+        RunError: If it holds such results.
+    """
+    from mmcl.runs.comparison import COMPARISON
+    from mmcl.runs.run_folder import RUN
+    from mmcl.runs.search import SEARCH
+
+    results = {RUN: "a training run", COMPARISON: "a comparison", SEARCH: "a search for settings"}
+    for name, kind in results.items():
+        if name != own and (folder / name).exists():
+            raise RunError(
+                f"{folder}: holds {kind} already; nothing was changed.\n  Give a new folder: --out"
+            )
+
+
+@contextmanager
+def releasing_outputs() -> Iterator[None]:
+    """Context of a command: at its end other commands may write its outputs."""
+    with _outputs:
+        yield
