@@ -208,8 +208,38 @@ def test_predictions_do_not_depend_on_the_output(folder, run):
         pytest.param(
             ["extracted", "planted.arrow"],
             2,
-            "UsageError: predictions of a corpus need a file: --out with .csv, .jsonl, .parquet\n",
+            "UsageError: planted.arrow: by its ending it is no recording, and predictions of a "
+            "corpus or of a table of texts need a file.\n"
+            "  Give one: --out with .csv, .jsonl, .parquet\n",
             id="corpus-without-out",
+        ),
+        pytest.param(
+            ["clip"],
+            2,
+            "UsageError: clip: no such file.\n"
+            "  Expected a recording, a corpus, or a table of texts.\n",
+            id="nothing",
+        ),
+        pytest.param(
+            ["film.MP4", "extracted"],
+            2,
+            'UsageError: "extracted" is a run, and the run comes first: '
+            "mmcl predict extracted film.MP4\n",
+            id="other-order",
+        ),
+        pytest.param(
+            ["film.MP4", "planted.arrow"],
+            1,
+            "RunError: film.MP4: a recording, not a run folder.\n"
+            "  To predict it: mmcl predict film.MP4\n",
+            id="recording-as-run",
+        ),
+        pytest.param(
+            ["https://example.org/talk.mp4"],
+            2,
+            "UsageError: https:/example.org/talk.mp4: addresses on the net are not read.\n"
+            "  Download the file, and give its path: mmcl predict talk.mp4\n",
+            id="address",
         ),
         pytest.param(
             ["extracted", "planted.arrow", "--out", "new.srt"],

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -11,8 +12,8 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from mmcl.cli.options import hold_output
-from mmcl.errors import UsageError
+from mmcl.cli.options import check_run, hold_output
+from mmcl.errors import UsageError, did_you_mean
 from mmcl.pool import Engine, check_workers
 
 if TYPE_CHECKING:
@@ -103,6 +104,7 @@ def predict_command(
     from mmcl.media.folders.raw_files import MEDIA_ENDINGS
 
     run, source = _run_and_source(sources or [])
+    _check_source(run, source)
     # The ending says whether SRC is a recording; the options of the other kind are refused.
     if source.suffix.lower() in MEDIA_ENDINGS:
         if engine == "ray" or workers is not None:
@@ -143,6 +145,25 @@ def _run_and_source(sources: list[Path]) -> tuple[Path | None, Path]:
     return None, sources[0]
 
 
+def _check_source(run: Path | None, source: Path) -> None:
+    """Refuse what cannot be predicted, because it is an address or a run.
+
+    Raises:
+        UsageError: If it is.
+    """
+    if re.match(r"[a-z]+:/", str(source)):  # a path has one slash where an address has two
+        raise UsageError(
+            f"{source}: addresses on the net are not read.\n"
+            "  Download the file, and give its path: mmcl predict talk.mp4"
+        )
+    if run is not None and (source / "run.json").is_file() and not (run / "run.json").is_file():
+        raise UsageError(
+            f'"{source}" is a run, and the run comes first: mmcl predict {source} {run}'
+        )
+    if run is not None:
+        check_run(run)
+
+
 def _open(run: Path | None) -> tuple[Run, tuple[str, ...]]:
     """Open a run, or the starter with what the user must know of it."""
     from mmcl.runs.starter import run_or_starter, starter_notice
@@ -155,7 +176,16 @@ def _predict_corpus(
     run: Path | None, corpus: Path, out: Path | None, engine: Engine, workers: int
 ) -> None:
     if out is None:
-        raise UsageError(f"predictions of a corpus need a file: --out with {', '.join(ENDINGS)}")
+        if not os.path.exists(corpus):
+            siblings = os.listdir(corpus.parent) if corpus.parent.is_dir() else []
+            raise UsageError(
+                f"{corpus}: no such file{did_you_mean(corpus.name, siblings) or '.'}\n"
+                "  Expected a recording, a corpus, or a table of texts."
+            )
+        raise UsageError(
+            f"{corpus}: by its ending it is no recording, and predictions of a corpus or of a "
+            f"table of texts need a file.\n  Give one: --out with {', '.join(ENDINGS)}"
+        )
     # Endings are checked before torch is imported, so that a mistake shows at once.
     _check_ending("--out", out, ENDINGS)
     from mmcl.cli.show import say, training_progress
@@ -189,7 +219,7 @@ def _predict_corpus(
     write_table(table, out)
     for note in opened.notes(loaded):
         say(f"note: {note}", err=True)
-    typer.echo(f"{table.num_rows} predictions in {out}")
+    typer.echo(f"{table.num_rows} prediction{'s' * (table.num_rows != 1)} in {out}")
 
 
 def _files_of(corpus: Path) -> list[Path]:

@@ -7,13 +7,13 @@ from typing import Annotated
 
 import typer
 
-from mmcl.cli.options import hold_output
+from mmcl.cli.options import RunArgument, hold_output
 
 __all__ = ["push_command"]
 
 
 def push_command(
-    run: Annotated[Path, typer.Argument(metavar="RUN", help="A run folder.")],
+    run: RunArgument,
     target: Annotated[
         str,
         typer.Argument(

@@ -8,6 +8,8 @@ from typing import Annotated
 
 import typer
 
+from mmcl.cli.options import check_run
+
 __all__ = ["serve_command"]
 
 
@@ -55,6 +57,8 @@ def serve_command(
     from mmcl.serve.limits import MIB, Limits
     from mmcl.serve.supervisor import begin_imports
 
+    for run in runs or ():
+        check_run(run)
     # Refused before anything listens: an open address without a token, or a busy port.
     check_token(host, token)
     with listen(host, port) as listening:
