@@ -54,6 +54,7 @@ def push_command(
         typer.echo(upload_run(opened, repository, licence=licence))
         return
     folder = Path(target).expanduser()
-    hold_output(folder, inputs=[run], is_folder=True)
+    # Only an empty folder is written to, so it cannot be the run.
+    hold_output(folder, inputs=[], is_folder=True)
     write_published(opened, folder, name=f"./{folder.name}", licence=licence)
     typer.echo(f"{folder}: read the card: {folder / 'README.md'}")

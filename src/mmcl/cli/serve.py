@@ -57,8 +57,6 @@ def serve_command(
     from mmcl.serve.limits import MIB, Limits
     from mmcl.serve.supervisor import begin_imports
 
-    for run in runs or ():
-        check_run(run)
     # Refused before anything listens: an open address without a token, or a busy port.
     check_token(host, token)
     with listen(host, port) as listening:
@@ -69,7 +67,8 @@ def serve_command(
 
         # Answers name a run, and not its path, where that is whole.
         opened = [
-            load_starter() if is_starter(run) else Run.load(run.absolute()) for run in runs or ()
+            load_starter() if is_starter(run) else Run.load(check_run(run).absolute())
+            for run in runs or ()
         ]
         if not runs:
             opened = [load_starter()]
