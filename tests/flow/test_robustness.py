@@ -81,8 +81,7 @@ def test_no_run_and_no_corpus(call):
     with pytest.raises(RunError) as caught:
         call("nothing", "planted.arrow")
     assert str(caught.value) == (
-        "nothing: not a run folder (no run.json in it).\n"
-        "  Make one: mmcl train CORPUS --out nothing"
+        "nothing: no such run folder.\n  Make one: mmcl train CORPUS --out nothing"
     )
     with pytest.raises(DatasetError, match=r"nothing\.arrow: no such file"):
         call("run", "nothing.arrow")

@@ -215,6 +215,10 @@ def test_all_faults_come_at_once_sorted(toml):
             "  model: modalities must name each modality at most once, and at least one",
         ),
         (
+            ["epochs=2"],
+            'settings has 1 problem\n  epochs: unknown key; did you mean "learning.epochs"?',
+        ),
+        (
             ["model.zzz=1"],
             "settings has 1 problem\n  model.zzz: unknown key",
         ),
