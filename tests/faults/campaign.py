@@ -21,11 +21,13 @@ from queue import Empty, Queue
 from typing import Any
 
 TESTS = Path(__file__).parents[1]
-SECONDS_PER_INPUT = 20.0
+SECONDS_PER_INPUT = 20.0  # of processor time, so that other processes do not count
+STANDSTILL_SECONDS = 600.0  # of the clock, without an answer
 BYTES_OF_A_CHILD = 2 << 30
 INPUTS_PER_CHILD = 2000  # then a new one, so that nothing grows
 START_SECONDS = 300.0
 PAGE = os.sysconf("SC_PAGE_SIZE")
+TICKS = os.sysconf("SC_CLK_TCK")
 ALLOWED = ("read", "refused", "unforeseen")
 
 
@@ -103,13 +105,15 @@ class Child:
         first = self._wait(START_SECONDS)
         if "kind" not in first:
             return "?", first["outcome"], "while the input was made", 0.0
-        began = time.monotonic()
+        began = self._processor_seconds()
         result = self._wait(SECONDS_PER_INPUT)
         self.left -= 1
-        return first["kind"], result["outcome"], result.get("text", ""), time.monotonic() - began
+        taken = max(0.0, self._processor_seconds() - began)
+        return first["kind"], result["outcome"], result.get("text", ""), taken
 
-    def _wait(self, seconds: float) -> dict[str, Any]:
-        deadline = time.monotonic() + seconds
+    def _wait(self, processor_seconds: float) -> dict[str, Any]:
+        deadline = time.monotonic() + STANDSTILL_SECONDS
+        most = self._processor_seconds() + processor_seconds
         while True:
             try:
                 return json.loads(self.answers.get(timeout=0.05))
@@ -120,7 +124,7 @@ class Child:
             self.largest = max(self.largest, self._resident())
             if self.largest > BYTES_OF_A_CHILD:
                 return {"outcome": "too much memory"}
-            if time.monotonic() > deadline:
+            if time.monotonic() > deadline or self._processor_seconds() > most:
                 return {"outcome": "too slow"}
 
     def _resident(self) -> int:
@@ -128,6 +132,15 @@ class Child:
             return int(Path(f"/proc/{self.process.pid}/statm").read_text().split()[1]) * PAGE
         except (OSError, IndexError):
             return 0
+
+    def _processor_seconds(self) -> float:
+        """Return the processor time that the process has had."""
+        try:
+            stat = Path(f"/proc/{self.process.pid}/stat").read_text()
+        except OSError:
+            return 0.0
+        user, system = stat.rpartition(")")[2].split()[11:13]
+        return (int(user) + int(system)) / TICKS
 
     def end(self) -> None:
         """End the process."""

@@ -11,8 +11,10 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from mmcl.corpus.arrow_columns import corpus_schema
+from mmcl.corpus.arrow_sizes import unpacked_bytes
 from mmcl.corpus.memory_mapped import MappedFile
 from mmcl.corpus.schema import Card
+from mmcl.limits import Budget
 from mmcl.types import MODALITIES, SPLITS
 
 __all__ = ["DamagedError", "check_batches", "check_columns"]
@@ -65,7 +67,9 @@ def check_batches(reader: pa.RecordBatchFileReader, card: Card, mapped: MappedFi
     Raises:
         DamagedError: If a place is beyond its column, a text is no UTF-8, a clip has no id or
             split, features have gaps, or a label has another number of emotions than the card.
+        DatasetError: If it is compressed, and unpacks to more than the limits allow.
     """
+    Budget(mapped.path).check(num_bytes=unpacked_bytes(mapped.buffer))
     if any(count < 0 for count in card.counts.values()):
         raise DamagedError("its card counts less than no clips")
     latest_split = 0

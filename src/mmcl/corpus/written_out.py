@@ -13,6 +13,10 @@ __all__ = ["BYTES_OF_ITEM", "Finisher"]
 
 BYTES_OF_ITEM = 8
 """Bytes that a list needs for each of its items."""
+# Tuples made once: a union of types would be built again for every item.
+_TEXTS = (str, bytes)
+_PLAIN_CONTAINERS = (list, dict, tuple)
+_CONTAINERS = (*_PLAIN_CONTAINERS, ArrayParts, np.ndarray)
 
 
 class Finisher:
@@ -36,9 +40,7 @@ class Finisher:
             DatasetError: If it contains itself, is nested too deep, or is too large when it is
                 written out.
         """
-        if not isinstance(value, ArrayParts | dict | list | tuple | np.ndarray):
-            return value
-        return self._finish(value)[0]
+        return self._finish(value)[0] if isinstance(value, _CONTAINERS) else value
 
     def _finish(self, value: Any) -> tuple[Any, int, int]:
         """Return a finished container, and its objects and bytes when it is written out."""
@@ -64,9 +66,11 @@ class Finisher:
         items = _items(container)
         num_objects, num_bytes = 1 + len(items), BYTES_OF_ITEM * len(items)
         for index, item in enumerate(items):
-            if isinstance(item, str | bytes):
+            if isinstance(item, _TEXTS):
                 num_bytes += len(item)
-            elif isinstance(item, ArrayParts | dict | list | tuple | np.ndarray):
+            elif isinstance(item, _PLAIN_CONTAINERS) and not item:
+                num_objects += 1  # a file may hold millions, a byte each
+            elif isinstance(item, _CONTAINERS):
                 items[index], objects_inside, bytes_inside = self._finish(item)
                 num_objects, num_bytes = num_objects + objects_inside, num_bytes + bytes_inside
         self._budget.check(num_bytes=num_bytes, num_objects=num_objects)

@@ -414,6 +414,18 @@ def test_arrays_that_are_not_plain_are_refused(data, tmp_path, change, found):
     assert message.endswith(f"{WHOLE}{LAYOUTS}")
 
 
+def test_number_of_a_segment_that_is_too_large(data, tmp_path):
+    paths = write_all(tmp_path / "c", data)
+    key = f"{MOSI[0]}[{10**30}]"
+    with h5py.File(paths[1], "a") as file:
+        videos = file[next(iter(file))]["data"]
+        videos.move(MOSI[0], key)
+    assert refusal(paths, tmp_path) == (
+        f'{paths[1]}, "{key}": a segment number of 31 digits.\n'
+        f"  Expected at most 18. {WHOLE}{LAYOUTS}"
+    )
+
+
 def test_reading_changes_nothing(data, tmp_path, convert):
     paths = write_all(tmp_path / "c", data)
     before = [Path(path).read_bytes() for path in paths]

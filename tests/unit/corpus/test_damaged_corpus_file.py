@@ -144,3 +144,19 @@ def test_a_class_that_the_card_does_not_have(tmp_path):
     changed = rewritten(path, with_column("label", lambda c: pa.array([9] * 8, c.type)))
     with pytest.raises(DatasetError, match=r"a label is none of the \d+ numbers from 0 to"):
         open_corpus(changed).split("train").labels()
+
+
+def test_compressed_file_is_bounded(path, monkeypatch):
+    table = pa.ipc.open_file(pa.memory_map(str(path))).read_all()
+    index = table.column_names.index("text")
+    table = table.set_column(index, table.field("text"), pa.chunked_array([["x" * 10_000] * 8]))
+    options = pa.ipc.IpcWriteOptions(compression="zstd")
+    other = path.with_name("compressed.arrow")
+    with pa.ipc.new_file(other, table.schema, options=options) as writer:
+        writer.write_table(table)
+    assert len(list(corpus_clips(open_corpus(other)))) == 8
+    monkeypatch.setattr("mmcl.limits.FREE_BYTES", 1)
+    monkeypatch.setenv("MMCL_MAX_UNPACKED", "1")
+    with pytest.raises(DatasetError, match="export MMCL_MAX_UNPACKED="):
+        open_corpus(other)
+    assert len(list(corpus_clips(open_corpus(path)))) == 8

@@ -3,14 +3,17 @@
 import gzip
 import pickle
 import resource
+import tracemalloc
 
 import numpy as np
 import pytest
 
-from mmcl.corpus.readers import check_file
+from mmcl.corpus.readers import check_file, read_corpus
 from mmcl.corpus.readers.choose_task import _named_classes
 from mmcl.corpus.unpickle import load_pickle
+from mmcl.corpus.written_out import Finisher
 from mmcl.errors import DatasetError
+from mmcl.limits import Budget
 
 MIB = 2**20
 
@@ -75,6 +78,16 @@ def test_it_is_refused_in_words(tmp_path, name):
     assert words in str(caught.value)
     assert str(caught.value).startswith(str(path))
     assert _peak() - before < 900 * MIB
+
+
+def test_empty_lists_are_counted_and_not_kept(tmp_path):
+    content = [[] for _ in range(100_000)]
+    (tmp_path / "x.pkl").write_bytes(b"x")
+    tracemalloc.start()
+    Finisher(Budget(tmp_path / "x.pkl")).finish(content)
+    _, peak = tracemalloc.get_traced_memory()
+    tracemalloc.stop()
+    assert peak < MIB
 
 
 @pytest.mark.parametrize("value", [deep(20), folded(4), {"a": {("b", 1): [None]}}], ids=str)
@@ -159,6 +172,15 @@ def test_a_class_number_makes_no_names(dump):
     card, _ = check_file(dump(content))
     assert len(card.task.names) <= 4
     assert _named_classes(("a", "b"), 10**9).names == ("a", "b")
+
+
+def test_keys_that_have_no_order(dump):
+    path = dump({"text": np.ones((1, 2)), "train": {("a", 1): 1, "text": [1]}})
+    with pytest.raises(DatasetError) as caught:
+        check_file(path)
+    assert str(caught.value).startswith(f'{path}, split "train": text is shape [], int64')
+    with pytest.raises(DatasetError, match="It has: "):
+        read_corpus(path, rename={"nothing": "text"})
 
 
 @pytest.mark.timeout(20)

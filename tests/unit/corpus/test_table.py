@@ -193,6 +193,17 @@ def test_columns_are_renamed_and_left_out(frame, tmp_path):
     assert (clip.id, clip.text) == ("000", frame.text[0])
 
 
+def test_label_without_a_number(sequences, tmp_path):
+    table = pa.Table.from_pandas(sequences.drop(columns="label"), preserve_index=False)
+    empty = pa.array([[]] * len(table), pa.list_(pa.float64()))
+    pa.parquet.write_table(table.append_column("label", empty), tmp_path / "x.parquet")
+    assert refusal(tmp_path / "x.parquet") == (
+        f'{tmp_path / "x.parquet"}, field "label" has shape [10, 0]: no label for any clip.\n'
+        "  Expected one number or name per clip, one-hot rows, or 0 and 1 for every emotion.\n"
+        f'  To leave the field out: --rename "label="{LAYOUTS}'
+    )
+
+
 def refusal(path, **options):
     with pytest.raises(DatasetError) as caught:
         convert_corpus(path, path.with_name("out.arrow"), **options)
@@ -325,6 +336,8 @@ def test_arrays_written_as_text(sequences, tmp_path, name):
     [
         ((0, 2), 'audio_0 to audio_2 are numbered with gaps: "audio_1" is missing'),
         ((2, 3), 'audio_2 to audio_3 are numbered with gaps: "audio_0" is missing'),
+        ((0, 99_999_999_999), "audio_0 to audio_99999999999 are numbered with gaps"),
+        ((0, 10**30), "are numbered with gaps"),
     ],
 )
 def test_numbering_with_gaps(frame, tmp_path, numbers, message):

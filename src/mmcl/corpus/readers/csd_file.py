@@ -33,6 +33,7 @@ from mmcl.errors import DatasetError
 __all__ = ["CsdFile", "Entry", "Frames", "open_csd"]
 
 MOST_COMPRESSED = 1100  # deflate makes arrays at most 1032 times smaller
+MOST_DIGITS = 18  # of a whole number of 64 bits
 FREE_BYTES = 1 << 20  # arrays up to this size may be declared without being stored
 _WHOLE = "Expected NAME/data/VIDEO/features and intervals, as CMU-MultimodalSDK writes them."
 
@@ -169,11 +170,8 @@ def open_csd(path: Path) -> Iterator[CsdFile]:
                 )
             videos: dict[str, list[Entry]] = {}
             for key in root["data"]:
-                video, _, rest = key.partition("[")
-                # After two alignments a key is video[word][segment]; the first number is kept.
-                number = rest.partition("]")[0]
-                entry = Entry(key, int(number) if number.isdigit() else None)
-                videos.setdefault(video, []).append(entry)
+                video = key.partition("[")[0]
+                videos.setdefault(video, []).append(Entry(key, _segment_number(path, key)))
             name = root.name.strip("/")
             yield CsdFile(path, name, _dataset_name(root), videos, root["data"])
     except (OSError, RuntimeError, KeyError, ValueError) as error:
@@ -186,6 +184,25 @@ def open_csd(path: Path) -> Iterator[CsdFile]:
             "  mmcl corpus convert text.csd audio.csd vision.csd labels.csd --out DST\n"
             f"  {LAYOUTS}"
         ) from None
+
+
+def _segment_number(path: Path, key: str) -> int | None:
+    """Return the number in a key ``video[number]``, or None where there is none.
+
+    After two alignments a key is ``video[word][segment]``; the first number is kept.
+
+    Raises:
+        DatasetError: If the number is larger than any that a machine computes with.
+    """
+    number = key.partition("[")[2].partition("]")[0]
+    if not number.isdecimal():
+        return None
+    if len(number) > MOST_DIGITS:
+        raise DatasetError(
+            f'{path}, "{key}": a segment number of {len(number)} digits.\n'
+            f"  Expected at most {MOST_DIGITS}. {_WHOLE}\n  {LAYOUTS}"
+        )
+    return int(number)
 
 
 def _root(file: h5py.File) -> h5py.Group | None:

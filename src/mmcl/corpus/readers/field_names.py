@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 
 from mmcl.corpus.readers.dict_of_splits import FIELDS, LABEL_FIELDS, SPLIT_FIELDS
-from mmcl.corpus.readers.source_file import LAYOUTS, LeftOut
+from mmcl.corpus.readers.source_file import LAYOUTS, LeftOut, text_of
 from mmcl.errors import DatasetError, did_you_mean
 from mmcl.types import MODALITIES
 
@@ -58,7 +58,7 @@ def check_renaming(names: Mapping[str, str], found: Iterable[str]) -> None:
     Raises:
         DatasetError: If a name to be replaced is neither a split nor a field.
     """
-    known = sorted(set(found))
+    known = sorted({text_of(name) for name in found})
     for key in names:
         if key not in known:
             near = did_you_mean(key, known) or "."

@@ -92,6 +92,12 @@ def _looked_at(field: str, values: dict[SplitName, NDArray[np.generic]]) -> Labe
         )
     column = LabelColumn(field, values, (), "")
     joined = column.joined
+    if not joined.size:
+        raise DatasetError(
+            f'field "{field}" has shape {list(joined.shape)}: no label for any clip.\n'
+            "  Expected one number or name per clip, one-hot rows, or 0 and 1 for every emotion.\n"
+            f'  To leave the field out: --rename "{field}="\n  {LAYOUTS}'
+        )
     if joined.dtype.kind == "U":
         return _of_names(column, joined)
     if joined.ndim == 1:

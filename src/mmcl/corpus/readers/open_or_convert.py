@@ -11,13 +11,13 @@ from typing import Any
 import numpy as np
 
 from mmcl.corpus.check import Fault, corpus_clips, fault_message, faults
+from mmcl.corpus.readers.arrow_table import is_foreign_arrow
 from mmcl.corpus.readers.build_corpus import Reading, build_corpus
 from mmcl.corpus.readers.csd import CsdSource, parse_source
 from mmcl.corpus.readers.file_type import READABLE, csd_files
 from mmcl.corpus.readers.layouts import read_source_files
 from mmcl.corpus.readers.options import ReadOptions
 from mmcl.corpus.readers.source_file import LAYOUTS
-from mmcl.corpus.readers.table import is_foreign_arrow
 from mmcl.corpus.readers.table_per_split import tables_of_splits
 from mmcl.corpus.schema import Card, Clip
 from mmcl.corpus.store import Corpus, is_corpus_file, open_corpus, pack_corpus, write_corpus

@@ -20,28 +20,26 @@ from typing import Any, Literal
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
-import pyarrow.feather
-import pyarrow.parquet
 from numpy.typing import NDArray
 
 from mmcl.corpus.folds import split_of
+from mmcl.corpus.readers.arrow_table import KIND_NAMES, is_list, is_number, read_arrow
 from mmcl.corpus.readers.content import read_content
 from mmcl.corpus.readers.dict_of_splits import SPLIT_FIELDS
 from mmcl.corpus.readers.field_names import in_our_spelling
 from mmcl.corpus.readers.options import ReadOptions
 from mmcl.corpus.readers.source_file import LAYOUTS, SPLIT_NAMES, LeftOut, SourceFile
 from mmcl.corpus.readers.text_table import read_text_table
-from mmcl.corpus.store import CARD_KEY
 from mmcl.errors import DatasetError
 from mmcl.types import MODALITIES
 
-__all__ = ["Columns", "is_foreign_arrow", "read_columns", "read_table", "text_columns"]
+__all__ = ["Columns", "read_columns", "read_table", "text_columns"]
 
 Columns = dict[str, Any]
 """Columns by name: arrays, lists of strings or numbers, or lists of arrays."""
 
 _FEATURES = "features_"
-_NUMBERED = re.compile(r"(?P<name>.+)_(?P<number>\d+)")
+_NUMBERED = re.compile(r"(?P<name>.+)_(?P<number>\d{1,100})")
 SHOWN = 8  # columns in a message
 FEWEST_NUMBERED = 2  # columns that are one array, where the name is not that of a modality
 # Columns of our own files and of label.csv, by the names that the other layouts have for them.
@@ -57,22 +55,7 @@ _TEXTS = frozenset(
 _OPTIONAL = _TEXTS | frozenset(
     ("label", *_OTHER_NAMES.values())
 )  # left out where no cell holds anything
-_KIND_NAMES = {
-    "text table": "a table",
-    "parquet": "a Parquet table",
-    "arrow": "an Arrow table (not written by mmcl)",
-}
 _ARRAY_AS_TEXT = re.compile(r"\[[-+\d.,\s\[\]eE]+\]")
-
-
-def is_foreign_arrow(path: Path) -> bool:
-    """Tell whether a file is a readable Arrow file that was not written by mmcl."""
-    try:
-        with pa.memory_map(str(path)) as file:
-            metadata = pa.ipc.open_file(file).schema.metadata or {}
-    except (OSError, ValueError, KeyError, pa.ArrowException):
-        return False
-    return CARD_KEY not in metadata
 
 
 def read_table(
@@ -86,11 +69,10 @@ def read_table(
     """
     notes: list[str] = []
     if kind == "text table":
-        columns = text_columns(path, options, notes)
-    else:
-        arrow = _read_arrow(path, kind)
-        columns = {name: _plain(arrow.column(name), name) for name in arrow.column_names}
-    return read_columns(columns, _KIND_NAMES[kind], options, notes)
+        return read_columns(text_columns(path, options, notes), "a table", options, notes)
+    arrow = read_arrow(path, kind)
+    columns = {name: _plain(arrow.column(name), name) for name in arrow.column_names}
+    return read_columns(columns, KIND_NAMES[kind], options)
 
 
 def text_columns(path: Path, options: ReadOptions, notes: list[str]) -> Columns:
@@ -130,61 +112,20 @@ def read_columns(
     return source
 
 
-def _read_arrow(path: Path, kind: str) -> pa.Table:
-    try:
-        if kind == "parquet":
-            table = pa.parquet.read_table(path)
-        else:
-            with path.open("rb") as file:
-                is_stream = file.read(4) == b"\xff\xff\xff\xff"
-            if is_stream:
-                table = pa.ipc.open_stream(pa.memory_map(str(path))).read_all()
-            else:
-                table = pa.feather.read_table(path)
-        # A file is believed in what it says of its own columns unless they are looked at.
-        table.validate(full=True)
-    except (OSError, ValueError, KeyError, pa.ArrowException) as error:
-        reason = str(error).splitlines()[0]
-        raise DatasetError(
-            f"{path}: {_KIND_NAMES[kind]} that is cut short or damaged ({reason}).\n"
-            f"  Expected a whole file. Fetch or copy it again.\n  {LAYOUTS}"
-        ) from None
-    repeated = {name for name in table.column_names if table.column_names.count(name) > 1}
-    if repeated:
-        raise DatasetError(
-            f'{path}: the column "{min(repeated)}" is there twice.\n'
-            f"  Expected every name once.\n  {LAYOUTS}"
-        )
-    return table
-
-
 # ---------------------------------------------------------------- columns
 
 
 def _plain(column: pa.ChunkedArray, name: str) -> Any:
     """Return a column as an array, a list of strings, or a list of arrays of features."""
     kind = column.type
-    if _is_list(kind):
+    if is_list(kind):
         inner = kind.value_type
-        if _is_number(inner) or (_is_list(inner) and _is_number(inner.value_type)):
+        if is_number(inner) or (is_list(inner) and is_number(inner.value_type)):
             return _sequences(column, name)
     if pa.types.is_decimal(kind):
         column = column.cast(pa.float64())
     # A null becomes NaN; whole numbers stay whole where none is missing.
-    return column.to_numpy() if _is_number(column.type) else column.to_pylist()
-
-
-def _is_list(kind: pa.DataType) -> bool:
-    return any(
-        test(kind)
-        for test in (pa.types.is_list, pa.types.is_large_list, pa.types.is_fixed_size_list)
-    )
-
-
-def _is_number(kind: pa.DataType) -> bool:
-    return any(
-        test(kind) for test in (pa.types.is_integer, pa.types.is_floating, pa.types.is_boolean)
-    )
+    return column.to_numpy() if is_number(column.type) else column.to_pylist()
 
 
 def _sequences(column: pa.ChunkedArray, name: str) -> list[NDArray[np.float32]]:
@@ -194,7 +135,7 @@ def _sequences(column: pa.ChunkedArray, name: str) -> list[NDArray[np.float32]]:
         DatasetError: If the steps of a clip have different widths.
     """
     sequences: list[NDArray[np.float32]] = []
-    is_nested = _is_list(column.type.value_type)
+    is_nested = is_list(column.type.value_type)
     for row, value in enumerate(column):
         steps = value.values
         if steps is None:
@@ -239,9 +180,10 @@ def _grouped(columns: Columns) -> Columns:
 def _check_numbering(name: str, members: Mapping[int, str]) -> None:
     """Refuse numbered columns with gaps: a missing one would shift those that follow it."""
     first = min(members)
-    missing = sorted(set(range(first, max(members))) - members.keys())
-    if first > 1 or missing:
-        absent = f"{name}_{missing[0] if missing else 0}"
+    in_order = enumerate(sorted(members), start=first)
+    missing = next((expected for expected, number in in_order if number != expected), None)
+    if first > 1 or missing is not None:
+        absent = f"{name}_{0 if missing is None else missing}"
         raise DatasetError(
             f"the columns {members[first]} to {members[max(members)]} are numbered with gaps: "
             f'"{absent}" is missing.\n'

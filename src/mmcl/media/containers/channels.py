@@ -16,7 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from mmcl.extras import load
-from mmcl.media.containers.decode import decoded_frames, main_stream, open_media
+from mmcl.media.containers.decode import converting, decoded_frames, main_stream, open_media
 
 __all__ = ["Channels", "channels_of"]
 
@@ -80,7 +80,7 @@ def channels_of(path: Path) -> Channels:
 
     Raises:
         MediaError: As :func:`mmcl.media.containers.decode.probe`, or if none of the sound can be
-            decoded.
+            decoded, or a part of it not converted.
     """
     with open_media(path) as container:
         stream = main_stream(container, "audio")
@@ -94,7 +94,8 @@ def channels_of(path: Path) -> Channels:
 @lru_cache(maxsize=64)
 def _choice(path: Path, modified: int, size: int) -> Channels:
     """Choose for the file as it is: a later version differs in time or size."""
-    windows = list(_windows(path))
+    with converting(path, "audio"):
+        windows = list(_windows(path))
     seconds = np.array([length for length, _ in windows])  # [windows]
     power = np.array([powers for _, powers in windows])  # [windows, 1 + channels]; first the mean
     loudest = power[:, 1:].max(axis=1)

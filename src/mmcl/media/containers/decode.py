@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator
-from contextlib import suppress
+from contextlib import contextmanager, suppress
 from itertools import chain
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, NamedTuple
@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from av.container import InputContainer
 
 __all__ = [
-    *("Frame", "MediaInfo", "decoded_frames", "frames", "main_stream", "open_media"),
+    *("Frame", "MediaInfo", "converting", "decoded_frames", "frames", "main_stream", "open_media"),
     *("origin_of", "probe", "starts_at_zero"),
 ]
 
@@ -117,7 +117,8 @@ def frames(
         end: Time from which on no picture is wanted, in seconds.
 
     Raises:
-        MediaError: As :func:`probe`, or if none of the pictures can be decoded.
+        MediaError: As :func:`probe`, or if none of the pictures can be decoded, or one not
+            converted.
     """
     stop = math.inf if end is None else end
     due = math.ceil((start - SAME_TIME) * rate)
@@ -126,7 +127,8 @@ def frames(
         last = math.ceil((min(disappears, stop) - SAME_TIME) * rate)
         # Converting a picture is slow, so only those that are wanted are converted.
         if due < last:
-            image = _upright(picture)
+            with converting(path, "video"):
+                image = _upright(picture)
             for number in range(due, last):
                 yield Frame(number / rate, image)
             due = last
@@ -159,6 +161,24 @@ def _upright(picture: Any) -> NDArray[np.uint8]:
         format="rgb24", width=max(1, round(width * scale)), height=max(1, round(height * scale))
     )
     return np.ascontiguousarray(np.rot90(image, turns), np.uint8)
+
+
+@contextmanager
+def converting(path: Path, kind: _Kind) -> Iterator[None]:
+    """Name the file where FFmpeg cannot convert what it has decoded.
+
+    Raises:
+        MediaError: In place of FFmpeg's own error: a frame may declare 43 channels, for example.
+    """
+    av = load("av", "reading video and sound")
+    try:
+        yield
+    except av.error.FFmpegError as error:
+        raise MediaError(
+            f'"{path.name}": a part of its {_KIND_NAMES[kind]} has a form that cannot be converted '
+            f"({error.strerror}); the file is damaged.\n"
+            "  Copy, download or record it again."
+        ) from None
 
 
 def _quarter_turns(picture: Any | None) -> int:

@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 
 from mmcl.extras import load
 from mmcl.media.containers.channels import channels_of
-from mmcl.media.containers.decode import decoded_frames
+from mmcl.media.containers.decode import converting, decoded_frames
 from mmcl.media.recipe import SAMPLE_RATE
 
 __all__ = ["audio_blocks", "read_audio"]
@@ -49,7 +49,8 @@ def audio_blocks(
         none where the file has no sound.
 
     Raises:
-        MediaError: As :func:`probe`, or if none of the sound can be decoded.
+        MediaError: As :func:`probe`, or if none of the sound can be decoded, or a part of it not
+            converted.
     """
     size = round(block_seconds * SAMPLE_RATE)
     wanted = math.inf if end is None else round(end * SAMPLE_RATE) - round(start * SAMPLE_RATE)
@@ -76,9 +77,10 @@ def read_audio(path: Path, start: float = 0.0, end: float | None = None) -> _Flo
 def _sound(path: Path, start: float) -> Iterator[_Floats]:
     """Yield sound without a gap from sample ``round(start * SAMPLE_RATE)`` on, in pieces."""
     sound = _GaplessSound(round(start * SAMPLE_RATE), channels_of(path).read_alone)
-    for time, frame in decoded_frames(path, "audio", start):
-        yield from sound.add(frame, time)
-    yield from sound.finish()
+    with converting(path, "audio"):
+        for time, frame in decoded_frames(path, "audio", start):
+            yield from sound.add(frame, time)
+        yield from sound.finish()
 
 
 class _GaplessSound:
