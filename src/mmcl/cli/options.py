@@ -124,7 +124,7 @@ def hold_corpus(path: Path, *, inputs: Iterable[Path]) -> None:
 
 def _is_corpus(path: Path) -> bool:
     """Tell whether mmcl wrote a file; a damaged corpus is one, too."""
-    from mmcl.corpus.readers.table import is_foreign_arrow
+    from mmcl.corpus.readers.arrow_table import is_foreign_arrow
     from mmcl.corpus.store import is_corpus_file
 
     return is_corpus_file(path) and not is_foreign_arrow(path)
