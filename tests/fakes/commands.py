@@ -4,7 +4,7 @@ import os
 import subprocess
 import sys
 import time
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 LONGEST_WAIT = 120
@@ -26,7 +26,8 @@ def started(*words, cwd=None, **environment):
         yield process
     finally:
         for pid in family(process):
-            os.kill(pid, 9)
+            with suppress(ProcessLookupError):  # it has ended by itself
+                os.kill(pid, 9)
         process.communicate()
 
 

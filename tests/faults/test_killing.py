@@ -1,6 +1,7 @@
 """Commands killed at random moments and given again: the end is that of an undisturbed one.
 
-``mmcl train`` is killed in tests/flow/test_resume.py. What is not killed runs in this process.
+``mmcl train`` is killed in tests/flow/test_resume.py, and ``mmcl serve`` in
+tests/serve/test_real_recordings.py. What is not killed runs in this process.
 """
 
 import json
@@ -12,6 +13,7 @@ import numpy as np
 import pytest
 
 from fakes.commands import started
+from fakes.talking import NEEDED, write_recording
 from mmcl.cli.main import main
 from mmcl.corpus.plant import PlantSettings, plant_card, plant_clips
 from mmcl.corpus.store import write_corpus
@@ -89,4 +91,46 @@ def test_killed_conversion_gives_the_same_file(home, tmp_path):
             run(words)
         files[name] = out.read_bytes()
         assert left_over(out.parent) == []
+    assert files["killed"] == files["whole"]
+
+
+@pytest.mark.slow
+def test_killed_comparison_has_the_same_table(home, tmp_path):
+    results = {}
+    for name in ("killed", "whole"):
+        out = tmp_path / name / "comparison"
+        out.parent.mkdir()
+        words = ["compare", home / "planted.arrow", "--out", out, "--models", "text_only"]
+        words += ["--seeds", "2", "--workers", "1", "--set", "learning.epochs=10"]
+        if name == "killed":
+            run_killed(words, out, 4, kills=2)
+        else:
+            run(words)
+        content = json.loads((out / "comparison.json").read_text())
+        for row in content["rows"]:
+            del row["cost"]  # seconds and memory
+        results[name] = content["rows"], content["tests"], content["best"]
+        assert left_over(out) == []
+    assert results["killed"] == results["whole"]
+
+
+@pytest.mark.slow
+def test_killed_extraction_gives_the_same_file(tmp_path):
+    for package in NEEDED:
+        pytest.importorskip(package)
+    (tmp_path / "talks").mkdir()
+    for index in range(4):
+        write_recording(tmp_path / "talks" / f"talk{index}.mp4", 1.0 + index / 2)
+        (tmp_path / "talks" / f"talk{index}.txt").write_text("It is good.")
+    files = {}
+    for name in ("killed", "whole"):
+        out = tmp_path / name / "corpus.arrow"
+        out.parent.mkdir()
+        words = ["extract", tmp_path / "talks", "--out", out]
+        if name == "killed":
+            run_killed(words, out, 5, kills=2)
+        else:
+            run(words)
+        files[name] = {path.name: path.read_bytes() for path in out.parent.iterdir()}
+        assert files[name].keys() == {"corpus.arrow", "errors.csv"}
     assert files["killed"] == files["whole"]

@@ -426,6 +426,19 @@ def test_number_of_a_segment_that_is_too_large(data, tmp_path):
     )
 
 
+def test_name_that_is_no_text(data, tmp_path):
+    paths = write_all(tmp_path / "c", data)
+    with h5py.File(paths[1], "a") as file:
+        file[next(iter(file))]["data"].move(MOSI[0], b"\xff\xfe")
+    assert refusal(paths, tmp_path) == (
+        f"{paths[1]}: the name of a video is no UTF-8, b'\\xff\\xfe'.\n"
+        f"  {WHOLE} Fetch or copy it again.{LAYOUTS}"
+    )
+    with h5py.File(paths[2], "a") as file:
+        file.move(next(iter(file)), b"\xff\xfe")
+    assert refusal([paths[2]], tmp_path).startswith(f"{paths[2]}: an HDF5 file with b'\\xff")
+
+
 def test_reading_changes_nothing(data, tmp_path, convert):
     paths = write_all(tmp_path / "c", data)
     before = [Path(path).read_bytes() for path in paths]

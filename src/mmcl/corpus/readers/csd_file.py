@@ -162,7 +162,7 @@ def open_csd(path: Path) -> Iterator[CsdFile]:
         with h5py.File(path, "r") as file:
             root = _root(file)
             if root is None:
-                names = ", ".join(list(file)[:5]) or "nothing"
+                names = ", ".join(map(str, list(file)[:5])) or "nothing"
                 raise DatasetError(
                     f"{path}: an HDF5 file with {names}, but no .csd file of CMU-MultimodalSDK.\n"
                     f"  {_WHOLE}\n  Save its arrays as npz with the names of their splits and "
@@ -170,6 +170,11 @@ def open_csd(path: Path) -> Iterator[CsdFile]:
                 )
             videos: dict[str, list[Entry]] = {}
             for key in root["data"]:
+                if not isinstance(key, str):  # h5py returns it as bytes
+                    raise DatasetError(
+                        f"{path}: the name of a video is no UTF-8, {key!r}.\n"
+                        f"  {_WHOLE} Fetch or copy it again.\n  {LAYOUTS}"
+                    )
                 video = key.partition("[")[0]
                 videos.setdefault(video, []).append(Entry(key, _segment_number(path, key)))
             name = root.name.strip("/")
@@ -208,7 +213,7 @@ def _segment_number(path: Path, key: str) -> int | None:
 def _root(file: h5py.File) -> h5py.Group | None:
     """Return the first group that has a group ``data``, all by links inside the file."""
     for name in file:
-        if isinstance(file.get(name, getlink=True), h5py.HardLink):
+        if isinstance(name, str) and isinstance(file.get(name, getlink=True), h5py.HardLink):
             group = file[name]
             if isinstance(group, h5py.Group):
                 link = group.get("data", getlink=True)
