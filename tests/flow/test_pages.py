@@ -14,6 +14,7 @@ from typer.main import get_command
 
 from mmcl.cli.main import app, main
 from mmcl.cli.show import console
+from mmcl.errors import RunError
 from mmcl.serve.page_files import EXAMPLE_CLIP, EXAMPLE_TRANSCRIPT
 
 ROOT = Path(__file__).parents[2]
@@ -132,6 +133,8 @@ def test_commands_have_these_options():
             command = command.commands[words.pop(0)]
         try:
             command.make_context("mmcl", words).close()
+        except RunError:  # its run is not here
+            continue
         except Exception as fault:
             wrong.append((each, str(fault) or repr(fault)))
     assert wrong == []
