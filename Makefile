@@ -26,6 +26,7 @@ check: $(INSTALLED) docs ## Format, lint, types, import direction and the docume
 
 docs: $(INSTALLED) ## Build the documentation into site/; a broken link or an undocumented name fails
 	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict
+	@echo 'site/index.html opens from the disk; its search needs a server: python3 -m http.server -d site'
 
 dist: $(INSTALLED) ## Build the wheel and the source distribution into dist/
 	rm -rf dist

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ast
 import json
 import re
 import subprocess
@@ -97,18 +98,44 @@ def has_history(commit: str) -> bool:
 
 
 def is_of_this_code(content: Mapping[str, Any], depends: Sequence[str]) -> bool:
-    """Return whether no file that a result depends on has changed since.
+    """Return whether no file that a result depends on has changed since, but in its prose.
 
     The files of its commit are compared with those of the working tree, so that a change counts
-    before it is committed, and one that was taken back does not.
+    before it is committed, and one that was taken back does not. Comments, docstrings and the
+    form of Python code do not count.
     """
     if content.get("uncommitted"):
         return False
-    command = ["git", "diff", "--quiet", content["commit"], "--", *depends]
-    code = subprocess.run(command, cwd=ROOT, check=False).returncode
-    if code > 1:
+    if not has_history(content["commit"]):
         raise RuntimeError(f"git does not know commit {content['commit']}: fetch the history")
-    return code == 0
+    changed = _git("diff", "--name-only", "--no-renames", content["commit"], "--", *depends)
+    return all(_does_the_same(path, content["commit"]) for path in changed.splitlines())
+
+
+def _does_the_same(path: str, commit: str) -> bool:
+    """Return whether a file that has changed since a commit is Python code that does the same."""
+    now = ROOT / path
+    if not path.endswith(".py") or not now.exists() or not _git("ls-tree", commit, "--", path):
+        return False
+    return code_alone(now.read_text()) == code_alone(_git("show", f"{commit}:{path}"))
+
+
+def code_alone(source: str) -> str:
+    """Return Python code without comments and docstrings, in one form, to compare it by."""
+    tree = ast.parse(source)
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Module | ast.ClassDef | ast.FunctionDef | ast.AsyncFunctionDef):
+            # A string that stands alone, also below a constant or a field, is a docstring.
+            node.body = [line for line in node.body if not _is_prose(line)]
+    return ast.dump(tree)
+
+
+def _is_prose(line: ast.stmt) -> bool:
+    return (
+        isinstance(line, ast.Expr)
+        and isinstance(line.value, ast.Constant)
+        and isinstance(line.value.value, str)
+    )
 
 
 def _git(*words: str) -> str:

@@ -165,6 +165,7 @@ def _gates(corpus: str, training: Training, alone: tuple[str, ...]) -> dict[str,
         Variant("calibrated"),
         Variant("soft gate", settings=("policy.kind=task",)),
         Variant("every step kept", settings=("policy.kind=ones",)),
+        *(_one_modality(model.removesuffix("_only")) for model in alone),
         *(Variant(model, model) for model in (*alone, "late_fusion")),
     )
 
@@ -174,6 +175,11 @@ def _gates(corpus: str, training: Training, alone: tuple[str, ...]) -> dict[str,
 
     after = () if training.search is None else (training.search,)
     return {"make": make, "seeds": training.seeds, "after": after}
+
+
+def _one_modality(modality: str) -> Variant:
+    """``calibrated`` with a single modality: does the other one help or hinder it?"""
+    return Variant(f"calibrated, {modality} alone", settings=(f'model.modalities=["{modality}"]',))
 
 
 def _mosi(place: Place) -> dict[str, Any]:

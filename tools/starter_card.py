@@ -23,7 +23,7 @@ a speaker, and gives a score from -3 (very negative) to +3 (very positive).
 
 It is MMCL (`calibrated`) over words and face, behind all-MiniLM-L6-v2 (Apache-2.0, extra
 `media-offline`), of which the starter carries only what fine-tuning changed (LoRA). Made by
-`tools/starter.py` with mmcl {version}.
+`tools/starter.py` when mmcl had the version {version}; later versions carry it unchanged.
 
 ## What it learnt from
 

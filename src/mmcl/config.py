@@ -434,6 +434,14 @@ def _explain(faults: ValidationError, label: str) -> str:
     return "\n".join([f"{label} has {count}", *(f"  {line}" for line in lines)])
 
 
+def _key_in_a_section(name: str) -> str | None:
+    """Return the full key of a setting that was given without its section."""
+    for section, field in Config.model_fields.items():
+        if name in getattr(field.annotation, "model_fields", ()):
+            return f"{section}.{name}"
+    return None
+
+
 def _fault_line(fault: Any) -> str:
     """Return one fault as ``a.b[2]: what is wrong``, with the nearest known name."""
     *above, last = fault["loc"]
@@ -442,6 +450,8 @@ def _fault_line(fault: Any) -> str:
         section: Any = Config
         for part in above:
             section = section.model_fields[part].annotation
+        if not above and (key_in_section := _key_in_a_section(str(last))):
+            return f'{key}: unknown key; did you mean "{key_in_section}"?'
         return f"{key}: unknown key{did_you_mean(str(last), section.model_fields)}"
     if fault["type"] == "literal_error":
         # pydantic names the choices as text: "'a', 'b' or 'c'".

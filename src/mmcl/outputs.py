@@ -5,6 +5,7 @@ from __future__ import annotations
 import errno
 import os
 import shlex
+import shutil
 import socket
 import sys
 import time
@@ -23,7 +24,7 @@ LOCK = ".lock"
 
 
 @contextmanager
-def hold_output(path: Path, *, is_folder: bool = False) -> Iterator[None]:
+def hold_output(path: Path, *, is_folder: bool = False, kept: str = "*") -> Iterator[None]:
     """Context in which this command alone writes an output: probed first, and locked.
 
     Before any work it is certain that the output can be written. What a killed process left of
@@ -33,6 +34,8 @@ def hold_output(path: Path, *, is_folder: bool = False) -> Iterator[None]:
     Args:
         path: The file or folder that the block writes.
         is_folder: Whether it is a folder.
+        kept: Name of the files that are worth keeping if the block fails. A folder that was made
+            here and holds none of them is removed then, so that it is in nobody's way.
 
     Raises:
         BusyError: If another command writes it now.
@@ -58,12 +61,25 @@ def hold_output(path: Path, *, is_folder: bool = False) -> Iterator[None]:
     try:
         remove_unfinished(folder, "" if is_folder else f"{path.name}.")
         yield
+    except Exception:
+        if is_folder and folder in new and not any(p.is_file() for p in folder.rglob(kept)):
+            _empty(folder, besides=name)
+        raise
     finally:
         name.unlink(missing_ok=True)
         lock.close()
         with suppress(OSError):  # something was written into it
             for place in new:
                 place.rmdir()
+
+
+def _empty(folder: Path, *, besides: Path) -> None:
+    """Remove what a folder holds, besides one file."""
+    for path in folder.iterdir():
+        if path.is_dir():
+            shutil.rmtree(path, ignore_errors=True)
+        elif path != besides:
+            path.unlink(missing_ok=True)
 
 
 def _is_further_process() -> bool:

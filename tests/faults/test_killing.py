@@ -67,7 +67,7 @@ def test_killed_search_draws_the_same_trials(home, tmp_path):
         out = tmp_path / name / "search"
         out.parent.mkdir()
         words = ["tune", home / "planted.arrow", "--out", out, "--trials", "4", "--seeds", "1"]
-        words += ["--set", "learning.epochs=2"]
+        words += ["--set", "learning.epochs=2", "--set", "runtime.threads=1"]
         if name == "killed":
             run_killed(words, out, 2, kills=2)
         else:
@@ -102,6 +102,7 @@ def test_killed_comparison_has_the_same_table(home, tmp_path):
         out.parent.mkdir()
         words = ["compare", home / "planted.arrow", "--out", out, "--models", "text_only"]
         words += ["--seeds", "2", "--workers", "1", "--set", "learning.epochs=10"]
+        words += ["--set", "runtime.threads=1"]
         if name == "killed":
             run_killed(words, out, 4, kills=2)
         else:

@@ -42,12 +42,12 @@ COMMANDS = {
     "robustness": ("robustness run planted.arrow --out {}", True),
     "explain": ("explain run planted.arrow --out {}", True),
     "demo": ("demo --quick --out {}", True),
-    "extract": ("extract planted.arrow --out {}", False),
+    "extract": ("extract planted.arrow --out {}.arrow", False),
     "predict": ("predict run planted.arrow --out {}.csv", False),
     "export": ("export run --out {}.onnx", False),
     "report": ("report run --out {}.html", False),
-    "plant": ("corpus plant {} --train 8", False),
-    "convert": ("corpus convert planted.arrow {}", False),
+    "plant": ("corpus plant {}.arrow --train 8", False),
+    "convert": ("corpus convert planted.arrow {}.arrow", False),
 }
 
 
@@ -86,11 +86,11 @@ def test_output_is_probed_before_the_work(home, tmp_path, name, capsys, monkeypa
 
 def test_output_is_free_again_when_its_command_has_ended(tmp_path, capsys):
     for _ in range(2):
-        code, err = call(capsys, f"corpus plant {tmp_path / 'out'} --train 8")
+        code, err = call(capsys, f"corpus plant {tmp_path / 'out.arrow'} --train 8")
         assert (code, err) == (0, "")
-    with hold_output(tmp_path / "out"):
+    with hold_output(tmp_path / "out.arrow"):
         pass
-    assert os.listdir(tmp_path) == ["out"]
+    assert os.listdir(tmp_path) == ["out.arrow"]
 
 
 def test_two_tunes_at_once_and_the_second_goes_on_when_the_first_was_killed(home, tmp_path, capsys):

@@ -4,6 +4,7 @@ import csv
 import json
 import os
 import re
+from importlib import metadata
 
 import pyarrow.parquet as pq
 import pytest
@@ -162,8 +163,7 @@ def test_train_takes_a_file_and_a_variant(folder, run, small):
         pytest.param(
             ["evaluate", "nothing"],
             1,
-            "RunError: nothing: not a run folder (no run.json in it).\n"
-            "  Make one: mmcl train CORPUS --out nothing\n",
+            "RunError: nothing: no such run folder.\n  Make one: mmcl train CORPUS --out nothing\n",
             id="no-run",
         ),
         pytest.param(
@@ -269,6 +269,44 @@ def test_help_of_all(run):
     assert "Exit codes: 0 done, 1 failed, 2 wrong usage, 143 stopped by SIGTERM." in out
 
 
+def test_version_and_short_help(run):
+    assert run("--version") == (0, f"mmcl {metadata.version('mmcl')}\n", "")
+    for words in ([], ["train"], ["corpus", "plant"]):
+        assert run(*words, "-h") == run(*words, "--help")
+
+
+@pytest.mark.parametrize("command", [["evaluate"], ["serve"], ["export"], ["push", "./new"]])
+def test_recording_or_file_is_no_run(folder, run, command):
+    (folder / "clip.mp4").touch()
+    name, *others = command
+    assert run(name, "clip.mp4", *others[::-1]) == (
+        1,
+        "",
+        "RunError: clip.mp4: a recording, not a run folder.\n"
+        "  To predict it: mmcl predict clip.mp4\n",
+    )
+    assert run(name, "planted.arrow", *others) == (
+        1,
+        "",
+        "RunError: planted.arrow: a file, not a run folder.\n"
+        "  Expected the folder that mmcl train --out has made.\n",
+    )
+
+
+def test_corpus_without_labels_is_not_scored(folder, run):
+    settings = PlantSettings(train=24, valid=8, test=8)
+    unknown = {"label": None, "planted": None}
+    clips = (clip.model_copy(update=unknown) for clip in plant_clips(settings))
+    card = plant_card(settings).model_copy(update={"recipe": {}})
+    write_corpus(folder / "new.arrow", card, clips)
+    assert run("evaluate", "run", "--corpus", "new.arrow") == (
+        1,
+        "",
+        "DatasetError: new.arrow: no clip in valid or test has a label, so there is nothing to "
+        "score.\n  To predict its clips: mmcl predict run new.arrow --out scores.csv\n",
+    )
+
+
 def test_debug_shows_the_traceback(folder):
     with pytest.raises(ConfigError, match='unknown key; did you mean "model"'):
         main(["--debug", "train", "planted.arrow", "--out", "new", "--set", "modl.width=1"])
@@ -289,3 +327,57 @@ def test_interrupt_is_a_failure_without_a_traceback(folder, run, monkeypatch, sm
     monkeypatch.undo()
     monkeypatch.chdir(folder)
     assert run("train", "planted.arrow", "--out", "new", "--resume", *small)[0] == 0
+
+
+# ---------------------------------------------------------------- folders of results
+
+
+@pytest.mark.parametrize("command", ["train", "compare", "ablate", "tune"])
+def test_corpus_that_cannot_be_learnt_from_leaves_no_folder(folder, run, command):
+    (folder / "reviews.csv").write_text("text\na good film\na bad film\n")
+    assert run(command, "reviews.csv", "--out", "new/run") == (
+        1,
+        "",
+        'DatasetError: reviews.csv: not fit for training: no clip is in the split "train"; '
+        'no clip is in the split "valid".\n'
+        "  there are no labels and no column names the split: all clips are in test\n"
+        "  Training learns from labelled clips in train, and chooses the epoch by those in "
+        "valid.\n"
+        '  A table needs a column "label", and "split" with train, valid and test; or '
+        '"video_id",\n'
+        "  by which whole recordings are split.\n"
+        "  See what there is: mmcl corpus describe reviews.csv\n",
+    )
+    code, _, err = run(command, "bare.arrow", "--out", "new/run")
+    assert code == 1
+    assert 'no clip of the split "train" has a label (clips: 24)' in err
+    assert not (folder / "new").exists()
+
+
+def test_failed_training_leaves_no_folder(folder, run, small):
+    words = ("train", "planted.arrow", "--out", "new", *small)
+    code, _, err = run(*words, "--set", "text.encoder=/nowhere")
+    assert code == 1, err
+    assert not (folder / "new").exists()
+    assert run(*words)[0] == 0
+
+
+@pytest.mark.parametrize(
+    ("file", "kind", "commands"),
+    [
+        ("run.json", "a training run", ["compare", "ablate", "tune"]),
+        ("comparison.json", "a comparison", ["train", "tune"]),
+        ("search.json", "a search for settings", ["train", "compare", "ablate"]),
+    ],
+)
+def test_results_of_two_commands_are_not_mixed(folder, run, file, kind, commands):
+    (folder / "old").mkdir()
+    (folder / "old" / file).write_text("{}")
+    for command in commands:
+        assert run(command, "planted.arrow", "--out", "old") == (
+            1,
+            "",
+            f"RunError: old: holds {kind} already; nothing was changed.\n"
+            "  Give a new folder: --out\n",
+        )
+    assert os.listdir(folder / "old") == [file]

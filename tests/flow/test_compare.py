@@ -11,7 +11,9 @@ import time
 import numpy as np
 import pytest
 
+from mmcl.cli.compare import _print_result
 from mmcl.cli.main import main
+from mmcl.cli.show import PlainConsole, format_summary
 from mmcl.corpus.plant import PlantSettings, plant_card, plant_clips
 from mmcl.corpus.store import open_corpus, write_corpus
 from mmcl.errors import DatasetError, RunError, TrainingError
@@ -103,6 +105,20 @@ def test_tables_say_what_the_file_says(compared):
             for row in content["rows"]
         )
     assert "calibrated" in (compared / "c/report.html").read_text()
+
+
+@pytest.mark.parametrize("width", [40, 80, 200])
+def test_printed_numbers_are_never_cut(compared, capsys, monkeypatch, width):
+    monkeypatch.setattr("mmcl.cli.show.console", PlainConsole(width=width))
+    content = _content(compared)
+    _print_result(content, compared / "c")
+    out = capsys.readouterr().out
+    for row in content["rows"]:
+        for key in content["metrics"]:
+            assert format_summary(row["test"].get(key)) in out
+    tables = out.split("mean ± s.d.")[1:]
+    assert "…" not in "".join(tables)
+    assert len(tables) == 1 if width == 200 else len(tables) > 1
 
 
 def test_same_command_trains_nothing_again(compared, small, capsys):

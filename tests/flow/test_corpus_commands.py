@@ -8,6 +8,7 @@ import pickle
 
 import h5py
 import numpy as np
+import pyarrow as pa
 import pytest
 
 from mmcl.cli.main import main
@@ -389,8 +390,8 @@ def test_wrong_usage(capsys, folder, words, named):
         ),
         (
             ("a.pkl", "kept.csd"),
-            "kept.csd: the file exists and is no corpus; it would be replaced.\n"
-            "  Expected a new name, or a corpus to replace. If it is to be read: "
+            "2 paths without --out: it is not certain which file to write.\n"
+            "  Expected SRC DST, or one or more SRC and --out DST: "
             "mmcl corpus convert a.pkl kept.csd --out corpus.arrow",
         ),
         (
@@ -446,3 +447,62 @@ def test_help_shows_examples(capsys, command):
     code, out, err = run(capsys, command, "--help")
     assert (code, err) == (0, "")
     assert f"Examples:\n    mmcl corpus {command} " in out
+
+
+@pytest.mark.parametrize(
+    ("words", "target"),
+    [
+        (("convert", "mosi.pkl"), "kept.arrow"),
+        (("convert", "mosi.pkl", "--out"), "kept.arrow"),
+        (("plant",), "kept.arrow"),
+    ],
+)
+@pytest.mark.parametrize("table", [True, False])
+def test_corpus_replaces_no_other_file(content, capsys, folder, words, target, table):
+    save(content)
+    # The first is an Arrow file that another program wrote.
+    if table:
+        arrow = pa.table({"text": ["mine"]})
+        with pa.ipc.new_file(target, arrow.schema) as file:
+            file.write_table(arrow)
+    else:
+        (folder / target).write_text("mine")
+    before = (folder / target).read_bytes()
+    assert run(capsys, *words, target) == (
+        2,
+        "",
+        "UsageError: kept.arrow: the file exists and is no corpus; it would be replaced.\n"
+        "  Expected a new name, or a corpus to replace.\n",
+    )
+    assert (folder / target).read_bytes() == before
+
+
+@pytest.mark.parametrize("words", [("convert", "mosi.pkl"), ("plant",)])
+@pytest.mark.parametrize(("target", "better"), [("new/x.csv", "new/x.arrow"), ("x", "x.arrow")])
+def test_corpus_is_written_under_the_name_of_a_corpus_alone(
+    content, capsys, folder, words, target, better
+):
+    save(content)
+    assert run(capsys, *words, target) == (
+        2,
+        "",
+        f"UsageError: {target}: a corpus is an Arrow file, so its name must end in .arrow.\n"
+        f"  Give it such a name: {better}\n",
+    )
+    assert os.listdir(folder) == ["mosi.pkl"]
+
+
+def test_corpus_is_not_converted_into_itself(content, capsys, folder):
+    save(content)
+    assert run(capsys, "convert", "mosi.pkl", "mosi.arrow")[0] == 0
+    os.symlink("mosi.arrow", "other.arrow")
+    before = (folder / "mosi.arrow").read_bytes()
+    for target in ("mosi.arrow", "other.arrow"):
+        assert run(capsys, "convert", "mosi.arrow", target, "--dtype", "float16") == (
+            2,
+            "",
+            f"UsageError: {target}: the command reads this, so it cannot write it as well; "
+            "nothing was changed.\n  Give the output another name.\n",
+        )
+    assert (folder / "mosi.arrow").read_bytes() == before
+    assert run(capsys, "plant", "mosi.arrow", "--train", "8")[0] == 0  # another corpus

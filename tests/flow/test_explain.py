@@ -80,6 +80,5 @@ def test_no_run_is_told(run):
     code, out, err = run("nowhere", "planted.arrow")
     assert (code, out) == (1, "")
     assert err == (
-        "RunError: nowhere: not a run folder (no run.json in it).\n"
-        "  Make one: mmcl train CORPUS --out nowhere\n"
+        "RunError: nowhere: no such run folder.\n  Make one: mmcl train CORPUS --out nowhere\n"
     )

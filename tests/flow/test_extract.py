@@ -360,3 +360,30 @@ def test_real_recordings_become_a_corpus(grid, run):
         assert clip.features["vision"].any(axis=1).mean() > 0.5
     assert "two/gone" in err
     assert "per second of media" in out
+
+
+def test_recording_and_other_files_are_kept(fake, run, folder):
+    for name in ("talk.mp4", "table.csv", "kept.arrow", "errors.csv"):
+        (folder / name).write_text("mine")
+    for name in ("talk.mp4", "table.csv"):
+        better = Path(name).with_suffix(".arrow")
+        assert run("talk.mp4", "--out", name) == (
+            2,
+            "",
+            f"UsageError: {name}: a corpus is an Arrow file, so its name must end in .arrow.\n"
+            f"  Give it such a name: {better}\n",
+        )
+    assert run("talk.mp4", "--out", "kept.arrow") == (
+        2,
+        "",
+        "UsageError: kept.arrow: the file exists and is no corpus; it would be replaced.\n"
+        "  Expected a new name, or a corpus to replace.\n",
+    )
+    assert run("talk.mp4", "--out", "new.arrow") == (
+        2,
+        "",
+        "UsageError: errors.csv: the list of what fails would replace it, and mmcl did not make "
+        "it.\n  Give a corpus in another folder: --out CORPUS\n",
+    )
+    assert {path.read_text() for path in folder.iterdir()} == {"mine"}
+    assert len(list(folder.iterdir())) == 4

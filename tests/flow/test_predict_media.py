@@ -208,8 +208,38 @@ def test_predictions_do_not_depend_on_the_output(folder, run):
         pytest.param(
             ["extracted", "planted.arrow"],
             2,
-            "UsageError: predictions of a corpus need a file: --out with .csv, .jsonl, .parquet\n",
+            "UsageError: planted.arrow: by its ending it is no recording, and predictions of a "
+            "corpus or of a table of texts need a file.\n"
+            "  Give one: --out with .csv, .jsonl, .parquet\n",
             id="corpus-without-out",
+        ),
+        pytest.param(
+            ["clip"],
+            2,
+            "UsageError: clip: no such file.\n"
+            "  Expected a recording, a corpus, or a table of texts.\n",
+            id="nothing",
+        ),
+        pytest.param(
+            ["film.MP4", "extracted"],
+            2,
+            'UsageError: "extracted" is a run, and the run comes first: '
+            "mmcl predict extracted film.MP4\n",
+            id="other-order",
+        ),
+        pytest.param(
+            ["film.MP4", "planted.arrow"],
+            1,
+            "RunError: film.MP4: a recording, not a run folder.\n"
+            "  To predict it: mmcl predict film.MP4\n",
+            id="recording-as-run",
+        ),
+        pytest.param(
+            ["https://example.org/talk.mp4"],
+            2,
+            "UsageError: https:/example.org/talk.mp4: addresses on the net are not read.\n"
+            "  Download the file, and give its path: mmcl predict talk.mp4\n",
+            id="address",
         ),
         pytest.param(
             ["extracted", "planted.arrow", "--out", "new.srt"],
@@ -256,3 +286,26 @@ def test_mistakes_are_named_and_nothing_is_left(folder, run, words, code, messag
     assert run("predict", *words) == (code, "", message)
     assert not list(folder.glob("new*"))
     assert FakeExtractor.asked == []
+
+
+@pytest.mark.parametrize("option", ["--out", "--means"])
+def test_transcript_is_kept(folder, run, option):
+    (folder / "words.csv").write_text("text\nmine\n")
+    words = ("predict", "extracted", "film.MP4", "--transcript", "words.csv")
+    assert run(*words, option, "words.csv") == (
+        2,
+        "",
+        "UsageError: words.csv: the command reads this, so it cannot write it as well; "
+        "nothing was changed.\n  Give the output another name.\n",
+    )
+    assert (folder / "words.csv").read_text() == "text\nmine\n"
+
+
+def test_outputs_of_one_recording_have_names_of_their_own(folder, run):
+    words = ("predict", "extracted", "film.MP4", "--out", "a.csv", "--means", folder / "a.csv")
+    assert run(*words) == (
+        2,
+        "",
+        "UsageError: two outputs have one name; give each another: --out, --means, --plot\n",
+    )
+    assert not (folder / "a.csv").exists()

@@ -4,7 +4,7 @@ import pytest
 import typer
 from typer.testing import CliRunner
 
-from mmcl.cli.options import release_outputs
+from mmcl.cli.options import releasing_outputs
 from mmcl.cli.report import report_command
 from mmcl.errors import RunError
 from mmcl.explain.report import is_report
@@ -25,10 +25,8 @@ def call():
     app.command()(report_command)
 
     def run(*words):
-        try:
+        with releasing_outputs():  # as the program does
             return CliRunner().invoke(app, list(map(str, words)), catch_exceptions=False)
-        finally:
-            release_outputs()  # as the program does
 
     return run
 

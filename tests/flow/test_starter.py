@@ -153,3 +153,37 @@ def test_service_without_a_run_serves_the_starter(folder, run, monkeypatch):
     assert out.splitlines()[:2] == [starter_notice(load_starter()), "Serving starter"]
     assert served == ["starter"]
     assert "Serving starter" in run("serve", "starter", "--port", "0")[1]
+
+
+@pytest.mark.parametrize(
+    ("source", "out"),
+    [
+        ("reviews.csv", "reviews.csv"),
+        ("reviews.csv", "linked.csv"),
+        ("tables", "tables/train.csv"),
+    ],
+)
+def test_reviews_are_kept(folder, run, source, out):
+    (folder / "linked.csv").symlink_to("reviews.csv")
+    (folder / "tables").mkdir()
+    for name in ("train.csv", "test.csv"):
+        (folder / "tables" / name).write_text("text,label\nthe film was good,1.0\n")
+    before = (folder / out).read_text()
+    assert run("predict", source, "--out", out) == (
+        2,
+        "",
+        f"UsageError: {out}: the command reads this, so it cannot write it as well; "
+        "nothing was changed.\n  Give the output another name.\n",
+    )
+    assert (folder / out).read_text() == before
+    (folder / "scores.csv").write_text("of last week")
+    assert run("predict", source, "--out", "scores.csv")[0] == 0
+
+
+def test_predictions_of_a_run_are_kept(folder, run, tmp_path):
+    path = load_starter().folder / "predictions.parquet"
+    before = path.read_bytes()
+    code, _, err = run("predict", "reviews.csv", "--out", path)
+    assert code == 2
+    assert "cannot write it as well" in err
+    assert path.read_bytes() == before

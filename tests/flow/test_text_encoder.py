@@ -11,6 +11,7 @@ from fakes.tiny_bert import text_corpus, tiny_bert
 from mmcl.cli.main import main
 from mmcl.config import model_names
 from mmcl.corpus.check import corpus_clips
+from mmcl.corpus.plant import PlantSettings, plant_card, plant_clips
 from mmcl.corpus.schema import Word
 from mmcl.corpus.store import write_corpus
 from mmcl.models.words import WordEncoder
@@ -96,8 +97,8 @@ def test_seeds_side_by_side_equal_those_one_after_the_other(place, tmp_path):
 
 
 def test_corpus_without_words_is_refused(place, tmp_path, capsys):
-    corpus = mmcl.plant_corpus()
-    write_corpus(tmp_path / "planted.arrow", corpus.card, corpus.every_clip().clips())
+    settings = PlantSettings(train=20, valid=10, test=10)
+    write_corpus(tmp_path / "planted.arrow", plant_card(settings), plant_clips(settings))
     command = ["train", str(tmp_path / "planted.arrow"), "--out", str(tmp_path / "run")]
     assert main([*command, "--set", f"text.encoder={place[1]}", "--set", "text.max_tokens=24"]) == 1
     assert "no clip keeps its words, and text.encoder reads them" in capsys.readouterr().err

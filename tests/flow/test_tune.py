@@ -5,7 +5,7 @@ import json
 import pytest
 import typer
 
-from mmcl.cli.options import release_outputs
+from mmcl.cli.options import releasing_outputs
 from mmcl.cli.tune import tune_command
 from mmcl.config import resolve_config
 from mmcl.corpus.plant import PlantSettings, plant_card, plant_clips
@@ -36,10 +36,8 @@ def folder(tmp_path, monkeypatch):
 def call(capsys):
     def run(*words):
         capsys.readouterr()
-        try:
+        with releasing_outputs():  # as the program does
             app([str(word) for word in words], standalone_mode=False)
-        finally:
-            release_outputs()  # as the program does
         printed = capsys.readouterr()
         return printed.out, printed.err
 

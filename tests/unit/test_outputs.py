@@ -94,6 +94,30 @@ def test_new_folder_is_removed_if_nothing_was_written(tmp_path):
     assert os.listdir(tmp_path) == ["kept"]
 
 
+@pytest.mark.parametrize("trained", [True, False])
+def test_new_folder_is_removed_if_the_command_failed_before_an_epoch(tmp_path, trained):
+    folder = tmp_path / "new" / "run"
+
+    def fail():
+        (folder / "seed-1").mkdir()
+        (folder / "run.json").touch()
+        if trained:
+            (folder / "seed-1" / "history.csv").touch()
+        raise RunError("the encoder is not there")
+
+    with pytest.raises(RunError), hold_output(folder, is_folder=True, kept="history.csv"):
+        fail()
+    assert (tmp_path / "new").exists() == trained
+    assert (folder / "run.json").exists() == trained
+
+
+def test_folder_that_was_there_keeps_its_files_if_the_command_failed(tmp_path):
+    (tmp_path / "mine").touch()
+    with pytest.raises(RunError), hold_output(tmp_path, is_folder=True, kept="history.csv"):
+        raise RunError("the encoder is not there")
+    assert os.listdir(tmp_path) == ["mine"]
+
+
 def test_further_processes_of_a_training_leave_the_lock_to_the_first(tmp_path, monkeypatch):
     with hold_output(tmp_path, is_folder=True):
         monkeypatch.setenv("LOCAL_RANK", "1")

@@ -38,6 +38,19 @@ def test_a_result_is_older_once_a_file_it_depends_on_has_changed(history):
     assert head.endswith(pages.OLDER)
 
 
+@pytest.mark.parametrize(
+    ("after", "same"),
+    [
+        ('"""Says more."""\n\n\ndef f(x):\n    """Twice."""\n    return 2 * x  # doubled\n', True),
+        ("def f(x):\n    return 3 * x\n", False),
+        ('def f(x):\n    return 2 * x\n\n\nNAME = "Says."\n', False),
+    ],
+)
+def test_prose_alone_does_not_make_a_result_older(after, same):
+    before = '"""Says."""\n\ndef f(x):\n    return 2*x\n'
+    assert (kept.code_alone(after) == kept.code_alone(before)) is same
+
+
 def test_every_kept_result_has_a_step_and_every_step_a_table():
     texts = [path.read_text() for path in pages.RESULTS.glob("*.md")]
     tables = set(re.findall(r"<!-- table:([\w-]+) -->", "".join(texts)))

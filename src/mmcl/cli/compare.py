@@ -10,14 +10,15 @@ from typing import Annotated, Any
 
 import typer
 
-from mmcl.cli.options import CorpusArgument, EngineOption, hold_output
+from mmcl.cli.options import CorpusArgument, EngineOption, hold_output, refuse_other_results
 from mmcl.cli.report import write_report
-from mmcl.cli.train import fitting_workers, live_table, preset_for, read_seeds
+from mmcl.cli.train import check_learnable, fitting_workers, live_table, preset_for, read_seeds
 from mmcl.errors import UsageError
 from mmcl.pool import Engine, check_workers
 
 __all__ = ["ablate_command", "compare_command"]
 
+MARGINS = 3  # characters around a column of a table
 _Out = Annotated[Path, typer.Option(help="Folder of the comparison.")]
 _Seeds = Annotated[str, typer.Option(help="Number of seeds (3 means 1, 2, 3), or a list: 4,7,9.")]
 _Metrics = Annotated[
@@ -63,10 +64,12 @@ def compare_command(
 
       mmcl compare planted.arrow --models mult,tfn --reference mult --metrics mae,corr --out c
     """
-    from mmcl.runs.comparison import model_entries, prepare_corpus
+    from mmcl.runs.comparison import COMPARISON, model_entries, prepare_corpus
 
-    hold_output(out, is_folder=True)
+    refuse_other_results(out, COMPARISON)
+    hold_output(out, inputs=[corpus], is_folder=True)
     loaded, path = prepare_corpus(corpus, out)
+    check_learnable(corpus, loaded)
     source = config or preset_for(loaded.card)
     entries, notes = model_entries(
         _split_names(models), loaded.card, source=source, overrides=overrides or []
@@ -108,10 +111,12 @@ def ablate_command(
       mmcl ablate planted.arrow --only "DDPG,RLOO" --seeds 5 --out runs/policies
     """
     from mmcl.runs.ablation import ablation_entries, modalities_left_out
-    from mmcl.runs.comparison import prepare_corpus
+    from mmcl.runs.comparison import COMPARISON, prepare_corpus
 
-    hold_output(out, is_folder=True)
+    refuse_other_results(out, COMPARISON)
+    hold_output(out, inputs=[corpus], is_folder=True)
     loaded, path = prepare_corpus(corpus, out)
+    check_learnable(corpus, loaded)
     source = config or preset_for(loaded.card)
     entries = ablation_entries(
         loaded.card, source=source, overrides=overrides or [], names=_split_names(only)
@@ -185,31 +190,64 @@ def _num_workers(workers: int | None, engine: Engine) -> int:
     return workers or os.cpu_count() or 1
 
 
+def _heading(key: str) -> str:
+    """Return the name of a metric on two lines, so that more metrics fit side by side."""
+    return key.replace("_", "\n", 1)
+
+
+def _column(content: dict[str, Any], key: str) -> list[str]:
+    """Return a metric of every row, with a dagger where it differs from the reference."""
+    from mmcl.cli.show import format_summary
+
+    # "better" names the better row of a significant difference, and is null otherwise.
+    differ = {test["name"] for test in content["tests"] if test["better"] and test["metric"] == key}
+    # Two spaces where a dagger is missing keep the numbers aligned.
+    return [
+        format_summary(row["test"].get(key)) + (" †" if row["name"] in differ else "  ")
+        for row in content["rows"]
+    ]
+
+
+def _keys_that_fit(columns: dict[str, list[str]], room: int) -> list[list[str]]:
+    """Return the metrics of each table, so that no table is wider than the terminal.
+
+    Args:
+        columns: The cells of every metric.
+        room: Characters of a line beside the names of the models.
+    """
+    tables: list[list[str]] = []
+    used = 0
+    for key, cells in columns.items():
+        width = max(map(len, [*_heading(key).splitlines(), *cells])) + MARGINS
+        if not tables or used + width > room:
+            tables.append([])
+            used = 0
+        tables[-1].append(key)
+        used += width
+    return tables
+
+
 def _print_result(content: dict[str, Any], out: Path) -> None:
     """Print the table, the notes and the paths of the results."""
     from rich import box
     from rich.table import Table
 
-    from mmcl.cli.show import console, format_summary
+    from mmcl.cli.show import console
 
     count = len(content["seeds"])
     title = f"{content['corpus']['name']}, test split, {count} seed{'s' * (count != 1)}"
     caption = f"† differs from {content['reference']} (bootstrap over seeds and clips, Holm, .05)"
-    table = Table(title=f"{title} (mean ± s.d.)", caption=caption, box=box.SIMPLE)
-    table.add_column("model", no_wrap=True)
-    for key in content["metrics"]:
-        # Names on two lines, so that more metrics fit into 80 columns.
-        table.add_column(key.replace("_", "\n", 1), justify="right")
-    # "better" names the better row of a significant difference, and is null otherwise.
-    differ = {(t["name"], t["metric"]) for t in content["tests"] if t["better"]}
-    for row in content["rows"]:
-        # Two spaces where a dagger is missing keep the numbers aligned.
-        cells = [
-            format_summary(row["test"].get(key)) + (" †" if (row["name"], key) in differ else "  ")
-            for key in content["metrics"]
-        ]
-        table.add_row(row["name"], *cells)
-    console.print(table)
+    names = [row["name"] for row in content["rows"]]
+    columns = {key: _column(content, key) for key in content["metrics"]}
+    # A terminal that is too narrow for all metrics shows them in several tables.
+    for keys in _keys_that_fit(columns, console.width - max(map(len, names)) - MARGINS):
+        table = Table(title=f"{title} (mean ± s.d.)", caption=caption, box=box.SIMPLE)
+        table.add_column("model", no_wrap=True)
+        for key in keys:
+            table.add_column(_heading(key), justify="right", no_wrap=True)
+        for name, *cells in zip(names, *(columns[key] for key in keys), strict=True):
+            table.add_row(name, *cells)
+        console.print(table)
     for note in content["notes"]:
         console.print(f"note: {note}", markup=False)
     report = write_report(out)

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
-from mmcl.cli.options import hold_output
+from mmcl.cli.options import CORPUS_ENDING, hold_corpus
 from mmcl.errors import UsageError
 from mmcl.plain import without_controls
 from mmcl.types import TaskKind
@@ -107,10 +107,11 @@ def convert(
     """
     from mmcl.cli.show import print_card, print_notes
     from mmcl.corpus.readers import convert_corpus
+    from mmcl.corpus.readers.csd import parse_source
 
     sources, target = _sources_and_target(paths, out)
     names = _renaming(rename or ())
-    hold_output(target)
+    hold_corpus(target, inputs=[parse_source(source).path for source in sources])
     with _progress(f"reading {' '.join(sources)}") as progress:
         card = convert_corpus(
             sources,
@@ -149,8 +150,8 @@ def _sources_and_target(paths: list[str], out: Path | None) -> tuple[list[str], 
     """
     if out is not None:
         return paths, out
-    if len(paths) == 2:
-        _refuse_to_replace(paths)
+    # A file that exists and has no corpus's name may have been meant as a second source.
+    if len(paths) == 2 and (paths[1].endswith(CORPUS_ENDING) or not Path(paths[1]).exists()):
         return paths[:1], Path(paths[1])
     given = "one path" if len(paths) == 1 else f"{len(paths)} paths"
     raise UsageError(
@@ -158,23 +159,6 @@ def _sources_and_target(paths: list[str], out: Path | None) -> tuple[list[str], 
         "  Expected SRC DST, or one or more SRC and --out DST: "
         f"mmcl corpus convert {' '.join(paths)} --out corpus.arrow"
     )
-
-
-def _refuse_to_replace(paths: list[str]) -> None:
-    """Refuse to write a corpus over a file that may have been meant as a second source.
-
-    Raises:
-        UsageError: If the last path is a file with content that is no corpus.
-    """
-    from mmcl.corpus.store import is_corpus_file
-
-    last = Path(paths[-1])
-    if last.is_file() and last.stat().st_size and not is_corpus_file(last):
-        raise UsageError(
-            f"{last}: the file exists and is no corpus; it would be replaced.\n"
-            "  Expected a new name, or a corpus to replace. If it is to be read: "
-            f"mmcl corpus convert {' '.join(paths)} --out corpus.arrow"
-        )
 
 
 def _renaming(pairs: Sequence[str]) -> dict[str, str]:
@@ -296,7 +280,7 @@ def plant(
         widths=widths,
     )
     card = plant_card(settings)
-    hold_output(target)
+    hold_corpus(target, inputs=[])
     with _progress(f"planting {target}") as progress:
         # Clips are made one at a time and written at once: few are in memory.
         clips = progress(plant_clips(settings), train + valid + test)

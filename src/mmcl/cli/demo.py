@@ -56,7 +56,7 @@ def demo_command(
 
       mmcl demo --quick --out /tmp/demo
     """
-    hold_output(out, is_folder=True)
+    hold_output(out, inputs=[], is_folder=True)
     run_demo(out, make_plan(quick=quick))
 
 

@@ -8,6 +8,7 @@ from typing import Annotated
 import typer
 
 from mmcl.cli.options import RunArgument
+from mmcl.errors import DatasetError
 
 __all__ = ["evaluate_command"]
 
@@ -38,6 +39,12 @@ def evaluate_command(
     opened = run_or_starter(run)
     # Training has saved the scores on its own corpus.
     report = opened.metrics if corpus is None else opened.evaluate(read_corpus(corpus))
+    summaries = [*report["valid"].values(), *report["test"].values()]
+    if corpus is not None and all(summary["mean"] is None for summary in summaries):
+        raise DatasetError(
+            f"{corpus}: no clip in valid or test has a label, so there is nothing to score.\n"
+            f"  To predict its clips: mmcl predict {run} {corpus} --out scores.csv"
+        )
     if as_json:
         typer.echo(json.dumps(report, indent=2))
         return

@@ -68,7 +68,7 @@ def explain_command(
     folder = run / "explanation" if out is None else out
     options = ["--split", split, "--clips", str(clips), "--out", str(folder)]
     opened, loaded = run_or_starter(run), read_corpus(corpus)
-    hold_output(folder, is_folder=True)
+    hold_output(folder, inputs=[run, corpus], is_folder=True)
     with training_progress() as progress:
         content = explain(
             opened,

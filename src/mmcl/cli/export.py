@@ -56,7 +56,7 @@ def export_command(
     if chosen not in opened.seeds:
         raise UsageError(f"--seed must be one of {list(opened.seeds)}, those of {run}, got {seed}")
     target = out or run / f"seed-{chosen}" / "model.onnx"
-    hold_output(target)
+    hold_output(target, inputs=[run])
     difference = export_onnx(opened.model(chosen), target).difference
     batches = f"{', '.join(map(str, BATCHES[:-1]))} and {BATCHES[-1]}"
     typer.echo(f"{target}: equal to torch within {difference:.0e}, in batches of {batches}")

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
-from mmcl.cli.options import EngineOption, hold_output
+from mmcl.cli.options import EngineOption, hold_corpus
 from mmcl.errors import UsageError
 from mmcl.pool import check_workers
 
@@ -100,7 +100,8 @@ def extract_command(
     check_workers(workers, engine)
     if task == "classes" and label_range is not None:
         raise UsageError("--label-range is the range of scores; --task classes has none")
-    hold_output(out)
+    hold_corpus(out, inputs=sources)
+    _refuse_foreign_errors(out)
     gathered = gather(
         sources, kind=task, label_range=_checked_range(label_range), language=language
     )
@@ -123,6 +124,23 @@ def extract_command(
     _print_outcome(outcome, out)
     if timings:
         _print_timings(outcome)
+
+
+def _refuse_foreign_errors(out: Path) -> None:
+    """Refuse to write the list of failures over a file that no extraction made.
+
+    Raises:
+        UsageError: If there is such a file beside the corpus.
+    """
+    from mmcl.media.batch import is_list_of_errors
+    from mmcl.media.folders.leftovers import ERRORS
+
+    errors = out.with_name(ERRORS)
+    if errors.exists() and not is_list_of_errors(errors):
+        raise UsageError(
+            f"{errors}: the list of what fails would replace it, and mmcl did not make it.\n"
+            "  Give a corpus in another folder: --out CORPUS"
+        )
 
 
 def _text_model(name: str | None, language: str | None) -> str | None:

@@ -9,6 +9,7 @@ import threading
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from functools import cache
+from importlib import metadata
 from types import FrameType
 from typing import Any
 
@@ -24,7 +25,7 @@ from mmcl.cli.explain import explain_command
 from mmcl.cli.export import export_command
 from mmcl.cli.extract import extract_command
 from mmcl.cli.lint_table import lint_table_command
-from mmcl.cli.options import release_outputs
+from mmcl.cli.options import releasing_outputs
 from mmcl.cli.predict import predict_command
 from mmcl.cli.push import push_command
 from mmcl.cli.report import report_command
@@ -46,10 +47,8 @@ class _Program(TyperGroup):
     """Group of all commands; it releases the outputs of a command that has ended."""
 
     def invoke(self, ctx: Any) -> Any:
-        try:
+        with releasing_outputs():
             return super().invoke(ctx)
-        finally:
-            release_outputs()
 
 
 app = typer.Typer(
@@ -62,6 +61,7 @@ app = typer.Typer(
         "To see the traceback of an error: mmcl --debug COMMAND"
     ),
     no_args_is_help=True,
+    context_settings={"help_option_names": ["--help", "-h"]},
     pretty_exceptions_enable=False,
     add_completion=False,
     rich_markup_mode=None,
@@ -86,9 +86,19 @@ app.command("lint-table")(lint_table_command)
 app.add_typer(corpus.app, name="corpus")
 
 
+def _print_version(wanted: bool) -> None:
+    """Print the version that is installed, and end."""
+    if wanted:
+        typer.echo(f"mmcl {metadata.version('mmcl')}")
+        raise typer.Exit
+
+
 @app.callback()
 def _options(
     debug: bool = typer.Option(False, "--debug", help="Show the traceback of an error."),
+    version: bool = typer.Option(
+        False, "--version", help="Print the version.", is_eager=True, callback=_print_version
+    ),
 ) -> None:
     """Take the options that stand before the command; :func:`main` reads them."""
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -11,8 +12,8 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from mmcl.cli.options import hold_output
-from mmcl.errors import UsageError
+from mmcl.cli.options import check_run, hold_output
+from mmcl.errors import UsageError, did_you_mean
 from mmcl.pool import Engine, check_workers
 
 if TYPE_CHECKING:
@@ -103,6 +104,7 @@ def predict_command(
     from mmcl.media.folders.raw_files import MEDIA_ENDINGS
 
     run, source = _run_and_source(sources or [])
+    _check_source(run, source)
     # The ending says whether SRC is a recording; the options of the other kind are refused.
     if source.suffix.lower() in MEDIA_ENDINGS:
         if engine == "ray" or workers is not None:
@@ -143,6 +145,25 @@ def _run_and_source(sources: list[Path]) -> tuple[Path | None, Path]:
     return None, sources[0]
 
 
+def _check_source(run: Path | None, source: Path) -> None:
+    """Refuse what cannot be predicted, because it is an address or a run.
+
+    Raises:
+        UsageError: If it is.
+    """
+    if re.match(r"[a-z]+:/", str(source)):  # a path has one slash where an address has two
+        raise UsageError(
+            f"{source}: addresses on the net are not read.\n"
+            "  Download the file, and give its path: mmcl predict talk.mp4"
+        )
+    if run is not None and (source / "run.json").is_file() and not (run / "run.json").is_file():
+        raise UsageError(
+            f'"{source}" is a run, and the run comes first: mmcl predict {source} {run}'
+        )
+    if run is not None:
+        check_run(run)
+
+
 def _open(run: Path | None) -> tuple[Run, tuple[str, ...]]:
     """Open a run, or the starter with what the user must know of it."""
     from mmcl.runs.starter import run_or_starter, starter_notice
@@ -155,16 +176,26 @@ def _predict_corpus(
     run: Path | None, corpus: Path, out: Path | None, engine: Engine, workers: int
 ) -> None:
     if out is None:
-        raise UsageError(f"predictions of a corpus need a file: --out with {', '.join(ENDINGS)}")
+        if not os.path.exists(corpus):
+            siblings = os.listdir(corpus.parent) if corpus.parent.is_dir() else []
+            raise UsageError(
+                f"{corpus}: no such file{did_you_mean(corpus.name, siblings) or '.'}\n"
+                "  Expected a recording, a corpus, or a table of texts."
+            )
+        raise UsageError(
+            f"{corpus}: by its ending it is no recording, and predictions of a corpus or of a "
+            f"table of texts need a file.\n  Give one: --out with {', '.join(ENDINGS)}"
+        )
     # Endings are checked before torch is imported, so that a mistake shows at once.
     _check_ending("--out", out, ENDINGS)
     from mmcl.cli.show import say, training_progress
     from mmcl.corpus.readers import read_corpus
     from mmcl.evaluation.tables import write_table
     from mmcl.runs.prediction_blocks import predict_in_blocks
+    from mmcl.runs.run import PREDICTIONS
 
     (opened, notices), loaded = _open(run), read_corpus(corpus)
-    hold_output(out)
+    hold_output(out, inputs=[*_files_of(corpus), opened.folder / PREDICTIONS])
     for notice in notices:
         say(notice, err=True)
     loaded = opened.prepared(loaded)
@@ -188,7 +219,14 @@ def _predict_corpus(
     write_table(table, out)
     for note in opened.notes(loaded):
         say(f"note: {note}", err=True)
-    typer.echo(f"{table.num_rows} predictions in {out}")
+    typer.echo(f"{table.num_rows} prediction{'s' * (table.num_rows != 1)} in {out}")
+
+
+def _files_of(corpus: Path) -> list[Path]:
+    """Return the files that a corpus is read from: itself, or the tables of its folder."""
+    from mmcl.corpus.readers.table_per_split import tables_of_splits
+
+    return tables_of_splits(corpus) if corpus.is_dir() else [corpus]
 
 
 def _predict_media(
@@ -203,18 +241,21 @@ def _predict_media(
     _check_ending("--out", out, OUTPUTS)
     _check_ending("--plot", plot, (".png",))
     _check_ending("--means", means, ENDINGS)
+    outputs = [path for path in (out, means, plot) if path is not None]
+    if len({path.absolute() for path in outputs}) < len(outputs):
+        raise UsageError("two outputs have one name; give each another: --out, --means, --plot")
     from mmcl.cli.show import console
     from mmcl.evaluation.tables import write_table
     from mmcl.explain.timeline import draw_timeline
     from mmcl.explain.timeline_means import means_table, speaker_sentences
     from mmcl.runs.recordings import predict_media
+    from mmcl.runs.run import PREDICTIONS
 
     # The stages take seconds to minutes and have no steps to count: a line says which one runs.
     with _show_stage() as stage:
         opened, notices = _open(run)
-        for path in (out, plot):
-            if path is not None:
-                hold_output(path)
+        for path in outputs:
+            hold_output(path, inputs=[media, transcript, opened.folder / PREDICTIONS])
         timeline = predict_media(
             opened, media, transcript=transcript, language=language, progress=stage
         )
@@ -232,9 +273,8 @@ def _predict_media(
         console.print(f"{name}: {said}", markup=False, highlight=False)
     for note in timeline.notes:
         console.print(f"note: {note}", markup=False, highlight=False)
-    for path in (out, means, plot):
-        if path is not None:
-            typer.echo(str(path))
+    for path in outputs:
+        typer.echo(str(path))
 
 
 def _check_ending(option: str, path: Path | None, endings: tuple[str, ...]) -> None:

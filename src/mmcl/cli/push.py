@@ -7,13 +7,13 @@ from typing import Annotated
 
 import typer
 
-from mmcl.cli.options import hold_output
+from mmcl.cli.options import RunArgument, hold_output
 
 __all__ = ["push_command"]
 
 
 def push_command(
-    run: Annotated[Path, typer.Argument(metavar="RUN", help="A run folder.")],
+    run: RunArgument,
     target: Annotated[
         str,
         typer.Argument(
@@ -54,6 +54,7 @@ def push_command(
         typer.echo(upload_run(opened, repository, licence=licence))
         return
     folder = Path(target).expanduser()
-    hold_output(folder, is_folder=True)
+    # Only an empty folder is written to, so it cannot be the run.
+    hold_output(folder, inputs=[], is_folder=True)
     write_published(opened, folder, name=f"./{folder.name}", licence=licence)
     typer.echo(f"{folder}: read the card: {folder / 'README.md'}")

@@ -36,7 +36,7 @@ def report_command(
     from mmcl.explain.report import find_results
 
     find_results(folder)  # refuses a folder without any
-    hold_output(out or folder / REPORT)
+    hold_output(out or folder / REPORT, inputs=[folder])
     target = write_report(folder, out)
     # Name what is on the page, so that a missing result is noticed.
     names = ", ".join(str(result.path.relative_to(folder)) for result in find_results(folder))

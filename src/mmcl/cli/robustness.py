@@ -54,7 +54,7 @@ def robustness_command(
 
     opened, loaded = run_or_starter(run), read_corpus(corpus)
     folder = run / "robustness" if out is None else out
-    hold_output(folder, is_folder=True)
+    hold_output(folder, inputs=[run, corpus], is_folder=True)
     with training_progress() as tell:
         content = robustness(
             opened,

@@ -8,6 +8,8 @@ from typing import Annotated
 
 import typer
 
+from mmcl.cli.options import check_run
+
 __all__ = ["serve_command"]
 
 
@@ -65,7 +67,8 @@ def serve_command(
 
         # Answers name a run, and not its path, where that is whole.
         opened = [
-            load_starter() if is_starter(run) else Run.load(run.absolute()) for run in runs or ()
+            load_starter() if is_starter(run) else Run.load(check_run(run).absolute())
+            for run in runs or ()
         ]
         if not runs:
             opened = [load_starter()]

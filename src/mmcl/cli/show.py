@@ -118,7 +118,8 @@ def metrics_table(report: Mapping[str, Any]) -> Table:
     table = Table(title=f"{title} (mean ± s.d.)", caption=f"{', '.join(references)}: {split} split")
     table.add_column("metric", no_wrap=True)
     for name in ("valid", "test", *references):
-        table.add_column(name, justify="right")
+        # In a narrow terminal numbers are broken into two lines, and never cut.
+        table.add_column(name, justify="right", overflow="fold")
     for key in report[split]:
         cells = [format_summary(report[part].get(key)) for part in ("valid", "test")]
         for row in references.values():

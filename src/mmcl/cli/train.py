@@ -12,8 +12,8 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from mmcl.cli.options import CorpusArgument, hold_output
-from mmcl.errors import UsageError
+from mmcl.cli.options import CorpusArgument, hold_output, refuse_other_results
+from mmcl.errors import DatasetError, UsageError
 from mmcl.pool import check_workers
 
 if TYPE_CHECKING:
@@ -21,9 +21,17 @@ if TYPE_CHECKING:
 
     from mmcl.config import Config
     from mmcl.corpus.schema import Card
+    from mmcl.corpus.store import Corpus
     from mmcl.runs.jobs import Status, Tell
 
-__all__ = ["fitting_workers", "live_table", "preset_for", "read_seeds", "train_command"]
+__all__ = [
+    "check_learnable",
+    "fitting_workers",
+    "live_table",
+    "preset_for",
+    "read_seeds",
+    "train_command",
+]
 
 
 def train_command(
@@ -86,13 +94,16 @@ def train_command(
     from mmcl.config import resolve_config
     from mmcl.corpus.readers import read_corpus
     from mmcl.runs.run import train
+    from mmcl.runs.run_folder import RUN
     from mmcl.runtime import is_first_process
 
     # Options are checked before the corpus is read, which may take a while.
     chosen_seeds = read_seeds(seeds)
     check_workers(workers or 1)
-    hold_output(out, is_folder=True)
+    refuse_other_results(out, RUN)
+    hold_output(out, inputs=[corpus], is_folder=True)
     loaded = read_corpus(corpus)
+    check_learnable(corpus, loaded)
     source = config or preset_for(loaded.card)
     base = None
     if start is not None:
@@ -116,6 +127,34 @@ def train_command(
     for note in report["notes"]:
         console.print(f"note: {note}", markup=False)
     console.print(f"{run.folder}/metrics.json", markup=False, soft_wrap=True)
+
+
+def check_learnable(path: Path, corpus: Corpus) -> None:
+    """Refuse a corpus that has no labelled clips to learn from, or none to choose the epoch by.
+
+    Raises:
+        DatasetError: If it has none. It says whether the labels are missing or the split.
+    """
+    from mmcl.corpus.batches import labelled_rows
+
+    faults = []
+    for name in ("train", "valid"):
+        count = corpus.card.counts.get(name, 0)
+        if not count:
+            faults.append(f'no clip is in the split "{name}"')
+        elif not len(labelled_rows(corpus.split(name))):
+            faults.append(f'no clip of the split "{name}" has a label (clips: {count})')
+    if faults:
+        notes = [
+            f"  {note}" for note in corpus.card.notes if note.startswith("there are no labels")
+        ]
+        raise DatasetError(
+            "\n".join([f"{path}: not fit for training: {'; '.join(faults)}.", *notes]) + "\n"
+            "  Training learns from labelled clips in train, and chooses the epoch by those in "
+            'valid.\n  A table needs a column "label", and "split" with train, valid and test; '
+            'or "video_id",\n  by which whole recordings are split.\n'
+            f"  See what there is: mmcl corpus describe {path}"
+        )
 
 
 def preset_for(card: Card) -> str | None:

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from mmcl.cli.options import CorpusArgument, EngineOption, hold_output
+from mmcl.cli.options import CorpusArgument, EngineOption, hold_output, refuse_other_results
 from mmcl.cli.report import write_report
 from mmcl.pool import check_workers
 
@@ -58,14 +58,17 @@ def tune_command(
       mmcl train mosi.arrow --out runs/mosi --config tuned/mosi/best.toml --seeds 1,2,3
     """
     from mmcl.cli.show import console, training_progress
-    from mmcl.cli.train import fitting_workers, preset_for
+    from mmcl.cli.train import check_learnable, fitting_workers, preset_for
     from mmcl.config import resolve_config
     from mmcl.corpus.readers import read_corpus
+    from mmcl.runs.search import SEARCH
     from mmcl.runs.tuning import tune
 
     check_workers(workers, engine)
-    hold_output(out, is_folder=True)
+    refuse_other_results(out, SEARCH)
+    hold_output(out, inputs=[corpus], is_folder=True)
     loaded = read_corpus(corpus)
+    check_learnable(corpus, loaded)
     settings = resolve_config(
         model=model, source=config or preset_for(loaded.card), overrides=overrides or []
     )

@@ -130,16 +130,15 @@ def probe_figure(probes: Mapping[str, Any]) -> go.Figure:
 
 
 def redundancy_figure(redundancy: list[dict[str, Any]]) -> go.Figure:
-    """Draw the alignment of each pair of modalities, and its floor as a mark in each bar."""
+    """Draw how alike each pair of modalities is; right of each bar, that of shuffled clips."""
     pairs = [" and ".join(row["pair"]) for row in redundancy]
     figure = go.Figure()
-    for key, suffix in (("value", ""), ("floor", ", clips shuffled")):
-        for part in ("common", "complementary"):
+    for part in ("common", "complementary"):
+        for key, suffix in (("value", ""), ("floor", ", clips shuffled")):
             figure.add_bar(
                 x=pairs,
                 y=[row[part][key] for row in redundancy],
                 name=part + suffix,
-                offsetgroup=part,  # the floor lies over the bar of its part
                 marker={"color": NEUTRAL if suffix else COLOURS[part]},
                 hovertemplate=f"%{{x}}, {part}{suffix}: %{{y:.3f}}<extra></extra>",
             )

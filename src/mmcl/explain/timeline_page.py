@@ -11,6 +11,7 @@ import math
 import mimetypes
 import os
 from collections.abc import Iterator, Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 from urllib.parse import quote
@@ -20,12 +21,14 @@ from numpy.typing import NDArray
 
 from mmcl.corpus.schema import Clip, Task, Word
 from mmcl.corpus.score_range import neutral_score
+from mmcl.errors import MediaError, MissingExtraError
 from mmcl.evaluation.moments import Moments
 from mmcl.explain import sentences
 from mmcl.explain.figures import COLOURS
 from mmcl.explain.page import render_page
 from mmcl.explain.timeline import LEAST_STRONG, TINTS, clock, tick_times
 from mmcl.explain.timeline_means import extremes, speaker_sentences
+from mmcl.media.containers.decode import probe
 from mmcl.runs.recordings import Timeline
 from mmcl.types import MODALITIES, Modality
 
@@ -52,7 +55,8 @@ def timeline_page(
             recording's own.
     """
     used = [m for m in MODALITIES if any(m in moments.share for moments in timeline.moments)]
-    utterances = _utterances(timeline, used)
+    total = _duration(timeline, media)
+    utterances = _utterances(timeline, used, total)
     return render_page(
         "timeline.html.j2",
         timeline=timeline,
@@ -70,7 +74,8 @@ def timeline_page(
         scored=timeline.task.kind == "regression",
         seeds=any(m.spread is not None for m in timeline.moments),
         levels=_levels(timeline.task),
-        times=_times(timeline),
+        times=_times(total),
+        total=total,
     )
 
 
@@ -86,9 +91,9 @@ def _player(media: Path, beside: Path) -> dict[str, Any]:
     return {"kind": kind, "source": source, "embedded": embedded}
 
 
-def _utterances(timeline: Timeline, used: Sequence[Modality]) -> list[dict[str, Any]]:
+def _utterances(timeline: Timeline, used: Sequence[Modality], total: float) -> list[dict[str, Any]]:
     """Return the utterances as the template shows them; places are percent of the plot."""
-    task, total = timeline.task, _duration(timeline)
+    task = timeline.task
     # Colours and bars are relative to the strongest effect of the whole recording.
     least = LEAST_STRONG * sentences.hardly(task)
     strongest_word = max([least, *(abs(x) for m in timeline.moments for x in m.word_share)])
@@ -209,8 +214,13 @@ def _title(task: Task, word: Word, share: float, cells: dict[Modality, _Cell]) -
     return "\n".join(lines)
 
 
-def _duration(timeline: Timeline) -> float:
-    return max((end for _, end in timeline.spans), default=0.0) or 1.0
+def _duration(timeline: Timeline, media: Path | None) -> float:
+    """Return the length of the time axis in seconds, which is the recording's if it is known."""
+    end = max((end for _, end in timeline.spans), default=0.0)
+    if media is not None:
+        with suppress(MediaError, MissingExtraError):  # then the last utterance ends the axis
+            end = max(end, probe(media).duration)
+    return end or 1.0
 
 
 def _height(task: Task, value: float) -> float:
@@ -242,7 +252,6 @@ def _level_name(task: Task, value: float) -> str:
     return sentences.signed(value, 0 if high - low >= 4 else 1)
 
 
-def _times(timeline: Timeline) -> list[dict[str, Any]]:
+def _times(total: float) -> list[dict[str, Any]]:
     """Return round times along the plot."""
-    total = _duration(timeline)
     return [{"at": 100 * time / total, "text": clock(time)} for time in tick_times(total)]

@@ -31,7 +31,7 @@ from mmcl.media.transcripts.reading import find_transcript
 from mmcl.pool import Died, Engine, run_tasks
 from mmcl.pool_ray import await_shared, check_shared
 
-__all__ = ["Extracts", "extract_batch"]
+__all__ = ["Extracts", "extract_batch", "is_list_of_errors"]
 
 HEADER = ",".join(Failure._fields)
 FEWEST_TRIED = 10  # files to try before a batch may be given up: one bad file is no reason
@@ -254,10 +254,18 @@ def _long_lists(gathered: Gathered) -> Iterator[Failure]:
             yield from (Failure(name, f"left out: {kind}") for name in names)
 
 
+def is_list_of_errors(path: Path) -> bool:
+    """Tell whether a batch made a file as its list of failures."""
+    if not path.is_file():
+        return False
+    with path.open(encoding="utf-8", errors="replace") as file:
+        return file.read(len(HEADER)) == HEADER
+
+
 def _write_errors(path: Path, failures: Sequence[Failure]) -> None:
     """Write a line per failure; without failures, remove the list of an earlier batch."""
     if not failures:
-        if path.is_file() and path.read_text(encoding="utf-8", errors="replace").startswith(HEADER):
+        if is_list_of_errors(path):
             path.unlink()
         return
     with (

@@ -118,7 +118,8 @@ def _check_fits(where: str, card: Card, model: Network, corpus: Corpus) -> None:
         if m in given.dims and given.dims[m] != card.dims[m]
     ]
     if not any(m in given.dims for m in used):
-        faults.append(f"it has {list(given.dims)}, the run was trained on {list(used)}")
+        held = " and ".join(given.dims) or "no features"
+        faults.append(f"it has {held}, the run was trained on {' and '.join(used)}")
     if model.needs_equal_lengths and not given.aligned:
         faults.append("it is not aligned, and released was trained on a corpus that is")
     tasks = _task_name(given.task), _task_name(card.task)

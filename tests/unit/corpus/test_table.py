@@ -288,7 +288,8 @@ def test_any_parquet_is_named(tmp_path):
     pd.DataFrame({"a": [1], "b": ["c"]}).to_parquet(path)
     assert refusal(path) == (
         f"{path}: a Parquet table without features or text; its columns are a, b.\n"
-        f"{NO_FEATURES}{LAYOUTS}"
+        f"{NO_FEATURES}\n"
+        f'  If "b" is the text: mmcl corpus convert SRC DST --rename "b=text"{LAYOUTS}'
     )
 
 
@@ -315,7 +316,8 @@ def test_no_split_column(frame, tmp_path):
         f"{path}: a table in which no column names the split of a clip; its columns are id, part, "
         "label, audio.\n"
         '  Expected a column "split" with train, valid or test. If "part" is it: '
-        f'--rename "part=split"{LAYOUTS}'
+        '--rename "part=split"\n'
+        f'  Or a column "video_id": whole recordings are then split by it.{LAYOUTS}'
     )
 
 

@@ -390,10 +390,10 @@ def test_table_shows_the_numbers_of_the_file(markup, content):
     table = _Tables(markup).tables[0]
     assert [cell["text"] for cell in table[0]] == [
         "model",
-        "MAE ↓",
-        "Corr ↑",
-        "Acc-2 non0 ↑",
-        "Acc-7 ↑",
+        "MAE\u00a0↓",  # the arrow does not stand in a line of its own
+        "Corr\u00a0↑",
+        "Acc-2 non0\u00a0↑",
+        "Acc-7\u00a0↑",
         "p, MAE",
     ]
     assert len(table) == 1 + len(content["rows"])

@@ -309,7 +309,8 @@ def test_redundancy_figure_shows_value_and_floor():
         "complementary": {"value": 0.1, "floor": None},
     }
     figure = redundancy_figure([row])
-    assert [list(bar.y) for bar in figure.data] == [[0.5], [0.1], [0.02], [None]]
+    assert [list(bar.y) for bar in figure.data] == [[0.5], [0.02], [0.1], [None]]
+    assert {bar.offsetgroup for bar in figure.data} == {None}  # side by side: none covers another
 
 
 def test_histogram_figure_is_in_percent():

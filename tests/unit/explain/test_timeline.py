@@ -11,6 +11,7 @@ from mmcl.errors import DatasetError, MissingExtraError
 from mmcl.explain import timeline_page as page_module
 from mmcl.explain.timeline import draw_timeline, subtitles, timeline_table
 from mmcl.explain.timeline_page import timeline_page
+from mmcl.media.containers.decode import MediaInfo
 
 CLASSES = Task(kind="classes", names=("calm", "cross"))
 
@@ -170,6 +171,24 @@ def test_timeline_lies_where_the_utterances_are(timeline):
     assert [s["y1"] for s in steps] == ["31.52%", "79.33%"]
     assert [b["y"] for b in bands] == ["22.54%", "70.36%"]
     assert [b["height"] for b in bands] == ["17.95%", "17.95%"]
+
+
+def test_axis_ends_with_the_recording(timeline, media, monkeypatch):
+    def length(path):
+        assert path == media
+        return MediaInfo(151.5, True, True, 640, 360, 25.0)
+
+    monkeypatch.setattr(page_module, "probe", length)
+    page = _Page(timeline_page(timeline, media=media))
+    assert [b["x"] for b in page.of("band")] == ["0.33%", "49.67%"]  # of 75.75 s: twice as far
+    assert page.of("sides")[0]["data-total"] == "151.5"
+
+
+def test_colours_are_explained_directly_above_the_words(timeline, media):
+    page = timeline_page(timeline, media=media)
+    before, _, after = page.partition('<ul class="legend"')
+    assert before.rstrip().endswith('<div class="spoken">')
+    assert after.partition("</ul>")[2].lstrip().startswith('<ol class="utterances"')
 
 
 def test_page_names_speakers(timeline):

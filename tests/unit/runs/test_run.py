@@ -337,7 +337,7 @@ def test_corpus_without_any_modality_of_the_run_is_refused(tmp_path, tiny_corpus
         run.predict(_toy({"audio": 48}, Task(kind="regression", low=-3, high=3)))
     assert str(caught.value) == (
         f"{run.folder}: the corpus 'toy' does not fit.\n"
-        "  it has ['audio'], the run was trained on ['text']\n"
+        "  it has audio, the run was trained on text\n"
         "  See what the corpus holds: mmcl corpus describe CORPUS"
     )
 

@@ -142,7 +142,7 @@ def test_clips_without_words_stay_without_text(starter):
 def test_corpus_without_words_and_features_is_refused(starter):
     clips = [clip_of("", "audio")]
     card = starter.card.model_copy(update={"name": "tones", "dims": {"audio": 3}, "recipe": {}})
-    with pytest.raises(RunError, match="it has \\['audio'\\], the run was trained on"):
+    with pytest.raises(RunError, match="it has audio, the run was trained on"):
         starter.predict(pack_corpus(card, clips))
 
 

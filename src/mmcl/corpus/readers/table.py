@@ -264,6 +264,7 @@ def _check_columns(fields: Columns, columns: Columns, kind_name: str) -> None:
             "  Expected text, or features_text, features_audio or features_vision with lists of "
             "numbers (Parquet), or columns audio_0, audio_1, ...\n"
             "  From recordings, mmcl extract FOLDER makes them: docs/your-own-video.md\n"
+            f"{_renaming_hint(columns)}"
             f"  {LAYOUTS}"
         )
     # Clips without labels can only be predicted, so their splits do not matter.
@@ -274,8 +275,20 @@ def _check_columns(fields: Columns, columns: Columns, kind_name: str) -> None:
         raise DatasetError(
             f"{kind_name} in which no column names the split of a clip; its columns are "
             f"{listed}.\n"
-            f'  Expected a column "split" with train, valid or test.{hint}\n  {LAYOUTS}'
+            f'  Expected a column "split" with train, valid or test.{hint}\n'
+            '  Or a column "video_id": whole recordings are then split by it.\n'
+            f"  {LAYOUTS}"
         )
+
+
+def _renaming_hint(columns: Columns) -> str:
+    """Return how to name the text of a table: a line, or nothing if no column holds strings."""
+    firsts = {name: next(iter(values), None) for name, values in columns.items()}
+    strings = {name: len(value) for name, value in firsts.items() if isinstance(value, str)}
+    if not strings:
+        return ""
+    longest = max(strings, key=strings.__getitem__)
+    return f'  If "{longest}" is the text: mmcl corpus convert SRC DST --rename "{longest}=text"\n'
 
 
 def _with_ids_and_splits(fields: Columns) -> tuple[Columns, list[str]]:

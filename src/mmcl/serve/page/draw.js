@@ -8,7 +8,6 @@ const [TOP, BOTTOM] = [6, 94]; // ends of the scale, in percent of the plot's he
 const STEPS = [1, 2, 5, 10, 15, 30, 60, 120, 300, 600, 900, 1800, 3600];
 const LEAST_STRONG = 1 / 20; // of the range: smallest change that may have the full colour
 const STRONG = 50; // percent of the strongest word's share, from which a word is bold
-const FAINTEST = 0.07; // opacity of a cell at 0: visible, but clearly empty
 
 /** The ends of the scale on which predictions are drawn. */
 export function ends(task) {
@@ -32,8 +31,8 @@ export function drawResult(result, file, save) {
   const total = lengthOf(result);
   const stage = el("section", { class: "stage", "aria-label": "Player and timeline" },
     player, ...unplayable(player),
-    drawPlot(result, total, "u"), drawTimes(total), drawSmooth(), drawExtremes(result), drawStrips(result, total),
-    ...captions(result), drawNotes(result.notes), drawLegend(result));
+    drawPlot(result, total, "u"), drawTimes(total), drawSmooth(), drawStrips(result, total), drawLegend(result),
+    drawExtremes(result), ...captions(result), drawNotes(result.notes));
   const words = el("ol", { class: "utterances", "aria-label": "Utterances" },
     ...result.utterances.map((each, at) => drawUtterance(result, each, at)));
   const root = el("div", { class: "sides", "data-total": total }, stage, words);
@@ -302,7 +301,7 @@ function box(name, left, right, top, bottom) {
 
 function cell(name, left, right, top, bottom, value) {
   const rect = box(name, left, right, top, bottom);
-  rect.setAttribute("fill-opacity", FAINTEST + value * (1 - FAINTEST));
+  rect.style.setProperty("--v", value);
   return rect;
 }
 
