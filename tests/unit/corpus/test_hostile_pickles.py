@@ -1,15 +1,18 @@
 """Small pickles that ask for much: each is refused in words, in time and in memory."""
 
 import gzip
+import os
 import pickle
 import resource
+import sys
 import tracemalloc
 
 import numpy as np
 import pytest
 
-from mmcl.corpus.readers import check_file, read_corpus
+from mmcl.corpus.readers import check_file, convert_corpus, read_corpus
 from mmcl.corpus.readers.choose_task import _named_classes
+from mmcl.corpus.store import open_corpus
 from mmcl.corpus.unpickle import load_pickle
 from mmcl.corpus.written_out import Finisher
 from mmcl.errors import DatasetError
@@ -181,6 +184,27 @@ def test_keys_that_have_no_order(dump):
     assert str(caught.value).startswith(f'{path}, split "train": text is shape [], int64')
     with pytest.raises(DatasetError, match="It has: "):
         read_corpus(path, rename={"nothing": "text"})
+
+
+def test_halves_of_characters_are_replaced(dump):
+    texts = ["\ud800", "so \ud83d\ude00", "é", "plain"]
+    names = ["\udfff", *"bcd"]
+    corpus = read_corpus(
+        dump({"train": {**FIELDS, "raw_text": texts, "speaker": texts, "id": names}})
+    )
+    clips = list(corpus.every_clip().clips())
+    assert [clip.text for clip in clips] == ["\ufffd", "so \U0001f600", "é", "plain"]
+    assert [clip.speaker for clip in clips] == [clip.text for clip in clips]
+    assert clips[0].id == "\ufffd"
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="other systems have no such names")
+def test_name_of_a_file_that_is_no_text(tmp_path):
+    path = tmp_path / os.fsdecode(b"\xff.csv")
+    path.write_text("split;text;label\ntrain;so bad;-2.5\nvalid;fine;1.5\n")
+    card = convert_corpus(path, tmp_path / "x.arrow", max_lost=1.0)
+    assert (card.name, card.source.name) == (r"\udcff", r"\udcff.csv")
+    assert open_corpus(tmp_path / "x.arrow").card == card
 
 
 @pytest.mark.timeout(20)

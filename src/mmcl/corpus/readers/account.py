@@ -9,6 +9,7 @@ from mmcl.corpus.readers.dict_of_splits import LABEL_FIELDS
 from mmcl.corpus.readers.real_steps import Cut
 from mmcl.corpus.readers.source_file import SourceFile
 from mmcl.corpus.schema import Account
+from mmcl.plain import without_controls
 from mmcl.types import SplitName
 
 __all__ = ["account_of"]
@@ -33,4 +34,8 @@ def account_of(
     other_labels = {field for split in source.splits for field in split.labels}
     for field in sorted(other_labels - {chosen.field, "annotations"} & set(LABEL_FIELDS)):
         left_out.append(f"field {field}, since {chosen.field} was taken (--task chooses another)")
-    return Account(source=(clips, *fields, *cut.found), left_out=tuple(left_out))
+    found = (clips, *fields, *cut.found)
+    # Names of files and fields may hold what cannot be stored.
+    return Account(
+        source=tuple(map(without_controls, found)), left_out=tuple(map(without_controls, left_out))
+    )

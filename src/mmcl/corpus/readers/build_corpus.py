@@ -34,6 +34,7 @@ from mmcl.corpus.readers.real_steps import (
 from mmcl.corpus.readers.source_file import SourceFile, SourceSplit
 from mmcl.corpus.schema import Card, Clip, Label, Repairs, Source
 from mmcl.errors import DatasetError
+from mmcl.plain import without_controls
 from mmcl.types import MODALITIES, SPLITS, Modality
 
 __all__ = ["TEXT_ALONE", "Reading", "build_corpus"]
@@ -65,7 +66,7 @@ def build_corpus(source: SourceFile, path: Path, sha256: str, options: ReadOptio
     _check_lost(source, path, options)
     array_faults = list(source_faults(source))
     counts = {split.name: max(split.sizes().values(), default=0) for split in source.splits}
-    name = options.name or source.name or guess_name(path, sha256, counts)
+    name = without_controls(options.name or source.name or guess_name(path, sha256, counts))
     known = find_known(name)
     dims = _widths(source)
     is_release = known is not None and is_known_release(known, source.layout, dims, counts)
@@ -90,7 +91,7 @@ def build_corpus(source: SourceFile, path: Path, sha256: str, options: ReadOptio
         aligned=aligned,
         language=known.language if known else None,
         repairs=clean.repairs,
-        source=Source(name=path.name, layout=source.layout, sha256=sha256),
+        source=Source(name=without_controls(path.name), layout=source.layout, sha256=sha256),
         recipe={"reader": source.layout},
         account=account_of(source, counts, chosen, cut),
     )
@@ -100,7 +101,9 @@ def build_corpus(source: SourceFile, path: Path, sha256: str, options: ReadOptio
     text_alone = not any(split.features for split in splits) and any(clip.text for clip in clips)
     if text_alone:
         notes.append(TEXT_ALONE)
-    card = card.model_copy(update={"columns": columns_of(card), "notes": tuple(notes)})
+    card = card.model_copy(
+        update={"columns": columns_of(card), "notes": tuple(map(without_controls, notes))}
+    )
     clip_faults = faults(clips, chosen.task, text_alone=text_alone)
     return Reading(card, clips, [*array_faults, *cut.faults, *clip_faults])
 

@@ -315,12 +315,18 @@ def _no_texts(part: str, value: Any, where: str = "") -> DatasetError:
 
 
 def text_of(item: Any) -> str:
-    """Return a value as a string: bytes decoded, None and NaN as an empty string."""
+    """Return a value as a string: bytes decoded, None and NaN as an empty string.
+
+    What is no text, a broken byte or half of a character, becomes a replacement character.
+    """
     if item is None or (isinstance(item, float | np.floating) and np.isnan(item)):
         return ""
     if isinstance(item, bytes):
         return item.decode("utf-8", errors="replace")
     text = str(item)
+    if not text.isascii():
+        # No file can hold halves of characters; two that belong together become the character.
+        text = text.encode("utf-16", "surrogatepass").decode("utf-16", "replace")
     try:
         # The unpickler reads text of Python 2 as latin-1; mostly it was UTF-8.
         return text if text.isascii() else text.encode("latin1").decode("utf-8")

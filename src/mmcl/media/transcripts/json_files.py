@@ -15,18 +15,32 @@ from mmcl.media.utterances import Utterance, from_milliseconds, with_usual_end
 
 __all__ = ["is_json", "read_json"]
 
+MOST_DIGITS = 18  # of a whole number of 64 bits
+
 
 def is_json(text: str) -> bool:
     """Return whether a text is a json object, or a json list of objects."""
     if not text.lstrip().startswith(("{", "[")):
         return False
     try:
-        content = json.loads(text)
+        content = _loaded(text)
     except (ValueError, RecursionError):
         return False
     return isinstance(content, dict) or (
         bool(content) and all(isinstance(item, dict) for item in content)
     )
+
+
+def _loaded(text: str) -> Any:
+    return json.loads(text, parse_int=_whole)
+
+
+def _whole(digits: str) -> int | float:
+    """Return a whole number; as float, which may be infinite, where 64 bits cannot hold it.
+
+    Larger ones could not be computed with, and are no times in any unit.
+    """
+    return int(digits) if len(digits) <= MOST_DIGITS else float(digits)
 
 
 def read_json(name: str, text: str) -> tuple[list[Utterance], list[str]]:
@@ -43,7 +57,7 @@ def read_json(name: str, text: str) -> tuple[list[Utterance], list[str]]:
         MediaError: If it is no json, or json of another form.
     """
     try:
-        content = json.loads(text)
+        content = _loaded(text)
     except json.JSONDecodeError as fault:
         raise MediaError(
             f'"{name}", line {fault.lineno}: not JSON ({fault.msg}).\n'

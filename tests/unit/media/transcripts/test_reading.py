@@ -269,6 +269,19 @@ EMPTY = "Leave it out, and what is said is recognised from the sound."
             '"a.json", utterance 1: word 1: expected start and end in seconds, got True and nan.',
             id="word-time",
         ),
+        *(
+            pytest.param(
+                "a.json",
+                content.replace("@", "9" * 5000),
+                '"a.json", utterance 1: expected start and end in seconds, got 0.5 and inf.',
+                id=f"huge-{name}",
+            )
+            for name, content in {
+                "time": '[{"text": "a", "start": 0.5, "end": @}]',
+                "duration": '[{"text": "a", "start": 0.5, "duration": @}]',
+                "offset": '{"transcription": [{"text": "a", "offsets": {"from": 500, "to": @}}]}',
+            }.items()
+        ),
     ],
 )
 def test_refused(written, name, content, message):
