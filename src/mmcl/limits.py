@@ -15,7 +15,7 @@ from typing import NoReturn
 
 from mmcl.errors import DatasetError, MMCLError, UsageError
 
-__all__ = ["Budget", "check_regular", "limit", "num_places", "over_limit"]
+__all__ = ["MOST_DIGITS", "Budget", "check_regular", "limit", "num_places", "over_limit"]
 
 MIB = 2**20
 _DEFAULTS: Mapping[str, int] = {
@@ -27,6 +27,7 @@ _DEFAULTS: Mapping[str, int] = {
 # A file may have so much in any case, however small it is.
 FREE_BYTES = 256 * MIB
 FREE_OBJECTS = 2_000_000
+MOST_DIGITS = 18  # of a whole number of 64 bits
 _KINDS = (
     (stat.S_ISFIFO, "a pipe"),
     (stat.S_ISCHR, "a device"),

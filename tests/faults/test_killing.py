@@ -59,60 +59,65 @@ def left_over(folder):
     return [path for path in folder.rglob(".*") if path.name.startswith(".")]
 
 
+def ends_of(command, tmp_path, name, read, *, seed, kills):
+    """Return what a command has made after it was killed on the way, and when it was not."""
+    ends = []
+    for how in ("killed", "whole"):
+        out = tmp_path / how / name
+        out.parent.mkdir()
+        words = command(out)
+        if how == "killed":
+            run_killed(words, out, seed, kills)
+        else:
+            run(words)
+        ends.append(read(out))
+        assert left_over(out.parent) == []
+    return ends
+
+
 @pytest.mark.slow
 def test_killed_search_draws_the_same_trials(home, tmp_path):
     pytest.importorskip("optuna")
-    results = {}
-    for name in ("killed", "whole"):
-        out = tmp_path / name / "search"
-        out.parent.mkdir()
+
+    def command(out):
         words = ["tune", home / "planted.arrow", "--out", out, "--trials", "4", "--seeds", "1"]
-        words += ["--set", "learning.epochs=2", "--set", "runtime.threads=1"]
-        if name == "killed":
-            run_killed(words, out, 2, kills=2)
-        else:
-            run(words)
+        return [*words, "--set", "learning.epochs=2", "--set", "runtime.threads=1"]
+
+    def trials(out):
         content = json.loads((out / "tuning.json").read_text())
-        results[name] = [(trial["value"], trial["params"]) for trial in content["trials"]]
-        assert left_over(out) == []
-    assert results["killed"] == results["whole"]
+        return [(trial["value"], trial["params"]) for trial in content["trials"]]
+
+    killed, whole = ends_of(command, tmp_path, "search", trials, seed=2, kills=2)
+    assert killed == whole
+    assert len(whole) == 4
 
 
 @pytest.mark.slow
 def test_killed_conversion_gives_the_same_file(home, tmp_path):
-    files = {}
-    for name in ("killed", "whole"):
-        out = tmp_path / name / "corpus.arrow"
-        out.parent.mkdir()
-        words = ["corpus", "convert", home / "foreign.pkl", out, "--max-lost", "1"]
-        if name == "killed":
-            run_killed(words, out, 3, kills=1)
-        else:
-            run(words)
-        files[name] = out.read_bytes()
-        assert left_over(out.parent) == []
-    assert files["killed"] == files["whole"]
+    def command(out):
+        return ["corpus", "convert", home / "foreign.pkl", out, "--max-lost", "1"]
+
+    killed, whole = ends_of(
+        command, tmp_path, "corpus.arrow", lambda out: out.read_bytes(), seed=3, kills=1
+    )
+    assert killed == whole
 
 
 @pytest.mark.slow
 def test_killed_comparison_has_the_same_table(home, tmp_path):
-    results = {}
-    for name in ("killed", "whole"):
-        out = tmp_path / name / "comparison"
-        out.parent.mkdir()
+    def command(out):
         words = ["compare", home / "planted.arrow", "--out", out, "--models", "text_only"]
         words += ["--seeds", "2", "--workers", "1", "--set", "learning.epochs=10"]
-        words += ["--set", "runtime.threads=1"]
-        if name == "killed":
-            run_killed(words, out, 4, kills=2)
-        else:
-            run(words)
+        return [*words, "--set", "runtime.threads=1"]
+
+    def table(out):
         content = json.loads((out / "comparison.json").read_text())
         for row in content["rows"]:
             del row["cost"]  # seconds and memory
-        results[name] = content["rows"], content["tests"], content["best"]
-        assert left_over(out) == []
-    assert results["killed"] == results["whole"]
+        return content["rows"], content["tests"], content["best"]
+
+    killed, whole = ends_of(command, tmp_path, "comparison", table, seed=4, kills=2)
+    assert killed == whole
 
 
 @pytest.mark.slow
@@ -123,15 +128,13 @@ def test_killed_extraction_gives_the_same_file(tmp_path):
     for index in range(4):
         write_recording(tmp_path / "talks" / f"talk{index}.mp4", 1.0 + index / 2)
         (tmp_path / "talks" / f"talk{index}.txt").write_text("It is good.")
-    files = {}
-    for name in ("killed", "whole"):
-        out = tmp_path / name / "corpus.arrow"
-        out.parent.mkdir()
-        words = ["extract", tmp_path / "talks", "--out", out]
-        if name == "killed":
-            run_killed(words, out, 5, kills=2)
-        else:
-            run(words)
-        files[name] = {path.name: path.read_bytes() for path in out.parent.iterdir()}
-        assert files[name].keys() == {"corpus.arrow", "errors.csv"}
-    assert files["killed"] == files["whole"]
+
+    def command(out):
+        return ["extract", tmp_path / "talks", "--out", out]
+
+    def files(out):
+        return {path.name: path.read_bytes() for path in out.parent.iterdir()}
+
+    killed, whole = ends_of(command, tmp_path, "corpus.arrow", files, seed=5, kills=2)
+    assert killed == whole
+    assert whole.keys() == {"corpus.arrow", "errors.csv"}

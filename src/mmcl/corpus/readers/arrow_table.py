@@ -26,7 +26,7 @@ from mmcl.limits import Budget
 __all__ = ["KIND_NAMES", "is_foreign_arrow", "is_list", "is_number", "read_arrow"]
 
 KIND_NAMES = {"parquet": "a Parquet table", "arrow": "an Arrow table (not written by mmcl)"}
-"""What a file of each kind is, for messages."""
+"""Kinds of files, as messages name them."""
 _STREAM = b"\xff\xff\xff\xff"
 _FEATHER_1 = b"FEA1"
 BYTES_OF_VALUE = 8

@@ -29,11 +29,11 @@ from numpy.typing import NDArray
 
 from mmcl.corpus.readers.source_file import LAYOUTS
 from mmcl.errors import DatasetError
+from mmcl.limits import MOST_DIGITS
 
 __all__ = ["CsdFile", "Entry", "Frames", "open_csd"]
 
 MOST_COMPRESSED = 1100  # deflate makes arrays at most 1032 times smaller
-MOST_DIGITS = 18  # of a whole number of 64 bits
 FREE_BYTES = 1 << 20  # arrays up to this size may be declared without being stored
 _WHOLE = "Expected NAME/data/VIDEO/features and intervals, as CMU-MultimodalSDK writes them."
 

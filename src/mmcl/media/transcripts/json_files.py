@@ -11,11 +11,10 @@ from typing import Any
 
 from mmcl.corpus.schema import Word
 from mmcl.errors import MediaError
+from mmcl.limits import MOST_DIGITS
 from mmcl.media.utterances import Utterance, from_milliseconds, with_usual_end
 
 __all__ = ["is_json", "read_json"]
-
-MOST_DIGITS = 18  # of a whole number of 64 bits
 
 
 def is_json(text: str) -> bool:
