@@ -15,6 +15,7 @@ from mmcl.errors import DatasetError
 
 MIB = 2**20
 ZEROS = pa.table({"audio_0": np.zeros(MIB)})
+BITS = np.zeros(100_000, bool)  # small, but each is a clip
 LONG = "x" * 100_000
 
 
@@ -76,6 +77,8 @@ BOMBS = {
         lambda: arrow_of(column(one_text_often(pa.string_view()))),
         "MAX_UNPACKED",
     ),
+    "parquet-of-bits": (lambda: parquet_of(column(BITS)), "MAX_OBJECTS"),
+    "bits": (lambda: arrow_of(column(BITS)), "MAX_OBJECTS"),
     "nothing": (lambda: arrow_of(column(pa.nulls(10**9))), "MAX_OBJECTS"),
     "list-of-nothing": (
         lambda: arrow_of(column(pa.ListArray.from_arrays([0, 10**9], pa.nulls(10**9)))),

@@ -95,7 +95,6 @@ def _parquet(path: Path, budget: Budget) -> tuple[pa.Schema, Iterator[pa.RecordB
         sizes = unpacked_columns(opened)
     budget.check(num_bytes=sum(sizes))
     file = pa.parquet.ParquetFile(path)
-    budget.check(num_objects=file.metadata.num_rows)
     # A text may be written once and stand in every row. None is longer than its column, so that
     # so many rows fit.
     rows = budget.most_bytes // max([1, *sizes])
