@@ -98,11 +98,11 @@ def has_history(commit: str) -> bool:
 
 
 def is_of_this_code(content: Mapping[str, Any], depends: Sequence[str]) -> bool:
-    """Return whether no file that a result depends on has changed since, but in its prose.
+    """Return whether the code that a result depends on does the same as at its commit.
 
     The files of its commit are compared with those of the working tree, so that a change counts
-    before it is committed, and one that was taken back does not. Comments, docstrings and the
-    form of Python code do not count.
+    before it is committed, and one that was taken back does not. Comments, docstrings and
+    formatting do not count.
     """
     if content.get("uncommitted"):
         return False
@@ -121,7 +121,7 @@ def _does_the_same(path: str, commit: str) -> bool:
 
 
 def code_alone(source: str) -> str:
-    """Return Python code without comments and docstrings, in one form, to compare it by."""
+    """Return a form of Python code to compare it by, without comments and docstrings."""
     tree = ast.parse(source)
     for node in ast.walk(tree):
         if isinstance(node, ast.Module | ast.ClassDef | ast.FunctionDef | ast.AsyncFunctionDef):

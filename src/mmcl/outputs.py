@@ -34,8 +34,8 @@ def hold_output(path: Path, *, is_folder: bool = False, kept: str = "*") -> Iter
     Args:
         path: The file or folder that the block writes.
         is_folder: Whether it is a folder.
-        kept: Name of the files that are worth keeping if the block fails. A folder that was made
-            here and holds none of them is removed then, so that it is in nobody's way.
+        kept: Name of the files that are worth keeping. If the block fails, a folder that was made
+            here and holds none of them is removed.
 
     Raises:
         BusyError: If another command writes it now.
@@ -63,7 +63,7 @@ def hold_output(path: Path, *, is_folder: bool = False, kept: str = "*") -> Iter
         yield
     except Exception:
         if is_folder and folder in new and not any(p.is_file() for p in folder.rglob(kept)):
-            _empty(folder, besides=name)
+            _empty(folder, but=name)
         raise
     finally:
         name.unlink(missing_ok=True)
@@ -73,12 +73,12 @@ def hold_output(path: Path, *, is_folder: bool = False, kept: str = "*") -> Iter
                 place.rmdir()
 
 
-def _empty(folder: Path, *, besides: Path) -> None:
-    """Remove what a folder holds, besides one file."""
+def _empty(folder: Path, *, but: Path) -> None:
+    """Remove what a folder holds, except one file."""
     for path in folder.iterdir():
         if path.is_dir():
             shutil.rmtree(path, ignore_errors=True)
-        elif path != besides:
+        elif path != but:
             path.unlink(missing_ok=True)
 
 

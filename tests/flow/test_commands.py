@@ -279,7 +279,7 @@ def test_version_and_short_help(run):
 def test_recording_or_file_is_no_run(folder, run, command):
     (folder / "clip.mp4").touch()
     name, *others = command
-    assert run(name, "clip.mp4", *others[::-1]) == (
+    assert run(name, "clip.mp4", *others) == (
         1,
         "",
         "RunError: clip.mp4: a recording, not a run folder.\n"
@@ -343,7 +343,7 @@ def test_corpus_that_cannot_be_learnt_from_leaves_no_folder(folder, run, command
         "  there are no labels and no column names the split: all clips are in test\n"
         "  Training learns from labelled clips in train, and chooses the epoch by those in "
         "valid.\n"
-        '  A table needs a column "label", and "split" with train, valid and test; or '
+        '  A table needs a column "label", and either "split" (train, valid, test) or '
         '"video_id",\n'
         "  by which whole recordings are split.\n"
         "  See what there is: mmcl corpus describe reviews.csv\n",

@@ -382,8 +382,8 @@ def test_recording_and_other_files_are_kept(fake, run, folder):
     assert run("talk.mp4", "--out", "new.arrow") == (
         2,
         "",
-        "UsageError: errors.csv: the list of what fails would replace it, and mmcl did not make "
-        "it.\n  Give a corpus in another folder: --out CORPUS\n",
+        "UsageError: errors.csv: mmcl did not make this file, and the list of failures would "
+        "replace it.\n  Give a corpus in another folder: --out CORPUS\n",
     )
     assert {path.read_text() for path in folder.iterdir()} == {"mine"}
     assert len(list(folder.iterdir())) == 4

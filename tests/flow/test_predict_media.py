@@ -208,8 +208,8 @@ def test_predictions_do_not_depend_on_the_output(folder, run):
         pytest.param(
             ["extracted", "planted.arrow"],
             2,
-            "UsageError: planted.arrow: by its ending it is no recording, and predictions of a "
-            "corpus or of a table of texts need a file.\n"
+            "UsageError: planted.arrow: its ending is not that of a recording, and "
+            "predictions of a corpus or of a table of texts need a file.\n"
             "  Give one: --out with .csv, .jsonl, .parquet\n",
             id="corpus-without-out",
         ),

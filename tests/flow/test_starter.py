@@ -180,7 +180,7 @@ def test_reviews_are_kept(folder, run, source, out):
     assert run("predict", source, "--out", "scores.csv")[0] == 0
 
 
-def test_predictions_of_a_run_are_kept(folder, run, tmp_path):
+def test_predictions_of_a_run_are_kept(folder, run):
     path = load_starter().folder / "predictions.parquet"
     before = path.read_bytes()
     code, _, err = run("predict", "reviews.csv", "--out", path)

@@ -95,7 +95,7 @@ def test_new_folder_is_removed_if_nothing_was_written(tmp_path):
 
 
 @pytest.mark.parametrize("trained", [True, False])
-def test_new_folder_is_removed_if_the_command_failed_before_an_epoch(tmp_path, trained):
+def test_new_folder_is_kept_after_a_failure_only_if_an_epoch_was_trained(tmp_path, trained):
     folder = tmp_path / "new" / "run"
 
     def fail():

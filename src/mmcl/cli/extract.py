@@ -138,7 +138,7 @@ def _refuse_foreign_errors(out: Path) -> None:
     errors = out.with_name(ERRORS)
     if errors.exists() and not is_list_of_errors(errors):
         raise UsageError(
-            f"{errors}: the list of what fails would replace it, and mmcl did not make it.\n"
+            f"{errors}: mmcl did not make this file, and the list of failures would replace it.\n"
             "  Give a corpus in another folder: --out CORPUS"
         )
 

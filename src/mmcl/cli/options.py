@@ -22,6 +22,7 @@ __all__ = [
     "check_run",
     "hold_corpus",
     "hold_output",
+    "near_name",
     "refuse_other_results",
     "releasing_outputs",
 ]
@@ -36,7 +37,7 @@ EngineOption = Annotated[
 
 
 def check_run(path: Path) -> Path:
-    """Return the path of a run; refuse one where there is no folder, and say what there is.
+    """Return the path of a run folder, or raise an error that says what is there instead.
 
     Raises:
         RunError: If it is a file, or nothing and not the word ``starter``.
@@ -46,15 +47,20 @@ def check_run(path: Path) -> Path:
     from mmcl.media.folders.raw_files import MEDIA_ENDINGS
 
     if not path.exists():
-        siblings = os.listdir(path.parent) if path.parent.is_dir() else []
         raise RunError(
-            f"{path}: no such run folder{did_you_mean(path.name, siblings) or '.'}\n"
+            f"{path}: no such run folder{near_name(path)}\n"
             f"  Make one: mmcl train CORPUS --out {path}"
         )
     kind, advice = "a file", "Expected the folder that mmcl train --out has made."
     if path.suffix.lower() in MEDIA_ENDINGS:
         kind, advice = "a recording", f"To predict it: mmcl predict {path}"
     raise RunError(f"{path}: {kind}, not a run folder.\n  {advice}")
+
+
+def near_name(path: Path) -> str:
+    """Return the end of a sentence about a missing path: the most similar name beside it."""
+    siblings = os.listdir(path.parent) if path.parent.is_dir() else []
+    return did_you_mean(path.name, siblings) or "."
 
 
 RunArgument = Annotated[
@@ -95,7 +101,7 @@ def hold_output(path: Path, *, inputs: Iterable[Path | None], is_folder: bool = 
 
 
 def _is_same(path: Path, other: Path) -> bool:
-    """Tell whether two paths lead to one file or folder, through links or in other letters."""
+    """Tell whether two paths lead to one file or folder, also through links."""
     try:
         return path.samefile(other)
     except OSError:  # one of them is not there
@@ -123,7 +129,7 @@ def hold_corpus(path: Path, *, inputs: Iterable[Path]) -> None:
 
 
 def _is_corpus(path: Path) -> bool:
-    """Tell whether mmcl wrote a file; a damaged corpus is one, too."""
+    """Tell whether a file may be a corpus; an Arrow file too damaged to read counts as one."""
     from mmcl.corpus.readers.arrow_table import is_foreign_arrow
     from mmcl.corpus.store import is_corpus_file
 

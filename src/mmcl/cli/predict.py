@@ -12,8 +12,8 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from mmcl.cli.options import check_run, hold_output
-from mmcl.errors import UsageError, did_you_mean
+from mmcl.cli.options import check_run, hold_output, near_name
+from mmcl.errors import UsageError
 from mmcl.pool import Engine, check_workers
 
 if TYPE_CHECKING:
@@ -146,22 +146,24 @@ def _run_and_source(sources: list[Path]) -> tuple[Path | None, Path]:
 
 
 def _check_source(run: Path | None, source: Path) -> None:
-    """Refuse what cannot be predicted, because it is an address or a run.
+    """Refuse an address, a run that stands after its recording, and a RUN that is no folder.
 
     Raises:
-        UsageError: If it is.
+        UsageError: For the first two.
+        RunError: For the third.
     """
-    if re.match(r"[a-z]+:/", str(source)):  # a path has one slash where an address has two
+    if re.match(r"[a-z]+:/", str(source)):  # Path makes one slash of the two of an address
         raise UsageError(
             f"{source}: addresses on the net are not read.\n"
             "  Download the file, and give its path: mmcl predict talk.mp4"
         )
-    if run is not None and (source / "run.json").is_file() and not (run / "run.json").is_file():
+    if run is None:
+        return
+    if (source / "run.json").is_file() and not (run / "run.json").is_file():
         raise UsageError(
             f'"{source}" is a run, and the run comes first: mmcl predict {source} {run}'
         )
-    if run is not None:
-        check_run(run)
+    check_run(run)
 
 
 def _open(run: Path | None) -> tuple[Run, tuple[str, ...]]:
@@ -177,14 +179,13 @@ def _predict_corpus(
 ) -> None:
     if out is None:
         if not os.path.exists(corpus):
-            siblings = os.listdir(corpus.parent) if corpus.parent.is_dir() else []
             raise UsageError(
-                f"{corpus}: no such file{did_you_mean(corpus.name, siblings) or '.'}\n"
+                f"{corpus}: no such file{near_name(corpus)}\n"
                 "  Expected a recording, a corpus, or a table of texts."
             )
         raise UsageError(
-            f"{corpus}: by its ending it is no recording, and predictions of a corpus or of a "
-            f"table of texts need a file.\n  Give one: --out with {', '.join(ENDINGS)}"
+            f"{corpus}: its ending is not that of a recording, and predictions of a corpus or of "
+            f"a table of texts need a file.\n  Give one: --out with {', '.join(ENDINGS)}"
         )
     # Endings are checked before torch is imported, so that a mistake shows at once.
     _check_ending("--out", out, ENDINGS)

@@ -151,8 +151,8 @@ def check_learnable(path: Path, corpus: Corpus) -> None:
         raise DatasetError(
             "\n".join([f"{path}: not fit for training: {'; '.join(faults)}.", *notes]) + "\n"
             "  Training learns from labelled clips in train, and chooses the epoch by those in "
-            'valid.\n  A table needs a column "label", and "split" with train, valid and test; '
-            'or "video_id",\n  by which whole recordings are split.\n'
+            'valid.\n  A table needs a column "label", and either "split" (train, valid, test) or '
+            '"video_id",\n  by which whole recordings are split.\n'
             f"  See what there is: mmcl corpus describe {path}"
         )
 

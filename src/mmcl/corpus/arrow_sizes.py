@@ -1,7 +1,7 @@
 """Sizes that an Arrow file declares for its compressed parts, read without unpacking any.
 
 pyarrow reserves and fills whatever a file declares, and a small file can declare terabytes. Every
-compressed buffer begins with its length when it is unpacked; where the buffers lie is said by
+compressed buffer begins with its length when it is unpacked; where the buffers lie is in
 metadata in the format of flatbuffers, which no function of pyarrow shows.
 """
 
@@ -19,7 +19,7 @@ __all__ = ["unpacked_bytes"]
 
 _MAGIC = b"ARROW1"
 _FOOTER_END = 10  # bytes: the length of the footer, and the magic once more
-_CONTINUES = 0xFFFFFFFF  # stands before the length of a message, but in files before 2019
+_CONTINUES = 0xFFFFFFFF  # stands before the length of a message, but not in files before 2019
 _LENGTH = 8  # bytes before a compressed buffer: its length when it is unpacked
 _DICTIONARY, _BATCH = 2, 3  # kinds of messages that have buffers
 _OLD_COMPRESSION = b"ARROW:experimental_compression"  # in the metadata of a message, in 2020
@@ -49,7 +49,7 @@ def unpacked_bytes(content: pa.Buffer) -> int:
 
 
 class _Table:
-    """A table of a flatbuffer: fields by their places, each of them absent or somewhere else."""
+    """A table of a flatbuffer, which finds its fields by their numbers; any may be absent."""
 
     def __init__(self, raw: memoryview, start: int) -> None:
         self._raw, self._start = raw, start

@@ -130,7 +130,7 @@ def probe_figure(probes: Mapping[str, Any]) -> go.Figure:
 
 
 def redundancy_figure(redundancy: list[dict[str, Any]]) -> go.Figure:
-    """Draw how alike each pair of modalities is; right of each bar, that of shuffled clips."""
+    """Draw how alike each pair of modalities is, and right of each bar how alike by chance."""
     pairs = [" and ".join(row["pair"]) for row in redundancy]
     figure = go.Figure()
     for part in ("common", "complementary"):

@@ -88,7 +88,7 @@ BOMBS = {
 
 
 @pytest.mark.parametrize("name", BOMBS)
-def test_it_is_refused_by_its_limit(tmp_path, name):
+def test_bomb_is_refused_by_its_limit(tmp_path, name):
     make, words = BOMBS[name]
     path = tmp_path / "x.arrow"
     path.write_bytes(make())
@@ -174,3 +174,21 @@ def test_views_and_dictionaries_of_texts_are_read(tmp_path):
     )
     path.write_bytes(arrow_of(table))
     assert read_arrow(path, "arrow").equals(table)
+
+
+# A struct with a map whose value is a map, and so on; a column in a group without any place.
+DEEP_MAPS = b"\x1b" + b"\x01\x5b\x02" * 5000
+COLUMN_OF_NOTHING = b"\x49\x1c\x19\x1c\x3c\x00\x00\x00\x00"
+
+
+@pytest.mark.parametrize(
+    ("footer", "words"),
+    [
+        (DEEP_MAPS, "more than 32 values inside"),
+        (COLUMN_OF_NOTHING, "a column that begins nowhere"),
+    ],
+)
+def test_damaged_footer_is_refused_in_words(footer, words):
+    file = io.BytesIO(b"PAR1" + footer + len(footer).to_bytes(4, "little") + b"PAR1")
+    with pytest.raises(ValueError, match=words):
+        unpacked_columns(file)

@@ -91,6 +91,8 @@ def test_empty_lists_are_counted_and_not_kept(tmp_path):
     _, peak = tracemalloc.get_traced_memory()
     tracemalloc.stop()
     assert peak < MIB
+    with pytest.raises(DatasetError, match="MMCL_MAX_OBJECTS"):
+        Finisher(Budget(tmp_path / "x.pkl")).finish([[] for _ in range(1_100_000)])
 
 
 @pytest.mark.parametrize("value", [deep(20), folded(4), {"a": {("b", 1): [None]}}], ids=str)

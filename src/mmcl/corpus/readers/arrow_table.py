@@ -17,7 +17,7 @@ import pyarrow.feather
 import pyarrow.parquet
 
 from mmcl.corpus.arrow_sizes import unpacked_bytes
-from mmcl.corpus.readers.parquet_sizes import unpacked_columns
+from mmcl.corpus.readers.parquet_sizes import BYTES_OF_VALUE, unpacked_columns
 from mmcl.corpus.readers.source_file import LAYOUTS
 from mmcl.corpus.store import CARD_KEY
 from mmcl.errors import DatasetError
@@ -29,7 +29,6 @@ KIND_NAMES = {"parquet": "a Parquet table", "arrow": "an Arrow table (not writte
 """Kinds of files, as messages name them."""
 _STREAM = b"\xff\xff\xff\xff"
 _FEATHER_1 = b"FEA1"
-BYTES_OF_VALUE = 8
 MOST_ROWS = 1024  # of a batch of a Parquet file
 
 
@@ -95,8 +94,8 @@ def _parquet(path: Path, budget: Budget) -> tuple[pa.Schema, Iterator[pa.RecordB
         sizes = unpacked_columns(opened)
     budget.check(num_bytes=sum(sizes))
     file = pa.parquet.ParquetFile(path)
-    # A text may be written once and stand in every row. None is longer than its column, so that
-    # so many rows fit.
+    # One stored text may stand in every row. No text is longer than its part of a column, so a
+    # batch of so many rows is within the limit.
     rows = budget.most_bytes // max([1, *sizes])
     return file.schema_arrow, file.iter_batches(min(MOST_ROWS, max(1, rows)))
 
@@ -119,11 +118,13 @@ def _check_columns(path: Path, schema: pa.Schema) -> None:
 
 
 def _is_unread(kind: pa.DataType) -> bool:
-    """Tell whether cells of a type can share what they hold, other than texts."""
+    """Tell whether cells of a type can share lists, so that their size cannot be told."""
     if pa.types.is_dictionary(kind):
         return bool(kind.value_type.num_fields) or _is_view(kind.value_type)
     tests = (
-        *(pa.types.is_run_end_encoded, pa.types.is_list_view, pa.types.is_large_list_view),
+        pa.types.is_run_end_encoded,
+        pa.types.is_list_view,
+        pa.types.is_large_list_view,
         pa.types.is_union,
     )
     inner = [kind.field(index).type for index in range(kind.num_fields)]
@@ -138,7 +139,7 @@ def _counted(batches: Iterator[pa.RecordBatch], budget: Budget) -> Iterator[pa.R
     """Yield batches that are valid and do not exceed the limits together."""
     num_bytes = num_objects = 0
     for batch in batches:
-        # A file is believed in what it says of its own columns unless they are looked at.
+        # pyarrow trusts the places that a file states until they are validated.
         batch.validate(full=True)
         num_bytes += batch.nbytes
         num_objects += batch.num_rows

@@ -197,7 +197,7 @@ def _segment_number(path: Path, key: str) -> int | None:
     After two alignments a key is ``video[word][segment]``; the first number is kept.
 
     Raises:
-        DatasetError: If the number is larger than any that a machine computes with.
+        DatasetError: If the number has more digits than a machine computes with.
     """
     number = key.partition("[")[2].partition("]")[0]
     if not number.isdecimal():

@@ -1,8 +1,8 @@
 """Sizes that the pages of a Parquet file declare, read without unpacking any.
 
 pyarrow reserves and fills whatever a page declares: a page of some kilobytes can declare two
-gigabytes, or two thousand million equal values. pyarrow's own view of the footer ends the process
-at some damaged ones, and does not show pages. Both are written in Thrift's compact protocol.
+gigabytes, or two billion equal values. pyarrow crashes when it shows some damaged footers, and does
+not show pages. Both are written in Thrift's compact protocol.
 """
 
 from __future__ import annotations
@@ -10,12 +10,12 @@ from __future__ import annotations
 import struct
 from typing import IO, Any
 
-__all__ = ["unpacked_columns"]
+__all__ = ["BYTES_OF_VALUE", "unpacked_columns"]
 
 _FOOTER_END = 8  # bytes: the length of the footer, and the magic once more
 _HEAD = 1 << 12  # bytes read for the header of a page; statistics of long texts make it longer
 BYTES_OF_VALUE = 8
-DEEPEST = 32  # structs inside each other
+DEEPEST = 32  # structs, lists and maps inside each other
 # Fields of parquet.thrift, by their numbers.
 _ROW_GROUPS, _COLUMNS, _COLUMN = 4, 1, 3
 _COLUMN_LENGTH, _DATA_START, _INDEX_START, _DICTIONARY_START = 7, 9, 10, 11
@@ -53,7 +53,9 @@ def _footer(file: IO[bytes]) -> dict[int, Any]:
 
 def _unpacked(file: IO[bytes], column: dict[int, Any]) -> int:
     """Return what the pages of a column unpack to, one after the other."""
-    starts = (column.get(field, 0) for field in (_DATA_START, _INDEX_START, _DICTIONARY_START))
+    starts = [column.get(field, 0) for field in (_DATA_START, _INDEX_START, _DICTIONARY_START)]
+    if max(starts) <= 0:
+        raise ValueError("a column that begins nowhere")
     place = min(start for start in starts if start > 0)
     end, num_bytes = place + column[_COLUMN_LENGTH], 0
     while place < end:
@@ -87,9 +89,6 @@ class _Compact:
 
     def struct(self) -> dict[int, Any]:
         """Read a struct."""
-        self._depth += 1
-        if self._depth > DEEPEST:
-            raise ValueError(f"more than {DEEPEST} structs inside each other")
         fields: dict[int, Any] = {}
         number = 0
         while head := self._byte():
@@ -97,10 +96,17 @@ class _Compact:
             kind = head & 15
             # The value of a field of yes or no is in its type.
             fields[number] = kind == _TRUE if kind in (_TRUE, _FALSE) else self._value(kind)
-        self._depth -= 1
         return fields
 
     def _value(self, kind: int) -> Any:
+        self._depth += 1
+        if self._depth > DEEPEST:
+            raise ValueError(f"more than {DEEPEST} values inside each other")
+        value = self._of_kind(kind)
+        self._depth -= 1
+        return value
+
+    def _of_kind(self, kind: int) -> Any:
         if kind in _WHOLE_NUMBERS:
             return self._whole()
         if kind in (_TRUE, _FALSE, _BYTE):
@@ -118,14 +124,9 @@ class _Compact:
         raise ValueError(f"a type {kind}")
 
     def _list(self) -> list[Any]:
-        self._depth += 1
-        if self._depth > DEEPEST:
-            raise ValueError(f"more than {DEEPEST} lists inside each other")
         head = self._byte()
         count = head >> 4 if head >> 4 < 15 else self._number()
-        items = [self._value(head & 15) for _ in range(count)]
-        self._depth -= 1
-        return items
+        return [self._value(head & 15) for _ in range(count)]
 
     def _map(self) -> None:
         count = self._number()

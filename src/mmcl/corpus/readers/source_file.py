@@ -325,7 +325,7 @@ def text_of(item: Any) -> str:
         return item.decode("utf-8", errors="replace")
     text = str(item)
     if not text.isascii():
-        # No file can hold halves of characters; two that belong together become the character.
+        # UTF-8 cannot hold halves of characters (surrogates); a pair becomes its character.
         text = text.encode("utf-16", "surrogatepass").decode("utf-16", "replace")
     try:
         # The unpickler reads text of Python 2 as latin-1; mostly it was UTF-8.

@@ -39,7 +39,7 @@ Columns = dict[str, Any]
 """Columns by name: arrays, lists of strings or numbers, or lists of arrays."""
 
 _FEATURES = "features_"
-_NUMBERED = re.compile(r"(?P<name>.+)_(?P<number>\d{1,100})")
+_NUMBERED = re.compile(r"(?P<name>.+)_(?P<number>\d{1,100})")  # int() refuses thousands of digits
 SHOWN = 8  # columns in a message
 FEWEST_NUMBERED = 2  # columns that are one array, where the name is not that of a modality
 # Columns of our own files and of label.csv, by the names that the other layouts have for them.

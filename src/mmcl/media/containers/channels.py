@@ -80,7 +80,7 @@ def channels_of(path: Path) -> Channels:
 
     Raises:
         MediaError: As :func:`mmcl.media.containers.decode.probe`, or if none of the sound can be
-            decoded, or a part of it not converted.
+            decoded, or a part of it cannot be converted.
     """
     with open_media(path) as container:
         stream = main_stream(container, "audio")

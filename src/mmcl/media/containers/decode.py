@@ -117,8 +117,8 @@ def frames(
         end: Time from which on no picture is wanted, in seconds.
 
     Raises:
-        MediaError: As :func:`probe`, or if none of the pictures can be decoded, or one not
-            converted.
+        MediaError: As :func:`probe`, or if none of the pictures can be decoded, or one cannot
+            be converted.
     """
     stop = math.inf if end is None else end
     due = math.ceil((start - SAME_TIME) * rate)
@@ -175,8 +175,8 @@ def converting(path: Path, kind: _Kind) -> Iterator[None]:
         yield
     except av.error.FFmpegError as error:
         raise MediaError(
-            f'"{path.name}": a part of its {_KIND_NAMES[kind]} has a form that cannot be converted '
-            f"({error.strerror}); the file is damaged.\n"
+            f'"{path.name}": a part of its {_KIND_NAMES[kind]} cannot be converted '
+            f"({error.strerror}); the file may be damaged.\n"
             "  Copy, download or record it again."
         ) from None
 

@@ -49,8 +49,8 @@ def audio_blocks(
         none where the file has no sound.
 
     Raises:
-        MediaError: As :func:`probe`, or if none of the sound can be decoded, or a part of it not
-            converted.
+        MediaError: As :func:`probe`, or if none of the sound can be decoded, or a part of it
+            cannot be converted.
     """
     size = round(block_seconds * SAMPLE_RATE)
     wanted = math.inf if end is None else round(end * SAMPLE_RATE) - round(start * SAMPLE_RATE)

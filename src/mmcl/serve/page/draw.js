@@ -242,7 +242,7 @@ function captions(result) {
       `±${result.error.toFixed(2)}. Another recording may be harder.`);
   }
   if (result.utterances.some((each) => each.spread !== null)) {
-    lines.push("Thin line: how far networks of other seeds are apart, ± one standard deviation.");
+    lines.push("Thin line: ± one standard deviation between the networks of the different seeds.");
   }
   return lines.map((text) => el("p", { class: "soft" }, text));
 }

@@ -28,8 +28,8 @@ def refused(use):
 
 def text_of(kind):
     return (
-        f'"odd.wav": a part of its {kind} has a form that cannot be converted (Invalid argument); '
-        "the file is damaged.\n"
+        f'"odd.wav": a part of its {kind} cannot be converted (Invalid argument); '
+        "the file may be damaged.\n"
         "  Copy, download or record it again."
     )
 
