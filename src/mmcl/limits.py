@@ -27,7 +27,8 @@ _DEFAULTS: Mapping[str, int] = {
 # A file may have so much in any case, however small it is.
 FREE_BYTES = 256 * MIB
 FREE_OBJECTS = 2_000_000
-MOST_DIGITS = 18  # of a whole number of 64 bits
+MOST_DIGITS = 18
+"""Digits of a whole number from outside that 64 bits hold for certain."""
 _KINDS = (
     (stat.S_ISFIFO, "a pipe"),
     (stat.S_ISCHR, "a device"),

@@ -15,6 +15,7 @@ __all__ = ["BYTES_OF_VALUE", "unpacked_columns"]
 _FOOTER_END = 8  # bytes: the length of the footer, and the magic once more
 _HEAD = 1 << 12  # bytes read for the header of a page; statistics of long texts make it longer
 BYTES_OF_VALUE = 8
+"""Bytes that a value takes once it is written out."""
 DEEPEST = 32  # structs, lists and maps inside each other
 # Fields of parquet.thrift, by their numbers.
 _ROW_GROUPS, _COLUMNS, _COLUMN = 4, 1, 3
