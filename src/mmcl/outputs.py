@@ -63,7 +63,8 @@ def hold_output(path: Path, *, is_folder: bool = False, kept: str = "*") -> Iter
         yield
     except Exception:
         if is_folder and folder in new and not any(p.is_file() for p in folder.rglob(kept)):
-            _empty(folder, but=name)
+            with suppress(OSError):  # somebody removed it meanwhile
+                _empty(folder, but=name)
         raise
     finally:
         name.unlink(missing_ok=True)

@@ -7,6 +7,7 @@ import pytest
 import typer
 
 from mmcl.cli.main import main
+from mmcl.cli.options import releasing_outputs
 from mmcl.cli.robustness import robustness_command
 from mmcl.corpus.plant import PlantSettings, plant_card, plant_clips
 from mmcl.corpus.store import write_corpus
@@ -34,7 +35,8 @@ def call(folder, monkeypatch, capsys):
 
     def run(*words):
         capsys.readouterr()
-        app([str(word) for word in words], standalone_mode=False)
+        with releasing_outputs():  # as the program does
+            app([str(word) for word in words], standalone_mode=False)
         printed = capsys.readouterr()
         return printed.out, printed.err
 

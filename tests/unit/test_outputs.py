@@ -3,6 +3,7 @@
 import errno
 import os
 import re
+import shutil
 from pathlib import Path
 
 import pytest
@@ -109,6 +110,15 @@ def test_new_folder_is_kept_after_a_failure_only_if_an_epoch_was_trained(tmp_pat
         fail()
     assert (tmp_path / "new").exists() == trained
     assert (folder / "run.json").exists() == trained
+
+
+def test_folder_that_is_gone_hides_no_error(tmp_path):
+    def fail():
+        shutil.rmtree(tmp_path / "out")
+        raise RunError("the encoder is not there")
+
+    with pytest.raises(RunError), hold_output(tmp_path / "out", is_folder=True):
+        fail()
 
 
 def test_folder_that_was_there_keeps_its_files_if_the_command_failed(tmp_path):
