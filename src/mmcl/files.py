@@ -194,15 +194,24 @@ def read_json(path: Path, *, otherwise: str = _TRAIN_AGAIN) -> dict[str, Any]:
 
     Raises:
         FileNotFoundError: If there is no such file.
-        RunError: If it is a pipe, or not a JSON object without NaN.
+        RunError: If it is a pipe, or not a JSON object without NaN, or if a whole number in it
+            needs more than 64 bits.
     """
     check_regular(path, RunError)
     content = path.read_bytes()  # a file that is missing is the caller's to explain
     with reading(path, otherwise=otherwise):
-        read: Any = json.loads(content, parse_constant=_refuse_constant)
+        read: Any = json.loads(content, parse_int=_whole, parse_constant=_refuse_constant)
         if not isinstance(read, dict):
             raise ValueError(f"expected a JSON object, found a {type(read).__name__}")
     return dict(read)
+
+
+def _whole(digits: str) -> int:
+    """Return a whole number: a seed, a size or a count, which all fit 64 bits."""
+    number = int(digits)  # Python itself refuses thousands of digits
+    if abs(number) >= 2**63:
+        raise ValueError(f"a whole number of {len(digits):,} digits; expected one of 64 bits")
+    return number
 
 
 def _refuse_constant(name: str) -> NoReturn:

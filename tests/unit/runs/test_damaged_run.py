@@ -57,6 +57,8 @@ CONTENTS = {
     "deep": "[" * 100_000,
     "nan": '{"seeds": NaN}',
     "bytes": "\udcff",
+    "digits": f'{{"seeds": [{10**400}]}}',
+    "65 bits": f'{{"seeds": [{2**63}]}}',
 }
 
 
@@ -69,7 +71,7 @@ def test_json_of_any_content(folder, name, content):
     assert message.endswith(COPY)
 
 
-@pytest.mark.parametrize("seeds", [[], [1, 1], ["1"], [-1], {"a": 1}, None, 10**400])
+@pytest.mark.parametrize("seeds", [[], [1, 1], ["1"], [-1], {"a": 1}, None])
 def test_seeds_that_are_none(folder, seeds):
     changed(folder, "run.json", seeds=seeds)
     message = refusal(folder)
