@@ -9,7 +9,7 @@ from mmcl.cli import demo
 from mmcl.cli.main import main
 from mmcl.config import resolve_config
 from mmcl.corpus.plant import PlantSettings
-from mmcl.errors import MissingExtraError
+from mmcl.errors import MediaError, MissingExtraError
 from mmcl.explain.report import report_page
 from mmcl.runs import recordings
 
@@ -173,4 +173,16 @@ def test_timeline_is_left_out_without_what_reads_recordings(tmp_path, monkeypatc
     line = demo._show_starter(tmp_path / "timeline.html")
     assert line.startswith("timeline.html is left out")
     assert 'pip install "mmcl[media-offline]"' in line
+    assert not list(tmp_path.iterdir())
+
+
+def test_timeline_is_left_out_without_a_library_of_the_system(tmp_path, monkeypatch):
+    def lacking(*_, **__):
+        raise MediaError("measuring faces needs libEGL.so.1.\n  apt install libegl1")
+
+    monkeypatch.setattr(recordings, "predict_media", lacking)
+    line = demo._show_starter(tmp_path / "timeline.html")
+    assert line == (
+        "timeline.html is left out: measuring faces needs libEGL.so.1.\n  apt install libegl1"
+    )
     assert not list(tmp_path.iterdir())

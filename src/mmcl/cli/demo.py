@@ -12,7 +12,7 @@ import typer
 
 from mmcl.cli.options import hold_output
 from mmcl.cli.report import REPORT, write_report
-from mmcl.errors import DatasetError, DiskError, MissingExtraError, RunError
+from mmcl.errors import DatasetError, DiskError, MediaError, MissingExtraError, RunError
 from mmcl.types import VARIANTS
 
 if TYPE_CHECKING:
@@ -140,6 +140,8 @@ def _show_starter(path: Path) -> str:
         return (
             f'{path.name} is left out: reading a recording needs pip install "mmcl[media-offline]"'
         )
+    except MediaError as fault:  # the report does not need what is missing here
+        return f"{path.name} is left out: {fault}"
     write_result(path, timeline_page(timeline, media=EXAMPLE_CLIP))
     return f"What the starter says of a small recording: {path}"
 

@@ -7,6 +7,7 @@ then linked from picture to picture. Pictures are not kept.
 from __future__ import annotations
 
 import os
+import re
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -203,6 +204,21 @@ def _as_rgb(image: _Image) -> _Image:
 
 # MediaPipe
 
+_MISSING_LIBRARY = re.compile(r"lib\S+\.so\S*(?=: cannot open shared object file)")
+
+
+def _why_not_loaded(file: Path, error: Exception) -> str:
+    """Return the message for a landmarker that could not be made."""
+    if missing := _MISSING_LIBRARY.search(str(error)):
+        return (
+            f"measuring faces needs the system's library {missing[0]}, which is not here.\n"
+            "  On Debian and Ubuntu: apt install libegl1 libgles2"
+        )
+    return (
+        f'face model "{file.name}" cannot be loaded: {error}\n'
+        "  Expected the file face_landmarker.task, as MediaPipe's maker offers it."
+    )
+
 
 @contextmanager
 def _landmarker(file: Path, max_faces: int) -> Iterator[Callable[[_Image], list[_Face]]]:
@@ -221,10 +237,7 @@ def _landmarker(file: Path, max_faces: int) -> Iterator[Callable[[_Image], list[
             try:
                 landmarker = vision.FaceLandmarker.create_from_options(options)
             except (RuntimeError, ValueError, OSError) as error:
-                raise MediaError(
-                    f'face model "{file.name}" cannot be loaded: {error}\n'
-                    "  Expected the file face_landmarker.task, as MediaPipe's maker offers it."
-                ) from error
+                raise MediaError(_why_not_loaded(file, error)) from error
 
         def find_faces(image: _Image) -> list[_Face]:
             if min(image.shape[:2]) < SMALLEST:

@@ -279,6 +279,22 @@ def real_model():
     return Path(package.origin).parent / "models" / "face_landmarker.task"
 
 
+def test_missing_system_library_is_named(model_file, monkeypatch):
+    vision = pytest.importorskip("mediapipe.tasks.python.vision")
+
+    def refuse(options):
+        # As on Debian without a desktop.
+        raise OSError("libEGL.so.1: cannot open shared object file: No such file or directory")
+
+    monkeypatch.setattr(vision.FaceLandmarker, "create_from_options", refuse)
+    with pytest.raises(MediaError) as caught:
+        FaceTracker(model_file).track([])
+    assert str(caught.value) == (
+        "measuring faces needs the system's library libEGL.so.1, which is not here.\n"
+        "  On Debian and Ubuntu: apt install libegl1 libgles2"
+    )
+
+
 def test_broken_model_is_named(model_file):
     pytest.importorskip("mediapipe")
     with pytest.raises(MediaError) as caught:
