@@ -5,6 +5,7 @@ The process may die of a file at any moment; only that file's job is lost with i
 
 from __future__ import annotations
 
+import ctypes
 import logging
 import os
 from collections.abc import Callable, Mapping
@@ -28,6 +29,7 @@ __all__ = ["Reader", "RecordingWorker", "during", "out_of_memory"]
 
 _TRANSCRIPTS = ("transcript.srt", "transcript.vtt", "transcript.txt")
 _NICE = 5  # lower priority than the service, which must answer while a file is read
+_M_ARENA_MAX = -8  # mallopt's number of the option
 _log = logging.getLogger("mmcl.serve")
 
 
@@ -73,6 +75,7 @@ class RecordingWorker:
     ) -> None:
         with suppress(OSError, AttributeError):
             os.nice(_NICE)
+        _share_one_heap()
         self._on_stage, self._limits, self._reader = on_stage, limits, make_reader()
         self._runs = {name: Run.load(folder, name) for name, folder in folders.items()}
         self._names = {str(folder): name for name, folder in folders.items()}
@@ -141,6 +144,16 @@ class RecordingWorker:
         if stage != self._stage and stage in STAGES and (stage != "decode" or self._stage is None):
             self._stage = stage
             self._on_stage(stage)
+
+
+def _share_one_heap() -> None:
+    """Let all threads of this process allocate from one heap, where the system is glibc.
+
+    By default every thread has its own. They fill with gaps, so that the process grows by some
+    megabytes for every hundred recordings, without an object more; with one heap it does not.
+    """
+    with suppress(OSError, AttributeError):
+        ctypes.CDLL("libc.so.6").mallopt(_M_ARENA_MAX, 1)
 
 
 def during(stage: str | None) -> str:
