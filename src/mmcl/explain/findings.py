@@ -62,10 +62,11 @@ def _ranking(row: Mapping[str, Any]) -> str:
     verb = (_DELETION if deletion else _INSERTION)[_verdict(row)]
     doing = "deleting" if deletion else "inserting"
     first = "" if deletion else " first"
+    better = "larger" if deletion else "smaller"
     return (
         f"{doing.capitalize()} {_RANKED[row['score']]}{first} {verb} {doing} "
-        f"{_ORDERS[row['against']]}: area {row['area']:.3f} against {row['other_area']:.3f}, "
-        f"{probability_text(row['p'])}."
+        f"{_ORDERS[row['against']]}: area under the error {row['area']:.3f} against "
+        f"{row['other_area']:.3f}, {better} is better, {probability_text(row['p'])}."
     )
 
 

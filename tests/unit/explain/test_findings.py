@@ -43,9 +43,9 @@ def content():
 def test_what_was_found_is_said(content):
     assert conclusions(content(0.05, 0.0005)) == [
         "Deleting what the policies keep hurts more than deleting at random: "
-        "area 0.410 against 0.360, p < 0.001.",
+        "area under the error 0.410 against 0.360, larger is better, p < 0.001.",
         "Inserting what is common or kept first helps more than inserting by integrated "
-        "gradients: area 0.410 against 0.360, p < 0.001.",
+        "gradients: area under the error 0.410 against 0.360, smaller is better, p < 0.001.",
         "The learned actions err less than keeping every step: error 0.250 against 0.300, "
         "p < 0.001.",
         "The complementary features of audio add to a linear model that has the rest: "
