@@ -58,7 +58,17 @@ class Scoring(Protocol):
         """Fused representation, the input of the last layers, ``[b, h]``."""
 
 
-class Network(nn.Module, PyTorchModelHubMixin):
+_CARD = """---
+{{ card_data }}
+---
+
+The network of one seed of an mmcl run. The folder of the run has `run.json`, what it learnt
+from, and `metrics.json`, how well; `mmcl push RUN ./folder` writes a model card of both.
+"""
+"""Page beside the weights; without one the library writes that they were pushed to the Hub."""
+
+
+class Network(nn.Module, PyTorchModelHubMixin, model_card_template=_CARD):
     """A model of clips: dictionaries of modalities in, scores out.
 
     Args:

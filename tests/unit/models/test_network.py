@@ -245,6 +245,11 @@ def test_saved_network_comes_back(network, tmp_path, capfd):
     assert not loaded.training
     assert loaded.task == REGRESSION
     assert capfd.readouterr().out == ""
+    # The library's own page says that the weights were pushed to the Hub.
+    page = (tmp_path / "README.md").read_text()
+    assert "The network of one seed of an mmcl run." in page
+    assert "library_name: mmcl" in page
+    assert "pushed" not in page
 
 
 def test_saved_network_may_have_one_layer_twice(tmp_path):
