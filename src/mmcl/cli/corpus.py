@@ -102,7 +102,7 @@ def convert(
       mmcl corpus convert mine.npz mine.arrow --name mine --label-range -2 2
       mmcl corpus convert mine.pkl mine.arrow --rename video=vision --rename dev2=valid
       mmcl corpus convert glove.csd covarep.csd facet.csd labels.csd --out mosi.arrow
-      mmcl corpus convert reviews.csv reviews.arrow --text-model packaged
+      mmcl corpus convert rated.csv rated.arrow --text-model packaged
       mmcl corpus convert text=a.csd audio=b.csd labels=c.csd --out x.arrow --align none
     """
     from mmcl.cli.show import print_card, print_notes

@@ -86,7 +86,7 @@ def train_command(
 
       mmcl train planted.arrow --out runs/released --model released
 
-      mmcl train reviews.csv --out runs/reviews --from starter
+      mmcl train rated.csv --out runs/rated --from starter
 
       mmcl train mosei.arrow --out runs/mosei --set runtime.devices=4
     """
