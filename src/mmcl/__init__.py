@@ -11,6 +11,7 @@ The names below load on first use, so that ``import mmcl`` stays light::
     MMCL          the network alone, a torch module
     Config        every setting; resolve_config builds one from presets and overrides
     metrics       the field's metrics, exactly
+    __version__   the version that is installed, as mmcl --version prints it
 """
 
 from __future__ import annotations
@@ -28,6 +29,8 @@ if TYPE_CHECKING:
     from mmcl.runs.publishing import from_pretrained
     from mmcl.runs.run import Run, train
     from mmcl.runs.starter import load_starter
+
+    __version__: str
 
 __all__ = [
     "MMCL",
@@ -59,6 +62,10 @@ _HOMES = {
 
 
 def __getattr__(name: str) -> Any:
+    if name == "__version__":
+        from importlib import metadata
+
+        return metadata.version("mmcl")
     if name not in _HOMES:
         raise AttributeError(f"module 'mmcl' has no attribute {name!r}")
     home, attribute = _HOMES[name]
@@ -67,4 +74,4 @@ def __getattr__(name: str) -> Any:
 
 
 def __dir__() -> list[str]:
-    return __all__
+    return [*__all__, "__version__"]

@@ -6,6 +6,7 @@ import pkgutil
 import re
 import subprocess
 import sys
+from importlib import metadata
 from pathlib import Path
 
 import pytest
@@ -132,6 +133,7 @@ def test_public_names_exist(name):
 def test_front_door_offers_what_it_names():
     assert sorted(mmcl.__all__) == sorted(mmcl._HOMES)
     assert all(getattr(mmcl, name) is not None for name in mmcl.__all__)
+    assert mmcl.__version__ == metadata.version("mmcl")
     with pytest.raises(AttributeError, match="has no attribute 'nothing'"):
         _ = mmcl.nothing
 
