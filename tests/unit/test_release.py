@@ -11,6 +11,7 @@ import pytest
 import yaml
 
 from mmcl.cli.main import main
+from mmcl.serve.http_server import default_state
 
 ROOT = Path(__file__).parents[2]
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
@@ -48,6 +49,16 @@ def test_container_copies_what_is_there_and_the_context_holds_it():
 def test_container_installs_extras_that_exist():
     (extras,) = re.findall(r'"/mmcl\[(.*)\]"', CONTAINER)
     assert set(extras.split(",")) <= set(PROJECT["optional-dependencies"])
+
+
+def test_container_may_write_to_its_volume(monkeypatch):
+    # Without its folder a volume is root's, and the service is refused every job.
+    user, made, volume = re.search(
+        r"^USER (.*)\n(?:#.*\n)*RUN mkdir -p (.*)\nVOLUME (.*)$", CONTAINER, re.M
+    ).groups()
+    monkeypatch.delenv("XDG_STATE_HOME", raising=False)
+    monkeypatch.setenv("HOME", f"/home/{user}")
+    assert made == volume == str(default_state().parent)
 
 
 def test_container_serves_with_the_token_it_is_given(monkeypatch, tmp_path, capsys):
