@@ -148,8 +148,12 @@ def _mean(key: str, summary: Mapping[str, Any]) -> str:
 
 def result_table(content: dict[str, Any]) -> str:
     """A comparison or an ablation, and which rows differ from its reference."""
-    counts = "/".join(str(count) for count in content["corpus"]["counts"].values())
-    return "\n".join([f"{counts} clips.", "", markdown_table(content), *verdicts(content)])
+    counts = content["corpus"]["counts"]
+    clips = (
+        f"{counts['train']:,} clips for training, {counts['valid']:,} for validation and "
+        f"{counts['test']:,} for the test."
+    )
+    return "\n".join([clips, "", markdown_table(content), *verdicts(content)])
 
 
 def verdicts(content: Mapping[str, Any]) -> list[str]:
@@ -178,7 +182,7 @@ def validation_table(content: dict[str, Any]) -> str:
     counts = content["corpus"]["counts"]
     clips = sum(counts.values())
     where = (
-        f"{counts['train']} training and {counts['valid']} validation clips"
+        f"{counts['train']:,} training and {counts['valid']:,} validation clips"
         if content["folds"] == 1
         else f"{clips} clips in {content['folds']} folds, each of which is held out once"
     )
