@@ -125,7 +125,7 @@ def summary_table() -> str:
             older.append(name)
     lines += ["", "Test clips, mean ± s.d. over seeds; † differs significantly from `calibrated`."]
     if older:
-        lines[-1] += f" Older than the code: {', '.join(older)}."
+        lines[-1] += f" Older than the code, so that a new run may differ: {', '.join(older)}."
     return "\n".join(lines) + "\n"
 
 
