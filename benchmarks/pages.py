@@ -184,7 +184,7 @@ def validation_table(content: dict[str, Any]) -> str:
     where = (
         f"{counts['train']:,} training and {counts['valid']:,} validation clips"
         if content["folds"] == 1
-        else f"{clips} clips in {content['folds']} folds, each of which is held out once"
+        else f"{clips:,} clips in {content['folds']} folds, each of which is held out once"
     )
     first = column_title(metrics[0]).rstrip(" ↑↓")
     lines = [
