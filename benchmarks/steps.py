@@ -55,15 +55,18 @@ def _of(*rooms: str) -> tuple[str, ...]:
     return tuple(f"src/mmcl/{room}" for room in rooms)
 
 
-TRAINING = (
+_TRAINING = (
     *_of(
         "config.py", "presets", "runtime.py", "corpus", "models", "learning", "evaluation", "runs"
     ),
     ":!src/mmcl/models/export.py",
     ":!src/mmcl/evaluation/published_results.csv",
 )
+TRAINING = (*_TRAINING, ":!src/mmcl/runs/starter.py")
 ON_PLANTED = (*TRAINING, ":!src/mmcl/corpus/readers")
-ON_WORDS = (*TRAINING, *_of("media/text.py", "media/text_vectors.py", "media/weights.py"))
+_WORDS = _of("media/text.py", "media/text_vectors.py", "media/weights.py")
+ON_WORDS = (*TRAINING, *_WORDS)
+FROM_STARTER = (*_TRAINING, *_WORDS)
 
 LEARNING = _of(
     "config.py", "runtime.py", "corpus/batches.py", "corpus/store.py", "models", "learning"
@@ -314,7 +317,7 @@ STEPS: dict[str, Step] = {
     "mosi": Step(
         "CMU-MOSI's words, an encoder that learns, validation clips",
         16,
-        ON_WORDS,
+        FROM_STARTER,
         _mosi,
         seeds=MOSI.seeds,
         data=("mosi-words",),
