@@ -231,7 +231,7 @@ def clean_context(preload: Sequence[str] = ()) -> Any:
     They are forked from a clean server process that has imported the modules named in
     ``preload``, so that one that died is replaced quickly; without a fork server they are spawned.
     """
-    # OpenMP reads this when it starts its threads: those that wait then sleep and do not spin.
+    # The processes read this as they load OpenMP: threads that wait then sleep and do not spin.
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
     if "forkserver" not in multiprocessing.get_all_start_methods():
         return multiprocessing.get_context("spawn")

@@ -51,7 +51,8 @@ def prepare_process(settings: RuntimeSettings) -> None:
     """Set the number of CPU threads, and keep freed memory for the next step."""
     import torch
 
-    # Threads that wait must not spin: another training may need their core.
+    # Threads that wait must not spin: another training may need their core. OpenMP reads this as
+    # torch is loaded, so here it is for processes that begin later; mmcl's commands set it first.
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
     if settings.threads is not None:
         torch.set_num_threads(settings.threads)

@@ -4,6 +4,8 @@ import csv
 import json
 import os
 import re
+import subprocess
+import sys
 from importlib import metadata
 
 import pyarrow.parquet as pq
@@ -381,3 +383,27 @@ def test_results_of_two_commands_are_not_mixed(folder, run, file, kind, commands
             "  Give a new folder: --out\n",
         )
     assert os.listdir(folder / "old") == [file]
+
+
+@pytest.mark.skipif(not sys.platform.startswith("linux"), reason="GNU OpenMP")
+def test_waiting_threads_sleep(tmp_path):
+    """OpenMP reads its variables when torch loads it: set later, its threads spin for nothing."""
+    ours = ("OMP_WAIT_POLICY", "GOMP_SPINCOUNT")
+    environment = {key: value for key, value in os.environ.items() if key not in ours}
+    environment |= {"OMP_DISPLAY_ENV": "verbose"}
+    script = "import sys; from mmcl.cli.main import main; sys.exit(main())"
+    corpus = ["corpus", "plant", "c.arrow", "--train", "8", "--valid", "4", "--test", "4"]
+    said = []
+    for words in (corpus, ["train", "c.arrow", "--out", "run", "--set", "learning.epochs=1"]):
+        done = subprocess.run(
+            [sys.executable, "-c", script, *words],
+            cwd=tmp_path,
+            env=environment,
+            timeout=120,
+            capture_output=True,
+            text=True,
+            check=True,
+        )
+        said += re.findall(r"GOMP_SPINCOUNT = '(\w+)'", done.stderr)
+    assert said
+    assert set(said) == {"0"}

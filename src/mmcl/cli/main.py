@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import os
 import signal
 import sys
 import threading
@@ -105,6 +106,9 @@ def _options(
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run a command line, by default the one of this process; return the exit code."""
+    # Threads that wait must not spin: another program may need their core. OpenMP reads this once,
+    # when torch loads it, so it is set before any command runs.
+    os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
     _replace_missing_letters()
     with _stop_signals() as received:
         code = _run(list(sys.argv[1:] if argv is None else argv))

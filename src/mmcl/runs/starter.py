@@ -64,8 +64,9 @@ def run_or_starter(path: Path | None) -> Run:
 def starter_notice(run: Run) -> str:
     """Return what a user who gave no run is told."""
     error = run.validation_error
-    known = "" if error is None else f"; mean error on clips it never saw: {error:.2f}"
-    return f"no run was given: the starter is used (English words and face{known})"
+    known = "" if error is None else f"; mean error {error:.2f} on validation, more on speech"
+    heard = "English words and face, not the voice"
+    return f"no run was given: the starter is used ({heard}{known}: mmcl starter)"
 
 
 def _missing() -> RunError:

@@ -80,8 +80,8 @@ def test_starter_is_what_no_run_and_its_name_mean(starter, tmp_path, monkeypatch
 def test_notice_has_the_error_of_the_run(starter):
     assert starter.validation_error is not None
     assert starter_notice(starter) == (
-        "no run was given: the starter is used (English words and face; mean error on clips "
-        f"it never saw: {starter.validation_error:.2f})"
+        "no run was given: the starter is used (English words and face, not the voice; mean error "
+        f"{starter.validation_error:.2f} on validation, more on speech: mmcl starter)"
     )
 
 
