@@ -309,7 +309,7 @@ def watching(bench: Bench, parts: Parts) -> Iterator[None]:
     parts.watch(learner.fabric, "clip_gradients", "optimiser")
     parts.watch(learner.optimizer, "step", "optimiser")
     if isinstance(learner, DdpgLearner):
-        parts.watch(learner, "_learn_values", "critic")
+        parts.watch(learner, "_improve_critic", "critic")
         parts.watch(learner, "_improve_policy", "critic")
         parts.watch(learner, "_remember", "replay")
         parts.watch(learner.replay, "sample", "replay")

@@ -1,7 +1,8 @@
 """Pages of the site that are made when it is built: mkdocs.yml names this file.
 
-One page of the reference for every room of ``src/mmcl``, and one for every notebook. A page that
-would load anything from elsewhere fails the build.
+One page of the reference for every room of ``src/mmcl``, and one for every notebook. In a checkout
+the pages link to the folder of the room and to the file of the notebook; on the site these links
+lead to the page made of it. A page that would load anything from elsewhere fails the build.
 """
 
 from __future__ import annotations
@@ -17,7 +18,7 @@ from mkdocs.config.defaults import MkDocsConfig
 from mkdocs.structure.files import File, Files
 from mkdocs.structure.pages import Page
 
-__all__ = ["on_files", "on_post_page"]
+__all__ = ["on_files", "on_page_markdown", "on_post_page"]
 
 LOG = logging.getLogger("mkdocs.hooks.mmcl")
 DOCS = Path(__file__).parent
@@ -42,6 +43,13 @@ def on_files(files: Files, config: MkDocsConfig) -> Files:
         for name, content in notebook_files(path).items():
             files.append(_page(config, f"notebooks/{name}", content))
     return files
+
+
+def on_page_markdown(markdown: str, page: Page, **_: Any) -> str:
+    """Let links to a room's folder or a notebook lead to the page that is made of it."""
+    markdown = re.sub(r"\]\(\.\./src/mmcl\)", f"](reference/{GROUND_FLOOR}.md)", markdown)
+    markdown = re.sub(r"\]\(\.\./src/mmcl/(\w+)\)", r"](reference/\1.md)", markdown)
+    return re.sub(r"\]\((notebooks/[\w-]+)\.ipynb\)", r"](\1.md)", markdown)
 
 
 def on_post_page(output: str, page: Page, config: MkDocsConfig) -> None:

@@ -11,7 +11,7 @@ from mmcl.models.baselines.baseline import Baseline
 from mmcl.types import BASELINES, VARIANTS
 
 ROOT = Path(__file__).parents[2]
-PAGES = sorted(ROOT.glob("*.md"))
+PAGES = sorted([*ROOT.glob("*.md"), *ROOT.glob("docs/**/*.md")])
 
 
 @pytest.mark.parametrize("name", ["commands", "settings"])
@@ -23,9 +23,9 @@ def test_page_is_what_the_code_says(name):
     assert page == module.page(), f"write it anew: python docs/{name}.py"
 
 
-@pytest.mark.parametrize("page", PAGES, ids=lambda p: p.name)
+@pytest.mark.parametrize("page", PAGES, ids=lambda p: str(p.relative_to(ROOT)))
 def test_links_lead_somewhere(page):
-    """Of the pages beside docs; those in it are looked at when the site is built (make docs)."""
+    """In a checkout; those of the site are looked at when it is built (make docs)."""
     links = re.findall(r"(?:\]\(|(?:src|srcset)=\")(?!https?:)([^)#\"]+)", page.read_text())
     missing = [link for link in links if not (page.parent / link).exists()]
     assert missing == []
