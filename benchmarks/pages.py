@@ -123,7 +123,11 @@ def summary_table() -> str:
         lines.append(f"| {title} | {column_title(key)} | {' | '.join(cells)} |")
         if not is_of_this_code(content, STEPS[name].depends):
             older.append(name)
-    lines += ["", "Test clips, mean ± s.d. over seeds; † differs significantly from `calibrated`."]
+    lines += [
+        "",
+        "Test clips, mean ± s.d. over seeds (trainings that begin at random); ↓ lower is better.",
+        "MAE: mean absolute error. † differs significantly from `calibrated`.",
+    ]
     if older:
         lines[-1] += f" Older than the code, so that a new run may differ: {', '.join(older)}."
     return "\n".join(lines) + "\n"

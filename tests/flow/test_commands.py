@@ -59,7 +59,7 @@ def test_train_prints_a_table_and_where_it_is(folder, run, small):
     code, out, err = run("train", "planted.arrow", "--out", "new", *small)
     assert (code, err) == (0, "")
     lines = out.splitlines()
-    assert lines[0].strip() == "calibrated on planted, 1 seed (mean ± s.d.)"
+    assert lines[0].strip() == "calibrated on planted, 1 seed"
     assert lines[-1] == "new/metrics.json"
     assert re.search(r"│ mae +│ +\d\.\d{3} │ +\d\.\d{3} │", out)
     report = json.loads((folder / "new" / "metrics.json").read_text())

@@ -121,6 +121,17 @@ def test_printed_numbers_are_never_cut(compared, capsys, monkeypatch, width):
     assert len(tables) == 1 if width == 200 else len(tables) > 1
 
 
+def test_table_of_one_seed_says_what_its_daggers_mean(compared, capsys):
+    _print_result(_content(compared) | {"seeds": [1]}, compared / "c")
+    out = " ".join(capsys.readouterr().out.split())
+    assert "with one seed only the choice of clips is tested" in out
+    assert "mean ± s.d." not in out
+    _print_result(_content(compared), compared / "c")
+    out = " ".join(capsys.readouterr().out.split())
+    assert "with one seed" not in out
+    assert "mean ± s.d." in out
+
+
 def test_same_command_trains_nothing_again(compared, small, capsys):
     before = {path: path.stat().st_mtime_ns for path in (compared / "c").rglob(DONE)}
     content = _content(compared)

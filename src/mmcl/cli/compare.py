@@ -232,16 +232,17 @@ def _print_result(content: dict[str, Any], out: Path) -> None:
     from rich import box
     from rich.table import Table
 
-    from mmcl.cli.show import console
+    from mmcl.cli.show import console, count_of_seeds
 
-    count = len(content["seeds"])
-    title = f"{content['corpus']['name']}, test split, {count} seed{'s' * (count != 1)}"
+    title = f"{content['corpus']['name']}, test split, {count_of_seeds(content)}"
     caption = f"† differs from {content['reference']} (bootstrap over seeds and clips, Holm, .05)"
+    if len(content["seeds"]) == 1:
+        caption += "; with one seed only the choice of clips is tested: --seeds 5 trains more"
     names = [row["name"] for row in content["rows"]]
     columns = {key: _column(content, key) for key in content["metrics"]}
     # A terminal that is too narrow for all metrics shows them in several tables.
     for keys in _keys_that_fit(columns, console.width - max(map(len, names)) - MARGINS):
-        table = Table(title=f"{title} (mean ± s.d.)", caption=caption, box=box.SIMPLE)
+        table = Table(title=title, caption=caption, box=box.SIMPLE)
         table.add_column("model", no_wrap=True)
         for key in keys:
             table.add_column(_heading(key), justify="right", no_wrap=True)

@@ -17,8 +17,10 @@ from mmcl.errors import UsageError
 from mmcl.pool import Engine, check_workers
 
 if TYPE_CHECKING:
+    import pyarrow as pa
     from rich.table import Table
 
+    from mmcl.corpus.store import Corpus
     from mmcl.runs.recordings import Timeline
     from mmcl.runs.run import Run
 
@@ -85,7 +87,8 @@ def predict_command(
     modality or a word is masked. An .html plays the recording beside its words.
 
     A corpus needs no labels, but --out is required. With several seeds the prediction is made
-    from their mean scores, and spread is the standard deviation over seeds.
+    from their mean scores, and spread is the standard deviation over seeds. The texts of the
+    corpus, if it has any, are written beside their predictions.
 
     Examples:
 
@@ -217,10 +220,18 @@ def _predict_corpus(
             table = predict_in_blocks(
                 opened, loaded, corpus, workers=workers, engine=engine, advance=advance
             )
-    write_table(table, out)
+    write_table(_with_texts(table, loaded), out)
     for note in opened.notes(loaded):
         say(f"note: {note}", err=True)
     typer.echo(f"{table.num_rows} prediction{'s' * (table.num_rows != 1)} in {out}")
+
+
+def _with_texts(table: pa.Table, corpus: Corpus) -> pa.Table:
+    """Add the text of every clip as a column, if the corpus holds texts."""
+    clips = corpus.every_clip().table
+    if "text" not in clips.column_names or clips["text"].null_count == clips.num_rows:
+        return table
+    return table.append_column("text", clips["text"].cast("string"))
 
 
 def _files_of(corpus: Path) -> list[Path]:

@@ -24,6 +24,7 @@ if TYPE_CHECKING:
 __all__ = [
     "PlainConsole",
     "console",
+    "count_of_seeds",
     "format_summary",
     "metrics_table",
     "print_card",
@@ -83,6 +84,12 @@ def training_progress() -> Iterator[Tell]:
         yield tell
 
 
+def count_of_seeds(report: Mapping[str, Any]) -> str:
+    """Return ``1 seed`` or ``3 seeds (mean ± s.d.)``, as the title of a table ends."""
+    count = len(report["seeds"])
+    return "1 seed" if count == 1 else f"{count} seeds (mean ± s.d.)"
+
+
 def format_summary(summary: Mapping[str, Any] | None) -> str:
     """Return mean and s.d. over seeds as ``0.312 ± 0.008``, or a dash if there is no mean."""
     if not summary or summary.get("mean") is None:
@@ -113,9 +120,8 @@ def metrics_table(report: Mapping[str, Any]) -> Table:
     # A corpus may have no test clips; then the reference rows are shown on validation.
     split = "test" if report["test"] else "valid"
     references = report["references"]
-    count = len(report["seeds"])
-    title = f"{report['model']} on {report['corpus']}, {count} seed{'s' * (count != 1)}"
-    table = Table(title=f"{title} (mean ± s.d.)", caption=f"{', '.join(references)}: {split} split")
+    title = f"{report['model']} on {report['corpus']}, {count_of_seeds(report)}"
+    table = Table(title=title, caption=f"{', '.join(references)}: {split} split")
     table.add_column("metric", no_wrap=True)
     for name in ("valid", "test", *references):
         # In a narrow terminal numbers are broken into two lines, and never cut.
