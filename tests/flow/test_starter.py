@@ -72,12 +72,15 @@ def test_recording_without_words_is_doubtful(folder, run):
 def test_reviews_without_a_run(folder, run):
     code, out, err = run("predict", "reviews.csv", "--out", "scores.csv")
     assert (code, out) == (0, "2 predictions in scores.csv\n")
-    assert err.splitlines()[0] == starter_notice(load_starter())
-    assert "the corpus has no text: predicted without it" not in err
-    assert "it has text and no features" not in err
+    notice, ids, vectors, unseen = err.splitlines()
+    assert notice == starter_notice(load_starter())
+    assert ids == 'note: test: no ids in the file; made from the row, as in "test_0000"'
+    assert vectors.startswith("note: text: a vector per word by starter")
+    assert unseen == "note: the corpus has no vision: predicted without it"
     rows = list(csv.DictReader((folder / "scores.csv").read_text().splitlines()))
     assert [row["split"] for row in rows] == ["test", "test"]
     assert rows[0]["prediction"] != rows[1]["prediction"]
+    assert [row["text"] for row in rows] == ["the film was good", "bad, bad film"]
 
 
 def test_spanish_reviews_are_refused_and_nothing_is_left(folder, run):
