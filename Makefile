@@ -35,7 +35,7 @@ dist: $(INSTALLED) ## Build the wheel and the source distribution into dist/
 fuzz: $(INSTALLED) ## Give mmcl damaged files of every kind for an hour, other ones every time
 	$(BIN)/python tests/faults/campaign.py --seconds 3600 --seed $$(date +%s)
 
-results: $(INSTALLED) ## Make every kept result again that is older than the code (4 to 5 hours); STEPS="speed media" makes these
+results: $(INSTALLED) ## Make the kept results again that are older than the code (4 to 5 hours); STEPS="speed media" makes these
 	$(BIN)/python benchmarks/results.py $(STEPS)
 
 format: $(INSTALLED) ## Format and mend what can be mended

@@ -23,6 +23,8 @@ RESULTS = ROOT / "docs/results"
 README = ROOT / "README.md"
 PICTURE = RESULTS / "cost-by-length.svg"
 MARKED = re.compile(r"<!-- table:([\w-]+) -->\n(.*?)<!-- end:\1 -->", re.S)
+OF_THE_FILE = re.compile(r'no "test" split|test has 0 clips| of this kind |sha256 begins with')
+"""Notes that compare a file with the published one, of which a table of validation has a part."""
 SUMMARY = re.compile(r"(<!-- results:summary -->\n).*?(<!-- /results:summary -->)", re.S)
 
 
@@ -153,14 +155,12 @@ def _mean(key: str, summary: Mapping[str, Any]) -> str:
 def result_table(content: dict[str, Any]) -> str:
     """A comparison or an ablation, and which rows differ from its reference."""
     counts = content["corpus"]["counts"]
-    clips = (
-        f"{counts['train']:,} clips for training, {counts['valid']:,} for validation and "
-        f"{counts['test']:,} for the test."
-    )
+    uses = {"train": "training", "valid": "validation", "test": "the test"}
+    clips = ", ".join(f"{counts.get(name, 0):,} for {use}" for name, use in uses.items())
     table = markdown_table(content)
     if table.startswith("| model | question |"):  # a column of words, not of numbers
         table = table.replace("| --- | ---: |", "| --- | --- |", 1)
-    return "\n".join([clips, "", table, *verdicts(content)])
+    return "\n".join([f"Clips: {clips}.", "", table, *verdicts(content)])
 
 
 def verdicts(content: Mapping[str, Any]) -> list[str]:
@@ -193,10 +193,13 @@ def validation_table(content: dict[str, Any]) -> str:
         if content["folds"] == 1
         else f"{clips:,} clips in {content['folds']} folds, each of which is held out once"
     )
+    over = "seeds" if content["folds"] == 1 else "folds and seeds, as if these were independent"
     first = column_title(metrics[0]).rstrip(" ↑↓")
     lines = [
-        f"{where}. **No test clip was used**; the epoch is chosen on the same validation clips, so "
-        "that all numbers are optimistic alike.",
+        f"{where}. **No test clip was used.** The epoch is chosen on the same validation clips, as "
+        "were the settings that were searched for (those of `calibrated` serve its variants, too), "
+        f"so that all numbers are optimistic. ± and intervals are over {over}; the intervals are "
+        "not corrected for their number.",
         "",
         f"| | {' | '.join(map(column_title, metrics))} | {first}, less `{reference}`'s "
         "(95% interval) | settings |",
@@ -209,7 +212,8 @@ def validation_table(content: dict[str, Any]) -> str:
         apart = "" if row["name"] == reference else f"{ends[0]} ({ends[1]} to {ends[2]})"
         settings = ", ".join(f"`{setting}`" for setting in row["settings"])
         lines.append(f"| {row['name']} | {' | '.join(cells)} | {apart} | {settings} |")
-    return "\n".join([*lines, "", *(f"- {note}" for note in content["notes"])])
+    notes = [note for note in content["notes"] if not OF_THE_FILE.search(note)]
+    return "\n".join([*lines, "", *(f"- {note}" for note in notes)])
 
 
 def search_table(content: dict[str, Any]) -> str:
@@ -231,8 +235,9 @@ def search_table(content: dict[str, Any]) -> str:
 
 
 def explanation_table(content: dict[str, Any]) -> str:
-    """Findings of an explanation, in its own words."""
-    return "\n".join(f"- {sentence}" for sentence in content["conclusions"])
+    """Findings of an explanation, in its own words, and how they were obtained."""
+    notes = [f"Note: {note}" for note in content["notes"]]
+    return "\n".join(f"- {sentence}" for sentence in [*content["conclusions"], *notes])
 
 
 TRAINED: dict[str, Callable[[dict[str, Any]], str]] = {

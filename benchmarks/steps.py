@@ -55,18 +55,17 @@ def _of(*rooms: str) -> tuple[str, ...]:
     return tuple(f"src/mmcl/{room}" for room in rooms)
 
 
-_TRAINING = (
+TRAINING = (
     *_of(
         "config.py", "presets", "runtime.py", "corpus", "models", "learning", "evaluation", "runs"
     ),
     ":!src/mmcl/models/export.py",
     ":!src/mmcl/evaluation/published_results.csv",
+    ":!src/mmcl/runs/starter.py",  # for predictions alone
 )
-TRAINING = (*_TRAINING, ":!src/mmcl/runs/starter.py")
 ON_PLANTED = (*TRAINING, ":!src/mmcl/corpus/readers")
-_WORDS = _of("media/text.py", "media/text_vectors.py", "media/weights.py")
-ON_WORDS = (*TRAINING, *_WORDS)
-FROM_STARTER = (*_TRAINING, *_WORDS)
+ON_WORDS = (*TRAINING, *_of("media/text.py", "media/text_vectors.py", "media/weights.py"))
+FROM_STARTER = (*ON_WORDS, *_of("starter"))
 
 LEARNING = _of(
     "config.py", "runtime.py", "corpus/batches.py", "corpus/store.py", "models", "learning"

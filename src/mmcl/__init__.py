@@ -65,7 +65,12 @@ def __getattr__(name: str) -> Any:
     if name == "__version__":
         from importlib import metadata
 
-        return metadata.version("mmcl")
+        try:
+            return metadata.version("mmcl")
+        except metadata.PackageNotFoundError:
+            raise AttributeError(
+                "mmcl is not installed, so that its version is not known"
+            ) from None
     if name not in _HOMES:
         raise AttributeError(f"module 'mmcl' has no attribute {name!r}")
     home, attribute = _HOMES[name]

@@ -248,6 +248,20 @@ def test_predict_writes_a_row_per_clip(folder, run, ending, corpus):
     assert rows == Run.load("run").predict(read_corpus("planted.arrow")).to_pylist()
 
 
+def test_texts_stand_beside_their_predictions(folder, run):
+    settings = PlantSettings(train=24, valid=8, test=8)
+    clips = (
+        clip.model_copy(update={"text": f"says {clip.id}" if number else None})
+        for number, clip in enumerate(plant_clips(settings))
+    )
+    write_corpus(folder / "said.arrow", plant_card(settings), clips)
+    code, _, err = run("predict", "run", "said.arrow", "--out", "new.csv", "--workers", "2")
+    assert (code, err) == (0, "")
+    with (folder / "new.csv").open(newline="") as file:
+        rows = list(csv.DictReader(file))
+    assert [row["text"] for row in rows] == ["", *(f"says {row['id']}" for row in rows[1:])]
+
+
 # ---------------------------------------------------------------- around the commands
 
 

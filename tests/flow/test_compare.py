@@ -124,11 +124,12 @@ def test_printed_numbers_are_never_cut(compared, capsys, monkeypatch, width):
 def test_table_of_one_seed_says_what_its_daggers_mean(compared, capsys):
     _print_result(_content(compared) | {"seeds": [1]}, compared / "c")
     out = " ".join(capsys.readouterr().out.split())
-    assert "with one seed only the choice of clips is tested" in out
+    assert "(bootstrap over clips, Holm, .05); another seed may differ: --seeds 5" in out
     assert "mean ± s.d." not in out
     _print_result(_content(compared), compared / "c")
     out = " ".join(capsys.readouterr().out.split())
-    assert "with one seed" not in out
+    assert "(bootstrap over seeds and clips, Holm, .05)" in out
+    assert "another seed" not in out
     assert "mean ± s.d." in out
 
 

@@ -84,7 +84,12 @@ def test_a_step_is_made_once_and_kept_with_what_made_it(history, monkeypatch, tm
 
     def make(place):
         made.append(place)
-        return {"kind": "explanation", "conclusions": ["It is so."], "areas": [1 / 3, 2.0]}
+        return {
+            "kind": "explanation",
+            "conclusions": ["It is so."],
+            "notes": [],
+            "areas": [1 / 3, 2.0],
+        }
 
     step = STEPS["search-pom"]._replace(make=make, data=(), depends=("LICENSE",))
     monkeypatch.setitem(STEPS, "search-pom", step)

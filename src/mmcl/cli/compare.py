@@ -235,9 +235,10 @@ def _print_result(content: dict[str, Any], out: Path) -> None:
     from mmcl.cli.show import console, count_of_seeds
 
     title = f"{content['corpus']['name']}, test split, {count_of_seeds(content)}"
-    caption = f"† differs from {content['reference']} (bootstrap over seeds and clips, Holm, .05)"
+    drawn, more = "seeds and clips", ""
     if len(content["seeds"]) == 1:
-        caption += "; with one seed only the choice of clips is tested: --seeds 5 trains more"
+        drawn, more = "clips", "; another seed may differ: --seeds 5"
+    caption = f"† differs from {content['reference']} (bootstrap over {drawn}, Holm, .05){more}"
     names = [row["name"] for row in content["rows"]]
     columns = {key: _column(content, key) for key in content["metrics"]}
     # A terminal that is too narrow for all metrics shows them in several tables.

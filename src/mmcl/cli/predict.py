@@ -28,8 +28,10 @@ __all__ = ["predict_command"]
 
 ENDINGS = (".csv", ".jsonl", ".parquet")
 OUTPUTS = (*ENDINGS, ".srt", ".html")
-OF_LABELS = re.compile(r'there are no labels|label range|no "(train|valid|test)" split')
-"""Notes of a reader that say nothing of a prediction: it uses neither labels nor splits."""
+NOTES_OF_LABELS_AND_SPLITS = re.compile(
+    r'there are no labels|label range|no "(train|valid|test)" split'
+)
+"""Notes of a reader that are not printed here: a prediction uses neither labels nor splits."""
 SHOWN = 40  # characters of an utterance in the table on the terminal
 
 
@@ -224,7 +226,7 @@ def _predict_corpus(
             )
     write_table(_with_texts(table, loaded), out)
     for note in opened.notes(loaded):
-        if not OF_LABELS.match(note):
+        if not NOTES_OF_LABELS_AND_SPLITS.match(note):
             say(f"note: {note}", err=True)
     typer.echo(f"{table.num_rows} prediction{'s' * (table.num_rows != 1)} in {out}")
 
