@@ -1,5 +1,6 @@
 """Settings: every shipped file loads, later sources win, and all faults come at once."""
 
+import inspect
 import tomllib
 from importlib import resources
 
@@ -326,7 +327,8 @@ def test_settings_come_back_from_json(variant):
 @pytest.mark.parametrize("section", [*Config.model_fields])
 def test_every_setting_is_explained(section):
     settings = Config.model_fields[section].annotation
-    missing = [key for key in settings.model_fields if f"        {key}: " not in settings.__doc__]
+    text = inspect.getdoc(settings)
+    missing = [key for key in settings.model_fields if f"\n    {key}: " not in text]
     assert not missing
 
 
