@@ -151,3 +151,12 @@ def test_import_stays_light(statement, unwanted):
         [sys.executable, "-c", script], capture_output=True, text=True, check=True, timeout=60
     )
     assert not unwanted & set(done.stdout.split())
+
+
+def test_package_that_is_not_installed_has_no_version(monkeypatch):
+    def unknown(name):
+        raise metadata.PackageNotFoundError(name)
+
+    assert mmcl.__version__
+    monkeypatch.setattr("importlib.metadata.version", unknown)
+    assert not hasattr(mmcl, "__version__")

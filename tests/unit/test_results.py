@@ -9,6 +9,7 @@ import pytest
 import kept
 import pages
 import results
+from mmcl.learning.ddpg import DdpgLearner
 from steps import STEPS
 
 COMMITS = {path.stem: json.loads(path.read_text())["commit"] for path in kept.FOLDER.glob("*.json")}
@@ -117,3 +118,10 @@ def test_a_step_that_fails_is_told_and_keeps_nothing(monkeypatch, tmp_path, caps
     assert not results.done("search-pom", place, again=False)
     assert "search-pom: failed after 0.0 min" in capsys.readouterr().out
     assert kept.kept("search-pom", place.results) is None
+
+
+def test_phases_name_methods_that_exist():
+    source = (kept.ROOT / "benchmarks/phases.py").read_text()
+    watched = re.findall(r'parts\.watch\(learner, "(\w+)"', source)
+    assert len(watched) == 3
+    assert all(hasattr(DdpgLearner, name) for name in watched)
